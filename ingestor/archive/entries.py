@@ -1,0 +1,133 @@
+"""What intakes hand to the writer: items with their evidence, and the cursor that moves with them."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from ingestor.providers.contract import Readable, Unreadable
+from ingestor.record import Channel, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Raw bytes as they arrived. `compressed` is set where a worker has already packed them."""
+
+    raw: bytes | None = field(repr=False)
+    size: int
+    sha256: bytes
+    content_type: str | None = None
+    compressed: bytes | None = field(default=None, repr=False)
+    dictionary_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in its source an item stood: a mailbox place, or a place in an input file."""
+
+    folder: str | None = None
+    uidvalidity: int | None = None
+    uid: int | None = None
+    input: str | None = None
+    member: str | None = None
+    offset: int | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One SMS-to-be: what it means, how it reached us, and its raw bytes.
+
+    `content_key` makes the arrival unique within its channel together with `number`: `mail_content_key`
+    for a mail, the 16 bytes of the UUID given on receipt for a POST. `number` counts the items of one
+    payload from 0; only item 0 carries the payload.
+    """
+
+    reading: Readable | Unreadable
+    channel: Channel
+    source: str
+    content_key: bytes
+    arrived_at: datetime
+    payload: Payload | None
+    position: Position = Position()
+    number: int = 0
+    peer: str | None = None
+    sender_verified: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CursorMove:
+    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending."""
+
+    mailbox: str
+    folder: str
+    uidvalidity: int
+    last_uid: int
+
+
+class Action(StrEnum):
+    """Work on the server that survives a crash in the table `pending`."""
+
+    FETCH = "fetch"
+    SEEN = "seen"
+    MOVE = "move"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One thing still to be fetched from, or done on, a mailbox."""
+
+    mailbox: str
+    folder: str
+    uidvalidity: int
+    uid: int
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class InputProgress:
+    """How far an input file of an import has been read: `position` in the decompressed stream, and the
+    SHA-256 of all bytes before it."""
+
+    input_id: int
+    position: int
+    sha256: bytes
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What must become durable together: it is never split over two transactions.
+
+    `ignored` and `failed` only count; they leave nothing else behind. `after_store` is the action queued
+    in `pending` for every mailbox item that ends as stored or duplicate.
+    """
+
+    run_id: int | None
+    items: tuple[Item, ...] = ()
+    ignored: int = 0
+    failed: int = 0
+    cursor: CursorMove | None = None
+    to_do: tuple[Pending, ...] = ()
+    done: tuple[Pending, ...] = ()
+    after_store: Action | None = None
+    progress: tuple[InputProgress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcomes of a submission's items, in their order; it exists only once they are committed."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+def mail_content_key(raw: bytes) -> bytes:
+    """Return the 32-byte content key of a mail: SHA-256 over its bytes with LF ends, none at the very end.
+
+    IMAP hands a mail out with CRLF, an mbox keeps it with LF and adds a line end of its own; both are the
+    same arrival.
+    """
+    if b"\r\n" in raw:
+        raw = raw.replace(b"\r\n", b"\n")
+    return hashlib.sha256(raw.rstrip(b"\r\n")).digest()

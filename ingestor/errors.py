@@ -1,0 +1,47 @@
+"""The one small exception family: each says whether to retry, how to exit, and what the user reads."""
+
+
+class IngestorError(Exception):
+    """A fault with a sentence for the user.
+
+    The message is one line that says what is wrong and what to do. It never contains message text, whole
+    phone numbers or secrets, because it goes to logs as it is.
+    """
+
+    retry = False
+    """True when the same work may succeed later without anybody changing anything."""
+
+    exit_code = 1
+    """What a command exits with when this ends it (2: wrong usage or configuration)."""
+
+
+class ConfigurationError(IngestorError):
+    """The configuration, the command line or the environment is wrong; only a person can mend it."""
+
+    exit_code = 2
+
+
+class ArchiveUnavailable(IngestorError):
+    """The database cannot be reached or cannot take a write now (down, locked, disk full)."""
+
+    retry = True
+
+
+class SchemaMismatch(ConfigurationError):
+    """The archive's schema is newer than this program, or older and must not be upgraded by it."""
+
+
+class MailboxUnavailable(IngestorError):
+    """The IMAP server cannot be reached or broke the conversation off."""
+
+    retry = True
+
+
+class CredentialsRefused(IngestorError):
+    """The IMAP server refused the user name or password; retried slowly, lest the account is locked."""
+
+    retry = True
+
+
+class InputUnreadable(IngestorError):
+    """A file given to `import` cannot be read as what it claims to be."""

@@ -1,0 +1,67 @@
+"""Phone numbers as providers write them, made comparable without ever guessing a country."""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+_BLANKS = str.maketrans("", "", " \t\u00a0\u202f")
+_INTERNATIONAL = re.compile(r"\+[1-9][0-9]{6,14}")
+_SHORT_CODE = re.compile(r"[0-9]{3,8}")
+_PLUSLESS = re.compile(r"[1-9][0-9]{10,14}")
+_GATEWAY = re.compile(r"[1-9][0-9]{8,14}")
+
+
+class OriginatorKind(StrEnum):
+    """What an originator is: a phone number, a short code, a name, or none of these."""
+
+    MSISDN = "msisdn"
+    SHORT = "short"
+    ALPHA = "alpha"
+    UNKNOWN = "unknown"
+
+
+class Number(NamedTuple):
+    """A normalised number and what kind it is."""
+
+    value: str
+    kind: OriginatorKind
+
+
+def normalise_agile(raw: str) -> Number:
+    """Return the number Agile Telecom meant by `raw`.
+
+    Anything with a letter stays as it is (`alpha`); blanks go; a leading 00 becomes +; 3 to 8 digits are
+    a short code; 11 to 15 digits without a plus get one. All else stays as it came (`unknown`).
+    Source: the examples of Agile's inbound guide always show +39 numbers; older set-ups post them bare.
+    """
+    return _normalise(raw, _PLUSLESS)
+
+
+def normalise_plusless(raw: str) -> Number:
+    """Return the number meant by a provider that writes E.164 without the plus (Infobip, IP1).
+
+    The plus is prepended and no region is ever assumed: 385916242493, Croatian in Infobip's own sample,
+    would parse as a valid Italian number under region IT.
+    """
+    return _normalise(raw, _GATEWAY)
+
+
+def _normalise(raw: str, plusless: re.Pattern[str]) -> Number:
+    stripped = raw.strip()
+    if any(map(str.isalpha, stripped)):
+        return Number(stripped, OriginatorKind.ALPHA)
+    compact = stripped.translate(_BLANKS)
+    if compact.startswith("00"):
+        compact = "+" + compact[2:]
+    if _INTERNATIONAL.fullmatch(compact):
+        return Number(compact, OriginatorKind.MSISDN)
+    if _SHORT_CODE.fullmatch(compact):
+        return Number(compact, OriginatorKind.SHORT)
+    if plusless.fullmatch(compact):
+        return Number("+" + compact, OriginatorKind.MSISDN)
+    return Number(stripped, OriginatorKind.UNKNOWN)
+
+
+def last_four(number: str) -> str:
+    """Return `number` as logs may show it: dots and the last four characters."""
+    return "…" + number[-4:] if len(number) > 4 else "…"

@@ -1,0 +1,128 @@
+"""The one normalised record, how every item ends, and the fingerprint that makes an SMS unique.
+
+Every provider and every way in (mail, POST, old mailbox) produces the same `InboundSms`; nothing here
+does I/O or knows a framework.
+"""
+
+import hmac
+import struct
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from ingestor.numbers import OriginatorKind
+from ingestor.timestamps import TimeQuality
+
+FINGERPRINT_VERSION = 1
+
+# Frozen with version 1 of the canonical form: Python's own idea of white space grows with Unicode.
+_BLANKS = " \t\r\n\f\v\u00a0"
+
+_REPLACEMENT = "\ufffd"
+
+
+class Outcome(StrEnum):
+    """How an item ends: exactly one of these, always."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    IGNORED = "ignored"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+
+
+class Channel(StrEnum):
+    """The way an item reached us."""
+
+    MAILBOX = "mailbox"
+    WEBHOOK = "webhook"
+    IMPORT = "import"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundSms:
+    """One SMS as the archive keeps it. Personal fields stay out of `repr`, hence out of logs.
+
+    `date_time` is the 14 digits as sent (local to the provider's clock, or UTC where it sends an instant);
+    `received_at` is aware UTC; `text` has LF line ends and no line terminator at its end.
+    """
+
+    provider: str
+    originator: str = field(repr=False)
+    originator_kind: OriginatorKind
+    originator_raw: str = field(repr=False)
+    destination: str = field(repr=False)
+    destination_raw: str = field(repr=False)
+    date_time: str
+    received_at: datetime
+    time_quality: TimeQuality
+    text: str = field(repr=False)
+    keyword: str | None = field(default=None, repr=False)
+    clean_text: str | None = field(default=None, repr=False)
+    provider_message_id: str | None = None
+    segments: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def stored_text(text: str) -> str:
+    """Return `text` as the archive stores it: LF line ends, no line terminator at the very end."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.rstrip("\n")
+
+
+def storable(text: str) -> tuple[str, int]:
+    """Return `text` with NUL and lone surrogates replaced by U+FFFD, and how many were.
+
+    PostgreSQL cannot hold a NUL, SQLite truncates at it, and neither takes a lone surrogate.
+    """
+    try:
+        text.encode()
+        if "\0" not in text:
+            return text, 0
+    except UnicodeEncodeError:
+        pass
+    cleaned = "".join(_REPLACEMENT if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
+    return cleaned, sum(1 for before, after in zip(text, cleaned, strict=True) if before != after)
+
+
+def canonical_text(text: str) -> str:
+    """Return `text` as the fingerprint sees it: NFC, LF, right-trimmed lines, stripped at both ends.
+
+    Mail may alter exactly these things on the way, a POST does not.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if "\n" in text:
+        text = "\n".join(line.rstrip(_BLANKS) for line in text.split("\n"))
+    return text.strip(_BLANKS)
+
+
+def canonical_form(sms: InboundSms) -> bytes:
+    """Return canonical form version 1 of `sms`: length-prefixed UTF-8 fields, frozen for ever.
+
+    With a provider message id: provider and id. Without: provider, originator, destination, the raw 14
+    digits and the canonical text. The converted time never enters: should the zone setting prove wrong,
+    the SMS is still the same one.
+    """
+    if sms.provider_message_id is not None:
+        fields: tuple[str, ...] = (sms.provider, "id", sms.provider_message_id)
+    else:
+        fields = (
+            sms.provider, "content", sms.originator, sms.destination, sms.date_time, canonical_text(sms.text),
+        )  # fmt: skip
+    encoded = [text.encode() for text in fields]
+    return b"ingestor\x001" + b"".join(struct.pack(">I", len(part)) + part for part in encoded)
+
+
+def fingerprint(sms: InboundSms, archive_key: bytes) -> bytes:
+    """Return the 32-byte unique key of `sms`: HMAC-SHA-256 of its canonical form under the archive's key.
+
+    A plain hash would let anybody who reads the archive guess a six-digit code in a second.
+    """
+    return hmac.digest(archive_key, canonical_form(sms), "sha256")

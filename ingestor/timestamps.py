@@ -1,0 +1,96 @@
+"""Provider times: fourteen local digits or an instant, read into UTC with what was uncertain about them."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+_WRITTEN = re.compile(
+    r"([0-9]{4})[-/. ]?([0-9]{2})[-/. ]?([0-9]{2})[T ]?([0-9]{2})[:. ]?([0-9]{2})[:. ]?([0-9]{2})"
+)
+_CLOCK_SLACK = timedelta(minutes=2)
+_FIRST_YEAR, _LAST_YEAR = 1992, 2199  # the first SMS was sent in 1992
+
+
+class TimeQuality(StrEnum):
+    """How sure `received_at` is: in the hour that happens twice, or in the one that does not exist."""
+
+    OK = "ok"
+    AMBIGUOUS = "ambiguous"
+    NONEXISTENT = "nonexistent"
+
+
+class LocalReading(NamedTuple):
+    """What fourteen local digits mean: the instant in UTC, its quality, and what decided between two."""
+
+    received_at: datetime
+    quality: TimeQuality
+    decided_by: str | None
+
+
+def fourteen_digits(written: str) -> str | None:
+    """Return the YYYYMMDDHHMMSS digits of `written`, or None where it is no such time.
+
+    Separators between the parts are accepted as long as the year comes first, so nothing is guessed.
+    """
+    match = _WRITTEN.fullmatch(written.strip())
+    return "".join(match.groups()) if match else None
+
+
+def read_local(digits: str, zone: ZoneInfo, known_by: Callable[[], datetime | None]) -> LocalReading:
+    """Return the reading of fourteen `digits` written by a clock in `zone`.
+
+    `known_by` gives the moment the message was already known elsewhere (the mail's Date header, the
+    POST's arrival), aware, or None. It is only asked in the hour that happens twice: the latest candidate
+    not after it plus two minutes wins, else the first. In the hour that does not exist the time is
+    shifted forward. Raises ValueError where the digits are no real date.
+    """
+    year = int(digits[0:4])
+    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+        raise ValueError("the year is outside 1992 to 2199")
+    first = datetime(
+        year, int(digits[4:6]), int(digits[6:8]),
+        int(digits[8:10]), int(digits[10:12]), int(digits[12:14]),
+        tzinfo=zone,
+    )  # fmt: skip
+    second = first.replace(fold=1)
+    shift = first.astimezone(UTC) - second.astimezone(UTC)
+    if not shift:
+        return LocalReading(first.astimezone(UTC), TimeQuality.OK, None)
+    if shift > timedelta(0):
+        return LocalReading(first.astimezone(UTC), TimeQuality.NONEXISTENT, None)
+    known = known_by()
+    if known is None:
+        return LocalReading(
+            first.astimezone(UTC), TimeQuality.AMBIGUOUS, "first candidate, nothing to compare"
+        )
+    if second.astimezone(UTC) <= known + _CLOCK_SLACK:
+        return LocalReading(second.astimezone(UTC), TimeQuality.AMBIGUOUS, "latest candidate before arrival")
+    return LocalReading(
+        first.astimezone(UTC), TimeQuality.AMBIGUOUS, "first candidate, the later one is after arrival"
+    )
+
+
+def read_instant(written: str) -> datetime:
+    """Return the UTC instant of an ISO 8601 time with an offset (`Z`, `+00:00`, or Infobip's `+0000`).
+
+    Raises ValueError where it is none, or carries no offset.
+    """
+    instant = datetime.fromisoformat(written.strip())
+    if instant.tzinfo is None:
+        raise ValueError("the time has no offset")
+    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
+        raise ValueError("the year is outside 1992 to 2199")
+    return instant.astimezone(UTC)
+
+
+def as_fourteen_digits(instant: datetime) -> str:
+    """Return an aware `instant` as YYYYMMDDHHMMSS in UTC."""
+    return instant.astimezone(UTC).strftime("%Y%m%d%H%M%S")
+
+
+def iso_utc(instant: datetime) -> str:
+    """Return an aware `instant` as ISO 8601 text in UTC with Z; whole seconds have no fraction."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
