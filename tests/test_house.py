@@ -1,0 +1,120 @@
+"""The house itself: which room may know which, and what a stranger must never find in it."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ingestor"
+
+# Ground floor first: a room imports only rooms that stand at or above its own line.
+FLOORS = [
+    {"errors", "numbers", "timestamps", "record"},
+    {"providers"},
+    {"settings", "logs"},
+    {"archive"},
+    {"intake"},
+    {"service"},
+    {"demo"},
+    {"cli"},
+]
+
+
+def _floor(room: str) -> int:
+    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def _tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def _imported_rooms(source: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "ingestor" else [f"ingestor.{a.name}" for a in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("ingestor.")}
+    return rooms & set().union(*FLOORS)
+
+
+@pytest.mark.parametrize(
+    "source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_a_room_imports_only_rooms_above_it(source: Path) -> None:
+    """Data flows one way: no module imports a room that stands below its own."""
+    room = source.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in {"__init__", "__main__"}:
+        assert not _imported_rooms(source)
+        return
+
+    too_low = {other for other in _imported_rooms(source) if _floor(other) > _floor(room)}
+
+    assert set() == too_low
+
+
+def test_intakes_do_not_know_each_other() -> None:
+    """The mailbox, the files and the listener share the writer, and nothing of one another."""
+    ways = {"mailbox": set[str](), "files": set[str](), "listener": set[str]()}
+    for source in (PACKAGE / "intake").rglob("*.py"):
+        way = next(
+            (way for way in ways if source.relative_to(PACKAGE / "intake").parts[0].startswith(way)), None
+        )
+        if way:
+            ways[way] |= set(
+                re.findall(r"ingestor\.intake(?:\.| import )(mailbox|files|listener)", source.read_text())
+            )
+
+    assert all(not (known - {way}) for way, known in ways.items()), ways
+
+
+def test_no_source_file_outgrows_its_room() -> None:
+    """A file of more than 400 lines wants a second room."""
+    long = [
+        f"{path.relative_to(ROOT)}: {lines}"
+        for path in _tracked("*.py")
+        if (lines := len(path.read_text().splitlines())) > 400
+    ]
+
+    assert long == []
+
+
+def test_nothing_is_left_for_later() -> None:
+    """No stub and no reminder stays behind in the product."""
+    words = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    found = [
+        str(path.relative_to(ROOT)) for path in _tracked("ingestor/*.py") if words.search(path.read_text())
+    ]
+
+    assert found == []
+
+
+def test_every_test_says_what_it_holds() -> None:
+    """Each test function carries a sentence."""
+    silent = [
+        f"{path.relative_to(ROOT)}::{node.name}"
+        for path in _tracked("tests/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+
+    assert silent == []
+
+
+def test_the_pinned_requirements_name_no_registry() -> None:
+    """The requirements file carries versions and hashes, and no address."""
+    text = (ROOT / ".ci" / "requirements.txt").read_text()
+
+    assert "://" not in text
+    assert "--index-url" not in text
+    assert text.count("--hash=sha256:") >= text.count("==")
