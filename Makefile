@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := .ci/requirements.txt
+SERVER_REQUIREMENTS := .ci/requirements-server.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench setup lock clean
+.PHONY: run test check bench setup lock install clean
 
 run: setup
 	$(BIN)/ingestor demo
@@ -34,9 +35,30 @@ $(STAMP): pyproject.toml $(REQUIREMENTS)
 	$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Two files of one resolution: everything for the checkout, and what a server runs.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: setup
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --all-extras --upgrade -o $(REQUIREMENTS) pyproject.toml
+	$(LOCK) --all-extras --upgrade -o $(REQUIREMENTS) pyproject.toml
+	$(LOCK) --extra postgresql --extra webhook --extra build -c $(REQUIREMENTS) -o $(SERVER_REQUIREMENTS) pyproject.toml
+
+# As root: the program into $(PREFIX), its unit and user, and a configuration where there is none yet.
+PREFIX ?= /opt/ingestor
+SYSCONFDIR ?= /etc
+LIBDIR ?= /usr/lib
+install:
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r $(SERVER_REQUIREMENTS)
+	$(PREFIX)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --force-reinstall .
+	install -d $(LIBDIR)/systemd/system $(LIBDIR)/sysusers.d $(LIBDIR)/tmpfiles.d
+	install -m 0644 systemd/ingestor.sysusers.conf $(LIBDIR)/sysusers.d/ingestor.conf
+	install -m 0644 systemd/ingestor.tmpfiles.conf $(LIBDIR)/tmpfiles.d/ingestor.conf
+	sed 's|/opt/ingestor|$(PREFIX)|g' systemd/ingestor.service > $(LIBDIR)/systemd/system/ingestor.service
+	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then \
+	  systemd-sysusers && systemd-tmpfiles --create ingestor.conf && systemctl daemon-reload; fi
+	install -d $(SYSCONFDIR)/ingestor
+	[ -e $(SYSCONFDIR)/ingestor/ingestor.toml ] || install -m 0640 config/ingestor.toml $(SYSCONFDIR)/ingestor/ingestor.toml
+	if getent group ingestor >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  chgrp ingestor $(SYSCONFDIR)/ingestor/ingestor.toml; fi
 
 clean:
 	rm -rf $(VENV) demo dist build
