@@ -1,0 +1,1 @@
+"""The daemon: starts its parts in order, watches that they make progress, stops them in reverse."""

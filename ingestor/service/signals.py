@@ -1,0 +1,100 @@
+"""Signals as wishes in a queue, seen even while the main thread is stuck in somebody's C code.
+
+Python runs a handler only between two bytecodes of the main thread, and a name server or a database library
+can keep it away from there for minutes. The C part of the interpreter writes each signal's number to the
+wake-up descriptor at once, whatever the main thread does; a thread of ours reads it there.
+"""
+
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from enum import Enum
+from types import FrameType
+from typing import Self
+
+
+class Wish(Enum):
+    """What somebody outside wants of the daemon."""
+
+    STOP = "stop"
+    RELOAD = "reload"
+
+
+_WISHES = {signal.SIGTERM: Wish.STOP, signal.SIGINT: Wish.STOP, signal.SIGHUP: Wish.RELOAD}
+
+
+class Signals:
+    """While open, SIGTERM, SIGINT and SIGHUP become wishes; closing restores what was there before.
+
+    `last_resort` runs `seconds` after the first wish to stop unless this was closed before: it ends the
+    process when no orderly way does.
+    """
+
+    def __init__(self, last_resort: Callable[[], None], seconds: float) -> None:
+        """Prepare; nothing is changed before the context is entered, which only the main thread may do."""
+        self._wishes: queue.SimpleQueue[Wish] = queue.SimpleQueue()
+        self._last_resort = last_resort
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self._stop_wished = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Take the signals over."""
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._handlers = {number: signal.signal(number, _noted) for number in _WISHES}
+        self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._read, name="signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back and call the last resort off."""
+        signal.set_wakeup_fd(self._descriptor)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._writer.close()
+        self._thread.join(1)
+        self._reader.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def stop_wished(self) -> bool:
+        """Whether somebody asked for a stop, even if the wish still lies in the queue."""
+        return self._stop_wished.is_set()
+
+    def next_wish(self, seconds: float) -> Wish | None:
+        """Wait up to `seconds` for a wish and return it, or None."""
+        try:
+            return self._wishes.get(timeout=max(seconds, 0.001))
+        except queue.Empty:
+            return None
+
+    def wait_for_stop(self, seconds: float) -> bool:
+        """Wait up to `seconds`, leaving wishes where they are; return whether a stop is wished."""
+        return self._stop_wished.wait(seconds)
+
+    def _read(self) -> None:
+        while numbers := self._reader.recv(64):
+            for number in numbers:
+                wish = _WISHES.get(signal.Signals(number))
+                if wish is Wish.STOP and not self._stop_wished.is_set():
+                    self._timer = threading.Timer(self._seconds, self._last_resort)
+                    self._timer.daemon = True
+                    self._timer.start()
+                    self._stop_wished.set()
+                if wish is not None:
+                    self._wishes.put(wish)
+
+
+def exit_at_once() -> None:
+    """End the process without any clean-up; safe at every instant, because only commits count."""
+    os._exit(1)
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """Exist: without a handler of Python's own the number never reaches the wake-up descriptor."""
