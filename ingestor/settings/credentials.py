@@ -1,0 +1,160 @@
+"""Passwords, fetched when they are needed and never kept: systemd credential, file, command, inline."""
+
+import os
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingestor.errors import ConfigurationError
+from ingestor.redaction import register_secret
+from ingestor.settings.models import RANDOM_CHARACTERS, Endpoint, Mailbox, Settings
+from ingestor.settings.values import CREDENTIAL_NAME
+
+# Where LoadCredential= and LoadCredentialEncrypted= look for a bare name: systemd.exec(5).
+STORES = tuple(map(Path, ("/etc/credstore", "/run/credstore", "/usr/lib/credstore")))
+ENCRYPTED_STORES = tuple(
+    map(Path, ("/etc/credstore.encrypted", "/run/credstore.encrypted", "/usr/lib/credstore.encrypted"))
+)
+
+COMMAND_SECONDS = 30.0
+_LARGEST = 65536
+
+
+def secret(mailbox: Mailbox) -> str:
+    """Return the password of `mailbox`, from wherever the configuration says.
+
+    From then on the log hides it. Raises ConfigurationError (without the secret) where it cannot be had.
+    """
+    if mailbox.password_credential is not None:
+        return credential(mailbox.password_credential)
+    if mailbox.password_file is not None:
+        return secret_file(mailbox.password_file)
+    if mailbox.password_command is not None:
+        return _from_command(mailbox.password_command)
+    if mailbox.password is None:  # the schema asks for one; a mailbox built by hand may have none
+        raise ConfigurationError(f"mailbox {mailbox.name} has no password")
+    return _known(mailbox.password.get_secret_value().encode(), "password")
+
+
+def endpoint_passwords(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the accepted Basic passwords of `endpoint`; empty where it asks for none."""
+    return tuple(map(credential, endpoint.basic_password_credentials)) + tuple(
+        map(secret_file, endpoint.basic_password_files)
+    )
+
+
+def credential(name: str) -> str:
+    """Return the systemd credential `name`.
+
+    Inside a unit it lies in $CREDENTIALS_DIRECTORY. Outside, so that the admin's own commands work, it is
+    looked for where systemd would: decrypted from the encrypted stores, else read from the plain ones.
+    """
+    if not CREDENTIAL_NAME.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is no credential name")
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory:
+        path = Path(directory) / name
+        if not path.exists():
+            raise ConfigurationError(
+                f"the unit passes no credential {name}; add LoadCredential={name}:/path/to/file to it"
+            )
+        return secret_file(path)
+    for store in ENCRYPTED_STORES:
+        if _exists(store / name):
+            return _from_command(("systemd-creds", f"--name={name}", "decrypt", str(store / name), "-"))
+    for store in STORES:
+        if _exists(store / name):
+            return secret_file(store / name)
+    raise ConfigurationError(
+        f"there is no credential {name}: not inside the unit ($CREDENTIALS_DIRECTORY is unset), and neither "
+        f"{ENCRYPTED_STORES[0]}/{name} nor {STORES[0]}/{name} can be seen by you"
+    )
+
+
+def secret_file(path: Path) -> str:
+    """Return what the file at `path` holds, without the line end at its end."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as fault:
+        raise ConfigurationError(f"{path}: the password cannot be read: {fault.strerror}") from None
+    return _known(content, str(path))
+
+
+def _from_command(argv: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - the admin's own command, split into arguments, no shell
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(f"{argv[0]} gave no password within {COMMAND_SECONDS:.0f} s") from None
+    except OSError as fault:
+        raise ConfigurationError(f"{argv[0]} cannot be run for the password: {fault.strerror}") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().partition("\n")[0][:200]
+        raise ConfigurationError(
+            f"{argv[0]} gave no password: exit status {done.returncode}{said and f' ({said})'}"
+        )
+    return _known(done.stdout, argv[0])
+
+
+def _known(content: bytes, origin: str) -> str:
+    """Return a secret as text without its final line end, known to the log from here on."""
+    if len(content) > _LARGEST:
+        raise ConfigurationError(f"{origin}: is too long for a password")
+    try:
+        text = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{origin}: the password is not UTF-8") from None
+    if not text:
+        raise ConfigurationError(f"{origin}: the password is empty")
+    if "\n" in text or "\0" in text:
+        raise ConfigurationError(f"{origin}: holds more than one line; it must hold the password alone")
+    register_secret(text)
+    return text
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def cautions(settings: Settings) -> list[str]:
+    """Return what is allowed but unwise, a line each: warnings, never refusals."""
+    found = []
+    if os.geteuid() == 0:
+        found.append("running as root; a user of its own is safer (the shipped unit has one)")
+    inline = [f"mailbox {one.name}" for one in settings.mailbox if one.password is not None]
+    found += [f"{one}: password stands in the configuration; password_credential is safer" for one in inline]
+    if inline and settings.source is not None:
+        found += _open_mode(settings.source)
+    for mailbox in settings.mailbox:
+        if mailbox.password_file is not None:
+            found += _open_mode(mailbox.password_file)
+    for endpoint in settings.webhook.endpoint if settings.webhook else ():
+        for path in endpoint.basic_password_files:
+            found += _open_mode(path)
+    if settings.webhook is not None:
+        if settings.webhook.tls_key is not None:
+            found += _open_mode(settings.webhook.tls_key)
+        found += [
+            f"webhook endpoint {number} ({one.provider}): its path is easily guessed; "
+            f"`ingestor config new-endpoint {one.provider}` makes a strong one"
+            for number, one in enumerate(settings.webhook.endpoint)
+            if max(map(len, one.path.split("/"))) < RANDOM_CHARACTERS
+        ]
+    return found
+
+
+def _open_mode(path: Path) -> list[str]:
+    """Return the warning about a secret file that others may read or that the group may write."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return []
+    if mode & 0o027:
+        return [f"{path}: mode {mode:04o} is open to others; chmod 0600 (or 0640) it"]
+    return []

@@ -1,0 +1,322 @@
+"""The one schema of the configuration: it validates the file and makes the sample file and the reference.
+
+Attribute names are the TOML keys. Descriptions are what the sample file and the reference page say;
+`examples` is the value shown where the default would teach nothing.
+"""
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StrictBool,
+    StrictInt,
+    field_validator,
+    model_validator,
+)  # fmt: skip
+
+from ingestor.numbers import normalise_agile, normalise_plusless
+from ingestor.settings import values
+
+Text = Annotated[str, Field(min_length=1)]
+FilePath = Annotated[Path, BeforeValidator(values.file_path)]
+Credential = Annotated[str, AfterValidator(values.credential_name)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
+AgileNumber = Annotated[str, AfterValidator(values.own_number(normalise_agile))]
+PluslessNumber = Annotated[str, AfterValidator(values.own_number(normalise_plusless))]
+Command = Annotated[tuple[Text, ...], BeforeValidator(values.command)]
+
+PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
+RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, no unknown keys, and inputs never repeated in an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    active: ClassVar[frozenset[str]] = frozenset()
+    """Optional keys that the sample file sets; the others stand there commented out."""
+
+
+class Database(Section):
+    """Where the archive is."""
+
+    active = frozenset({"url"})
+
+    url: Annotated[str, AfterValidator(values.database_url)] = Field(
+        default="sqlite:///ingestor.db", repr=False,
+        examples=["sqlite:////var/lib/ingestor/archive.db"],
+        description="sqlite:///FILE (four slashes for an absolute path) or "
+        "postgresql+psycopg://USER@HOST/DATABASE. --database-url and INGESTOR_DATABASE_URL go before it. "
+        "A PostgreSQL password is better kept in the service user's .pgpass than here.",
+    )  # fmt: skip
+    auto_upgrade: StrictBool = Field(
+        default=True,
+        description="Upgrade an old schema at start. false: `run` refuses it and prints the command.",
+    )
+
+
+class Labels(Section):
+    """Further spellings of the labels in Agile's mails, beside the built-in From, To, Date/Time, Body."""
+
+    originator: tuple[Text, ...] = Field(default=(), examples=[["Da"]], description="Beside From.")
+    destination: tuple[Text, ...] = Field(default=(), examples=[["A"]], description="Beside To.")
+    date_time: tuple[Text, ...] = Field(
+        default=(), examples=[["Data/Ora"]], description="Beside Date/Time and Date."
+    )
+    text: tuple[Text, ...] = Field(default=(), examples=[["Testo"]], description="Beside Body and Text.")
+
+
+class Agile(Section):
+    """Agile Telecom: what its mails and POSTs mean."""
+
+    timezone: Annotated[str, AfterValidator(values.timezone)] = Field(
+        default="Europe/Rome",
+        description="The zone of the Date/Time that Agile sends; nowhere documented, so it is a setting.",
+    )
+    numbers: tuple[AgileNumber, ...] = Field(
+        default=(), examples=[["+393331234333"]],
+        description="Our own numbers. Empty accepts every destination; an SMS for any other number is "
+        "quarantined, however it came.",
+    )  # fmt: skip
+    sender: Annotated[str, AfterValidator(values.mail_address)] = Field(
+        default="smsin@agiletelecom.com", description="The one From address of Agile's mails."
+    )
+    labels: Labels = Labels()
+
+
+class Infobip(Section):
+    """Infobip (webhook only)."""
+
+    numbers: tuple[PluslessNumber, ...] = Field(
+        default=(),
+        examples=[["+441134960000"]],
+        description="Our own numbers there; empty accepts every one.",
+    )
+
+
+class Ip1(Section):
+    """IP1 (webhook only)."""
+
+    numbers: tuple[PluslessNumber, ...] = Field(
+        default=(), examples=[["+46700000000"]], description="Our own numbers there; empty accepts every one."
+    )
+
+
+class Mailbox(Section):
+    """A mailbox to read over IMAP; repeat the block for each further one. Mail of others is never touched."""
+
+    active = frozenset({"port", "security", "password_credential"})
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        examples=["main"],
+        description="What logs, `status` and the archive call it. Keep it: the place reached in the mailbox "
+        "is kept under this name.",
+    )
+    host: Text = Field(examples=["imap.example.org"], description="The IMAP server.")
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
+        default=993, description="993 with tls; 143 when left out with starttls or plain."
+    )
+    security: Literal["tls", "starttls", "plain"] = Field(
+        default="tls",
+        description="tls | starttls | plain. Certificates are always verified; plain is for loopback only, "
+        "unless allow_plain = true.",
+    )
+    allow_plain: StrictBool = Field(
+        default=False, description='Let security = "plain" send the password readable over a network.'
+    )
+    ca_file: FilePath | None = Field(
+        default=None, examples=["/etc/ssl/private-ca.pem"],
+        description="Certificate authority of a private server, in PEM; in place of the system's own.",
+    )  # fmt: skip
+    username: Text = Field(examples=["sms@example.org"], description="The login.")
+    password_credential: Credential | None = Field(
+        default=None, examples=["imap-main"],
+        description="The password, in ONE of four ways. Best: a systemd credential (LoadCredential= or "
+        "LoadCredentialEncrypted= of the unit).",
+    )  # fmt: skip
+    password_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/imap-main.password"],
+        description="A file that holds the password alone, readable by the service user only.",
+    )  # fmt: skip
+    password_command: Command | None = Field(
+        default=None, examples=[["pass", "show", "imap/main"]], repr=False,
+        description="A program that prints the password; run without a shell.",
+    )  # fmt: skip
+    password: SecretStr | None = Field(
+        default=None, examples=["…"], description="The password itself, written here: discouraged."
+    )
+    folders: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        default=("INBOX",), description="IDLE watches the first; all are read at each wake-up and poll."
+    )
+    idle: StrictBool = Field(default=True, description="Be told of new mail at once (IDLE) where offered.")
+    poll_seconds: Annotated[StrictInt, Field(ge=1, le=86400)] = Field(
+        default=60, description="Look again after this long, told or not."
+    )
+    max_mail_bytes: Annotated[StrictInt, Field(ge=1024)] = Field(
+        default=33554432,
+        description="Of a mail larger than this only the header and the first MiB are kept (quarantined).",
+    )
+    after_store: Literal["keep", "seen", "move", "delete"] = Field(
+        default="keep",
+        description="What happens on the server to a mail whose SMS is durable: keep | seen | move | delete. "
+        "Quarantined mail and mail that is not ours stays as it is.",
+    )
+    move_to: Text | None = Field(
+        default=None, examples=["Stored"], description='The folder for after_store = "move".'
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port_of_security(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "port" not in table and table.get("security") in {"starttls", "plain"}:
+            return {**table, "port": 143}
+        return table
+
+    @field_validator("folders")
+    @classmethod
+    def _folders_once(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        seen = ["INBOX" if name.upper() == "INBOX" else name for name in folders]
+        if len(set(seen)) < len(seen):
+            raise ValueError("names a folder twice")
+        return folders
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [key for key in PASSWORD_KEYS if getattr(self, key) is not None]
+        if not given:
+            raise ValueError(f"has no password; give one of {', '.join(PASSWORD_KEYS)}")
+        if len(given) > 1:
+            raise ValueError(f"has more than one password; keep one of {', '.join(given)}")
+        if self.security == "plain" and not self.allow_plain and not values.is_loopback(self.host):
+            raise ValueError(
+                'security = "plain" sends the password readable over the network; '
+                'use "tls" or "starttls", or set allow_plain = true'
+            )
+        if self.after_store == "move" and self.move_to is None:
+            raise ValueError('after_store = "move" needs move_to')
+        if self.after_store == "move" and self.move_to in self.folders:
+            raise ValueError("move_to is one of folders; moved mail would be read again for ever")
+        return self
+
+
+class Endpoint(Section):
+    """One address that a provider posts to; repeat the block for each further one."""
+
+    active = frozenset({"allow_from"})
+
+    path: Annotated[str, AfterValidator(values.url_path)] = Field(
+        examples=["/agile/PASTE-THE-PATH-OF-ingestor-config-new-endpoint-HERE"], repr=False,
+        description="Where the provider signs nothing an unguessable path is the secret: "
+        "`ingestor config new-endpoint agile` makes one.",
+    )  # fmt: skip
+    provider: Literal["agile", "infobip", "ip1"] = Field(
+        examples=["agile"], description="agile | infobip | ip1"
+    )
+    allow_from: tuple[Network, ...] = Field(
+        default=(), examples=[["198.51.100.0/24"]], description="Networks that may post; empty: anywhere."
+    )
+    basic_username: Text | None = Field(
+        default=None, examples=["agile"], description="Ask for Basic authentication as this user."
+    )
+    basic_password_credentials: tuple[Credential, ...] = Field(
+        default=(), examples=[["agile-post", "agile-post-next"]],
+        description="Credentials that hold its passwords; several are accepted at once, for rotation.",
+    )  # fmt: skip
+    basic_password_files: tuple[FilePath, ...] = Field(
+        default=(), examples=[["/etc/ingestor/agile-post.password"]],
+        description="The same from files.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        passwords = bool(self.basic_password_credentials or self.basic_password_files)
+        if self.basic_username is not None and not passwords:
+            raise ValueError("basic_username needs basic_password_credentials or basic_password_files")
+        if passwords and (self.basic_username is None or ":" in self.basic_username):
+            raise ValueError("basic passwords need a basic_username, without a colon")
+        return self
+
+
+class Webhook(Section):
+    """The listener for providers that post; without this section there is none."""
+
+    active = frozenset({"listen"})
+
+    listen: Annotated[str, AfterValidator(values.listen_address)] = Field(
+        default="127.0.0.1:8080", description="ADDRESS:PORT to listen on."
+    )
+    tls_certificate: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/webhook.crt"],
+        description="Certificate chain in PEM. Without TLS only direct loopback requests are accepted, or a "
+        "proxy named in trusted_proxies.",
+    )  # fmt: skip
+    tls_key: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/webhook.key"], description="Its private key in PEM."
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(), examples=[["127.0.0.1/32"]],
+        description="Only these are believed about X-Forwarded-For and X-Forwarded-Proto.",
+    )  # fmt: skip
+    max_body_bytes: Annotated[StrictInt, Field(ge=1024, le=67108864)] = Field(
+        default=65536, description="A larger body is refused (413)."
+    )
+    endpoint: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
+
+    @property
+    def host(self) -> str:
+        """The address to listen on, without brackets."""
+        return values.split_listen(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to listen on (0: any free one)."""
+        return values.split_listen(self.listen)[1]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_certificate is None and not values.is_loopback(self.host) and not self.trusted_proxies:
+            raise ValueError(
+                "listens on a network without TLS; give tls_certificate and tls_key, listen on 127.0.0.1, "
+                "or name the proxy in trusted_proxies"
+            )
+        if len({one.path for one in self.endpoint}) < len(self.endpoint):
+            raise ValueError("two endpoints have the same path")
+        return self
+
+
+class Settings(Section):
+    """Everything that can be configured. Without a file all of it has its default."""
+
+    database: Database = Database()
+    agile: Agile = Agile()
+    infobip: Infobip = Infobip()
+    ip1: Ip1 = Ip1()
+    mailbox: tuple[Mailbox, ...] = ()
+    webhook: Webhook | None = None
+
+    _source: Path | None = PrivateAttr(default=None)
+
+    @property
+    def source(self) -> Path | None:
+        """The file that was read, or None where there was none."""
+        return self._source
+
+    @field_validator("mailbox")
+    @classmethod
+    def _names_once(cls, mailboxes: tuple[Mailbox, ...]) -> tuple[Mailbox, ...]:
+        names = [one.name for one in mailboxes]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two mailboxes are called {min(twice)!r}; give each a name of its own")
+        return mailboxes

@@ -1,0 +1,189 @@
+"""Single values of the configuration: what is accepted, and the sentence that says what is wrong.
+
+Every function takes what stood in the file and raises ValueError with words for the user. The words never
+repeat a value that may be a secret or a phone number.
+"""
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from ingestor.numbers import Number, OriginatorKind
+from ingestor.redaction import HIDDEN
+
+CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+
+_ADDRESS = re.compile(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+")
+_POSTGRESQL = {"postgresql", "postgres", "postgresql+psycopg"}
+_SQLITE = {"sqlite", "sqlite+pysqlite"}
+_URL_FORMS = "use sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+
+
+def database_url(url: str) -> str:
+    """Return `url` with the driver spelled out; only SQLite files and PostgreSQL are accepted."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z0-9+]+", scheme):
+        raise ValueError(f"is no database URL; {_URL_FORMS}")
+    if scheme in _SQLITE:
+        path = rest.partition("?")[0]
+        if not path.startswith("/"):
+            raise ValueError(
+                "needs three slashes before the file: sqlite:///FILE, or four: sqlite:////ABSOLUTE"
+            )
+        if path == "/" or path.startswith("/:memory:"):
+            raise ValueError("names no file; an archive in memory would be lost: sqlite:///FILE")
+        return f"sqlite://{rest}"
+    if scheme in _POSTGRESQL:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise ValueError(
+                "has a port that is no number (an @ : / in the password must be written as %40 %3A %2F)"
+            ) from None
+        return f"postgresql+psycopg://{rest}"
+    raise ValueError(f"names the unknown database {scheme!r}; {_URL_FORMS}")
+
+
+def sqlite_path(url: str) -> str | None:
+    """Return the file of a SQLite `url` (relative to the working folder), or None for other databases."""
+    if not url.startswith("sqlite:///"):
+        return None
+    return unquote(url.removeprefix("sqlite:///").partition("?")[0])
+
+
+def url_password(url: str) -> str | None:
+    """Return the password inside a database `url`, decoded, or None."""
+    parts = urlsplit(url)
+    if parts.password:
+        return unquote(parts.password)
+    return next((value for key, value in parse_qsl(parts.query) if key == "password"), None)
+
+
+def hide_url_password(url: str) -> str:
+    """Return `url` fit for a screen: its password replaced by three stars."""
+    scheme, separator, rest = url.partition("://")
+    location, slash, tail = rest.partition("/")
+    credentials, at, host = location.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    tail = re.sub(r"(?<=[?&]password=)[^&]*", HIDDEN, tail)
+    return f"{scheme}{separator}{user}{colon and colon + HIDDEN}{at}{host}{slash}{tail}"
+
+
+def timezone(name: str) -> str:
+    """Return `name` where it is a zone of the IANA database."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone{nearest(name, available_timezones())}") from None
+    return name
+
+
+def own_number(normalise: Callable[[str], Number]) -> Callable[[str], str]:
+    """Return the check of one of our own numbers, read the way its provider writes destinations."""
+
+    def check(raw: str) -> str:
+        number = normalise(raw)
+        if number.kind not in {OriginatorKind.MSISDN, OriginatorKind.SHORT}:
+            raise ValueError("is no phone number; write it like +393331234333")
+        return number.value
+
+    return check
+
+
+def mail_address(address: str) -> str:
+    """Return one bare mail address in lower case."""
+    if not _ADDRESS.fullmatch(address):
+        raise ValueError("is no single mail address like smsin@agiletelecom.com")
+    return address.lower()
+
+
+def credential_name(name: str) -> str:
+    """Return the name of a systemd credential (a plain file name)."""
+    if not CREDENTIAL_NAME.fullmatch(name):
+        raise ValueError("is no credential name: letters, digits, dot, dash and underscore, no path")
+    return name
+
+
+def command(argv: Any) -> Any:
+    """Return a command as a tuple of arguments; a string is split as a shell would, but no shell runs it."""
+    if isinstance(argv, str):
+        argv = shlex.split(argv)
+    if isinstance(argv, list | tuple) and not argv:
+        raise ValueError("is empty; give the program and its arguments")
+    return argv
+
+
+def file_path(written: Any) -> Any:
+    """Return a path; an empty one would mean the working folder."""
+    if not written:
+        raise ValueError("is empty; give a path or leave it out")
+    return written
+
+
+def network(written: Any) -> Any:
+    """Return a network or single address as an `ipaddress` network."""
+    if isinstance(written, IPv4Network | IPv6Network):
+        return written
+    if not isinstance(written, str):
+        raise ValueError('must be a network in quotes, like "198.51.100.0/24"')  # noqa: TRY004 - pydantic reads ValueError
+    try:
+        return ip_network(written)
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(written, strict=False)
+    except ValueError:
+        raise ValueError(f"{written!r} is no network like 198.51.100.0/24 or 2001:db8::/32") from None
+    raise ValueError(f"{written!r} has bits beyond its mask; write {meant}")
+
+
+def listen_address(written: str) -> str:
+    """Return `ADDRESS:PORT` as written, where both can be listened on (port 0: any free one)."""
+    host, port = split_listen(written)
+    try:
+        if host != "localhost":
+            ip_address(host)
+    except ValueError:
+        raise ValueError("needs an IP address to listen on, like 127.0.0.1:8080 or [::1]:8080") from None
+    if not 0 <= port <= 65535:
+        raise ValueError("has a port above 65535")
+    return written
+
+
+def split_listen(written: str) -> tuple[str, int]:
+    """Return address (without brackets) and port of `ADDRESS:PORT`."""
+    host, separator, port = written.rpartition(":")
+    if not separator or not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ValueError("must be ADDRESS:PORT, like 127.0.0.1:8080 or [::1]:8080")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("needs brackets around an IPv6 address, like [::1]:8080")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` is this machine by its very name; other names are not looked up."""
+    try:
+        return host.lower() == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def url_path(path: str) -> str:
+    """Return the path of an endpoint: absolute, of characters that need no quoting."""
+    if not path.startswith("/"):
+        raise ValueError("must start with /")
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", path):
+        raise ValueError("may hold only letters, digits and . _ ~ - /")
+    return path
+
+
+def nearest(word: str, known: Any) -> str:
+    """Return `; did you mean X?` for the known word nearest to `word`, or nothing where none is near."""
+    by_lower = {one.lower(): one for one in known}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[matches[0]]}?" if matches else ""
