@@ -1,0 +1,199 @@
+"""The command line: one table of commands, each in a module of its own that is imported only when used.
+
+A command's module exposes
+
+    EXAMPLES: str                                   lines of `ingestor …` for the end of its --help
+    add_arguments(parser: argparse.ArgumentParser) -> None
+    run(arguments: argparse.Namespace) -> int       the exit code
+
+`run` prints results on stdout and raises `errors.IngestorError` for everything that a person should read:
+`main` turns it into one line on stderr and its exit code. `arguments` also carries the global options
+(`config`, `database_url`, `log_format`, `debug`) as they stood before or after the command. A module may
+import what it likes at its top, except that nothing heavy may be needed to print `--help` of a command:
+put imports of sqlalchemy, pydantic and the like inside `run`.
+
+Pieces to share: `opening` (settings, logging, the archive), `tables` (rich or plain output), `balances`
+(what a run did, and its --json line).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import NoReturn
+
+from ingestor import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("ingestor.cli.run", "watch every mailbox and archive what arrives (the daemon)"),
+    "check": ("ingestor.cli.check", "try everything a start needs, a line each, with the fix"),
+    "import": ("ingestor.cli.import_", "read old mailboxes: mbox, Maildir, MH, .eml, folders, archives"),
+    "rescan": ("ingestor.cli.rescan", "read a whole IMAP folder again"),
+    "search": ("ingestor.cli.search", "find SMS in the archive"),
+    "show": ("ingestor.cli.show", "show one SMS with all its arrivals, or its raw bytes"),
+    "export": ("ingestor.cli.export", "write the archive as JSON lines or CSV"),
+    "quarantine": ("ingestor.cli.quarantine", "look after what could not be read"),
+    "snapshot": ("ingestor.cli.snapshot", "write a consistent copy for an auditor"),
+    "status": ("ingestor.cli.status", "show sources, counts and the last runs"),
+    "db": ("ingestor.cli.db", "upgrade or inspect the schema"),
+    "config": ("ingestor.cli.config", "print a sample, the effective settings, or a new endpoint"),
+    "webhook": ("ingestor.cli.webhook", "try the listener"),
+    "demo": ("ingestor.cli.demo", "show the whole thing on a throw-away mailbox"),
+}
+"""name → module, what it does in one line."""
+
+EXAMPLES = """\
+  ingestor demo
+  ingestor config example > /etc/ingestor/ingestor.toml
+  ingestor check
+  ingestor import /var/mail/old.mbox --dry-run
+  ingestor search "appointment" --since 2026-01-01
+  ingestor COMMAND --help"""
+
+_WITH_VALUE = ("--config", "--database-url", "--log-format")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` names (default: of this process) and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as fault:  # noqa: BLE001 - the last resort: whatever it is, the user reads one line
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        return _report(fault)
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    name = _command_in(argv)
+    if name is None:
+        build_parser(None, None).parse_args(argv)  # prints the help or what is missing, and exits
+        raise SystemExit(2)
+    if name not in COMMANDS:
+        return _report(_unknown(name))
+    module = import_module(COMMANDS[name][0])
+    return int(module.run(build_parser(name, module).parse_args(argv)))
+
+
+def _unknown(name: str) -> Exception:
+    import difflib
+
+    from ingestor.errors import ConfigurationError
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return ConfigurationError(f"there is no command {name!r}{meant} (see ingestor --help)")
+
+
+def _command_in(argv: Sequence[str]) -> str | None:
+    """Return the first word of `argv` that belongs to no option; None where help comes before it."""
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in _WITH_VALUE:
+            skip = True
+        elif word in {"-h", "--help", "--version"}:
+            return None
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
+def build_parser(name: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
+    """Return the whole parser; only the command `name` of `module` knows its own arguments."""
+    parser = Parser(
+        prog="ingestor",
+        description="Turns Agile Telecom's inbound-SMS mails, posts and old mailboxes into a SQL archive.",
+        epilog=f"examples:\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ingestor {__version__}")
+    _add_global_options(parser, first=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for command, (_, summary) in COMMANDS.items():
+        ours = command == name and module is not None
+        child = commands.add_parser(
+            command,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=_epilog(module) if ours else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if ours and module is not None:
+            module.add_arguments(child)
+            _add_global_options(child, first=False)
+    return parser
+
+
+def _epilog(module: ModuleType | None) -> str | None:
+    """Return the examples of a command, indented, for the end of its help."""
+    if module is None:
+        return None
+    return "examples:\n" + "\n".join(f"  {line.strip()}" for line in module.EXAMPLES.strip().splitlines())
+
+
+def _add_global_options(parser: argparse.ArgumentParser, *, first: bool) -> None:
+    """Add the options that may stand before or after the command; `first` sets their defaults."""
+    absent = None if first else argparse.SUPPRESS
+    group = parser.add_argument_group("everywhere")
+    group.add_argument(
+        "--config", metavar="FILE", default=absent,
+        help="configuration file (INGESTOR_CONFIG; default /etc/ingestor/ingestor.toml)",
+    )  # fmt: skip
+    group.add_argument(
+        "--database-url", metavar="URL", default=absent,
+        help="sqlite:///FILE or postgresql+psycopg://… (INGESTOR_DATABASE_URL)",
+    )  # fmt: skip
+    group.add_argument(
+        "--log-format", choices=("auto", "json", "console"), default="auto" if first else absent,
+        help="how stderr looks; auto: pretty on a terminal, JSON lines elsewhere",
+    )  # fmt: skip
+    group.add_argument(
+        "--debug", action="store_true", default=False if first else absent, help="show tracebacks"
+    )
+
+
+def _report(fault: Exception) -> int:
+    """Print `fault` as its line (or lines) on stderr and return the exit code it asks for."""
+    from ingestor.errors import IngestorError
+    from ingestor.redaction import redact, redact_secrets
+
+    if isinstance(fault, IngestorError):
+        code, message = fault.exit_code, redact_secrets(str(fault))
+    elif isinstance(fault, OSError) and fault.strerror:
+        code = 1
+        message = redact(f"{fault.filename}: {fault.strerror}" if fault.filename else fault.strerror)
+    else:
+        first_line = str(fault).partition("\n")[0][:300]
+        code = 1
+        message = redact(
+            f"internal fault: {type(fault).__name__}: {first_line}; --debug shows where, please report it"
+        )
+    for line in message.splitlines():
+        print(f"ingestor: {line}", file=sys.stderr)
+    return code
