@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ingestor import __version__
 
@@ -52,16 +52,49 @@ EXAMPLES = """\
   ingestor search "appointment" --since 2026-01-01
   ingestor COMMAND --help"""
 
+GLOBAL_OPTIONS: dict[str, dict[str, Any]] = {
+    "--config": {
+        "metavar": "FILE",
+        "help": "configuration file (INGESTOR_CONFIG; default /etc/ingestor/ingestor.toml)",
+    },
+    "--database-url": {
+        "metavar": "URL",
+        "help": "sqlite:///FILE or postgresql+psycopg://… (INGESTOR_DATABASE_URL)",
+    },
+    "--log-format": {
+        "choices": ("auto", "json", "console"),
+        "default": "auto",
+        "help": "how stderr looks; auto: pretty on a terminal, JSON lines elsewhere",
+    },
+    "--debug": {"action": "store_true", "help": "show tracebacks"},
+}
+"""Options that may stand before or after the command."""
+
 _WITH_VALUE = ("--config", "--database-url", "--log-format")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the usage in one line."""
+    """Says what is wrong with the usage in one line, and takes every option by its full name only."""
+
+    def __init__(self, **options: Any) -> None:
+        """Show descriptions and examples as they are written."""
+        options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options}
+        super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        print(f"ingestor: {message}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
+
+
+class CommandParser(Parser):
+    """The parser of a command or of one of its verbs: it takes the global options too, without a word."""
+
+    def __init__(self, **options: Any) -> None:
+        """Add them; argparse builds the verbs of a command as the command's own class."""
+        super().__init__(**options)
+        for name, settings in GLOBAL_OPTIONS.items():
+            self.add_argument(name, **{**settings, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,54 +161,25 @@ def build_parser(name: str | None, module: ModuleType | None) -> argparse.Argume
         prog="ingestor",
         description="Turns Agile Telecom's inbound-SMS mails, posts and old mailboxes into a SQL archive.",
         epilog=f"examples:\n{EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ingestor {__version__}")
-    _add_global_options(parser, first=True)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for option, settings in GLOBAL_OPTIONS.items():
+        parser.add_argument(option, **settings)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands", parser_class=CommandParser
+    )
     for command, (_, summary) in COMMANDS.items():
-        ours = command == name and module is not None
-        child = commands.add_parser(
-            command,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=_epilog(module) if ours else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        if ours and module is not None:
+        child = commands.add_parser(command, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if command == name and module is not None:
+            child.epilog = _epilog(module)
             module.add_arguments(child)
-            _add_global_options(child, first=False)
     return parser
 
 
-def _epilog(module: ModuleType | None) -> str | None:
+def _epilog(module: ModuleType) -> str:
     """Return the examples of a command, indented, for the end of its help."""
-    if module is None:
-        return None
-    return "examples:\n" + "\n".join(f"  {line.strip()}" for line in module.EXAMPLES.strip().splitlines())
-
-
-def _add_global_options(parser: argparse.ArgumentParser, *, first: bool) -> None:
-    """Add the options that may stand before or after the command; `first` sets their defaults."""
-    absent = None if first else argparse.SUPPRESS
-    group = parser.add_argument_group("everywhere")
-    group.add_argument(
-        "--config", metavar="FILE", default=absent,
-        help="configuration file (INGESTOR_CONFIG; default /etc/ingestor/ingestor.toml)",
-    )  # fmt: skip
-    group.add_argument(
-        "--database-url", metavar="URL", default=absent,
-        help="sqlite:///FILE or postgresql+psycopg://… (INGESTOR_DATABASE_URL)",
-    )  # fmt: skip
-    group.add_argument(
-        "--log-format", choices=("auto", "json", "console"), default="auto" if first else absent,
-        help="how stderr looks; auto: pretty on a terminal, JSON lines elsewhere",
-    )  # fmt: skip
-    group.add_argument(
-        "--debug", action="store_true", default=False if first else absent, help="show tracebacks"
-    )
+    lines = "\n".join(f"  {line.strip()}" for line in module.EXAMPLES.strip().splitlines())
+    return f"examples:\n{lines}\n\nThe options of `ingestor --help` may stand here too."
 
 
 def _report(fault: Exception) -> int:

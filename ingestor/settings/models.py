@@ -214,7 +214,7 @@ class Endpoint(Section):
     active = frozenset({"allow_from"})
 
     path: Annotated[str, AfterValidator(values.url_path)] = Field(
-        examples=["/agile/PASTE-THE-PATH-OF-ingestor-config-new-endpoint-HERE"], repr=False,
+        examples=["/agile/REPLACE-ME"], repr=False,
         description="Where the provider signs nothing an unguessable path is the secret: "
         "`ingestor config new-endpoint agile` makes one.",
     )  # fmt: skip

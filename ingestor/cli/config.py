@@ -1,0 +1,67 @@
+"""`ingestor config`: the sample file, the effective settings, and a strong path for an endpoint."""
+
+import argparse
+import secrets
+import sys
+
+EXAMPLES = """
+ingestor config example > /etc/ingestor/ingestor.toml
+ingestor config example --markdown
+ingestor config show
+ingestor config new-endpoint agile
+"""
+
+PROVIDERS = ("agile", "infobip", "ip1")
+_RANDOM_BYTES = 24  # 32 characters of the URL-safe alphabet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the three verbs."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+    example = verbs.add_parser("example", help="print the commented sample file")
+    example.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
+    verbs.add_parser("show", help="print the effective settings, secrets hidden")
+    endpoint = verbs.add_parser("new-endpoint", help="print an endpoint with a path that nobody can guess")
+    endpoint.add_argument("provider", choices=PROVIDERS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    if arguments.verb == "example":
+        from ingestor.settings.sample import reference, sample
+
+        sys.stdout.write(reference() if arguments.markdown else sample())
+    elif arguments.verb == "show":
+        from ingestor.cli.opening import settings_of
+        from ingestor.settings.sample import shown
+
+        settings = settings_of(arguments)
+        origin = settings.source or "no configuration file: these are the defaults"
+        sys.stdout.write(f"# {origin}\n{shown(settings)}")
+    else:
+        _print_endpoint(arguments)
+    return 0
+
+
+def _print_endpoint(arguments: argparse.Namespace) -> None:
+    path = f"/{arguments.provider}/{secrets.token_urlsafe(_RANDOM_BYTES)}"
+    origin, has_listener = _origin(arguments)
+    print("# Add this to the configuration and restart the daemon.")
+    if not has_listener:
+        print('[webhook]\nlisten = "127.0.0.1:8080"\n')
+    print(f'[[webhook.endpoint]]\npath = "{path}"\nprovider = "{arguments.provider}"')
+    print(f"\n# Paste this URL into the provider's portal; whoever knows it can post:\n# {origin}{path}")
+
+
+def _origin(arguments: argparse.Namespace) -> tuple[str, bool]:
+    """Return how the provider reaches us, and whether a listener is configured (not where that fails)."""
+    from ingestor.cli.opening import settings_of
+    from ingestor.errors import ConfigurationError
+
+    try:
+        webhook = settings_of(arguments).webhook
+    except ConfigurationError:
+        webhook = None  # the new endpoint may be what is missing
+    direct = webhook is not None and webhook.tls_certificate is not None and webhook.port != 443
+    port = f":{webhook.port}" if direct and webhook is not None else ""
+    return f"https://YOUR-HOST{port}", webhook is not None
