@@ -1,0 +1,1 @@
+"""Agile Telecom: inbound SMS by mail and by POST."""

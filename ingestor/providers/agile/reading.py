@@ -1,0 +1,120 @@
+"""From the text part of a mail of ours to its record: charset, layout, block, numbers and time."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+
+from ingestor.numbers import normalise_agile
+from ingestor.providers.agile.block import Block, Labels, compile_labels, read_block
+from ingestor.providers.agile.charsets import Decoded, decode_text
+from ingestor.providers.agile.flowed import unflowed
+from ingestor.providers.agile.header import Header, first_value
+from ingestor.providers.agile.html_text import html_to_text
+from ingestor.providers.agile.parts import Part
+from ingestor.providers.contract import Rules
+from ingestor.providers.posts import NOT_OUR_NUMBER
+from ingestor.record import InboundSms, storable, stored_text
+from ingestor.timestamps import fourteen_digits, read_local
+
+_REPLACEMENT = "\ufffd"
+_NO_FURTHER: Mapping[str, Sequence[str]] = {}
+
+
+def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
+    """Return the block in `part` and how its bytes were read, or why there is none."""
+    if part.data is None:
+        return "the base64 of the text is broken"
+    decoded = decode_text(part.data, part.charset)
+    text = html_to_text(decoded.text) if part.html else decoded.text
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    block = read_block(text, labels_for(rules, html=part.html))
+    return block if isinstance(block, str) else (block, decoded)
+
+
+def labels_for(rules: Rules, *, html: bool) -> Labels:
+    """Return the compiled labels of `rules`."""
+    if not rules.labels:
+        return _compiled((), html)
+    return _compiled(tuple(sorted((name, tuple(labels)) for name, labels in rules.labels.items())), html)
+
+
+@lru_cache(maxsize=16)
+def _compiled(further: tuple[tuple[str, tuple[str, ...]], ...], html: bool) -> Labels:
+    return compile_labels(dict(further), html=html)
+
+
+def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header: Header) -> InboundSms | str:
+    """Return the SMS a complete `block` means, or why it goes to the quarantine (words, no values)."""
+    originator_raw, replaced = storable(block.originator)
+    destination_raw, count = storable(block.destination)
+    replaced += count
+    if not originator_raw:
+        return "the From label has no value"
+    if not destination_raw:
+        return "the To label has no value"
+    originator = normalise_agile(originator_raw)
+    destination = normalise_agile(destination_raw).value
+    if rules.numbers and destination not in rules.numbers:
+        return NOT_OUR_NUMBER
+    digits = fourteen_digits(block.date_time)
+    if digits is None:
+        return "the Date/Time label has no time" if not block.date_time else "the time is not YYYYMMDDHHMMSS"
+    try:
+        reading = read_local(digits, rules.zone, lambda: _date_of(header))
+    except ValueError:
+        return "the date does not exist"
+    text = block.text
+    if part.flowed:
+        text = unflowed(text, delete_space=part.delete_space)
+    text, count = storable(stored_text(text))
+    replaced += count
+    details = _details(decoded, part)
+    if part.html:
+        replaced += text.count(_REPLACEMENT)  # references to characters that do not exist
+    if replaced:
+        details["replaced_characters"] = replaced
+    if reading.decided_by is not None:
+        details["time_decided_by"] = reading.decided_by
+    return InboundSms(
+        provider="agile",
+        originator=originator.value,
+        originator_kind=originator.kind,
+        originator_raw=originator_raw,
+        destination=destination,
+        destination_raw=destination_raw,
+        date_time=digits,
+        received_at=reading.received_at,
+        time_quality=reading.quality,
+        text=text,
+        details=details,
+    )
+
+
+def _details(decoded: Decoded, part: Part) -> dict[str, Any]:
+    details: dict[str, Any] = {"charset": decoded.charset, "charset_from": decoded.reason}
+    if part.charset is not None and decoded.reason != "declared":
+        details["charset_declared"] = storable(part.charset[:60])[0].lower()
+    if part.encoding:
+        details["transfer_encoding"] = storable(part.encoding[:60])[0]
+    if part.html:
+        details["layout"] = "html"
+    elif part.flowed:
+        details["layout"] = "flowed"
+    return details
+
+
+def _date_of(header: Header) -> datetime | None:
+    """Return the moment in the mail's Date header, or None where it is missing or no plausible date."""
+    value = first_value(header, b"date")
+    if value is None or len(value) > 200:
+        return None
+    try:
+        date = parsedate_to_datetime(value.decode("latin-1"))
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)  # RFC 5322: -0000 is UTC with nothing known about the zone
+        return date.astimezone(UTC) if 1992 <= date.year <= 2199 else None
+    except (ValueError, TypeError, OverflowError):
+        return None
