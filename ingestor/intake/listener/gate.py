@@ -1,0 +1,192 @@
+"""The gate: which request may come in, and as whom. It decides from the head alone and gives no hints."""
+
+import binascii
+import hmac
+import secrets
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from ingestor.settings.models import Endpoint, Webhook
+
+Address = IPv4Address | IPv6Address
+Networks = Sequence[IPv4Network | IPv6Network]
+Headers = Mapping[bytes, bytes]
+"""By lower-case name; a header that came several times is joined by commas."""
+
+_TELLS_OF_A_PROXY = (b"x-forwarded", b"forwarded", b"via", b"x-real-ip")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that may not come in: the status it gets, and the kind that logs name."""
+
+    status: HTTPStatus
+    kind: str
+
+
+MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "malformed request")
+NO_HTTPS = Refusal(HTTPStatus.FORBIDDEN, "not by HTTPS")
+WRONG_NETWORK = Refusal(HTTPStatus.FORBIDDEN, "network not in allow_from")
+WRONG_PATH = Refusal(HTTPStatus.NOT_FOUND, "wrong path")
+WRONG_METHOD = Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "wrong method")
+WRONG_LOGIN = Refusal(HTTPStatus.UNAUTHORIZED, "wrong login")
+TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body over max_body_bytes")
+HEAD_TOO_LARGE = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header too large")
+TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "request too slow")
+OVERLOADED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "more at once than can be taken")
+STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+NOT_DURABLE = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "neither database nor spool takes it")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: its address, and what the settings say about it."""
+
+    address: Address
+    encrypted: bool
+    loopback: bool
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One endpoint, compiled. `name` is its provider and its place in the configuration: no secret."""
+
+    name: str
+    provider: str
+    path: bytes = field(repr=False)
+    allow_from: Networks
+    logins: tuple[bytes, ...] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that may come in: through which endpoint, and the client's address."""
+
+    door: Door
+    client: str
+
+
+class Gate:
+    """The endpoints and proxies of the configuration, ready to judge requests."""
+
+    def __init__(self, webhook: Webhook, passwords: Callable[[Endpoint], Iterable[str]]) -> None:
+        """`passwords` gives the accepted passwords of an endpoint that has a basic_username."""
+        self._proxies = tuple(webhook.trusted_proxies)
+        self._doors = tuple(
+            Door(
+                name=name, provider=endpoint.provider, path=endpoint.path.encode(),
+                allow_from=tuple(endpoint.allow_from),
+                logins=None if endpoint.basic_username is None else tuple(
+                    f"{endpoint.basic_username}:{password}".encode() for password in passwords(endpoint)
+                ),
+            )
+            for name, endpoint in named(webhook)
+        )  # fmt: skip
+
+    def peer(self, address: str, *, encrypted: bool) -> Peer:
+        """Return what is known about the other end of a connection from `address`."""
+        known = _address(address)
+        if known is None:
+            raise ValueError("no network address")
+        return Peer(known, encrypted, known.is_loopback, _within(known, self._proxies))
+
+    def judge(self, method: bytes, target: bytes, headers: Headers, peer: Peer) -> Admission | Refusal:
+        """Return whether the request may come in. `target` is the path, without the query string."""
+        if not _by_https(headers, peer):
+            return NO_HTTPS
+        door = None
+        for candidate in self._doors:  # all of them, always: the time must not tell how near a guess was
+            if hmac.compare_digest(candidate.path, target):
+                door = candidate
+        if door is None:
+            return WRONG_PATH
+        if method != b"POST":
+            return WRONG_METHOD
+        client = self._client(headers, peer) if peer.trusted else peer.address
+        if door.allow_from and not _within(client, door.allow_from):
+            return WRONG_NETWORK
+        if door.logins is not None and not _logged_in(headers.get(b"authorization", b""), door.logins):
+            return WRONG_LOGIN
+        return Admission(door, str(client))
+
+    def _client(self, headers: Headers, proxy: Peer) -> Address:
+        """Return the rightmost hop that is no trusted proxy: everything left of it anybody can write."""
+        client = proxy.address
+        for hop in reversed(headers.get(b"x-forwarded-for", b"").split(b",")):
+            address = _hop(hop)
+            if address is None:
+                return client
+            client = address
+            if not _within(client, self._proxies):
+                return client
+        return client
+
+
+def named(webhook: Webhook) -> list[tuple[str, Endpoint]]:
+    """Return each endpoint with the name that logs and the archive give it: `agile-1`, `agile-2`, `ip1-1`."""
+    counts: dict[str, int] = {}
+    endpoints = []
+    for endpoint in webhook.endpoint:
+        counts[endpoint.provider] = counts.get(endpoint.provider, 0) + 1
+        endpoints.append((f"{endpoint.provider}-{counts[endpoint.provider]}", endpoint))
+    return endpoints
+
+
+def new_path(provider: str) -> str:
+    """Return an unguessable path for an endpoint of `provider`: 256 bits from the system's generator."""
+    return f"/{provider}/{secrets.token_urlsafe(32)}"
+
+
+def _by_https(headers: Headers, peer: Peer) -> bool:
+    """Say whether nobody on the way could read the request: TLS to us, or a trusted proxy that says so.
+
+    A direct request from this machine is fine; one with a header that a proxy sets is not direct.
+    """
+    if peer.trusted:
+        said = headers.get(b"x-forwarded-proto")
+        if said is not None:
+            return all(hop.strip().lower() == b"https" for hop in said.split(b","))
+    if peer.encrypted:
+        return True
+    return peer.loopback and not any(name.startswith(_TELLS_OF_A_PROXY) for name in headers)
+
+
+def _logged_in(authorization: bytes, logins: Iterable[bytes]) -> bool:
+    scheme, _, encoded = authorization.partition(b" ")
+    try:
+        presented = b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        presented = b""
+    known = False
+    for login in logins:  # all of them, always
+        known |= hmac.compare_digest(login, presented)
+    return known and scheme.lower() == b"basic"
+
+
+def _within(address: Address, networks: Networks) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+@lru_cache(maxsize=1024)
+def _address(written: str) -> Address | None:
+    try:
+        address = ip_address(written.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _hop(written: bytes) -> Address | None:
+    """Return the address in one element of X-Forwarded-For; some proxies write a port behind it."""
+    text = written.strip().decode("latin-1")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    return _address(text)

@@ -1,0 +1,228 @@
+"""The thread that keeps the spool: it writes what must wait, and replays it when the database is back."""
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from ingestor.archive.entries import Receipt, Submission
+from ingestor.errors import IngestorError
+from ingestor.intake.listener import spool
+from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, submission
+
+_log = structlog.get_logger()
+
+_AT_ONCE = 64
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_AFTER_FAILURE = 15.0
+
+Told = Callable[[OSError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Keep:
+    received: ReceivedPost
+    told: Told
+    with_writer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Settle:
+    name: str
+    durable: bool
+
+
+class Keeper:
+    """Writes POSTs to the spool folder in batches and replays them in the order of their arrival.
+
+    A POST that the writer still holds is not replayed meanwhile. Should it be written twice all the same
+    (after a crash in between), it is one arrival: its UUID is unique in the archive.
+    """
+
+    def __init__(self, directory: Path, writer: Taker, rules: RulesByProvider, run_id: int | None) -> None:
+        self.rules = rules
+        self.depth = 0
+        self.trouble: str | None = None
+        self._directory = directory
+        self._writer = writer
+        self._run_id = run_id
+        self._jobs: queue.SimpleQueue[_Keep | _Settle | None] = queue.SimpleQueue()
+        self._ready: list[str] = []
+        self._held: set[str] = set()
+        self._replaying: dict[str, Future[Receipt]] = {}
+        self._deferred: list[tuple[float, str]] = []
+        self._replayed = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="webhook-spool", daemon=True)
+
+    def start(self) -> None:
+        """Prove the folder, take up what an earlier run left in it, and start the thread.
+
+        Raises ConfigurationError where the folder can never be written. A full disk is only warned about:
+        the database may lie elsewhere.
+        """
+        try:
+            spool.prepare(self._directory)
+        except OSError as fault:
+            self._note_fault(fault)
+        self._ready = spool.names(self._directory)
+        self._count()
+        if self._ready:
+            _log.info("POSTs wait in the spool from an earlier run", posts=len(self._ready))
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Write what is queued and end; what waits for its replay stays on disk. Say whether it ended."""
+        self._stopping.set()
+        self._jobs.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def keep(self, received: ReceivedPost, told: Told, *, with_writer: bool) -> None:
+        """Write `received` to the spool; `told` gets None once it is durable, or the fault.
+
+        `with_writer` says that the writer has it too; then `settle` must follow.
+        """
+        self._jobs.put(_Keep(received, told, with_writer))
+
+    def settle(self, received: ReceivedPost, *, durable: bool) -> None:
+        """Say how the writer ended with a POST kept `with_writer`: its file may go, or is to be replayed."""
+        self._jobs.put(_Settle(spool.name_of(received), durable))
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._work(self._next_jobs())
+                if self._stopping.is_set() and self._jobs.empty():
+                    return
+                self._collect()
+                self._replay()
+            except Exception:  # noqa: BLE001 - this thread holds acknowledged SMS: it must outlive every fault
+                _log.exception("the spool thread failed and goes on")
+                time.sleep(1.0)
+
+    def _next_jobs(self) -> list[_Keep | _Settle]:
+        jobs: list[_Keep | _Settle] = []
+        try:
+            job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            while True:
+                if job is not None:
+                    jobs.append(job)
+                    if len(jobs) == _AT_ONCE:
+                        break
+                job = self._jobs.get_nowait()
+        except queue.Empty:
+            pass
+        return jobs
+
+    def _work(self, jobs: list[_Keep | _Settle]) -> None:
+        self._write([job for job in jobs if isinstance(job, _Keep)])
+        for job in jobs:
+            if isinstance(job, _Settle) and job.name in self._held:
+                self._held.discard(job.name)
+                if job.durable:
+                    self._remove(job.name)
+                else:
+                    heapq.heappush(self._ready, job.name)
+        self._count()
+
+    def _write(self, jobs: list[_Keep]) -> None:
+        if not jobs:
+            return
+        results = spool.store(self._directory, [job.received for job in jobs])
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, OSError):
+                self._note_fault(result)
+                job.told(result)
+                continue
+            if not self.depth:
+                _log.warning("POSTs go to the spool", reason=self._writer.trouble or "the database is slow")
+            self.trouble = None
+            if job.with_writer:
+                self._held.add(result)
+            else:
+                heapq.heappush(self._ready, result)
+            self._count()
+            job.told(None)
+
+    def _note_fault(self, fault: OSError) -> None:
+        if self.trouble is None:
+            _log.error("the spool takes no write", directory=str(self._directory), error=fault.strerror)
+        self.trouble = f"the spool takes no write: {fault.strerror}"
+
+    def _collect(self) -> None:
+        """Take note of what the writer has made of the replayed ones."""
+        for name, future in list(self._replaying.items()):
+            if future.done():
+                del self._replaying[name]
+                if durable(future):
+                    self._remove(name)
+                    self._replayed += 1
+                else:
+                    self._later(name)
+        self._count()
+        if self._replayed and not self.depth:
+            _log.info("the spool is empty again", posts=self._replayed)
+            self._replayed = 0
+
+    def _replay(self) -> None:
+        """Hand the oldest to the writer, a bounded number at once."""
+        while self._deferred and self._deferred[0][0] <= time.monotonic():
+            heapq.heappush(self._ready, heapq.heappop(self._deferred)[1])
+        while (
+            self._ready
+            and len(self._replaying) < _AT_ONCE
+            and self._writer.trouble is None
+            and not self._stopping.is_set()
+        ):
+            name = heapq.heappop(self._ready)
+            try:
+                received = spool.read(self._directory, name)
+                work = submission(received, self.rules, self._run_id)
+            except FileNotFoundError:
+                continue
+            except OSError as fault:
+                _log.error("a spool file cannot be read now", file=name, error=fault.strerror)
+                self._later(name)
+            except (spool.Corrupt, KeyError) as fault:
+                self._set_aside(name, fault)
+            else:
+                if work is None:
+                    self._remove(name)
+                else:
+                    self._submit(name, work)
+        self._count()
+
+    def _submit(self, name: str, work: Submission) -> None:
+        try:
+            future = self._writer.submit(work)
+        except (IngestorError, RuntimeError):
+            self._later(name)
+        else:
+            self._replaying[name] = future
+            future.add_done_callback(lambda _: self._jobs.put(None))
+
+    def _later(self, name: str) -> None:
+        """Let one that failed wait without holding up those behind it."""
+        heapq.heappush(self._deferred, (time.monotonic() + _SECONDS_AFTER_FAILURE, name))
+
+    def _set_aside(self, name: str, fault: Exception) -> None:
+        try:
+            spool.set_aside(self._directory, name)
+        except OSError as why:
+            _log.error("a spool file is corrupt", file=name, set_aside=False, error=why.strerror)
+        else:
+            reason = str(fault) if isinstance(fault, spool.Corrupt) else "unknown provider"
+            _log.error("a spool file is corrupt", file=name, set_aside=True, reason=reason)
+
+    def _remove(self, name: str) -> None:
+        (self._directory / name).unlink(missing_ok=True)
+
+    def _count(self) -> None:
+        self.depth = len(self._ready) + len(self._deferred) + len(self._held) + len(self._replaying)

@@ -1,0 +1,92 @@
+"""One POST on its way into the archive: what arrived, and the submission it becomes."""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Protocol
+
+from ingestor.archive.entries import Item, Payload, Receipt, Submission
+from ingestor.providers import post_reader
+from ingestor.providers.contract import Post, Rules
+from ingestor.providers.posts import kept
+from ingestor.record import Channel, Outcome
+
+RulesByProvider = Mapping[str, Rules]
+
+
+class Taker(Protocol):
+    """What the listener needs of the writer."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the database takes no writes now, or None."""
+
+    def submit(self, submission: Submission, /) -> "Future[Receipt]":
+        """Return a future that is done once the submission is durable."""
+
+
+_readers: dict[str, ModuleType] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPost:
+    """One POST that passed the gate.
+
+    `identity` is the 16 bytes of the UUID given on receipt: whichever way the POST takes from here (writer,
+    spool, both), it is the same arrival. `source` names the endpoint without its path; `peer` is the
+    client's address as far as trusted proxies say.
+    """
+
+    identity: bytes
+    source: str
+    provider: str
+    peer: str
+    post: Post = field(repr=False)
+
+
+def reader(provider: str) -> ModuleType:
+    """Return the POST reader of `provider` (see `contract.PostReader`), imported once."""
+    module = _readers.get(provider)
+    if module is None:
+        module = _readers[provider] = post_reader(provider)
+    return module
+
+
+def submission(received: ReceivedPost, rules: RulesByProvider, run_id: int | None) -> Submission | None:
+    """Return what the writer must make durable for one POST, or None where the POST carries no item.
+
+    A POST is one submission however many items it has, so it is stored whole or not at all.
+    """
+    post = received.post
+    readings = reader(received.provider).read_post(post, rules[received.provider])
+    if not readings:
+        return None
+    raw, content_type = kept(post)
+    payload = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
+    return Submission(
+        run_id,
+        tuple(
+            Item(
+                reading=reading,
+                channel=Channel.WEBHOOK,
+                source=received.source,
+                content_key=received.identity,
+                arrived_at=post.arrived_at,
+                payload=None if number else payload,
+                number=number,
+                peer=received.peer,
+            )
+            for number, reading in enumerate(readings)
+        ),
+    )
+
+
+def durable(future: "Future[Receipt]") -> bool:
+    """Say whether a future of the writer that is done stands for a commit of every item."""
+    return (
+        not future.cancelled()
+        and future.exception() is None
+        and Outcome.FAILED not in future.result().outcomes
+    )

@@ -1,0 +1,172 @@
+"""The spool: POSTs kept as files while the database cannot take them. Each file is whole or not there.
+
+A file is `ingestor spool 1`, the SHA-256 of all that follows, a line of JSON, then the query string and the
+body byte for byte. Its name begins with the time of arrival, so that names sort in the order of arrival.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ingestor.errors import ConfigurationError
+from ingestor.intake.listener.received import ReceivedPost
+from ingestor.providers.contract import Post
+
+ENDING = ".post"
+SET_ASIDE = "corrupt"
+
+_MAGIC = b"ingestor spool 1"
+_UNFINISHED = ".tmp"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Corrupt(ValueError):
+    """A spool file is not what was written."""
+
+
+def depth(directory: Path) -> int:
+    """Return how many POSTs wait in the spool `directory`; 0 where there is none."""
+    return len(names(directory))
+
+
+def corrupt(directory: Path) -> int:
+    """Return how many spool files were set aside because they cannot be read."""
+    return depth(directory / SET_ASIDE)
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names of the POSTs that wait, in the order of their arrival."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(ENDING))  # noqa: PTH208 - names alone
+    except FileNotFoundError:
+        return []
+
+
+def prepare(directory: Path) -> None:
+    """Make the spool `directory`, sweep what a crash left unfinished, and prove that it takes a write.
+
+    Unfinished files were never acknowledged. Raises ConfigurationError where only a person can help
+    (wrong owner, read-only), and OSError where it may pass (disk full).
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in directory.glob(f"*{_UNFINISHED}"):
+            leftover.unlink(missing_ok=True)
+        probe = directory / f"probe-{os.getpid()}{_UNFINISHED}"
+        try:
+            _write(probe, b"probe")
+        finally:
+            with suppress(FileNotFoundError):
+                probe.unlink()
+    except (PermissionError, NotADirectoryError, FileExistsError) as fault:
+        raise ConfigurationError(
+            f"the spool {directory} cannot be written ({fault.strerror}): make it a folder that belongs to "
+            f"the user who runs ingestor"
+        ) from None
+
+
+def store(directory: Path, posts: Iterable[ReceivedPost]) -> list[str | OSError]:
+    """Make each of `posts` durable in `directory`; return a name for each, or what went wrong with it.
+
+    Temp file, fsync, rename, and one fsync of the folder for all of them: only then may they be answered.
+    """
+    results: list[str | OSError] = []
+    for received in posts:
+        name = name_of(received)
+        unfinished = directory / (name + _UNFINISHED)
+        try:
+            _write(unfinished, pack(received))
+            unfinished.rename(directory / name)
+            results.append(name)
+        except OSError as fault:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            results.append(fault)
+    try:
+        _sync_folder(directory)
+    except OSError as fault:
+        return [fault for _ in results]
+    return results
+
+
+def read(directory: Path, name: str) -> ReceivedPost:
+    """Return the POST in file `name`. Raises Corrupt, or OSError where the file cannot be read."""
+    return unpack((directory / name).read_bytes())
+
+
+def set_aside(directory: Path, name: str) -> None:
+    """Move a file that cannot be read out of the way, where a person can look at it."""
+    aside = directory / SET_ASIDE
+    aside.mkdir(mode=0o700, exist_ok=True)
+    (directory / name).rename(aside / name)
+
+
+def pack(received: ReceivedPost) -> bytes:
+    """Return `received` as the bytes of a spool file."""
+    post = received.post
+    about = {
+        "identity": uuid.UUID(bytes=received.identity).hex,
+        "source": received.source,
+        "provider": received.provider,
+        "peer": received.peer,
+        "arrived_at": post.arrived_at.isoformat(),
+        "content_type": post.content_type,
+        "query": len(post.query),
+        "body": len(post.body),
+    }
+    rest = json.dumps(about).encode() + b"\n" + post.query + post.body
+    return b"%b\n%b\n%b" % (_MAGIC, hashlib.sha256(rest).hexdigest().encode(), rest)
+
+
+def unpack(content: bytes) -> ReceivedPost:
+    """Return the POST in the bytes of a spool file. Raises Corrupt."""
+    try:
+        magic, digest, rest = content.split(b"\n", 2)
+    except ValueError:
+        raise Corrupt("the file is cut off") from None
+    if magic != _MAGIC or digest != hashlib.sha256(rest).hexdigest().encode():
+        raise Corrupt("the checksum is wrong")
+    line, _, data = rest.partition(b"\n")
+    about = json.loads(line)
+    query, body = data[: about["query"]], data[about["query"] :]
+    if len(body) != about["body"]:
+        raise Corrupt("the length is wrong")
+    return ReceivedPost(
+        identity=uuid.UUID(hex=about["identity"]).bytes,
+        source=about["source"],
+        provider=about["provider"],
+        peer=about["peer"],
+        post=Post(
+            body=body, query=query, content_type=about["content_type"],
+            arrived_at=datetime.fromisoformat(about["arrived_at"]),
+        ),
+    )  # fmt: skip
+
+
+def name_of(received: ReceivedPost) -> str:
+    """Return the name of the file that holds `received`: names sort in the order of arrival."""
+    arrived = (received.post.arrived_at - _EPOCH) // _MICROSECOND
+    return f"{arrived:020d}-{uuid.UUID(bytes=received.identity).hex}{ENDING}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+
+
+def _sync_folder(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+r"""Agile Telecom's inbound POST: a form of four fields, answered with exactly the three bytes `+OK`.
+
+    POST /agile/… HTTP/1.1
+    Content-Type: application/x-www-form-urlencoded
+
+    originator=%2B393351234567&destination=%2B393331234333&date_time=20260514102301&text=News+ON
+
+Source: Agile Telecom's inbound SMS guide. Without `+OK` within 30 seconds the POST comes again after 15
+minutes, and after three failed attempts the message is discarded. There is no message id; older set-ups put
+the parameters into the query string of the POST.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from ingestor.numbers import normalise_agile
+from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
+from ingestor.providers.posts import Cleaner, declared_charset, decode, why_not_ours
+from ingestor.record import InboundSms
+from ingestor.timestamps import fourteen_digits, read_local
+
+PARSER = "agile.form/1"
+ACCEPTED = Answer(200, "text/plain", b"+OK")
+
+_FIELDS = ("originator", "destination", "date_time", "text")
+_MAY_BE_EMPTY = {"text"}
+# Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
+_LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
+_MOST_FIELDS = 200
+
+_Fields = dict[str, list[bytes]]
+
+
+def read_post(post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
+    """Return the one reading of an Agile POST: its fields come from the body, else from the query string.
+
+    `rules.zone` is the clock of date_time; the POST's arrival decides in the hour that happens twice.
+    """
+    try:
+        return [Readable(_read(post, rules), PARSER)]
+    except ValueError as fault:
+        return [Unreadable(str(fault), PARSER)]
+
+
+def _read(post: Post, rules: Rules) -> InboundSms:
+    raw = _split(post.query) if post.query else {}
+    raw.update(_split(post.body))
+    cleaner = Cleaner()
+    details: dict[str, Any] = {}
+    fields, charset = _decoded(raw, post, cleaner, details)
+    originator = normalise_agile(_repaired(fields, "originator", details))
+    destination = normalise_agile(_repaired(fields, "destination", details))
+    reason = why_not_ours(destination.value, rules)
+    if reason is not None:
+        raise ValueError(reason)
+    digits = fourteen_digits(fields["date_time"])
+    if digits is None:
+        raise ValueError("date_time is not fourteen digits")
+    try:
+        reading = read_local(digits, rules.zone, lambda: post.arrived_at)
+    except ValueError:
+        raise ValueError("date_time is no real date") from None
+    if reading.decided_by is not None:
+        details["time_decided_by"] = reading.decided_by
+    text = cleaner.text(fields["text"])
+    cleaner.note(details, charset)
+    return InboundSms(
+        provider="agile",
+        originator=originator.value,
+        originator_kind=originator.kind,
+        originator_raw=fields["originator"],
+        destination=destination.value,
+        destination_raw=fields["destination"],
+        date_time=digits,
+        received_at=reading.received_at,
+        time_quality=reading.quality,
+        text=text,
+        details=details,
+    )
+
+
+def _split(form: bytes) -> _Fields:
+    """Return the undecoded values of a form by name. A semicolon is data, a blank value counts."""
+    fields: _Fields = {}
+    pairs = form.strip(b"\r\n").split(b"&", _MOST_FIELDS + 1)
+    if len(pairs) > _MOST_FIELDS:
+        raise ValueError(f"the form has more than {_MOST_FIELDS} fields")
+    for pair in pairs:
+        if pair:
+            name, _, value = pair.partition(b"=")
+            plain = unquote_to_bytes(name.replace(b"+", b" ")).decode("utf-8", "replace")
+            key = plain.lower() if plain.lower() in _FIELDS else plain
+            fields.setdefault(key, []).append(unquote_to_bytes(value.replace(b"+", b" ")))
+    return fields
+
+
+def _decoded(
+    raw: _Fields, post: Post, cleaner: Cleaner, details: dict[str, Any]
+) -> tuple[dict[str, str], str]:
+    """Return the four fields as text and the charset of `text`; whatever else came goes to `details`."""
+    declared = declared_charset(post.content_type)
+    fields: dict[str, str] = {}
+    charset = "utf-8"
+    for name in _FIELDS:
+        values = raw.pop(name, None)
+        if values is None:
+            raise ValueError(f"the field {name} is missing")
+        value, charset = decode(values[0], declared)
+        if not value.strip() and name not in _MAY_BE_EMPTY:
+            raise ValueError(f"the field {name} is empty")
+        fields[name] = value if name == "text" else cleaner.string(value)
+        if name != "text" and charset != "utf-8":
+            details.setdefault("charset_of", {})[name] = charset
+        if len(values) > 1:
+            raw[name] = values[1:]
+    if raw:
+        details["fields"] = {
+            cleaner.string(name): [cleaner.string(decode(value, declared)[0]) for value in values]
+            for name, values in raw.items()
+        }
+    return fields, charset
+
+
+def _repaired(fields: dict[str, str], name: str, details: dict[str, Any]) -> str:
+    """Return a number field with the plus that an unescaped `+39…` loses in a form; the raw one stays."""
+    value = fields[name]
+    if _LOST_PLUS.fullmatch(value):
+        details.setdefault("plus_restored", []).append(name)
+        return "+" + value[1:]
+    return value

@@ -1,0 +1,1 @@
+"""Infobip: inbound SMS by webhook."""

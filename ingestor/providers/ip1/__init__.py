@@ -1,0 +1,1 @@
+"""IP1: inbound SMS by webhook."""

@@ -1,0 +1,171 @@
+"""What every provider's POST reader needs: decoding, JSON made safe to store, destinations that are not ours.
+
+Nothing here knows a provider, and nothing here raises on hostile input except where it says so.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ingestor.providers.contract import Post, Rules
+from ingestor.record import storable, stored_text
+
+TEST_DESTINATION = "+99900000000"
+"""Where `ingestor webhook test` sends its sample: country code 999 is reserved and belongs to nobody, so
+such a POST is never an SMS of ours, whatever the numbers in the configuration."""
+
+NOT_OUR_NUMBER = "the destination is not one of our numbers"
+A_TEST = "a test sent by `ingestor webhook test`, not an SMS"
+
+_DEEPEST = 16
+_TOO_DEEP = "(nested too deeply; the raw payload has it)"
+_LARGEST_INTEGER = 2**63 - 1
+_ENVELOPE = "message/http; kept=ingestor"
+
+
+def why_not_ours(destination: str, rules: Rules) -> str | None:
+    """Return why a message for `destination` (normalised) goes to the quarantine, or None."""
+    if destination == TEST_DESTINATION:
+        return A_TEST
+    if rules.numbers and destination not in rules.numbers:
+        return NOT_OUR_NUMBER
+    return None
+
+
+def declared_charset(content_type: str) -> str | None:
+    """Return the charset parameter of a Content-Type, if it has one."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip("\"'")[:40] or None
+    return None
+
+
+def decode(raw: bytes, charset: str | None) -> tuple[str, str]:
+    """Return `raw` as text and the charset that fitted: strict UTF-8, else the declared one, else cp1252.
+
+    Latin-1 posts are real, and no charset parameter is standard for form posts, so UTF-8 goes first: text
+    in another charset almost never is valid UTF-8.
+    """
+    for candidate in ("utf-8", charset, "cp1252"):
+        if candidate:
+            try:
+                return raw.decode(candidate), candidate.lower()
+            except (ValueError, LookupError):
+                continue
+    return raw.decode("latin-1"), "iso-8859-1"
+
+
+class Cleaner:
+    """Makes strings storable and counts the characters that had to be replaced."""
+
+    __slots__ = ("replaced",)
+
+    def __init__(self) -> None:
+        self.replaced = 0
+
+    def string(self, text: str) -> str:
+        """Return `text` with NUL and lone surrogates replaced."""
+        cleaned, count = storable(text)
+        self.replaced += count
+        return cleaned
+
+    def text(self, text: str) -> str:
+        """Return `text` storable, and with the line ends of a stored text."""
+        return stored_text(self.string(text))
+
+    def note(self, details: dict[str, Any], charset: str) -> None:
+        """Note in `details` the charset that fitted and what was replaced; a provider's own field stays."""
+        details.setdefault("charset", charset)
+        if self.replaced:
+            details.setdefault("replaced_characters", self.replaced)
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """Return a JSON value that both databases can hold: no NUL, no lone surrogate, no huge number."""
+        if isinstance(value, str):
+            return self.string(value)
+        if isinstance(value, Mapping | list) and depth >= _DEEPEST:
+            return _TOO_DEEP
+        if isinstance(value, Mapping):
+            return {self.string(key): self.value(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.value(inner, depth + 1) for inner in value]
+        if isinstance(value, int) and not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+            return str(value)
+        return value
+
+
+def read_json(post: Post) -> tuple[Any, str]:
+    """Return the JSON document of a POST and the charset it was in. Raises ValueError where it is none.
+
+    The message of the ValueError holds nothing of the document.
+    """
+    text, charset = decode(post.body, declared_charset(post.content_type))
+    try:
+        document = json.loads(text.removeprefix("\ufeff"), parse_float=_finite, parse_constant=str)
+    except (ValueError, RecursionError):
+        raise ValueError("the body is not JSON") from None
+    return document, charset
+
+
+def _finite(written: str) -> float | str:
+    number = float(written)
+    return number if math.isfinite(number) else written
+
+
+def written(value: Any) -> str | None:
+    """Return a JSON string, or a JSON integer as the string it looks like; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def required(fields: Mapping[str, Any], key: str) -> str:
+    """Return a field that must be there and not blank, as `written` sees it. Raises ValueError."""
+    value = written(fields.get(key))
+    if value is None or not value.strip():
+        raise ValueError(f"{key} is missing")
+    return value
+
+
+def string(value: Any) -> str | None:
+    """Return a JSON string; None for anything else."""
+    return value if isinstance(value, str) else None
+
+
+def counted(value: Any) -> int | None:
+    """Return a plausible number of SMS segments, or None."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0x7FFF:
+        return value
+    return None
+
+
+def kept(post: Post) -> tuple[bytes, str]:
+    """Return what is kept of `post` as its raw payload, and the content type of that.
+
+    The body as it came; where the query string carried something too, a `message/http` that holds both
+    byte for byte, because a payload is one piece. `again` is the way back.
+    """
+    if not post.query and not post.content_type.startswith(_ENVELOPE):
+        return post.body, post.content_type
+    head = b"POST /?%b HTTP/1.1\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
+        post.query, post.content_type.encode("utf-8", "surrogateescape"), len(post.body),
+    )  # fmt: skip
+    return head + post.body, _ENVELOPE
+
+
+def again(raw: bytes, content_type: str | None, arrived_at: datetime) -> Post:
+    """Return the POST that `kept` kept, to be read once more by today's parser."""
+    if content_type != _ENVELOPE:
+        return Post(body=raw, query=b"", content_type=content_type or "", arrived_at=arrived_at)
+    head, _, body = raw.partition(b"\r\n\r\n")
+    request, declared, _ = head.split(b"\r\n", 2)
+    query = request.removeprefix(b"POST /?").removesuffix(b" HTTP/1.1")
+    return Post(
+        body=body, query=query, arrived_at=arrived_at,
+        content_type=declared.removeprefix(b"Content-Type: ").decode("utf-8", "surrogateescape"),
+    )  # fmt: skip
