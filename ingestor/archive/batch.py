@@ -1,0 +1,233 @@
+"""What one transaction does with its items: the rows they become, and the outcome of each.
+
+The unique keys are the only judges: everything is inserted first, and only what did not go in is looked
+up afterwards, in the same transaction.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hmac import digest
+from typing import Any
+
+from ingestor.archive.entries import Item
+from ingestor.archive.faults import DATA_ERRORS, refused
+from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, Inserts, Row
+from ingestor.archive.payloads import compress
+from ingestor.providers.contract import Readable, Unreadable
+from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome, fingerprint
+
+_STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
+
+# Shared: an encoder a call is slower than the encoding.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+class ReadBefore(Exception):
+    """Items whose arrival had been read before today's parser made a different SMS of it.
+
+    Their SMS must not stay; the transaction is done again without them.
+    """
+
+    def __init__(self, indexes: set[int]) -> None:
+        super().__init__()
+        self.indexes = indexes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Items made ready before the transaction begins, in parallel lists.
+
+    `fingerprints` is None and `details` empty where an item cannot be read; `keys` are content keys under
+    the archive's key: a plain hash of a mail would let its text be guessed once the mail is erased.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    run_ids: list[int | None] = field(default_factory=list)
+    fingerprints: list[bytes | None] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    packed: list[bytes | None] = field(default_factory=list)
+
+    def add(self, item: Item, run_id: int | None, secret: bytes, key: bytes | None = None) -> None:
+        """Make `item` ready; one that cannot be written down becomes unreadable, with the reason.
+
+        `key` is given where the item stands in the archive already, under that key.
+        """
+        reading = item.reading
+        unique: bytes | None = None
+        details = ""
+        if isinstance(reading, Readable):
+            try:
+                unique = fingerprint(reading.sms, secret)
+                details = _encode(reading.sms.details) if reading.sms.details else "{}"
+            except DATA_ERRORS as error:
+                item = unreadable(item, refused(error))
+        payload = item.payload
+        self.items.append(item)
+        self.run_ids.append(run_id)
+        self.fingerprints.append(unique)
+        self.details.append(details)
+        self.keys.append(key or keyed(item.content_key, secret))
+        if payload is None:
+            self.packed.append(None)
+        elif payload.compressed is not None:
+            self.packed.append(payload.compressed)
+        else:
+            self.packed.append(compress(payload.raw or b""))
+
+
+def keyed(content_key: bytes, secret: bytes) -> bytes:
+    """Return a content key as the archive keeps it: HMAC-SHA-256 under the archive's key."""
+    return digest(secret, content_key, "sha256")
+
+
+def unreadable(item: Item, why: str) -> Item:
+    """Return `item` as one for the quarantine, because the database takes it in no other form."""
+    return Item(
+        reading=Unreadable(f"the database refused it: {why}", item.reading.parser),
+        channel=item.channel,
+        source=item.source,
+        content_key=item.content_key,
+        arrived_at=item.arrived_at,
+        payload=item.payload,
+        position=item.position,
+        number=item.number,
+        peer=item.peer,
+        sender_verified=item.sender_verified,
+    )
+
+
+def settle(
+    inserts: Inserts, batch: Batch, now: datetime, instant: Callable[[datetime], Any], skip: set[int]
+) -> list[Outcome]:
+    """Insert `batch` in the transaction of `inserts`; return each item's outcome.
+
+    `instant` writes a time as the database takes it. The items in `skip` are known to have been read
+    before. Raises ReadBefore where more of them turn up.
+    """
+    written = instant(now)
+    sms_ids, own = _insert_sms(inserts, batch, written, instant, skip)
+    outcomes = [
+        _QUARANTINED if sms_id is None else _STORED if i in own else _DUPLICATE
+        for i, sms_id in enumerate(sms_ids)
+    ]
+    for i in skip:
+        outcomes[i] = _DUPLICATE
+    arrival_ids, new = _insert_arrivals(inserts, batch, sms_ids, outcomes, written, instant, skip)
+    if new is not None:
+        repeated = [i for i, number in arrival_ids.items() if number not in new]
+        _settle_repeated(inserts, batch, repeated, sms_ids, own, outcomes, written)
+    inserts.insert(CONTENT, [_content_row(own[i], batch, i) for i in own])
+    inserts.insert(PAYLOADS, [
+        row for i, number in arrival_ids.items()
+        if (new is None or number in new) and (row := _payload_row(number, batch, i)) is not None
+    ])  # fmt: skip
+    return outcomes
+
+
+def _insert_sms(
+    inserts: Inserts, batch: Batch, written: Any, instant: Callable[[datetime], Any], skip: set[int]
+) -> tuple[list[int | None], dict[int, int]]:
+    """Return each item's SMS id, and which items' SMS is new (by index)."""
+    sms_ids: list[int | None] = [None] * len(batch.items)
+    unique = batch.fingerprints
+    readable = [i for i, value in enumerate(unique) if value is not None and i not in skip]
+    ids = inserts.reserve(SMS, len(readable))
+    items = batch.items
+    rows = [
+        _sms_row(number, unique[i], items[i].reading.sms, written, instant)  # type: ignore[union-attr]  # readable ones only
+        for i, number in zip(readable, ids, strict=True)
+    ]
+    new = inserts.insert(SMS, rows)
+    if new is None:
+        own = dict(zip(readable, ids, strict=True))
+        for i, number in own.items():
+            sms_ids[i] = number
+        return sms_ids, own
+    own = {i: number for i, number in zip(readable, ids, strict=True) if number in new}
+    others = [i for i in readable if i not in own]
+    found = inserts.sms_by_fingerprint([unique[i] for i in others])  # type: ignore[misc]  # readable ones only
+    for i, number in own.items():
+        sms_ids[i] = number
+    for i in others:
+        sms_ids[i] = found[unique[i]]  # type: ignore[index]  # readable ones only
+    return sms_ids, own
+
+
+def _insert_arrivals(
+    inserts: Inserts, batch: Batch, sms_ids: Sequence[int | None], outcomes: Sequence[Outcome],
+    written: Any, instant: Callable[[datetime], Any], skip: set[int],
+) -> tuple[dict[int, int], set[int] | None]:  # fmt: skip
+    """Return each item's candidate arrival id (by index), and which went in (None: all)."""
+    fresh = [i for i in range(len(batch.items)) if i not in skip]
+    ids = inserts.reserve(ARRIVALS, len(fresh))
+    rows: list[Row] = []
+    for i, number in zip(fresh, ids, strict=True):
+        item = batch.items[i]
+        reading, position, payload = item.reading, item.position, item.payload
+        rows.append((
+            number, batch.keys[i], item.channel.value, item.number, item.source,
+            position.folder, position.uidvalidity, position.uid,
+            position.input, position.member, position.offset, position.length,
+            reading.message_id, reading.subject, item.peer, item.sender_verified,
+            payload.size if payload else None, outcomes[i].value, getattr(reading, "reason", None),
+            sms_ids[i], reading.parser, batch.run_ids[i], instant(item.arrived_at), written,
+        ))  # fmt: skip
+    return dict(zip(fresh, ids, strict=True)), inserts.insert(ARRIVALS, rows)
+
+
+def _settle_repeated(
+    inserts: Inserts, batch: Batch, repeated: list[int], sms_ids: list[int | None], own: dict[int, int],
+    outcomes: list[Outcome], written: Any,
+) -> None:  # fmt: skip
+    """Say what becomes of items whose arrival stands in the archive, or earlier in this batch."""
+    known = inserts.arrivals_by_key([batch.keys[i] for i in repeated])
+    verdicts: dict[int, int] = {}
+    read_before: set[int] = set()
+    for i in repeated:
+        item = batch.items[i]
+        arrival_id, read = known[batch.keys[i], item.number, item.channel.value]
+        if read or arrival_id in verdicts:
+            outcomes[i] = _DUPLICATE
+            if i in own:
+                read_before.add(i)
+        elif sms_ids[i] is not None:
+            verdicts[arrival_id] = i  # it stood in the quarantine, and is readable now
+    if read_before:
+        raise ReadBefore(read_before)
+    ids = inserts.reserve(RETRIES, len(verdicts))
+    rows = [
+        (number, arrival_id, outcomes[i].value, None, sms_ids[i], batch.items[i].reading.parser,
+         batch.run_ids[i], written)
+        for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True)
+    ]  # fmt: skip
+    new = inserts.insert(RETRIES, rows)
+    if new is not None:  # another process read them a moment ago
+        raise ReadBefore({i for number, i in zip(ids, verdicts.values(), strict=True) if number not in new})
+
+
+def _sms_row(
+    number: int, unique: bytes | None, sms: InboundSms, written: Any, instant: Callable[[datetime], Any]
+) -> Row:
+    return (
+        number, unique, FINGERPRINT_VERSION, sms.provider, sms.originator_kind.value, sms.destination,
+        sms.date_time, instant(sms.received_at), sms.time_quality.value, sms.provider_message_id,
+        sms.segments, written,
+    )  # fmt: skip
+
+
+def _content_row(sms_id: int, batch: Batch, i: int) -> Row:
+    sms = batch.items[i].reading.sms  # type: ignore[union-attr]  # only readable items have an SMS of their own
+    return (
+        sms_id, sms.originator, sms.originator_raw, sms.destination_raw, sms.text, sms.keyword,
+        sms.clean_text, batch.details[i],
+    )  # fmt: skip
+
+
+def _payload_row(arrival_id: int, batch: Batch, i: int) -> Row | None:
+    payload, packed = batch.items[i].payload, batch.packed[i]
+    if payload is None or packed is None:
+        return None
+    return (arrival_id, payload.content_type, payload.size, payload.sha256, payload.dictionary_id, packed)

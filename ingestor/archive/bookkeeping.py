@@ -1,0 +1,149 @@
+"""What moves with the rows of a transaction: run counters, cursors, pending work, input positions."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, or_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ingestor.archive.entries import Pending, Submission
+from ingestor.archive.tables import cursors, pending, run_inputs, runs
+from ingestor.record import Channel, Outcome
+
+_DONE = (Outcome.STORED, Outcome.DUPLICATE)
+_PLACE = ("mailbox", "folder", "uidvalidity", "uid", "action")
+
+_count = (
+    update(runs)
+    .where(runs.c.id == bindparam("run"))
+    .values({name: runs.c[name] + bindparam(f"more_{name}") for name in ("read", *Outcome)})
+)
+_remove = delete(pending).where(*(pending.c[name] == bindparam(f"the_{name}") for name in _PLACE))
+_advance = (
+    update(run_inputs)
+    .where(run_inputs.c.id == bindparam("input"))
+    .values(
+        position=bindparam("to"),
+        sha256=bindparam("prefix"),
+        size=func.coalesce(bindparam("whole", type_=run_inputs.c.size.type), run_inputs.c.size),
+        updated_at=bindparam("now"),
+    )
+)
+
+
+def _upserts(dialect: Any) -> tuple[Any, Any]:
+    move = dialect.insert(cursors)
+    move = move.on_conflict_do_update(
+        index_elements=["mailbox", "folder"],
+        set_={name: move.excluded[name] for name in ("uidvalidity", "last_uid", "updated_at")},
+        # Only forward; under another UIDVALIDITY the old number means nothing.
+        where=or_(
+            cursors.c.uidvalidity != move.excluded.uidvalidity, cursors.c.last_uid < move.excluded.last_uid
+        ),
+    )
+    return move, dialect.insert(pending).on_conflict_do_nothing()
+
+
+_UPSERTS = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
+
+
+def keep_books(
+    connection: Connection,
+    submissions: Sequence[Submission],
+    outcomes: Sequence[Sequence[Outcome]],
+    now: datetime,
+) -> None:
+    """Write all that `submissions` move besides their items, in the caller's transaction."""
+    move, note = _UPSERTS[connection.dialect.name]
+    _count_runs(connection, submissions, outcomes)
+    places = [
+        {"mailbox": c.mailbox, "folder": c.folder, "uidvalidity": c.uidvalidity, "last_uid": c.last_uid,
+         "updated_at": now}
+        for submission in submissions if (c := submission.cursor) is not None
+    ]  # fmt: skip
+    # One statement a place, in the order they came: a list would upsert one row twice in a statement.
+    for place in _newest(places):
+        connection.execute(move, place)
+    to_do = [work for submission in submissions for work in submission.to_do]
+    for submission, its_outcomes in zip(submissions, outcomes, strict=True):
+        to_do.extend(_after_store(submission, its_outcomes))
+    if to_do:
+        rows = [dict(zip(_PLACE, key, strict=True), noted_at=now) for key in sorted(set(map(_key, to_do)))]
+        connection.execute(note, rows)
+    done = sorted({_key(work) for submission in submissions for work in submission.done})
+    if done:
+        connection.execute(
+            _remove, [{f"the_{name}": value for name, value in zip(_PLACE, key, strict=True)} for key in done]
+        )
+    for submission in submissions:
+        for step in submission.progress:
+            connection.execute(
+                _advance,
+                {
+                    "input": step.input_id,
+                    "to": step.position,
+                    "prefix": step.sha256,
+                    "whole": step.size,
+                    "now": now,
+                },
+            )
+
+
+def _newest(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the moves that matter, ordered by place so that two daemons cannot wait for each other.
+
+    Of several moves of one folder under one UIDVALIDITY the furthest counts; when the UIDVALIDITY changed
+    in between, the last one given does.
+    """
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    for place in places:
+        where = (place["mailbox"], place["folder"])
+        before = newest.get(where)
+        if (
+            before is None
+            or before["uidvalidity"] != place["uidvalidity"]
+            or before["last_uid"] < place["last_uid"]
+        ):
+            newest[where] = place
+    return [newest[where] for where in sorted(newest)]
+
+
+def _count_runs(
+    connection: Connection, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]
+) -> None:
+    totals: dict[int, Counter[str]] = {}
+    for submission, its_outcomes in zip(submissions, outcomes, strict=True):
+        if submission.run_id is None:
+            continue
+        counts = totals.setdefault(submission.run_id, Counter())
+        counts.update(its_outcomes)
+        counts[Outcome.IGNORED] += submission.ignored
+        counts[Outcome.FAILED] += submission.failed
+    for run_id in sorted(totals):
+        counts = totals[run_id]
+        if not any(counts.values()):
+            continue
+        more = {f"more_{outcome}": counts[outcome] for outcome in Outcome}
+        connection.execute(_count, {"run": run_id, "more_read": sum(counts.values()), **more})
+
+
+def _after_store(submission: Submission, outcomes: Sequence[Outcome]) -> list[Pending]:
+    """Return what is to be done on the server for the mails of `submission` that are safe now."""
+    action = submission.after_store
+    if action is None:
+        return []
+    work: list[Pending] = []
+    for item, outcome in zip(submission.items, outcomes, strict=True):
+        place = item.position
+        if outcome not in _DONE or item.channel is not Channel.MAILBOX:
+            continue
+        if place.folder is None or place.uidvalidity is None or place.uid is None:
+            continue
+        work.append(Pending(item.source, place.folder, place.uidvalidity, place.uid, action))
+    return work
+
+
+def _key(work: Pending) -> tuple[str, str, int, int, str]:
+    return (work.mailbox, work.folder, work.uidvalidity, work.uid, work.action.value)

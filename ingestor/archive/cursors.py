@@ -1,0 +1,154 @@
+"""Mailbox book-keeping outside the writer's transactions: cursors, pending work, and how sources fare."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, and_, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ingestor.archive import tables
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.entries import Action, Pending
+
+_UPSERT: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a folder has been read: every mail up to `last_uid` has its outcome or stands in pending."""
+
+    mailbox: str
+    folder: str
+    uidvalidity: int
+    last_uid: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWork:
+    """A pending thing with its history: `attempts` that failed so far, and why the last one did."""
+
+    work: Pending
+    attempts: int
+    reason: str | None
+    tried_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How a source fares: `kind` is `mailbox` or `webhook`; times are aware UTC."""
+
+    name: str
+    kind: str
+    state: str
+    detail: str | None
+    poll_seconds: int | None
+    last_success: datetime | None
+    updated_at: datetime
+
+
+def read_cursor(engine: Engine, mailbox: str, folder: str) -> Cursor | None:
+    """Return the cursor of a folder, None where it was never read."""
+    table = tables.cursors
+    with reading(engine) as connection:
+        row = connection.execute(
+            select(table).where(table.c.mailbox == mailbox, table.c.folder == folder)
+        ).first()
+    return Cursor(*row) if row else None
+
+
+def reset_cursor(engine: Engine, mailbox: str, folder: str) -> None:
+    """Forget how far a folder was read, so that it is read from its beginning.
+
+    For a server that renumbered its mails without saying so (our cursor lies beyond its UIDNEXT): a cursor
+    never moves backwards by itself.
+    """
+    table = tables.cursors
+    with writing(engine) as connection:
+        connection.execute(delete(table).where(table.c.mailbox == mailbox, table.c.folder == folder))
+
+
+def read_pending(engine: Engine, mailbox: str, folder: str | None = None) -> list[Pending]:
+    """Return what is still to be fetched from, or done on, a mailbox, in the order of its UIDs."""
+    return [entry.work for entry in pending_work(engine, mailbox, folder)]
+
+
+def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None = None) -> list[PendingWork]:
+    """Return pending work with its attempts, of one mailbox and folder or of all."""
+    table = tables.pending
+    query = select(table).order_by(table.c.mailbox, table.c.folder, table.c.uidvalidity, table.c.uid)
+    if mailbox is not None:
+        query = query.where(table.c.mailbox == mailbox)
+    if folder is not None:
+        query = query.where(table.c.folder == folder)
+    with reading(engine) as connection:
+        return [
+            PendingWork(
+                Pending(row.mailbox, row.folder, row.uidvalidity, row.uid, Action(row.action)),
+                row.attempts, row.reason, row.tried_at,
+            )
+            for row in connection.execute(query)
+        ]  # fmt: skip
+
+
+def note_failure(engine: Engine, pending: Pending, reason: str, now: datetime) -> None:
+    """Count one more failed attempt at `pending`; `reason` is words without personal content."""
+    table = tables.pending
+    with writing(engine) as connection:
+        connection.execute(
+            update(table)
+            .where(_is(pending))
+            .values(attempts=table.c.attempts + 1, reason=reason, tried_at=now)
+        )
+
+
+def drop_pending(engine: Engine, pending: Pending) -> None:
+    """Take `pending` off the list, because there is nothing left to do (the mail is gone)."""
+    with writing(engine) as connection:
+        connection.execute(delete(tables.pending).where(_is(pending)))
+
+
+def note_source(
+    engine: Engine, name: str, kind: str, state: str, detail: str | None, poll_seconds: int | None,
+    now: datetime, *, success: bool,
+) -> None:  # fmt: skip
+    """Write down how a source fares at `now` (aware UTC); `success` moves its last success to `now`."""
+    values = {
+        "name": name, "kind": kind, "state": state, "detail": detail, "poll_seconds": poll_seconds,
+        "updated_at": now,
+    }  # fmt: skip
+    if success:
+        values["last_success"] = now
+    upsert = _UPSERT[engine.dialect.name](tables.sources).values(values)
+    with writing(engine) as connection:
+        connection.execute(
+            upsert.on_conflict_do_update(
+                index_elements=["name"], set_={key: value for key, value in values.items() if key != "name"}
+            )
+        )
+
+
+def read_sources(engine: Engine) -> list[Source]:
+    """Return all sources ever noted, by name."""
+    with reading(engine) as connection:
+        return [
+            Source(*row) for row in connection.execute(select(tables.sources).order_by(tables.sources.c.name))
+        ]
+
+
+def drop_source(engine: Engine, name: str) -> None:
+    """Forget a source that is no longer configured."""
+    with writing(engine) as connection:
+        connection.execute(delete(tables.sources).where(tables.sources.c.name == name))
+
+
+def _is(pending: Pending) -> ColumnElement[bool]:
+    table = tables.pending
+    return and_(
+        table.c.mailbox == pending.mailbox,
+        table.c.folder == pending.folder,
+        table.c.uidvalidity == pending.uidvalidity,
+        table.c.uid == pending.uid,
+        table.c.action == pending.action.value,
+    )

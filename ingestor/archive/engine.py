@@ -1,0 +1,214 @@
+"""Opening the archive: connections set up the same way everywhere, and driver errors put into words.
+
+SQLite: WAL, synchronous=FULL, foreign keys, a busy timeout, and `BEGIN IMMEDIATE` for whoever writes (a
+deferred transaction that turns into a writer fails at once, whatever the timeout). PostgreSQL: psycopg 3,
+READ COMMITTED, and a commit that is durable even where the server's default is not.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool
+
+from ingestor.archive.faults import translated
+from ingestor.errors import ConfigurationError
+
+BUSY_SECONDS = 5.0
+PAGE_BYTES = 8192
+_POSTGRESQL_DEFAULTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "ingestor",
+}
+
+
+def open_engine(url: str, *, read_only: bool = False) -> Engine:
+    """Return an engine for the archive at `url`; nothing is connected yet.
+
+    `url` is `sqlite:///file` or `postgresql+psycopg://…`. A read-only engine cannot write, and does not
+    make a missing SQLite file. Raises ConfigurationError where the URL is none of ours.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "the database URL cannot be read; write sqlite:////path/to/archive.db or "
+            "postgresql+psycopg://user@host/database"
+        ) from error
+    if parsed.get_backend_name() == "sqlite":
+        engine = _open_sqlite(parsed, read_only)
+    elif parsed.get_backend_name() == "postgresql":
+        engine = _open_postgresql(parsed, read_only)
+    else:
+        raise ConfigurationError(
+            f"the archive lives in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}"
+        )
+    return engine
+
+
+def sqlite_path(url: URL | str) -> Path | None:
+    """Return the file of an SQLite URL, None for any other."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database)
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a write transaction: committed at the end, rolled back on any exception.
+
+    Raises ArchiveUnavailable where the database cannot be reached or written now, SchemaMismatch where
+    its tables are missing.
+    """
+    with translated(engine), _connected(engine, immediate=True) as connection, connection.begin():
+        yield connection
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a read transaction: on SQLite all its statements see one moment."""
+    with translated(engine), _connected(engine, immediate=False) as connection, connection.begin():
+        yield connection
+
+
+@contextlib.contextmanager
+def bulk_import_settings(engine: Engine) -> Iterator[None]:
+    """Set every SQLite connection up for a big import meanwhile, nothing on PostgreSQL.
+
+    A large checkpoint interval and cache were worth a factor of two at a million rows.
+    """
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+
+    def enlarge(dbapi_connection: Any, _record: Any = None, _proxy: Any = None) -> None:
+        dbapi_connection.execute("PRAGMA wal_autocheckpoint = 16384")
+        dbapi_connection.execute("PRAGMA cache_size = -131072")
+
+    def restore(dbapi_connection: Any, _record: Any = None) -> None:
+        dbapi_connection.execute("PRAGMA wal_autocheckpoint = 1000")
+        dbapi_connection.execute("PRAGMA cache_size = -16384")
+
+    event.listen(engine, "checkout", enlarge)
+    event.listen(engine, "checkin", restore)
+    try:
+        yield
+    finally:
+        event.remove(engine, "checkout", enlarge)
+        event.remove(engine, "checkin", restore)
+
+
+@contextlib.contextmanager
+def _connected(engine: Engine, *, immediate: bool) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        yield connection.execution_options(begin="IMMEDIATE" if immediate else "DEFERRED")
+
+
+def _open_sqlite(url: URL, read_only: bool) -> Engine:
+    path = sqlite_path(url)
+    if path is None or str(path) == ":memory:":
+        raise ConfigurationError("an archive in memory would be lost; write sqlite:////path/to/archive.db")
+    if not read_only and not path.absolute().parent.is_dir():
+        raise ConfigurationError(
+            f"the folder {path.absolute().parent} does not exist; make it, or change database.url"
+        )
+    engine = create_engine(
+        url,
+        creator=lambda: _connect_sqlite(path, read_only),
+        poolclass=QueuePool,
+        hide_parameters=True,
+    )
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
+    if not read_only and not path.exists():
+        with contextlib.suppress(OSError):  # SQLite says it better
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o640))  # it holds personal content
+    uri = "file:" + urllib.parse.quote(str(path.absolute())) + ("?mode=ro" if read_only else "?mode=rw")
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
+        cached_statements=256,
+    )  # fmt: skip
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -16384")
+        if not read_only:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # The busy timeout does not cover this change of mode: of several first starts at once one loses.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _open_postgresql(url: URL, read_only: bool) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    given = {key: value for key, value in _POSTGRESQL_DEFAULTS.items() if key not in url.query}
+    try:
+        engine = create_engine(
+            url,
+            connect_args=given,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigurationError(
+            "PostgreSQL needs psycopg 3: pip install 'agile-sms-ingestor[postgresql]', and a URL that begins "
+            "with postgresql+psycopg://"
+        ) from error
+    event.listen(engine, "connect", _set_up_postgresql_read_only if read_only else _set_up_postgresql)
+    return engine
+
+
+def _set_up_postgresql(dbapi_connection: Any, _record: Any) -> None:
+    with dbapi_connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
+    dbapi_connection.commit()
+
+
+def _set_up_postgresql_read_only(dbapi_connection: Any, _record: Any) -> None:
+    with dbapi_connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute("SET default_transaction_read_only = on")
+    dbapi_connection.commit()

@@ -1,0 +1,140 @@
+"""Driver errors, sorted by what can be done about them and put into one line each.
+
+No statement, parameter or value ever gets into a message: it would carry message text into a log.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
+
+# Classes of SQLSTATE that pass by themselves or when an administrator mends the server.
+_PASSING = ("08", "53", "57", "58", "F0", "XX", "25", "40", "55")
+_DEADLOCK, _SERIALISATION = "40P01", "40001"
+_UNDEFINED = ("42P01", "42703", "3F000")
+_NOT_ALLOWED = "42501"
+
+DATA_ERRORS = (DataError, IntegrityError, UnicodeError, OverflowError, TypeError, ValueError)
+"""What one bad item can cause; everything else concerns the whole batch."""
+
+
+@contextlib.contextmanager
+def translated(engine: Engine) -> Iterator[None]:
+    """Turn driver errors of the block into the program's own; errors that one item causes pass through."""
+    try:
+        yield
+    except DBAPIError as error:
+        mapped = translate(engine, error)
+        if mapped is None:
+            raise
+        raise mapped from None
+    except SQLAlchemyError as error:
+        # The pool ran dry, or a connection was found dead between two statements.
+        if isinstance(error, DATA_ERRORS):
+            raise
+        raise ArchiveUnavailable(
+            f"{place(engine)} cannot be used now ({type(error).__name__}); this is tried again"
+        ) from None
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Say whether one item of a batch may have caused `error`."""
+    if isinstance(error, ProgrammingError | InterfaceError):
+        # sqlite3 says so when a value is of no type it knows.
+        return "binding parameter" in str(error.orig)
+    return isinstance(error, DATA_ERRORS)
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Say whether PostgreSQL gave this transaction up for another's sake: it may be tried again at once."""
+    return _sqlstate(error) in (_DEADLOCK, _SERIALISATION)
+
+
+def place(engine: Engine) -> str:
+    """Return how to call the database in a message: never with its password."""
+    url = engine.url
+    if engine.dialect.name == "sqlite":
+        return f"the SQLite file {url.database}"
+    where = f"{url.host or 'the local socket'}:{url.port or 5432}"
+    return f"PostgreSQL at {where}, database {url.database!r}"
+
+
+def refused(error: BaseException) -> str:
+    """Return what kind of refusal a data error is, without any value."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    constraint = getattr(getattr(original, "diag", None), "constraint_name", None)
+    return " ".join(part for part in (type(original).__name__, state, constraint) if part)
+
+
+def translate(engine: Engine, error: DBAPIError) -> IngestorError | None:
+    """Return the program's own error for `error`, None where a single item may have caused it."""
+    if is_data_error(error):
+        return None
+    if engine.dialect.name == "sqlite":
+        return _of_sqlite(engine, error)
+    return _of_postgresql(engine, error)
+
+
+def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError:
+    original = error.orig
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    name = place(engine)
+    if code == sqlite3.SQLITE_BUSY or code == sqlite3.SQLITE_LOCKED:
+        return ArchiveUnavailable(f"{name} is locked by another program; this is tried again")
+    if code == sqlite3.SQLITE_FULL:
+        return ArchiveUnavailable(f"the disk of {name} is full; make room, this is tried again")
+    if code == sqlite3.SQLITE_READONLY:
+        return ArchiveUnavailable(f"{name} or its folder may not be written by this user; check the owner")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return ArchiveUnavailable(
+            f"{name} cannot be opened; check that it exists and who may read its folder"
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return ArchiveUnavailable(f"the disk of {name} fails to read or write; look at the kernel's log")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return IngestorError(f"{name} is damaged or no SQLite database; restore it from a copy")
+    if "no such table" in str(original) or "no such column" in str(original):
+        return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
+    return ArchiveUnavailable(
+        f"{name} refuses to work ({getattr(original, 'sqlite_errorname', type(original).__name__)})"
+    )
+
+
+def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
+    state = _sqlstate(error)
+    if state is None and isinstance(error, ProgrammingError):
+        return None  # psycopg refused our own call: a fault of the program
+    name = place(engine)
+    if state in _UNDEFINED:
+        return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
+    if state == _NOT_ALLOWED:
+        return ConfigurationError(f"{name} refuses this role a right that it needs; see the README on roles")
+    if state == "53100":
+        return ArchiveUnavailable(f"the disk of {name} is full; make room, this is tried again")
+    if state is None or state[:2] in _PASSING or error.connection_invalidated:
+        return ArchiveUnavailable(f"{name} cannot be reached or is not ready ({_brief(error)})")
+    return ArchiveUnavailable(f"{name} refuses to work (SQLSTATE {state})")
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _brief(error: DBAPIError) -> str:
+    """Return libpq's own reason: it names host, port and role, never a password or a value."""
+    if _sqlstate(error):
+        return f"SQLSTATE {_sqlstate(error)}"
+    lines = str(error.orig).strip().splitlines()
+    return lines[0][:200] if lines else type(error.orig).__name__

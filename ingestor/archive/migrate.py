@@ -1,0 +1,163 @@
+"""The schema's life: is it current, may this program bring it up, and doing so once however many start.
+
+Alembic is imported only when there is something to do: loading it takes longer than a small import.
+"""
+
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection, Engine, inspect
+
+from ingestor.archive.engine import reading, sqlite_path, writing
+from ingestor.archive.faults import place
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, SchemaMismatch
+
+_ADVISORY_LOCK = 0x696E67657374  # "ingest": any number will do, as long as all copies agree
+_REVISION_FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.py")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One step of the schema's history; `applied` says whether this archive has taken it."""
+
+    number: str
+    title: str
+    applied: bool
+
+
+def migrations_folder() -> Path:
+    """Return where the migrations lie: inside the installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "migrations"
+    return installed if (installed / "env.py").is_file() else package.parent / "migrations"
+
+
+def head() -> str:
+    """Return the newest revision that this program knows."""
+    return max(_known())
+
+
+def current(engine: Engine) -> str | None:
+    """Return the archive's revision, None where it has no schema yet."""
+    with reading(engine) as connection:
+        return _current(connection)
+
+
+def history(engine: Engine | None = None) -> list[Revision]:
+    """Return all revisions that this program knows, oldest first; without an engine none is applied."""
+    stands = current(engine) if engine is not None else None
+    titles = {number: _title(path) for number, path in _known().items()}
+    return [
+        Revision(number, title, stands is not None and number <= stands)
+        for number, title in sorted(titles.items())
+    ]
+
+
+def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
+    """See to it that the archive has exactly this program's schema.
+
+    Raises SchemaMismatch where it is newer than the program, or older and `auto_upgrade` is false;
+    ArchiveUnavailable where the database does not answer.
+    """
+    stands = current(engine)
+    if stands == head():
+        return
+    _refuse_newer(engine, stands)
+    if not auto_upgrade:
+        found = "no schema yet" if stands is None else f"schema {stands}"
+        raise SchemaMismatch(
+            f"{place(engine)} has {found}, this program needs {head()} and database.auto_upgrade is false; "
+            f"run: {upgrade_command(engine)}"
+        )
+    upgrade(engine)
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to `head()`, once: other processes that ask at the same time wait and find it done.
+
+    An SQLite file with an older schema is copied first, beside itself, as `NAME.REVISION.bak`. Raises
+    SchemaMismatch where the schema is newer, or where the role may not change tables.
+    """
+    try:
+        with writing(engine) as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+            stands = _current(connection)
+            if stands == head():
+                return
+            _refuse_newer(engine, stands)
+            _copy_before(engine, stands)
+            _run_alembic(connection)
+    except ConfigurationError as error:
+        if isinstance(error, SchemaMismatch):
+            raise
+        raise SchemaMismatch(
+            f"this role may not change the tables of {place(engine)}; let their owner run: "
+            f"{upgrade_command(engine)}"
+        ) from error
+    log.info("schema upgraded", revision=head(), before=stands)
+
+
+def upgrade_command(engine: Engine) -> str:
+    """Return the exact command that brings this archive's schema up; it never shows a password."""
+    if engine.dialect.name == "sqlite":
+        return f"ingestor --database-url sqlite:///{sqlite_path(engine.url)} db upgrade"
+    owner = engine.url.set(username="OWNER", password=None).render_as_string()
+    return f"ingestor --database-url {owner} db upgrade"
+
+
+def _known() -> dict[str, Path]:
+    versions = migrations_folder() / "versions"
+    return {match[1]: path for path in versions.iterdir() if (match := _REVISION_FILE.fullmatch(path.name))}
+
+
+def _title(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split('"""', 2)[1].strip().splitlines()[0]
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+    return row[0] if row else None
+
+
+def _refuse_newer(engine: Engine, stands: str | None) -> None:
+    if stands is not None and stands not in _known():
+        raise SchemaMismatch(
+            f"{place(engine)} has schema {stands}, which is newer than this program ({head()}); "
+            "install the newer ingestor"
+        )
+
+
+def _copy_before(engine: Engine, stands: str | None) -> None:
+    path = sqlite_path(engine.url)
+    if path is None or stands is None:
+        return
+    target = path.with_name(f"{path.name}.{stands}.bak")
+    # A second connection sees what was committed; the write lock is ours, so nothing moves meanwhile.
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+        target.chmod(path.stat().st_mode & 0o777)
+    except (sqlite3.Error, OSError) as error:
+        raise ArchiveUnavailable(
+            f"the archive could not be copied to {target} before its upgrade; make room and start again"
+        ) from error
+    log.info("archive copied before its upgrade", copy=str(target))
+
+
+def _run_alembic(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    command.upgrade(config, "head")

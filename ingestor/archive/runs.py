@@ -1,0 +1,154 @@
+"""Runs and their inputs: what was done when, and the balance that must add up."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sqlalchemy import CursorResult, Engine, RowMapping, insert, select, update
+
+from ingestor.archive import tables
+from ingestor.archive.engine import reading, writing
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How the items of a run ended."""
+
+    read: int
+    stored: int
+    duplicate: int
+    ignored: int
+    quarantined: int
+    failed: int
+
+    @property
+    def adds_up(self) -> bool:
+        """Say whether every item read has its one outcome."""
+        return self.read == self.stored + self.duplicate + self.ignored + self.quarantined + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a command: times in aware UTC; `ended_at` is None while it runs or after it was killed."""
+
+    id: int
+    command: str
+    options: Mapping[str, Any]
+    version: str
+    started_at: datetime
+    ended_at: datetime | None
+    balance: Balance
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """A file, or a member of one, that a run reads: `position` bytes are done, `sha256` is of those."""
+
+    id: int
+    path: str
+    member: str | None
+    size: int | None
+    position: int
+    sha256: bytes | None
+
+
+def begin_run(engine: Engine, command: str, options: Mapping[str, Any], now: datetime) -> int:
+    """Record that `command` begins at `now` (aware UTC); return the run's id."""
+    with writing(engine) as connection:
+        made = connection.execute(
+            insert(tables.runs).values(
+                command=command, options=json.dumps(dict(options), default=str, sort_keys=True),
+                version=_version(), started_at=now,
+            )
+        )  # fmt: skip
+        return _made_id(made)
+
+
+def end_run(engine: Engine, run_id: int, now: datetime) -> None:
+    """Record that the run ended at `now` (aware UTC); the first end counts."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(tables.runs)
+            .where(tables.runs.c.id == run_id, tables.runs.c.ended_at.is_(None))
+            .values(ended_at=now)
+        )
+
+
+def balance(engine: Engine, run_id: int) -> Balance:
+    """Return the balance of a run so far. Raises LookupError where there is no such run."""
+    return find_run(engine, run_id).balance
+
+
+def find_run(engine: Engine, run_id: int) -> Run:
+    """Return one run. Raises LookupError where there is no such run."""
+    with reading(engine) as connection:
+        row = connection.execute(select(tables.runs).where(tables.runs.c.id == run_id)).mappings().first()
+    if row is None:
+        raise LookupError(f"there is no run {run_id}")
+    return _run(row)
+
+
+def last_runs(engine: Engine, limit: int = 10) -> list[Run]:
+    """Return the newest runs, newest first."""
+    with reading(engine) as connection:
+        rows = connection.execute(
+            select(tables.runs).order_by(tables.runs.c.id.desc()).limit(limit)
+        ).mappings()
+        return [_run(row) for row in rows]
+
+
+def begin_input(engine: Engine, run_id: int, path: str, member: str | None, size: int | None) -> int:
+    """Return the id of the run's row for an input, made where there is none yet.
+
+    A name that is no valid text (a file name in another encoding) is kept with backslash escapes.
+    """
+    place = {"run_id": run_id, "path": _readable(path), "member": _readable(member or "")}
+    known = select(tables.run_inputs.c.id).where(
+        *(tables.run_inputs.c[name] == value for name, value in place.items())
+    )
+    with writing(engine) as connection:
+        found = connection.execute(known).scalar()
+        if found is not None:
+            return int(found)
+        started = select(tables.runs.c.started_at).where(tables.runs.c.id == run_id).scalar_subquery()
+        made = connection.execute(insert(tables.run_inputs).values(**place, size=size, updated_at=started))
+        return _made_id(made)
+
+
+def inputs(engine: Engine, run_id: int) -> list[RunInput]:
+    """Return the inputs of a run in the order they were begun."""
+    table = tables.run_inputs
+    with reading(engine) as connection:
+        rows = connection.execute(select(table).where(table.c.run_id == run_id).order_by(table.c.id))
+        return [
+            RunInput(row.id, row.path, row.member or None, row.size, row.position, row.sha256) for row in rows
+        ]
+
+
+def _made_id(result: CursorResult[Any]) -> int:
+    key = result.inserted_primary_key
+    if key is None:
+        raise AssertionError("a single insert always tells its key")
+    return int(key[0])
+
+
+def _readable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def _run(row: RowMapping) -> Run:
+    counts = Balance(*(row[name] for name in Balance.__dataclass_fields__))
+    return Run(
+        row["id"], row["command"], json.loads(row["options"]), row["version"], row["started_at"],
+        row["ended_at"], counts,
+    )  # fmt: skip
+
+
+def _version() -> str:
+    try:
+        return version("agile-sms-ingestor")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,174 @@
+"""The one writer: batches of items become durable in one transaction, each with its outcome."""
+
+import random
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError
+
+from ingestor.archive import tables
+from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
+from ingestor.archive.bookkeeping import keep_books
+from ingestor.archive.engine import writing
+from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.faults import DATA_ERRORS, is_conflict, is_data_error, refused
+from ingestor.archive.inserts import inserts_for
+from ingestor.errors import SchemaMismatch
+from ingestor.record import Outcome
+from ingestor.timestamps import iso_utc
+
+_CONFLICT_TRIES = 8
+
+log = structlog.get_logger()
+
+
+class Store:
+    """Writes submissions into one archive. Safe to use from one thread at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._secret: bytes | None = None
+        self._instant = iso_utc if engine.dialect.name == "sqlite" else _as_it_is
+
+    def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
+        """Commit `submissions` in one transaction; return a receipt for each, in their order.
+
+        `now` is aware UTC. An item that the database refuses goes to the quarantine. Raises
+        ArchiveUnavailable, with nothing written, where the database cannot take a write now.
+        """
+        if not submissions:
+            return []
+        secret = self._secret or self._read_secret()
+        batches = [_prepared(submission, secret) for submission in submissions]
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                return self._commit(submissions, batches, now)
+            except DBAPIError as error:
+                if not is_conflict(error) or attempt == _CONFLICT_TRIES - 1:
+                    raise
+            time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
+        raise AssertionError("unreachable")
+
+    def archive_key(self) -> bytes:
+        """Return the secret under which this archive takes fingerprints and content keys."""
+        return self._secret or self._read_secret()
+
+    def _read_secret(self) -> bytes:
+        with writing(self.engine) as connection:
+            secret = connection.execute(select(tables.archive_key.c.secret)).scalar()
+        if secret is None:
+            raise SchemaMismatch("this archive has no key: it is a snapshot, which is for reading only")
+        self._secret = bytes(secret)
+        return self._secret
+
+    def _commit(
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
+    ) -> list[Receipt]:
+        """Write everything at once, or with a savepoint a submission where an item is refused."""
+        skip: set[int] = set()
+        whole = batches[0] if len(batches) == 1 else _joined(batches)
+        while True:
+            try:
+                with writing(self.engine) as connection:
+                    outcomes = settle(inserts_for(connection), whole, now, self._instant, skip)
+                    receipts = _split(outcomes, submissions)
+                    keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
+            except ReadBefore as again:
+                skip |= again.indexes
+            except (*DATA_ERRORS, DBAPIError) as error:
+                if not is_data_error(error):
+                    raise
+                return self._commit_piecemeal(submissions, batches, now)
+            else:
+                return receipts
+
+    def _commit_piecemeal(
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
+    ) -> list[Receipt]:
+        """Write one submission after the other, still in one transaction, and find the refused items."""
+        receipts: list[Receipt] = []
+        with writing(self.engine) as connection:
+            for submission, batch in zip(submissions, batches, strict=True):
+                try:
+                    outcomes = self._settle_apart(connection, batch, now)
+                except (*DATA_ERRORS, DBAPIError) as error:
+                    if not is_data_error(error):
+                        raise
+                    cleaned = self._without_refused(connection, batch, now)
+                    outcomes = self._settle_apart(connection, cleaned, now)
+                keep_books(connection, [submission], [outcomes], now)
+                receipts.append(Receipt(tuple(outcomes)))
+        return receipts
+
+    def _settle_apart(self, connection: Connection, batch: Batch, now: datetime) -> list[Outcome]:
+        skip: set[int] = set()
+        while True:
+            try:
+                with connection.begin_nested():
+                    return settle(inserts_for(connection), batch, now, self._instant, skip)
+            except ReadBefore as again:
+                skip |= again.indexes
+
+    def _without_refused(self, connection: Connection, batch: Batch, now: datetime) -> Batch:
+        """Return `batch` with each item that the database refuses made ready for the quarantine."""
+        secret = self.archive_key()
+        cleaned = Batch()
+        for i, item in enumerate(batch.items):
+            alone = Batch()
+            alone.add(item, batch.run_ids[i], secret, batch.keys[i])
+            why = self._refusal(connection, alone, now)
+            if why is not None:
+                log.warning("the database refused an item", why=why, source=item.source, channel=item.channel)
+            kept = item if why is None else unreadable(item, why)
+            cleaned.add(kept, batch.run_ids[i], secret, batch.keys[i])
+        return cleaned
+
+    def _refusal(self, connection: Connection, batch: Batch, now: datetime) -> str | None:
+        probe = connection.begin_nested()
+        try:
+            settle(inserts_for(connection), batch, now, self._instant, set())
+        except ReadBefore:
+            return None
+        except (*DATA_ERRORS, DBAPIError) as error:
+            if not is_data_error(error):
+                raise
+            return refused(error)
+        finally:
+            probe.rollback()
+        return None
+
+
+def _as_it_is(instant: datetime) -> datetime:
+    return instant
+
+
+def _prepared(submission: Submission, secret: bytes) -> Batch:
+    batch = Batch()
+    for item in submission.items:
+        batch.add(item, submission.run_id, secret)
+    return batch
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    whole = Batch()
+    for batch in batches:
+        whole.items += batch.items
+        whole.run_ids += batch.run_ids
+        whole.fingerprints += batch.fingerprints
+        whole.details += batch.details
+        whole.keys += batch.keys
+        whole.packed += batch.packed
+    return whole
+
+
+def _split(outcomes: list[Outcome], submissions: Sequence[Submission]) -> list[Receipt]:
+    receipts: list[Receipt] = []
+    start = 0
+    for submission in submissions:
+        end = start + len(submission.items)
+        receipts.append(Receipt(tuple(outcomes[start:end])))
+        start = end
+    return receipts

@@ -1,0 +1,289 @@
+"""The archive's tables as the program sees them; views and triggers live in modules of their own.
+
+Three kinds of table: append-only (no row is ever changed or removed, held by triggers), erasable (never
+changed; the only places of personal content and raw bytes) and mutable book-keeping. Foreign keys point
+from erasable to permanent, so that an erasure leaves the evidence standing.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)  # fmt: skip
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from ingestor.timestamps import iso_utc
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC time: ISO 8601 text with Z on SQLite, timestamptz on PostgreSQL."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type that `dialect` stores it as."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Return what the driver is given."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return iso_utc(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """Return the aware UTC time the driver gave."""
+        if value is None:
+            return None
+        return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
+
+
+# STRICT tables know INTEGER, TEXT and BLOB only.
+Big: Final = BigInteger().with_variant(Integer(), "sqlite")
+Small: Final = SmallInteger().with_variant(Integer(), "sqlite")
+Flag: Final = Boolean(create_constraint=False).with_variant(Integer(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any) -> Table:
+    return Table(name, metadata, *parts, sqlite_strict=True)
+
+
+archive_key = _table(
+    "archive_key",
+    Column("id", Small, nullable=False, autoincrement=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="one"),
+    CheckConstraint("length(secret) = 32", name="secret"),
+)
+
+dictionaries = _table(
+    "dictionaries",
+    Column("id", Integer, nullable=False, autoincrement=False),
+    Column("bytes", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+)
+
+runs = _table(
+    "runs",
+    Column("id", Big, nullable=False, autoincrement=True),
+    Column("command", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    *(
+        Column(counter, Big, nullable=False, server_default=text("0"))
+        for counter in ("read", "stored", "duplicate", "ignored", "quarantined", "failed")
+    ),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("read = stored + duplicate + ignored + quarantined + failed", name="balance"),
+)
+
+run_inputs = _table(
+    "run_inputs",
+    Column("id", Big, nullable=False, autoincrement=True),
+    Column("run_id", Big, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("member", Text, nullable=False, server_default=text("''")),
+    Column("size", Big),
+    Column("position", Big, nullable=False, server_default=text("0")),
+    Column("sha256", LargeBinary),
+    Column("updated_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("run_id", "path", "member"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+)
+
+sms = _table(
+    "sms",
+    Column("id", Big, nullable=False, autoincrement=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("fingerprint_version", Small, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("originator_kind", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("date_time", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("time_quality", Text, nullable=False),
+    Column("provider_message_id", Text),
+    Column("segments", Integer),
+    Column("ingested_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("fingerprint"),
+    CheckConstraint("length(fingerprint) = 32", name="fingerprint"),
+    CheckConstraint("originator_kind IN ('msisdn', 'short', 'alpha', 'unknown')", name="originator_kind"),
+    CheckConstraint("time_quality IN ('ok', 'ambiguous', 'nonexistent')", name="time_quality"),
+    Index(None, "received_at"),
+)
+
+sms_content = _table(
+    "sms_content",
+    Column("sms_id", Big, nullable=False, autoincrement=False),
+    Column("originator", Text, nullable=False),
+    Column("originator_raw", Text, nullable=False),
+    Column("destination_raw", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("keyword", Text),
+    Column("clean_text", Text),
+    Column("details", Text, nullable=False),
+    PrimaryKeyConstraint("sms_id"),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+)
+
+arrivals = _table(
+    "arrivals",
+    Column("id", Big, nullable=False, autoincrement=False),
+    Column("content_key", LargeBinary, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("number", Small, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("folder", Text),
+    Column("uidvalidity", Big),
+    Column("uid", Big),
+    Column("input", Text),
+    Column("member", Text),
+    Column("byte_offset", Big),
+    Column("byte_length", Big),
+    Column("message_id", Text),
+    Column("subject", Text),
+    Column("peer", Text),
+    Column("sender_verified", Flag),
+    Column("size", Big),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("sms_id", Big),
+    Column("parser", Text, nullable=False),
+    Column("run_id", Big),
+    Column("arrived_at", Instant, nullable=False),
+    Column("ingested_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("content_key", "number", "channel"),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    CheckConstraint("channel IN ('mailbox', 'webhook', 'import')", name="channel"),
+    CheckConstraint(
+        "(outcome IN ('stored', 'duplicate') AND sms_id IS NOT NULL)"
+        " OR (outcome = 'quarantined' AND sms_id IS NULL AND reason IS NOT NULL)",
+        name="outcome",
+    ),
+    Index("ix_arrivals_sms_id", "sms_id"),
+    Index(
+        "ix_arrivals_quarantined", "id",
+        sqlite_where=text("outcome = 'quarantined'"), postgresql_where=text("outcome = 'quarantined'"),
+    ),
+)  # fmt: skip
+
+retries = _table(
+    "retries",
+    Column("id", Big, nullable=False, autoincrement=False),
+    Column("arrival_id", Big, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("sms_id", Big),
+    Column("parser", Text),
+    Column("run_id", Big),
+    Column("retried_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    CheckConstraint(
+        "(outcome IN ('stored', 'duplicate') AND sms_id IS NOT NULL)"
+        " OR (outcome IN ('quarantined', 'discarded') AND sms_id IS NULL AND reason IS NOT NULL)",
+        name="outcome",
+    ),
+    Index("ix_retries_arrival_id", "arrival_id"),
+    Index("ix_retries_sms_id", "sms_id"),
+    # However many processes read the same quarantined arrival again, it becomes an SMS once.
+    Index(
+        "uq_retries_read_once", "arrival_id", unique=True,
+        sqlite_where=text("sms_id IS NOT NULL"), postgresql_where=text("sms_id IS NOT NULL"),
+    ),
+)  # fmt: skip
+
+payloads = _table(
+    "payloads",
+    Column("arrival_id", Big, nullable=False, autoincrement=False),
+    Column("content_type", Text),
+    Column("size", Big, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("dictionary_id", Integer),
+    Column("compressed", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("arrival_id"),
+    ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
+    ForeignKeyConstraint(["dictionary_id"], ["dictionaries.id"]),
+)
+
+cursors = _table(
+    "cursors",
+    Column("mailbox", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("uidvalidity", Big, nullable=False),
+    Column("last_uid", Big, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    PrimaryKeyConstraint("mailbox", "folder"),
+)
+
+pending = _table(
+    "pending",
+    Column("mailbox", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("uidvalidity", Big, nullable=False),
+    Column("uid", Big, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("reason", Text),
+    Column("noted_at", Instant, nullable=False),
+    Column("tried_at", Instant),
+    PrimaryKeyConstraint("mailbox", "folder", "uidvalidity", "uid", "action"),
+)
+
+sources = _table(
+    "sources",
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("detail", Text),
+    Column("poll_seconds", Integer),
+    Column("last_success", Instant),
+    Column("updated_at", Instant, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+PERMANENT: Final = ("dictionaries", "sms", "arrivals", "retries")
+"""Append-only for ever."""
+
+ERASABLE: Final = ("sms_content", "payloads")
+"""Never changed; nothing may be removed either, until there is a ledger of erasures to justify it."""

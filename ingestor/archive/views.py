@@ -1,0 +1,92 @@
+"""The views that auditors and scripts depend on: they may gain columns, never lose or change one.
+
+They stay out of the metadata that Alembic compares, and are dropped before a migration and made again
+after it; on PostgreSQL the rights somebody granted on them are kept.
+"""
+
+from sqlalchemy import Connection
+
+# Scalar subqueries and not joins: both databases leave out what a query does not ask for, so that a
+# count or a page over a million rows touches only what it shows.
+INBOUND_SMS = """
+SELECT
+  sms.id,
+  sms.provider,
+  (SELECT first.channel FROM arrivals AS first WHERE first.id = (
+    SELECT min(every.id) FROM (
+      SELECT min(a.id) AS id FROM arrivals AS a WHERE a.sms_id = sms.id
+      UNION ALL SELECT min(r.arrival_id) FROM retries AS r WHERE r.sms_id = sms.id
+    ) AS every
+  )) AS channel,
+  content.originator,
+  sms.originator_kind,
+  sms.destination,
+  sms.date_time,
+  sms.received_at,
+  sms.time_quality,
+  content.text,
+  content.keyword,
+  content.clean_text,
+  sms.provider_message_id,
+  sms.segments,
+  (SELECT count(*) FROM arrivals AS a WHERE a.sms_id = sms.id)
+    + (SELECT count(*) FROM retries AS r WHERE r.sms_id = sms.id) AS arrivals,
+  (SELECT {verified} FROM (
+      SELECT a.sender_verified FROM arrivals AS a WHERE a.sms_id = sms.id
+      UNION ALL SELECT a.sender_verified FROM retries AS r JOIN arrivals AS a ON a.id = r.arrival_id
+        WHERE r.sms_id = sms.id
+    ) AS every
+  ) AS sender_verified,
+  sms.ingested_at
+FROM sms LEFT JOIN sms_content AS content ON content.sms_id = sms.id
+"""
+
+QUARANTINE = """
+SELECT
+  a.id,
+  a.arrived_at,
+  a.channel,
+  a.source,
+  coalesce((SELECT r.reason FROM retries AS r WHERE r.arrival_id = a.id ORDER BY r.id DESC LIMIT 1), a.reason)
+    AS reason,
+  a.subject,
+  coalesce(a.size, (SELECT whole.size FROM arrivals AS whole
+    WHERE whole.content_key = a.content_key AND whole.number = 0 AND whole.channel = a.channel)) AS size,
+  (SELECT count(*) FROM retries AS r WHERE r.arrival_id = a.id) AS retries
+FROM arrivals AS a
+WHERE a.outcome = 'quarantined'
+  AND coalesce((SELECT r.outcome FROM retries AS r WHERE r.arrival_id = a.id ORDER BY r.id DESC LIMIT 1),
+    'quarantined') = 'quarantined'
+"""
+
+NAMES = ("inbound_sms", "quarantine")
+
+
+def definitions(dialect: str) -> dict[str, str]:
+    """Return the SELECT of each view, as `dialect` writes it."""
+    verified = "bool_or(every.sender_verified)" if dialect == "postgresql" else "max(every.sender_verified)"
+    return {"inbound_sms": INBOUND_SMS.format(verified=verified), "quarantine": QUARANTINE}
+
+
+def create(connection: Connection, rights: list[tuple[str, str, str]] | None = None) -> None:
+    """Make all views, and give back the `rights` that `drop` returned."""
+    for name, select in definitions(connection.dialect.name).items():
+        connection.exec_driver_sql(f"CREATE VIEW {name} AS {select}")
+    for view, grantee, privilege in rights or ():
+        connection.exec_driver_sql(f"GRANT {privilege} ON {view} TO {grantee}")
+
+
+def drop(connection: Connection) -> list[tuple[str, str, str]]:
+    """Drop the views that exist; return (view, quoted grantee, privilege) of all rights granted on them."""
+    rights: list[tuple[str, str, str]] = []
+    if connection.dialect.name == "postgresql":
+        found = connection.exec_driver_sql(
+            "SELECT c.relname, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,"
+            " a.privilege_type FROM pg_class c, aclexplode(c.relacl) a"
+            " WHERE c.relkind = 'v' AND pg_table_is_visible(c.oid) AND a.grantee <> c.relowner"
+            " AND c.relname IN ('inbound_sms', 'quarantine')"
+        )
+        rights = [(view, grantee, privilege) for view, grantee, privilege in found]
+    for name in NAMES:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+    return rights

@@ -1,0 +1,171 @@
+"""The daemon's one writer thread: whatever waits goes into one transaction, a lone item does not wait."""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.store import Store
+from ingestor.errors import ArchiveUnavailable, IngestorError
+
+MAX_ITEMS = 1000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+
+log = structlog.get_logger()
+
+Waiting = tuple[Submission, "Future[Receipt]"]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Writer:
+    """Takes submissions from any thread and commits them in the order they came.
+
+    While the database cannot take them they wait here, and `trouble` says why; nothing is given up before
+    `stop`. A future fails only when the submission itself cannot be written by this program, or when the
+    archive has not come back by the end of `stop`.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime] = _utc_now) -> None:
+        self._store = store
+        self._clock = clock
+        self._waiting: deque[Waiting] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._give_up_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
+        self._in_hand = 0
+        self.trouble: str | None = None
+        """Why the database takes no writes now, None while it does."""
+
+    @property
+    def queued(self) -> int:
+        """How many submissions are not committed yet."""
+        return len(self._waiting) + self._in_hand
+
+    def start(self) -> None:
+        """Begin to write; the archive need not be there yet."""
+        self._thread.start()
+
+    def submit(self, submission: Submission) -> "Future[Receipt]":
+        """Queue `submission`; the future holds its receipt once it is durable.
+
+        A future that is cancelled before its turn takes the submission back. Raises ArchiveUnavailable
+        after `stop`.
+        """
+        future: Future[Receipt] = Future()
+        with self._changed:
+            if self._stopping:
+                raise ArchiveUnavailable("the writer is stopping and takes nothing more")
+            self._waiting.append((submission, future))
+            self._changed.notify()
+        return future
+
+    def stop(self, timeout: float) -> bool:
+        """Write what is queued and end the thread; return whether everything became durable in time.
+
+        What could not be written within `timeout` seconds fails with ArchiveUnavailable: its source still
+        has it.
+        """
+        with self._changed:
+            self._stopping = True
+            self._give_up_at = time.monotonic() + timeout
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        with self._changed:
+            left = list(self._waiting)
+            self._waiting.clear()
+        for _, future in left:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ArchiveUnavailable("the archive did not come back before the stop"))
+        return not left and not self._thread.is_alive() and not self._in_hand
+
+    def _run(self) -> None:
+        while batch := self._take():
+            self._in_hand = len(batch)
+            if self._write_until_done(batch):
+                self._in_hand = 0
+
+    def _take(self) -> list[Waiting]:
+        """Return what waits, up to the bound; empty when it is time to end."""
+        with self._changed:
+            while not self._waiting and not self._stopping:
+                self._changed.wait()
+            batch: list[Waiting] = []
+            size = 0
+            while self._waiting and (not batch or size + len(self._waiting[0][0].items) <= MAX_ITEMS):
+                submission, future = self._waiting.popleft()
+                if future.set_running_or_notify_cancel():
+                    batch.append((submission, future))
+                    size += max(1, len(submission.items))
+            if not batch and self._waiting:
+                return self._take()
+            return batch
+
+    def _write_until_done(self, batch: list[Waiting]) -> bool:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                receipts = self._store.write([submission for submission, _ in batch], self._clock())
+            except (IngestorError, SQLAlchemyError) as error:
+                self._say_trouble(error)
+                if not self._sleep(random.uniform(pause / 2, pause)):  # noqa: S311 - jitter, no secret
+                    self._abandon(batch, error)
+                    return False
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            except Exception as error:  # noqa: BLE001 - a fault of the program must not end the thread
+                self._write_apart(batch, error)
+                return True
+            else:
+                self._say_over()
+                for (_, future), receipt in zip(batch, receipts, strict=True):
+                    future.set_result(receipt)
+                return True
+
+    def _write_apart(self, batch: list[Waiting], error: Exception) -> None:
+        """Find the submission that the program cannot write, and let the others through."""
+        if len(batch) == 1:
+            log.error("a submission cannot be written", error=type(error).__name__)
+            batch[0][1].set_exception(error)
+            return
+        for one in batch:
+            if not self._write_until_done([one]):
+                break
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait; return False when `stop` will not wait any longer."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while (left := until - time.monotonic()) > 0:
+                if self._give_up_at is not None:
+                    left = min(left, self._give_up_at - time.monotonic())
+                    if left <= 0:
+                        return False
+                self._changed.wait(left)
+        return self._give_up_at is None or time.monotonic() < self._give_up_at
+
+    def _abandon(self, batch: list[Waiting], error: Exception) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(ArchiveUnavailable(f"not written before the stop: {error}"))
+
+    def _say_trouble(self, error: Exception) -> None:
+        said = str(error) if isinstance(error, IngestorError) else type(error).__name__
+        if self.trouble is None:
+            log.error("the archive takes no writes; intake waits and tries again", reason=said)
+        self.trouble = said
+
+    def _say_over(self) -> None:
+        if self.trouble is not None:
+            self.trouble = None
+            log.info("the archive takes writes again")
