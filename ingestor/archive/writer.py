@@ -46,6 +46,10 @@ class Writer:
         self._in_hand = 0
         self.trouble: str | None = None
         """Why the database takes no writes now, None while it does."""
+        self.progress = time.monotonic()
+        """When (monotonic) the last try began or ended; it stands still only while one hangs."""
+        self.progress = time.monotonic()
+        """Monotonic time of the last finished cycle: something taken up, committed, or tried in vain."""
 
     @property
     def queued(self) -> int:
@@ -93,6 +97,7 @@ class Writer:
     def _run(self) -> None:
         while batch := self._take():
             self._in_hand = len(batch)
+            self.progress = time.monotonic()
             if self._write_until_done(batch):
                 self._in_hand = 0
 
@@ -108,6 +113,7 @@ class Writer:
                 if future.set_running_or_notify_cancel():
                     batch.append((submission, future))
                     size += max(1, len(submission.items))
+            self.progress = time.monotonic()
             if not batch and self._waiting:
                 return self._take()
             return batch
@@ -118,7 +124,9 @@ class Writer:
             try:
                 receipts = self._store.write([submission for submission, _ in batch], self._clock())
             except (IngestorError, SQLAlchemyError) as error:
+                self.progress = time.monotonic()
                 self._say_trouble(error)
+                self.progress = time.monotonic()
                 if not self._sleep(random.uniform(pause / 2, pause)):  # noqa: S311 - jitter, no secret
                     self._abandon(batch, error)
                     return False

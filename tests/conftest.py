@@ -1,0 +1,98 @@
+"""What every room's tests share: both databases, fresh for each test."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import open_engine
+from ingestor.archive.migrate import ensure_schema
+from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+
+_numbers = itertools.count(1)
+
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+
+
+def missing(reason: str) -> None:
+    """Skip because a server is not installed; where CI is set that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """One real PostgreSQL for all tests; those that stop it start one of their own."""
+    folder = binaries()
+    if folder is None:
+        missing(INSTALL)
+        return
+    server = PostgresqlServer(folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _postgresql_template(postgresql_server: PostgresqlServer) -> str:
+    """A database with today's schema, to make fresh ones from: copying is faster than migrating."""
+    postgresql_server.sql("CREATE DATABASE template_archive")
+    engine = open_engine(postgresql_server.url("template_archive"))
+    ensure_schema(engine, auto_upgrade=True)
+    engine.dispose()
+    return "template_archive"
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "archive.db"
+    engine = open_engine(f"sqlite:///{path}")
+    ensure_schema(engine, auto_upgrade=True)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of an SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'archive.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgresqlServer) -> Iterator[str]:
+    """The URL of a fresh, empty PostgreSQL database."""
+    name = f"test_{next(_numbers)}"
+    postgresql_server.sql(f"CREATE DATABASE {name}")
+    yield postgresql_server.url(name)
+    postgresql_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=DATABASES)
+def archive_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh archive without any schema, once on each database."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=DATABASES)
+def archive_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An engine on a fresh archive with today's schema, once on each database."""
+    if request.param == "sqlite":
+        path = tmp_path / "archive.db"
+        shutil.copy(request.getfixturevalue("_sqlite_template"), path)
+        engine = open_engine(f"sqlite:///{path}")
+        yield engine
+        engine.dispose()
+        return
+    server: PostgresqlServer = request.getfixturevalue("postgresql_server")
+    template = request.getfixturevalue("_postgresql_template")
+    name = f"test_{next(_numbers)}"
+    server.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    engine = open_engine(server.url(name))
+    yield engine
+    engine.dispose()
+    server.sql(f"DROP DATABASE {name} WITH (FORCE)")

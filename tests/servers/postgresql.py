@@ -1,0 +1,133 @@
+"""A real PostgreSQL for the tests, started by hand on loopback, one a test session."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+INSTALL = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
+
+
+def binaries() -> Path | None:
+    """Return the folder of initdb and postgres, None where there is none."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3].split(".")[0])
+    )
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+class PostgresqlServer:
+    """One cluster in a temporary folder; as root it runs as `postgres` or `nobody`, as it refuses root."""
+
+    def __init__(self, binaries: Path, *, fsync: bool = False) -> None:
+        """Make the cluster and start it; without `fsync` it survives killed processes, not power cuts."""
+        self._binaries = binaries
+        self._fsync = fsync
+        # A socket's path must be short, hence not pytest's own folder.
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self.data = self.folder / "data"
+        self._user = _unprivileged()
+        if self._user:
+            shutil.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run(
+            "initdb", "-D", self.data, "-U", "app", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"
+        )
+        self.start()
+
+    def url(self, database: str = "postgres", user: str = "app") -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": self.folder,
+            "fsync": "on" if self._fsync else "off",
+            "shared_buffers": "64MB",
+            "max_connections": "100",
+            "timezone": "America/New_York",  # nothing may depend on the server's idea of local time
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._as_user(), self._binaries / "postgres", "-D", self.data, *options],
+                stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+        self._wait()
+
+    def stop(self, *, immediate: bool = True) -> None:
+        """Stop the server: at once like a crash, or cutting off its clients in order."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
+            self._process.wait(30)
+            self._process = None
+
+    def close(self) -> None:
+        """Stop the server and remove everything of it."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Run a statement as the superuser, outside any transaction; return what psql prints."""
+        done = subprocess.run(
+            [self._binaries / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
+             "-p", str(self.port), "-U", "app", "-d", database],
+            input=statement, capture_output=True, text=True, check=False, cwd="/",
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return done.stdout
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            ready = subprocess.run(
+                [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
+            )
+            if ready.returncode == 0:
+                return
+            if time.monotonic() > deadline or (self._process and self._process.poll() is not None):
+                raise RuntimeError((self.folder / "log").read_text(errors="replace")[-2000:])
+            time.sleep(0.05)
+
+    def _run(self, program: str, *arguments: object) -> None:
+        subprocess.run(
+            [*self._as_user(), self._binaries / program, *map(str, arguments)],
+            check=True, capture_output=True, cwd=self.folder,
+        )  # fmt: skip
+
+    def _as_user(self) -> list[str]:
+        if self._user is None:
+            return []
+        # exec-ing tools only: the server stays our direct child, so signals and waiting work.
+        ids = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}"]
+        return ["setpriv", *ids, "--clear-groups"]
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise RuntimeError("PostgreSQL refuses root, and there is neither a user postgres nor nobody")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
