@@ -49,7 +49,7 @@ class Writer:
         self.progress = time.monotonic()
         """When (monotonic) the last try began or ended; it stands still only while one hangs."""
         self.progress = time.monotonic()
-        """Monotonic time of the last finished cycle: something taken up, committed, or tried in vain."""
+        """Monotonic time of the last finished cycle: work taken up, or tried in vain."""
 
     @property
     def queued(self) -> int:
@@ -70,6 +70,8 @@ class Writer:
         with self._changed:
             if self._stopping:
                 raise ArchiveUnavailable("the writer is stopping and takes nothing more")
+            if not self.queued:
+                self.progress = time.monotonic()  # being idle was no delay
             self._waiting.append((submission, future))
             self._changed.notify()
         return future
