@@ -10,7 +10,10 @@ _secrets: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 
 # With + or 00 seven digits make a number; bare ones need eleven, or every UIDVALIDITY would count as one.
-_NUMBER = re.compile(r"(?<![\w.+-])(?:(?:\+|00)[1-9][0-9]{2,10}|[1-9][0-9]{6,10})([0-9]{4})(?![\w-])")
+_NUMBER = re.compile(
+    r"(?<![\w.+-])(?:\+[1-9](?:[ \u00a0]?[0-9]){2,10}?[ \u00a0]?|00[1-9][0-9]{2,10}|[1-9][0-9]{6,10})"
+    r"([0-9]{4})(?![\w-])"
+)
 
 # PostgreSQL repeats the row ("Failing row contains (…)") and SQLAlchemy the parameters: both are the message.
 _DRIVER_DETAIL = re.compile(r"(?m)^\s*(?:DETAIL:|CONTEXT:|\[parameters: ).*(?:\n|\Z)")
