@@ -1,0 +1,59 @@
+"""`ingestor db`: the archive's schema."""
+
+import argparse
+
+EXAMPLES = """
+ingestor db upgrade
+ingestor db current
+ingestor db history
+ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgrade
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the three verbs."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+    verbs.add_parser("upgrade", help="bring the schema up to this program's, or make a new archive")
+    verbs.add_parser("current", help="say which schema the archive has; exit 1 when it is not this program's")
+    verbs.add_parser("history", help="list all schemas this program knows")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    return {"upgrade": _upgrade, "current": _current, "history": _history}[arguments.verb](arguments)
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.migrate import current, head, upgrade
+    from ingestor.cli.opening import configure_log, open_unchecked, settings_of
+
+    configure_log(arguments)
+    engine = open_unchecked(settings_of(arguments), writing=True)
+    before = current(engine)
+    upgrade(engine)
+    if before == head():
+        print(f"The schema is current already: {head()}.")
+    else:
+        print(f"The schema is now {head()} (before: {before or 'none'}).")
+    return 0
+
+
+def _current(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.migrate import current, head
+    from ingestor.cli.opening import open_unchecked, settings_of
+
+    stands = current(open_unchecked(settings_of(arguments)))
+    print(stands or "none")
+    return 0 if stands == head() else 1
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.migrate import history
+    from ingestor.cli.opening import archive_exists, open_unchecked, settings_of
+    from ingestor.cli.tables import print_table
+
+    settings = settings_of(arguments)
+    engine = open_unchecked(settings) if archive_exists(settings) else None
+    rows = [(one.number, "yes" if one.applied else "no", one.title) for one in history(engine)]
+    print_table(("revision", "applied", "title"), rows)
+    return 0

@@ -1,0 +1,123 @@
+"""What nearly every command begins with: the settings, the log, and the archive."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
+from ingestor.settings import Settings, load, sqlite_path, state_directory
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Return the settings that the command line, the environment and the configuration file ask for.
+
+    Raises ConfigurationError with one line a fault.
+    """
+    config = arguments.config or os.environ.get("INGESTOR_CONFIG")
+    database_url = arguments.database_url or os.environ.get("INGESTOR_DATABASE_URL")
+    return load(Path(config) if config else None, database_url or None)
+
+
+def configure_log(arguments: argparse.Namespace) -> None:
+    """Send the log to stderr as --log-format asks for, for commands that log."""
+    from ingestor.logs import configure
+
+    configure(arguments.log_format)
+
+
+def open_for_reading(settings: Settings) -> "Engine":
+    """Return the engine of an archive that exists; nothing is created and nothing is written.
+
+    Raises IngestorError where there is none, SchemaMismatch where its schema is not this program's.
+    """
+    from ingestor.archive.migrate import current, ensure_schema, head, upgrade_command
+
+    engine = open_unchecked(settings)
+    try:
+        stands = current(engine)
+    except ArchiveUnavailable as fault:
+        raise _closed_to_readers(settings) or fault from None
+    if stands is None or stands < head():
+        raise SchemaMismatch(
+            f"the archive has {f'schema {stands}' if stands else 'no schema yet'}, this program reads "
+            f"{head()}; run: {upgrade_command(engine)}"
+        )
+    ensure_schema(engine, auto_upgrade=False)
+    return engine
+
+
+def open_for_writing(settings: Settings, *, create: bool = False) -> "Engine":
+    """Return the engine of the archive, its schema current; a missing archive is made where `create`.
+
+    Raises IngestorError where there is none, ConfigurationError with the exact `sudo -u` line where this
+    user may not write it or would leave files of the wrong owner.
+    """
+    from ingestor.archive.migrate import ensure_schema
+
+    if not create:
+        _require_file(settings)
+    engine = open_unchecked(settings, writing=True)
+    ensure_schema(engine, auto_upgrade=settings.database.auto_upgrade)
+    return engine
+
+
+def open_unchecked(settings: Settings, *, writing: bool = False) -> "Engine":
+    """Return the engine of the archive, whatever its schema; only `writing` makes a missing one."""
+    from ingestor.archive.engine import open_engine
+    from ingestor.archive.ownership import ownership_advice
+
+    if writing:
+        advice = ownership_advice(settings.database.url, state_directory(settings))
+        if advice is not None:
+            raise ConfigurationError(advice)
+    else:
+        _require_file(settings)
+    return open_engine(settings.database.url, read_only=not writing)
+
+
+def _closed_to_readers(settings: Settings) -> ConfigurationError | None:
+    """Return the sentence for a SQLite archive that cannot be opened because its folder is not ours.
+
+    In WAL mode even a reader has to make files beside it, unless the daemon is running and has made them.
+    """
+    from ingestor.archive.ownership import sudo_line
+
+    file = sqlite_path(settings.database.url)
+    if file is None or os.access(Path(file).absolute().parent, os.W_OK):
+        return None
+    path = Path(file).absolute()
+    return ConfigurationError(
+        f"{path} cannot be opened by a user who may not write its folder while no daemon runs; "
+        f"run: {sudo_line(path.stat().st_uid)} (or read an `ingestor snapshot`)"
+    )
+
+
+def archive_exists(settings: Settings) -> bool:
+    """Say whether the archive is there to be opened; a PostgreSQL server is always asked."""
+    file = sqlite_path(settings.database.url)
+    return file is None or Path(file).exists()
+
+
+def _require_file(settings: Settings) -> None:
+    """Raise where the archive should be a SQLite file that is not there, or is closed to this user."""
+    from ingestor.archive.ownership import refuse_closed
+
+    file = sqlite_path(settings.database.url)
+    if file is None:
+        return
+    path = Path(file).absolute()
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise IngestorError(
+            f"there is no archive at {path}; name another with --database-url or --config, "
+            "or make this one with `ingestor db upgrade`"
+        ) from None
+    except OSError:
+        refuse_closed(path)
+    if not os.access(path, os.R_OK):
+        refuse_closed(path)

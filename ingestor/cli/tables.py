@@ -1,0 +1,76 @@
+"""Rows for people and for pipes: a rich table on a terminal, lines with tabs elsewhere."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+_ESCAPES = {character: f"\\x{character:02x}" for character in (*range(32), *range(127, 160))}
+_ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r"}
+# Marks that turn the direction of what follows, and with it what a line seems to say.
+_ESCAPES |= {
+    character: f"\\u{character:04x}" for character in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def printable(value: object) -> str:
+    """Return `value` as one harmless line: an SMS may carry escape codes meant for the reader's terminal."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return str(value).translate(_ESCAPES)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> int:
+    """Print `rows` under their `columns` and return how many there were.
+
+    On a terminal the table fits its width; elsewhere each row is a line with tabs, the first names the
+    columns, and the title is left out.
+    """
+    if sys.stdout.isatty():
+        return _print_rich(columns, rows, title)
+    print("\t".join(columns))
+    count = 0
+    for row in rows:
+        print("\t".join(map(printable, row)))
+        count += 1
+    return count
+
+
+def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        numbers = column in {"id", "size", "read", "stored", "duplicate", "ignored", "quarantined", "failed"}
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(value)) for value in row))
+    Console().print(table)
+    return table.row_count
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print one `name: value` line each, aligned; values of several lines are indented below their name."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        lines = str(value).split("\n") if isinstance(value, str) else [printable(value)]
+        first, *more = map(printable, lines)
+        print(f"{name:>{width}}  {first}".rstrip())
+        for line in more:
+            print(f"{'':>{width}}  {line}".rstrip())
+
+
+def age(moment: datetime | None, now: datetime) -> str:
+    """Return how long ago `moment` was, in its largest unit, as people say it."""
+    if moment is None:
+        return "never"
+    seconds = max(0, int((now - moment).total_seconds()))
+    if not seconds:
+        return "just now"
+    size, unit = next(one for one in _UNITS if seconds >= one[0])
+    count = seconds // size
+    return f"{count} {unit}{'s' if count != 1 else ''} ago"
