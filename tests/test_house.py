@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ingestor"
 
 # Ground floor first: a room imports only rooms that stand at or above its own line.
 FLOORS = [
-    {"errors", "numbers", "timestamps", "record"},
+    {"errors", "numbers", "redaction", "timestamps", "record"},
     {"providers"},
     {"settings", "logs"},
     {"archive"},
@@ -55,7 +55,7 @@ def test_a_room_imports_only_rooms_above_it(source: Path) -> None:
     """Data flows one way: no module imports a room that stands below its own."""
     room = source.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if room in {"__init__", "__main__"}:
-        assert not _imported_rooms(source)
+        assert _imported_rooms(source) <= ({"cli"} if room == "__main__" else set())
         return
 
     too_low = {other for other in _imported_rooms(source) if _floor(other) > _floor(room)}
