@@ -1,0 +1,92 @@
+"""What an import says at its end."""
+
+import json
+import sys
+from dataclasses import dataclass
+
+from ingestor.archive.runs import Balance
+from ingestor.intake.files.tally import Remark, Tally
+
+MOST_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an import ended: `balance` of the whole run, `tally` of this process (None: nothing was read)."""
+
+    run_id: int | None
+    balance: Balance
+    tally: Tally | None
+    seconds: float
+    finished: bool
+
+
+def print_result(result: Result, *, as_json: bool, note: str | None = None, resume: str | None = None) -> int:
+    """Print the result on stdout, troubles on stderr; return the exit code."""
+    balance = result.balance
+    if note:
+        print(note)
+    name = "dry run" if result.run_id is None else f"run {result.run_id}"
+    print(
+        f"{name}: {balance.read:,} read = {balance.stored:,} stored + {balance.duplicate:,} duplicate + "
+        f"{balance.ignored:,} ignored + {balance.quarantined:,} quarantined + {balance.failed:,} failed"
+        f" ({result.seconds:.1f} s)"
+    )
+    if result.tally is not None:
+        _print_tally(result.tally)
+    if result.finished and result.tally is not None and balance.read and not balance.stored:
+        print(
+            "nothing new: every SMS in it was in the archive already"
+            if balance.duplicate
+            else "no new SMS in it"
+        )
+    if not result.finished:
+        _print_unfinished(resume)
+    if as_json:
+        print(json.dumps(as_object(result)))
+    good = result.finished and balance.adds_up and not balance.failed
+    if not balance.adds_up:
+        print("ingestor: the balance does not add up; please report it", file=sys.stderr)
+    return 0 if good else 1
+
+
+def as_object(result: Result) -> dict[str, float | int | None]:
+    """Return the JSON object of the contract."""
+    balance = result.balance
+    counts = {
+        name: getattr(balance, name)
+        for name in ("read", "stored", "duplicate", "ignored", "quarantined", "failed")
+    }
+    return {"run": result.run_id, **counts, "seconds": round(result.seconds, 3)}
+
+
+def _print_tally(tally: Tally) -> None:
+    total = tally.mail_bytes + tally.separator_bytes + tally.gap_bytes
+    print(
+        f"bytes: {total:,} = {tally.mail_bytes:,} in {tally.mails:,} mails + {tally.separator_bytes:,} of "
+        f"separators + {tally.gap_bytes:,} in {tally.gap_count:,} gaps"
+    )
+    _print_remarks("quarantined", tally.quarantined, "`ingestor quarantine list` shows all")
+    _print_remarks("gaps", tally.gaps, f"{tally.gap_count:,} in all")
+    for failure in tally.failures:
+        print(f"ingestor: {failure}", file=sys.stderr)
+
+
+def _print_remarks(title: str, remarks: list[Remark], more: str) -> None:
+    if not remarks:
+        return
+    print(f"{title}:")
+    for remark in remarks[:MOST_SHOWN]:
+        length = f"{remark.length:,} bytes: " if remark.length else ""
+        print(f"  {remark.place} at {remark.offset}: {length}{remark.reason}")
+    if len(remarks) > MOST_SHOWN:
+        print(f"  … {more}")
+
+
+def _print_unfinished(resume: str | None) -> None:
+    if resume:
+        print(f"stopped before the end; go on with:\n  {resume}")
+    else:
+        print(
+            "stopped before the end; stdin cannot be resumed: import it again, what is stored is not doubled"
+        )

@@ -1,0 +1,165 @@
+"""One import from the command line: settings, books, signals, and what is said at the end."""
+
+import argparse
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from ingestor.archive import runs
+from ingestor.archive.engine import bulk_import_settings
+from ingestor.archive.store import Store
+from ingestor.cli.import_display import Display, display_for
+from ingestor.cli.import_report import Result, print_result
+from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.intake.files.books import COMMAND, Books, find
+from ingestor.intake.files.folders import FileReference, walk
+from ingestor.intake.files.importing import Importer, Wishes
+from ingestor.intake.files.kinds import Kind
+from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.reading import Reader, Window
+from ingestor.intake.files.sinks import ArchiveSink
+from ingestor.intake.files.sources import printable
+from ingestor.intake.files.workers import Pool
+from ingestor.providers import MAIL_READERS
+from ingestor.settings import Settings, rules_for
+
+_KEPT = ("format", "source", "since", "until")
+
+
+def import_files(arguments: argparse.Namespace, pool: Pool) -> int:
+    """Import what `arguments` name; return the exit code."""
+    settings = settings_of(arguments)
+    configure_log(arguments)
+    if arguments.dry_run:
+        raise NotImplementedError
+    return _import(arguments, settings, pool)
+
+
+def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
+    began = time.monotonic()
+    engine = open_for_writing(settings, create=True)
+    options = _options(arguments)
+    if arguments.resume is None:
+        run_id = runs.begin_run(engine, COMMAND, options, datetime.now(UTC))
+    else:
+        resumed = find(engine, arguments.resume)
+        run_id = resumed.run_id
+        options = _agreed(options, resumed.options)
+        if resumed.ended:
+            result = Result(
+                run_id, runs.balance(engine, run_id), None, time.monotonic() - began, finished=True
+            )
+            return print_result(result, as_json=arguments.json, note=f"run {run_id} had reached its end")
+    if "-" in options["paths"] and arguments.resume is not None:
+        raise ConfigurationError(
+            "stdin cannot be resumed: its beginning is gone; import it again from the start"
+        )
+    with _stop_signals() as stopping, display_for(quiet=arguments.quiet) as display:
+        store = Store(engine)
+        sink = ArchiveSink(store, stopping)
+        books = Books(engine, run_id, sink.leave_room)
+        importer = _importer(options, settings, pool, sink, books, run_id, stopping, display)
+        fault: IngestorError | None = None
+        finished = False
+        try:
+            with bulk_import_settings(engine):
+                finished = importer.run(_references(options))
+            if finished:
+                books.end()
+        except IngestorError as error:
+            fault = error
+    result = Result(
+        run_id, runs.balance(engine, run_id), importer.tally, time.monotonic() - began, finished=finished
+    )
+    code = print_result(result, as_json=arguments.json, resume=_resume_command(arguments, options, run_id))
+    if fault is not None:
+        raise fault
+    return code
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what makes two imports the same: kept in `runs.options`."""
+    paths = [path if path == "-" else os.path.abspath(path) for path in arguments.paths]  # noqa: PTH100 -- `~` and links stay
+    outer = [path for path in dict.fromkeys(paths) if not any(_inside(path, other) for other in paths)]
+    return {"paths": outer, **{name: getattr(arguments, name) for name in _KEPT}}
+
+
+def _inside(path: str, other: str) -> bool:
+    return path != other and path.startswith(other.rstrip("/") + "/")
+
+
+def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a resumed run; those given again must be the same."""
+    for name in _KEPT:
+        if asked[name] is not None and asked[name] != earlier.get(name):
+            raise ConfigurationError(
+                f"the run was begun with --{name} {earlier.get(name) or '(none)'}; resume it without --{name}"
+            )
+    agreed = {name: earlier.get(name) for name in _KEPT}
+    return {"paths": asked["paths"] or list(earlier.get("paths", [])), **agreed}
+
+
+def _importer(
+    options: Mapping[str, Any], settings: Settings, pool: Pool, sink: Any, books: Any, run_id: int | None,
+    stopping: Any, display: Display,
+) -> Importer:  # fmt: skip
+    rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
+    window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
+    dry = run_id is None
+    pool.start(rules, window, dry)
+    if not dry:
+        display.expect(sum(reference.size or 0 for _, reference in _references(options)))
+    return Importer(
+        pool, Reader(rules, window, count_senders=dry), sink, books.begin, _wishes(options, run_id),
+        stopping=stopping, notice=display.show,
+    )  # fmt: skip
+
+
+def _wishes(options: Mapping[str, Any], run_id: int | None) -> Wishes:
+    form = options["format"] or "auto"
+    if form == "auto":
+        return Wishes(run_id, source=options["source"])
+    if form in set(Dialect):
+        return Wishes(run_id, Kind.MBOX, Dialect(form), options["source"])
+    return Wishes(run_id, Kind.MAIL, source=options["source"])
+
+
+def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:
+    layout = options["format"] if options["format"] in {"maildir", "mh"} else None
+    for path in options["paths"]:
+        if path == "-":
+            yield "-", FileReference("-", None)
+            continue
+        for reference in walk(path, layout=layout):
+            yield printable(path), reference
+
+
+def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], run_id: int) -> str | None:
+    if "-" in options["paths"]:
+        return None
+    given = [(f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in ("config", "database_url")]
+    words = [word for option, value in given if value for word in (option, value)]
+    return shlex.join(["ingestor", *words, "import", "--resume", str(run_id), *options["paths"]])
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Any]:
+    """Give a function that says whether SIGINT or SIGTERM came; a second Ctrl-C ends at once."""
+    came: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,263 @@
+"""Cuts a stream of any length into blocks of whole mails, in bounded memory.
+
+A block ends where a mail ends, so that blocks can be split apart in other processes and give the same mails
+as the file in one piece. A mail longer than a block is passed through: its bytes are kept only if its
+header says that it is ours.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from ingestor.errors import InputUnreadable
+from ingestor.intake.files.mbox import (
+    BELIEVED_LENGTH,
+    Dialect,
+    Gap,
+    has_lengths,
+    header_end,
+    next_boundary,
+    trailing_blank,
+    uses_lengths,
+)
+from ingestor.intake.files.separators import (
+    CANDIDATE,
+    LOOKAHEAD,
+    is_header_line,
+    last_separator,
+    next_separator,
+    separator_end,
+)
+
+BLOCK = 4 << 20
+"""Bytes read at a time: large enough for a worker, small enough that a dozen of them fit in memory."""
+
+MAX_PARSED = 1 << 20
+"""A mail of ours above 1 MiB is kept and quarantined unparsed."""
+
+MAX_KEPT = 32 << 20
+"""Beyond 32 MiB only the first MiB of a mail is kept."""
+
+MOST_MAILS = 2500
+"""About how many mails a block may hold: a block is never split over two transactions."""
+
+_CONTEXT = 4  # bytes before a line that tell whether an empty line precedes it
+
+
+class Readable(Protocol):
+    """What a stream must offer."""
+
+    def readinto(self, view: memoryview, /) -> int:
+        """Fill `view` from its start; 0 at the end. Raises `InputUnreadable` on damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole mails: `data` is valid until the next block is asked for. `sha256` is over the stream up to the
+    end of this block."""
+
+    offset: int
+    data: memoryview
+    sha256: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset behind this block."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class LongMail:
+    """One mail longer than a block.
+
+    `raw` is what was kept (None: not ours); `size` and `content_key` are over all of it.
+    """
+
+    offset: int
+    separators: int
+    size: int
+    header: bytes
+    raw: bytes | None
+    content_key: bytes
+    gap: Gap | None
+    end: int
+    sha256: bytes
+
+
+class _Collector:
+    """Takes a long mail in piece by piece."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self.size = 0
+        self.kept: bytearray | None = bytearray() if wanted else None
+        self._canonical = hashlib.sha256()
+        self._held = b""
+        self._wanted = wanted
+        self.tail = b""
+
+    def feed(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self.tail = (self.tail + piece[-4:])[-4:]
+        if self.kept is None:
+            return
+        if len(self.kept) < MAX_KEPT + 1:
+            self.kept += piece[: MAX_KEPT + 1 - len(self.kept)]
+        # The content key (archive.entries.mail_content_key) in pieces: a piece must not end inside the line
+        # ends that it drops at the very end; a run of a MiB of them is no longer held back.
+        piece = self._held + piece
+        body = piece.rstrip(b"\r\n")
+        self._held = piece[len(body) :]
+        if len(self._held) > MAX_PARSED:
+            body, self._held = piece, b""
+        self._canonical.update(body.replace(b"\r\n", b"\n"))
+
+    def raw(self, tail: int) -> bytes | None:
+        """Return what is kept, without the last `tail` bytes of the whole."""
+        if self.kept is None:
+            return None
+        if len(self.kept) > MAX_KEPT:
+            return bytes(self.kept[:MAX_PARSED])
+        del self.kept[len(self.kept) - tail :]
+        return bytes(self.kept)
+
+    def content_key(self) -> bytes:
+        return self._canonical.digest()
+
+
+class Blocks:
+    """Reads `stream` from `offset` on and cuts it.
+
+    `wanted` says from a header whether the mail is ours. `dialect` None reads the whole stream as one mail.
+    `buffer` (of `BLOCK` bytes) may be used again for the next stream.
+    """
+
+    def __init__(
+        self,
+        stream: Readable,
+        dialect: Dialect | None,
+        wanted: Callable[[bytes], bool],
+        *,
+        offset: int = 0,
+        hasher: "hashlib._Hash | None" = None,
+        buffer: bytearray | None = None,
+    ) -> None:
+        self._stream = stream
+        self._dialect = dialect
+        self._wanted = wanted
+        self._offset = offset
+        self._hasher = hasher or hashlib.sha256()
+        self._buffer = bytearray(BLOCK) if buffer is None else buffer
+        self._fill = 0
+        self._ended = False
+        self._trouble: InputUnreadable | None = None
+
+    def __iter__(self) -> Iterator[Block | LongMail]:
+        """Yield the stream in order. A damaged stream gives its whole mails first and then raises."""
+        while True:
+            self._refill()
+            if self._fill == 0:
+                break
+            end = self._boundary()
+            if end:
+                view = memoryview(self._buffer)[:end]
+                self._hasher.update(view)
+                yield Block(self._offset, view, self._hasher.digest())
+                self._drop(end)
+            elif self._trouble:
+                break
+            else:
+                yield self._long_mail()
+        if self._trouble:
+            raise self._trouble
+
+    @property
+    def offset(self) -> int:
+        """How much of the stream has been given out."""
+        return self._offset
+
+    def _refill(self) -> None:
+        view = memoryview(self._buffer)
+        while self._fill < len(view) and not self._ended and not self._trouble:
+            try:
+                got = self._stream.readinto(view[self._fill :])
+            except InputUnreadable as trouble:
+                self._trouble = trouble
+                return
+            self._ended = got == 0
+            self._fill += got
+
+    def _drop(self, count: int) -> None:
+        rest = self._fill - count
+        self._buffer[:rest] = self._buffer[count : self._fill]
+        self._fill = rest
+        self._offset += count
+
+    def _boundary(self) -> int:
+        """Return where the last mail that is surely whole ends, 0 if the first one is not."""
+        if self._dialect is None:
+            return self._fill if self._ended else 0
+        buffer, fill = self._buffer, self._fill
+        crowd = buffer.count(CANDIDATE, 0, fill)
+        if self._ended and crowd <= MOST_MAILS:
+            return fill
+        # Nothing follows the end, nor a damaged place: what stands before it decides alone.
+        sure, believed = (fill, 0) if self._trouble or self._ended else (fill - LOOKAHEAD, BELIEVED_LENGTH)
+        if crowd > MOST_MAILS:
+            sure = min(sure, fill * MOST_MAILS // crowd)
+        if not (uses_lengths(self._dialect) and has_lengths(buffer, fill)):
+            return last_separator(buffer, max(0, sure), fill) or (fill if self._ended else 0)
+        cut = 0
+        after = separator_end(buffer, 0, fill) if buffer.startswith(b"From ") else 0
+        while cut <= sure - believed:
+            _, separator, next_after = next_boundary(buffer, after, fill, with_lengths=True)
+            if separator < 0 or separator > sure:
+                break
+            cut, after = separator, next_after
+        return cut or (fill if self._ended else 0)
+
+    def _long_mail(self) -> LongMail:
+        buffer, start = self._buffer, self._offset
+        mbox = self._dialect is not None
+        after = separator_end(buffer, 0, self._fill) if buffer.startswith(b"From ") else 0
+        is_mail = bool(after) or not mbox or is_header_line(buffer, 0, self._fill)
+        body = header_end(buffer, after, self._fill)
+        header = bytes(buffer[after : body if 0 < body < after + MAX_PARSED else after + MAX_PARSED])
+        collector = _Collector(wanted=is_mail and self._wanted(header))
+        self._hasher.update(buffer[:after])
+        at = after
+        while True:
+            sure = self._fill if self._ended else self._fill - LOOKAHEAD
+            separator = next_separator(buffer, max(0, at - 1), self._fill)[0] if mbox else -1
+            found = 0 <= separator <= sure
+            stop = separator if found else sure
+            piece = bytes(buffer[at:stop])
+            collector.feed(piece)
+            self._hasher.update(piece)
+            if found or self._ended:
+                self._drop(stop)
+                break
+            self._drop(stop - _CONTEXT)
+            at = _CONTEXT
+            self._refill()
+            if self._trouble:
+                raise self._trouble
+        return self._finished(start, after, header, collector, is_mail=is_mail)
+
+    def _finished(
+        self, start: int, after: int, header: bytes, collector: _Collector, *, is_mail: bool
+    ) -> LongMail:
+        tail = trailing_blank(collector.tail, 0, len(collector.tail)) if self._dialect and is_mail else 0
+        size = collector.size - tail
+        gap = None if is_mail else Gap(start, collector.size, "no mail before the first separator")
+        return LongMail(
+            offset=start + after,
+            separators=after + tail,
+            size=size if is_mail else 0,
+            header=header,
+            raw=collector.raw(tail),
+            content_key=collector.content_key(),
+            gap=gap,
+            end=self._offset,
+            sha256=self._hasher.digest(),
+        )

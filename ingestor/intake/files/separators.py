@@ -1,0 +1,123 @@
+"""The strict `From ` rule: which lines of an mbox begin a mail, and which are text that only looks so.
+
+There is no standard for it: RFC 4155 names the default form (an address and an asctime date), and each
+program has its own. Two kinds are accepted:
+
+* a *dated* line (`From sender Mon Jan  1 00:00:00 2024`, with zone, without seconds, or with the date of
+  RFC 5322) after a blank line, or anywhere at a line start when a header line follows: mails that were
+  appended to a truncated file have no blank line before them;
+* an *undated* line (`From `, `From -` as Thunderbird writes them, `From user@host`, or with a date in
+  another language) only after a blank line and before a block of headers with From and one more of the
+  usual ones.
+
+"From tomorrow on we are closed" is neither.
+"""
+
+import re
+
+MAX_LINE = 1024
+"""A longer line is no separator."""
+
+HEADER_WINDOW = 1 << 16
+"""How far after an undated line its headers are looked for."""
+
+LOOKAHEAD = MAX_LINE + HEADER_WINDOW
+"""How many bytes after the start of a line decide whether it is a separator."""
+
+CANDIDATE = b"\nFrom "
+NUL_CANDIDATE = b"\0From "
+"""A crash leaves runs of NUL, and the next mail is appended right behind them."""
+
+
+_DAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_CLOCK = rb"\d{1,2}:\d\d(?::\d\d)?"
+_ZONE = rb"(?:[ \t]+(?:[A-Z]{1,5}|[+-]\d{4}|\([A-Za-z ]{1,40}\)))"
+_DATED = re.compile(
+    rb"From (?:[^\r\n]{0,500}[ \t])?(?:"
+    + _DAY + rb"[ \t]+" + _MONTH + rb"[ \t]+\d{1,2}[ \t]+" + _CLOCK + _ZONE + rb"{0,2}[ \t]+\d{4}"
+    + rb"|(?:" + _DAY + rb",[ \t]+)?\d{1,2}[ \t]+" + _MONTH + rb"[ \t]+\d{4}[ \t]+" + _CLOCK
+    + rb")" + _ZONE + rb"{0,2}(?:[ \t]+remote from [^\r\n]{1,200})?[ \t]*\r?\n?\Z"
+)  # fmt: skip
+_UNDATED = re.compile(
+    rb"From (?:[ \t]*|-[ \t]*|MAILER-DAEMON[ \t]*|[^\s@]{1,200}@[^\s@]{0,200}[ \t]*"
+    rb"|[^\r\n]{0,300}\b\d{1,2}:\d\d\b[^\r\n]{0,100}\b\d{4}\b[^\r\n]{0,40}"
+    rb"|[^\r\n]{0,300}\b\d{4}\b[^\r\n]{0,100}\b\d{1,2}:\d\d\b[^\r\n]{0,40})\r?\n?\Z"
+)
+_HEADER_LINE = re.compile(rb"(?:[!-9;-~]{1,200}[ \t]*:|>From )")
+_FROM_HEADER = re.compile(rb"(?im)^from[ \t]*:")
+_USUAL_HEADER = re.compile(
+    rb"(?im)^(?:date|to|subject|message-id|received|return-path|delivered-to|mime-version|x-mozilla-status"
+    rb"|x-account-key|x-gm-thrid|dkim-signature|content-type)[ \t]*:"
+)
+
+
+def is_header_line(data: bytes | bytearray, start: int, end: int) -> bool:
+    """Say whether the line at `start` looks like a header (`Name: …`)."""
+    return _HEADER_LINE.match(data, start, end) is not None
+
+
+def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
+    """Return where the separator line that begins at `start` ends, its line end included; 0 if it is none.
+
+    `data[start:]` begins with `From ` at the start of a line; `end` is the end of what is known. The answer
+    is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
+    """
+    newline = data.find(b"\n", start, min(end, start + MAX_LINE))
+    if newline >= 0:
+        line_end = newline + 1
+    elif end - start < MAX_LINE:
+        line_end = end
+    else:
+        return 0
+    line = bytes(data[start:line_end])
+    after_blank = start == 0 or _after_blank_line(data, start)
+    if _DATED.match(line):
+        return line_end if after_blank or is_header_line(data, line_end, end) else 0
+    if after_blank and _UNDATED.match(line) and _heads_a_mail(data, line_end, end):
+        return line_end
+    return 0
+
+
+def _after_blank_line(data: bytes | bytearray, start: int) -> bool:
+    before = bytes(data[max(0, start - 3) : start])
+    return before.endswith((b"\n\n", b"\n\r\n")) or before in (b"\n", b"\r\n")
+
+
+def _heads_a_mail(data: bytes | bytearray, start: int, end: int) -> bool:
+    if not is_header_line(data, start, end):
+        return False
+    stop = min(end, start + HEADER_WINDOW)
+    for mark in (CANDIDATE, b"\n\n", b"\n\r\n"):
+        found = data.find(mark, start, stop)
+        if found >= 0:
+            stop = found
+    return bool(_FROM_HEADER.search(data, start, stop) and _USUAL_HEADER.search(data, start, stop))
+
+
+def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, int]:
+    """Return start and end of the first separator line that begins after `start`; (-1, -1) without one."""
+    nul = data.find(NUL_CANDIDATE, start, end)
+    found = data.find(CANDIDATE, start, end)
+    while found >= 0 or nul >= 0:
+        if nul >= 0 and (found < 0 or nul < found):
+            here, nul = nul, data.find(NUL_CANDIDATE, nul + 1, end)
+        else:
+            here, found = found, data.find(CANDIDATE, found + 1, end)
+        if line_end := separator_end(data, here + 1, end):
+            return here + 1, line_end
+    return -1, -1
+
+
+def last_separator(data: bytes | bytearray, end: int, known: int) -> int:
+    """Return the start of the last separator that begins in `data[1:end]`, 0 if there is none.
+
+    `known` is the end of the bytes that may be looked at, at least `LOOKAHEAD` beyond `end`.
+    """
+    while True:
+        here = max(data.rfind(CANDIDATE, 0, end), data.rfind(NUL_CANDIDATE, 0, end))
+        if here < 0:
+            return 0
+        if separator_end(data, here + 1, known):
+            return here + 1
+        end = here + len(CANDIDATE) - 1

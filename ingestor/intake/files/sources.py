@@ -1,0 +1,140 @@
+"""Opens what the walk found, layer by layer, until there are mailboxes and mails."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from ingestor.errors import InputUnreadable
+from ingestor.intake.files.archives import buffered_zip, tar_members, zip_members
+from ingestor.intake.files.folders import FileReference
+from ingestor.intake.files.kinds import BYTE_ORDER_MARK, COMPRESSED, Kind, sniff
+from ingestor.intake.files.streams import Budget, Decompressed, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a source stands: a file, and the way into it where it is an archive."""
+
+    path: str
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.member is None else f"{self.path}!{self.member}"
+
+    def inside(self, name: str) -> "Place":
+        """Return the place of member `name` of the archive that stands here."""
+        return Place(self.path, name if self.member is None else f"{self.member}!{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A leaf: a mailbox, a mail, something unknown, or what cannot be read.
+
+    `listed` is the folder or archive whose list it belongs to, None when it stands for itself. `mark` is the
+    length of the byte order mark that was left out in front.
+    """
+
+    kind: Kind
+    place: Place
+    stream: Stream
+    listed: Place | None
+    mark: int = 0
+    fault: InputUnreadable | None = None
+
+
+class _File:
+    """The physical file: counts what is read of it."""
+
+    def __init__(self, file: BinaryIO, name: str, budget: Budget) -> None:
+        self._file = file
+        self._name = name
+        self._budget = budget
+
+    def read(self, count: int) -> bytes:
+        try:
+            piece = self._file.read(count)
+        except OSError as error:
+            raise InputUnreadable(f"{self._name} cannot be read: {error.strerror}") from None
+        self._budget.take(len(piece))
+        return piece
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
+class OpenFile:
+    """One file of the walk, opened; iterate it for its sources. Each is to be read before the next."""
+
+    def __init__(self, reference: FileReference, forced: Kind | None) -> None:
+        """`forced` is the kind of every leaf. Raises `InputUnreadable`."""
+        self._name = printable(reference.path)
+        self._forced = Kind.MAIL if reference.is_mail else forced
+        self._listed = None if reference.folder is None else Place(printable(reference.folder))
+        self._seekable = reference.size is not None and reference.path != "-"
+        self.budget = Budget(self._name, reference.size)
+        try:
+            if reference.fault:
+                raise InputUnreadable(f"{self._name}: {reference.fault}")
+            if reference.path == "-":
+                self._file: BinaryIO = sys.stdin.buffer
+            else:
+                self._file = open(reference.path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- closed by close()
+        except OSError as error:
+            raise InputUnreadable(f"{self._name} cannot be opened: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not sys.stdin.buffer:
+            self._file.close()
+
+    def __iter__(self) -> Iterator[Source]:
+        """Yield the sources in the order of the file. Raises `InputUnreadable`, also as `BombSuspected`."""
+        file = _File(self._file, self._name, self.budget)
+        yield from self._unfold(Stream(file), Place(self._name), self._listed, 0, file)
+
+    def _unfold(
+        self, stream: Stream, place: Place, listed: Place | None, depth: int, file: _File | None
+    ) -> Iterator[Source]:
+        self.budget.check_depth(depth)
+        kind = sniff(stream.head())
+        if kind in COMPRESSED:
+            inner = Stream(Decompressed(stream, kind, str(place), self.budget))
+            yield from self._unfold(inner, place, listed, depth + 1, None)
+        elif kind is Kind.ZIP:
+            yield from self._unzip(stream, place, depth, file)
+        elif kind is Kind.TAR:
+            for name, member in tar_members(stream, str(place), self.budget):
+                yield from self._unfold(member, place.inside(printable(name)), place, depth + 1, None)
+        else:
+            yield self._leaf(kind, stream, place, listed)
+
+    def _unzip(self, stream: Stream, place: Place, depth: int, file: _File | None) -> Iterator[Source]:
+        if file is not None and self._seekable:
+            file.seek(0)
+            archive = cast("BinaryIO", file)  # zipfile needs read, seek and tell only
+        else:
+            archive = buffered_zip(stream, str(place))
+        for name, member in zip_members(archive, str(place), self.budget):
+            inside = place.inside(printable(name))
+            if isinstance(member, InputUnreadable):
+                yield Source(Kind.UNKNOWN, inside, Stream(None), place, fault=member)
+            else:
+                yield from self._unfold(member, inside, place, depth + 1, None)
+
+    def _leaf(self, kind: Kind, stream: Stream, place: Place, listed: Place | None) -> Source:
+        mark = len(BYTE_ORDER_MARK) if stream.head(3) == BYTE_ORDER_MARK else 0
+        stream.skip(mark)
+        return Source(kind if kind is Kind.EMPTY else self._forced or kind, place, stream, listed, mark)
+
+
+def printable(path: str) -> str:
+    """Return `path` as text that a database takes: bytes that are no UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\x00")

@@ -1,0 +1,279 @@
+"""Byte streams: plain, and behind gzip, bzip2, xz and zstd, with bounds that end a decompression bomb."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from ingestor.errors import InputUnreadable
+from ingestor.intake.files.kinds import HEAD, Kind
+
+MAX_DEPTH = 5
+"""Containers and compressions inside one another; `.tar.gz` in a zip is three."""
+
+MAX_RATIO = 250
+"""Real mailboxes shrink to a twentieth; a gzip bomb grows to the thousandfold."""
+
+FREE_BYTES = 64 << 20
+"""The ratio is not looked at before this many bytes came out."""
+
+MAX_TOTAL = 1 << 40
+"""Bytes that one input file may grow to (1 TiB)."""
+
+_READ = 1 << 17
+_MEMORY = 128 << 20  # xz -9 takes 65 MiB; zstd --long=27 takes 128
+
+
+class BombSuspected(InputUnreadable):
+    """A bound on depth, ratio or total was met: the whole input file is given up, not only one member."""
+
+
+class Budget:
+    """How much came out of one input file, against what was read of it."""
+
+    def __init__(self, name: str, size: int | None) -> None:
+        """`size` is the size of the file, None when it is not known (a pipe)."""
+        self._name = name
+        self._size = size
+        self._given = 0
+        self.taken = 0
+
+    def take(self, count: int) -> None:
+        """Count bytes of the file itself."""
+        self.taken += count
+
+    def give(self, count: int) -> None:
+        """Count bytes that came out of a decompressor or an archive. Raises `BombSuspected`."""
+        self._given += count
+        if self._given <= FREE_BYTES:
+            return
+        taken = self.taken if self._size is None else min(self.taken, self._size)
+        if self._given > MAX_RATIO * taken:
+            raise BombSuspected(
+                f"{self._name} grows to more than {MAX_RATIO} times its size when it is unpacked; it looks "
+                "like a decompression bomb. If you trust it, unpack it yourself and import the result"
+            )
+        if self._given > MAX_TOTAL:
+            raise BombSuspected(f"{self._name} holds more than {MAX_TOTAL >> 40} TiB; import it in parts")
+
+    def check_depth(self, depth: int) -> None:
+        """Refuse `depth` layers of archives and compressions. Raises `BombSuspected`."""
+        if depth > MAX_DEPTH:
+            raise BombSuspected(
+                f"{self._name} holds archives in archives more than {MAX_DEPTH} deep; unpack it yourself and "
+                "import the result"
+            )
+
+
+class Stream:
+    """A forward-only stream with a look at its beginning."""
+
+    def __init__(self, source: Any) -> None:
+        """`source` has `readinto(view)` or `read(count)`."""
+        self._source = source
+        self._head = b""
+        self._at = 0
+        self._ended = False
+        self.consumed = 0
+
+    def head(self, count: int = HEAD) -> bytes:
+        """Return up to `count` first bytes without consuming them. Only before the first read."""
+        while len(self._head) < count and not self._ended:
+            piece = self._source.read(count - len(self._head))
+            self._ended = not piece
+            self._head += piece
+        return self._head[:count]
+
+    def whole(self) -> bytes | None:
+        """Return everything, if the end was seen while looking at the head; else None, and nothing is
+        consumed."""
+        if not self._ended:
+            return None
+        rest = self._head[self._at :]
+        self._head, self._at = b"", 0
+        self.consumed += len(rest)
+        return rest
+
+    def skip(self, count: int) -> None:
+        """Leave out the first `count` bytes of what `head` returned."""
+        self._at += count
+        self.consumed += count
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill `view` from its start, return how many bytes were read, 0 at the end."""
+        if self._at < len(self._head):
+            piece = self._head[self._at : self._at + len(view)]
+            self._at += len(piece)
+            if self._at >= len(self._head):
+                self._head, self._at = b"", 0
+        elif self._ended:
+            return 0
+        else:
+            piece = self._source.read(min(len(view), 1 << 20))
+            self._ended = not piece
+        view[: len(piece)] = piece
+        self.consumed += len(piece)
+        return len(piece)
+
+    def read(self, count: int = -1) -> bytes:
+        """Return up to `count` bytes (all of them for -1); fewer only at the end."""
+        parts = []
+        while count != 0:
+            buffer = bytearray(min(count, _READ) if count > 0 else _READ)
+            got = self.readinto(memoryview(buffer))
+            if not got:
+                break
+            parts.append(bytes(buffer[:got]))
+            count -= got if count > 0 else 0
+        return b"".join(parts)
+
+
+@contextmanager
+def damage(name: str, what: str) -> Iterator[None]:
+    """Turn what the decompressors raise on damaged input into `InputUnreadable`."""
+    try:
+        yield
+    except InputUnreadable:
+        raise
+    except EOFError:
+        raise InputUnreadable(f"{name} ends in the middle of its {what} data; get a whole copy") from None
+    except MemoryError:
+        raise InputUnreadable(f"{name} needs more memory to decompress than is allowed here") from None
+    except (zlib.error, lzma.LZMAError, OSError, ValueError) as error:
+        raise InputUnreadable(f"{name} is damaged ({what}: {error}); get a whole copy") from None
+
+
+class _Raw(io.RawIOBase):
+    """A `Stream` as the decompressors want it."""
+
+    def __init__(self, source: Stream) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, view: Any) -> int:
+        return self._source.readinto(memoryview(view))
+
+
+class _Members(io.RawIOBase):
+    """bzip2 or xz streams in a row. The standard library's file classes take garbage behind the data for the
+    end of a bzip2 file, and have no bound on memory where an xz header asks for 4 GiB."""
+
+    def __init__(self, source: BinaryIO, new_decoder: Callable[[], Any]) -> None:
+        self._source = source
+        self._new_decoder = new_decoder
+        self._decoder = new_decoder()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, view: Any) -> int:
+        while True:
+            data = b""
+            if self._decoder.eof:
+                data = (self._decoder.unused_data or self._source.read(_READ)).lstrip(b"\0")
+                if not data:
+                    return 0
+                self._decoder = self._new_decoder()
+            elif self._decoder.needs_input:
+                data = self._source.read(_READ)
+                if not data:
+                    raise EOFError
+            piece = self._decoder.decompress(data, len(view))
+            if piece:
+                view[: len(piece)] = piece
+                return len(piece)
+
+
+class Decompressed:
+    """The inside of a compressed stream; every byte goes through the budget."""
+
+    def __init__(self, source: Stream, kind: Kind, name: str, budget: Budget) -> None:
+        self._name = name
+        self._kind = kind
+        self._budget = budget
+        self._reader = _reader(kind, io.BufferedReader(_Raw(source), _READ))
+
+    def read(self, count: int) -> bytes:
+        """Return up to `count` bytes. Raises `InputUnreadable` on damage, `BombSuspected` on a bound."""
+        with damage(self._name, self._kind.value):
+            piece: bytes = self._reader.read(count)
+        self._budget.give(len(piece))
+        return piece
+
+
+def _reader(kind: Kind, source: BinaryIO) -> Any:
+    if kind is Kind.GZIP:
+        return gzip.GzipFile(fileobj=source, mode="rb")
+    if kind is Kind.BZIP2:
+        return io.BufferedReader(_Members(source, bz2.BZ2Decompressor), _READ)
+    if kind is Kind.XZ:
+        return io.BufferedReader(_Members(source, lambda: lzma.LZMADecompressor(memlimit=_MEMORY)), _READ)
+    return _Zstd(source)
+
+
+class _Zstd:
+    """zstd frames block by block: the library's own stream reader takes a cut-off frame for the end, and its
+    other interface has no bound on what one call returns. Layout: RFC 8878, section 3.1."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._blocks = self._read_blocks()
+        self._rest = b""
+
+    def read(self, count: int) -> bytes:
+        while not self._rest:
+            piece = next(self._blocks, None)
+            if piece is None:
+                return b""
+            self._rest = piece
+        piece, self._rest = self._rest[:count], self._rest[count:]
+        return piece
+
+    def _exactly(self, count: int) -> bytes:
+        data = self._source.read(count)
+        if len(data) < count:
+            raise EOFError
+        return data
+
+    def _read_blocks(self) -> Iterator[bytes]:
+        import zstandard  # only when one is met: it takes 40 ms
+
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
+        try:
+            while magic := self._source.read(4):
+                if magic[1:] == b"\x2a\x4d\x18":
+                    self._skip(int.from_bytes(self._exactly(4), "little"))
+                elif magic == b"\x28\xb5\x2f\xfd":
+                    yield from self._read_frame(decompressor.decompressobj(), magic)
+                elif len(magic) < 4:
+                    raise EOFError
+                else:
+                    raise ValueError("no zstd frame where one should begin")
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from None
+
+    def _skip(self, count: int) -> None:
+        while count:
+            count -= len(self._exactly(min(count, _READ)))
+
+    def _read_frame(self, frame: Any, magic: bytes) -> Iterator[bytes]:
+        descriptor = self._exactly(1)
+        flags = descriptor[0]
+        single = flags >> 5 & 1
+        header = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
+        yield frame.decompress(magic + descriptor + self._exactly(header))
+        last = 0
+        while not last:
+            block = self._exactly(3)
+            word = int.from_bytes(block, "little")
+            last = word & 1
+            repeated = word >> 1 & 3 == 1
+            yield frame.decompress(block + self._exactly(1 if repeated else word >> 3))
+        if flags >> 2 & 1:
+            yield frame.decompress(self._exactly(4))

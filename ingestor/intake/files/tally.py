@@ -1,0 +1,54 @@
+"""What an import has come to so far: the balance, where every byte belongs, and what could not be read."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ingestor.record import Outcome
+
+MOST_LISTED = 1000
+"""Gaps and quarantined mails beyond this many are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something to be told about a place in the input, in words without personal content."""
+
+    place: str
+    offset: int
+    reason: str
+    length: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one process; the balance of a resumed run is in the archive."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    mails: int = 0
+    mail_bytes: int = 0
+    separator_bytes: int = 0
+    gap_bytes: int = 0
+    gap_count: int = 0
+    gaps: list[Remark] = field(default_factory=list)
+    quarantined: list[Remark] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    senders: Counter[str] = field(default_factory=Counter)
+    taken: int = 0
+    """Bytes read of the files themselves."""
+
+    @property
+    def read(self) -> int:
+        """How many items have their outcome."""
+        return sum(self.outcomes.values())
+
+    def add_gap(self, place: str, offset: int, length: int, reason: str) -> None:
+        """Note bytes that are neither mail nor separator."""
+        self.gap_bytes += length
+        self.gap_count += 1
+        if len(self.gaps) < MOST_LISTED:
+            self.gaps.append(Remark(place, offset, reason, length))
+
+    def add_quarantined(self, place: str, offset: int, reason: str) -> None:
+        """Note a mail of ours that could not be read."""
+        if len(self.quarantined) < MOST_LISTED:
+            self.quarantined.append(Remark(place, offset, reason))

@@ -1,0 +1,187 @@
+"""Worker processes that turn blocks into rows, and the memory they share with the parent.
+
+They are forked before the parent imports anything heavy, so that each costs little memory. A block travels
+in a slot of shared memory, and the answer comes back in the same slot: over a pipe, a worker that is done
+would stand still while the parent writes to the database. A worker ends when its pipe does: with the parent,
+however that ended.
+"""
+
+import contextlib
+import marshal
+import mmap
+import os
+import pickle
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, NoReturn
+
+from ingestor.errors import IngestorError
+from ingestor.intake.files.blocks import BLOCK
+
+SLOTS_A_WORKER = 3
+"""One that is worked on, and enough in waiting to outlast a transaction of the parent."""
+
+
+def _loads(message: bytes | memoryview) -> Any:
+    return marshal.loads(message)  # noqa: S302 -- between a process and its own fork
+
+
+class WorkersGone(IngestorError):
+    """A worker process ended when it should not have."""
+
+
+class Pool:
+    """`jobs` worker processes and their slots. Make it early, `start` it when the rules are known."""
+
+    def __init__(self, jobs: int) -> None:
+        """Fork. Nothing heavy should be imported yet, and no thread may run."""
+        count = SLOTS_A_WORKER * jobs + 2
+        self._memory = mmap.mmap(-1, count * BLOCK)
+        self._free = list(range(count))
+        self._connections: list[Connection] = []
+        self._pids: list[int] = []
+        self._owed: list[int] = []
+        self._slots: dict[int, int] = {}
+        for _ in range(jobs):
+            self._fork()
+
+    def _fork(self) -> None:
+        ours, theirs = Pipe()
+        pid = os.fork()
+        if pid == 0:
+            # A sibling that kept the other end of this pipe would keep its owner alive.
+            for connection in (*self._connections, ours):
+                connection.close()
+            _work(theirs, self._memory)
+        theirs.close()
+        self._connections.append(ours)
+        self._pids.append(pid)
+        self._owed.append(0)
+
+    def start(self, *reader: Any) -> None:
+        """Give the workers what `reading.Reader` is made of."""
+        message = pickle.dumps(reader)
+        for connection in self._connections:
+            self._send(connection, message)
+
+    @property
+    def outstanding(self) -> int:
+        """How many blocks have not come back yet."""
+        return sum(self._owed)
+
+    def slot(self) -> int | None:
+        """Return a free slot, None while all are in use."""
+        return self._free.pop() if self._free else None
+
+    def view(self, slot: int) -> memoryview:
+        """Return the memory of `slot`."""
+        return memoryview(self._memory)[slot * BLOCK : (slot + 1) * BLOCK]
+
+    def release(self, slot: int) -> None:
+        """Give back a slot that was not submitted."""
+        self._free.append(slot)
+
+    def submit(self, ticket: int, slot: int, task: tuple[Any, ...]) -> None:
+        """Have a worker do `task` on `slot`; the answer comes under the number `ticket`."""
+        worker = min(range(len(self._owed)), key=self._owed.__getitem__)
+        self._send(self._connections[worker], marshal.dumps((ticket, slot, *task)))
+        self._owed[worker] += 1
+        self._slots[ticket] = slot
+
+    def collect(self, *, block: bool) -> list[tuple[int, tuple[Any, ...]]]:
+        """Return the answers that have come; `block` waits for one at least, if any is owed."""
+        if not self.outstanding:
+            return []
+        answers = []
+        for ready in wait(self._connections, None if block else 0):
+            worker = self._connections.index(ready)  # type: ignore[arg-type]  # only connections were waited for
+            answers.append(self._receive(worker))
+        return answers
+
+    def _receive(self, worker: int) -> tuple[int, tuple[Any, ...]]:
+        connection = self._connections[worker]
+        try:
+            ticket, size = _loads(connection.recv_bytes())
+            slot = self._slots.pop(ticket)
+            if size < 0:
+                answer = _loads(connection.recv_bytes())
+            else:
+                with self.view(slot) as view:
+                    answer = _loads(view[:size])
+        except (EOFError, OSError):
+            raise self._gone(worker) from None
+        self._owed[worker] -= 1
+        self._free.append(slot)
+        return ticket, answer
+
+    def _send(self, connection: Connection, message: bytes) -> None:
+        try:
+            connection.send_bytes(message)
+        except OSError:
+            raise self._gone(self._connections.index(connection)) from None
+
+    def _gone(self, worker: int) -> WorkersGone:
+        _, status = os.waitpid(self._pids[worker], 0)
+        self._pids[worker] = 0
+        code = os.waitstatus_to_exitcode(status)
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        return WorkersGone(f"a reading process {how}; what was committed is safe, resume the import")
+
+    def close(self) -> None:
+        """End the workers and wait for them."""
+        for connection in self._connections:
+            connection.close()
+        for pid in self._pids:
+            if pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+        self._connections, self._pids, self._owed = [], [], []
+        with contextlib.suppress(BufferError):
+            self._memory.close()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _work(connection: Connection, memory: mmap.mmap) -> NoReturn:
+    """Serve one parent, and never return into its code."""
+    code = 70
+    try:
+        # Both go to the whole process group; the parent decides when the work is over.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _serve(connection, memory)
+        code = 0
+    except (EOFError, OSError):
+        code = 0  # the parent has gone
+    finally:
+        os._exit(code)
+
+
+def _serve(connection: Connection, memory: mmap.mmap) -> None:
+    arguments: Sequence[Any] = pickle.loads(connection.recv_bytes())  # noqa: S301 -- from our own parent
+    from ingestor.intake.files.mbox import Dialect
+    from ingestor.intake.files.reading import Reader
+
+    rules, window, count_senders = arguments
+    reader = Reader(rules, window, count_senders=count_senders)
+    while True:
+        ticket, slot, kind, what = _loads(connection.recv_bytes())
+        base = slot * BLOCK
+        if kind == "mbox":
+            length, dialect = what
+            batch = reader.read_mbox(memory[base : base + length], Dialect(dialect))
+        else:
+            with memoryview(memory) as view, view[base : base + BLOCK] as part:
+                batch = reader.read_mails(part, what)
+        answer = marshal.dumps(batch.answer())
+        if len(answer) <= BLOCK:
+            memory[base : base + len(answer)] = answer
+            connection.send_bytes(marshal.dumps((ticket, len(answer))))
+        else:
+            connection.send_bytes(marshal.dumps((ticket, -1)))
+            connection.send_bytes(answer)
