@@ -47,6 +47,8 @@ def normalise_plusless(raw: str) -> Number:
 
 
 def _normalise(raw: str, plusless: re.Pattern[str]) -> Number:
+    if _INTERNATIONAL.fullmatch(raw):
+        return Number(raw, OriginatorKind.MSISDN)
     stripped = raw.strip()
     if any(map(str.isalpha, stripped)):
         return Number(stripped, OriginatorKind.ALPHA)

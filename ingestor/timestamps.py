@@ -56,21 +56,19 @@ def read_local(digits: str, zone: ZoneInfo, known_by: Callable[[], datetime | No
         tzinfo=zone,
     )  # fmt: skip
     second = first.replace(fold=1)
-    shift = first.astimezone(UTC) - second.astimezone(UTC)
-    if not shift:
-        return LocalReading(first.astimezone(UTC), TimeQuality.OK, None)
-    if shift > timedelta(0):
-        return LocalReading(first.astimezone(UTC), TimeQuality.NONEXISTENT, None)
+    received_at = first.astimezone(UTC)
+    offset, other_offset = first.utcoffset(), second.utcoffset()
+    if offset == other_offset or offset is None or other_offset is None:
+        return LocalReading(received_at, TimeQuality.OK, None)
+    if offset < other_offset:
+        return LocalReading(received_at, TimeQuality.NONEXISTENT, None)
     known = known_by()
     if known is None:
-        return LocalReading(
-            first.astimezone(UTC), TimeQuality.AMBIGUOUS, "first candidate, nothing to compare"
-        )
-    if second.astimezone(UTC) <= known + _CLOCK_SLACK:
-        return LocalReading(second.astimezone(UTC), TimeQuality.AMBIGUOUS, "latest candidate before arrival")
-    return LocalReading(
-        first.astimezone(UTC), TimeQuality.AMBIGUOUS, "first candidate, the later one is after arrival"
-    )
+        return LocalReading(received_at, TimeQuality.AMBIGUOUS, "first candidate, nothing to compare")
+    later = second.astimezone(UTC)
+    if later - known <= _CLOCK_SLACK:
+        return LocalReading(later, TimeQuality.AMBIGUOUS, "latest candidate before arrival")
+    return LocalReading(received_at, TimeQuality.AMBIGUOUS, "first candidate, the later one is after arrival")
 
 
 def read_instant(written: str) -> datetime:

@@ -22,6 +22,7 @@ _CODECS = {
     if codec not in _NOT_FOR_MAIL
 }
 _CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8"}
+_COMMENT = re.compile(r"\([^()]*\)")
 _SEPARATORS = re.compile(r"[-_ :.]+")
 
 _LATIN_1 = "latin_1"
@@ -46,7 +47,7 @@ def codec_for(declared: str | None) -> str | None:
     """Return Python's name of the charset a mail calls `declared`, or None where it is none."""
     if declared is None or len(declared) > 60:
         return None
-    name = _SEPARATORS.sub("_", declared.strip().lower())
+    name = _SEPARATORS.sub("_", _COMMENT.sub("", declared).strip("\t \"'").lower())
     return _CODECS.get(name) or _CODECS.get(name.removeprefix("x_")) or _CODECS.get(name.replace("_", ""))
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ingestor.providers.agile.addresses import addresses_of
 from ingestor.providers.agile.encoded_words import decode_header
-from ingestor.providers.agile.header import Header, all_values, first_value, only_value
+from ingestor.providers.agile.header import Header
 
 _SUBJECT = re.compile(r"Agile Telecom ?(?:--?|\N{EN DASH}|\N{EM DASH}) ?SMS received")
 _CACHED_LENGTH = 1000  # nobody fills the caches with megabytes
@@ -25,20 +25,15 @@ def read_envelope(header: Header, sender: str) -> Envelope:
     Ours has exactly one From address over all From fields, equal to `sender`, and the subject `Agile
     Telecom -- SMS received`, decoded and unfolded, with a hyphen, two, an en dash or an em dash.
     """
-    value = only_value(header, b"from")
-    if value is not None:
-        found = _one_address(value) if len(value) <= _CACHED_LENGTH else _one_address.__wrapped__(value)
+    value = header.only(b"from")
+    if value is not None and len(value) <= _CACHED_LENGTH:
+        found = _one_address(value)
     else:
-        found = _one_address.__wrapped__(*all_values(header, b"from"))
+        found = _one_address.__wrapped__(*header.values_of(b"from"))
     if found is None or found.lower() != sender:
         return Envelope(False, found)
-    subject = first_value(header, b"subject")
+    subject = header.first.get(b"subject")
     return Envelope(subject is not None and is_sms_subject(subject), found)
-
-
-def from_domain(sender: str) -> bytes:
-    """Return the bytes every mail of `sender` has in its lower-cased header."""
-    return sender.rpartition("@")[2].encode("utf-8", "replace")
 
 
 def is_sms_subject(value: bytes) -> bool:
@@ -56,4 +51,4 @@ def _one_address(*values: bytes) -> str | None:
     found: list[str] = []
     for value in values:
         found += addresses_of(value.decode("latin-1"))
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and found[0].isprintable() else None

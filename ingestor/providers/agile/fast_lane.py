@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from ingestor.providers.agile.header import Header, only_value, read_header
+from ingestor.providers.agile.header import Header, read_header
 from ingestor.providers.agile.parts import ENCODINGS, Part, transfer_decoded
 
 _TOKEN = r"[A-Za-z0-9!#$&+.^_{}~-]+"  # noqa: S105 - MIME's word for a bare parameter value
@@ -53,18 +53,12 @@ def _part(kind: _Kind, data: bytes) -> Part | None:
 
 def _kind_of(header: Header) -> _Kind | None:
     """Return what describes a body, or None where a field is missing, repeated, long or unusual."""
-    lower = header.lower
-    content_type = only_value(header, b"content-type")
-    if content_type is None or len(content_type) > _LONGEST_FIELD:
+    fields = header.first
+    if len(header.every) != len(fields) or b"content-disposition" in fields:
         return None
-    if lower.find(b"\ncontent-transfer-encoding") < 0:
-        encoding = b""
-    else:
-        value = only_value(header, b"content-transfer-encoding")
-        if value is None or len(value) > _LONGEST_FIELD:
-            return None
-        encoding = value
-    if lower.find(b"\ncontent-disposition") >= 0:
+    content_type = fields.get(b"content-type")
+    encoding = fields.get(b"content-transfer-encoding", b"")
+    if content_type is None or len(content_type) > _LONGEST_FIELD or len(encoding) > _LONGEST_FIELD:
         return None
     return _read_kind(content_type, encoding)
 

@@ -1,81 +1,64 @@
-"""The header block of a mail as bytes: where it ends, and what stands in a field.
+"""The header block of a mail as bytes: where it ends, and the few fields that matter here.
 
-Nothing here is a full parser: a field is looked up by name, so that a mail of somebody else costs
-microseconds and a hundred Received lines cost nothing.
+Nothing here is a full parser: one pass picks the fields by name, so that a mail of somebody else costs
+microseconds and a hundred Received lines cost nothing. A line that is no field is passed over.
 """
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
+
+_END = re.compile(rb"\n\r?\n")
+
+# Spelled out instead of re.IGNORECASE, which is several times slower, and without a look at the other
+# fields beyond their first letter. Blanks before the colon are obsolete, not wrong (RFC 5322, 4.5).
+_FIELD = re.compile(
+    rb"\n((?=[FfSsDdMmCc])(?:[Ff][Rr][Oo][Mm]|[Ss][Uu][Bb][Jj][Ee][Cc][Tt]|[Dd][Aa][Tt][Ee]"
+    rb"|[Mm][Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd]|[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[A-Za-z-]++))[ \t]*+:"
+    rb"([^\n]*+(?:\n[ \t][^\n]*+)*+)"
+)
 
 
 class Header(NamedTuple):
-    """A header block with one line end before it, so that every field name follows a line end.
+    """From, Subject, Date, Message-ID and Content-* by lower-case name: raw values, folded as they came.
 
-    `lower` is the same block in lower case; offsets into both are equal.
+    `first` has the first value of each name; `every` has all of them in their order.
     """
 
-    block: bytes
-    lower: bytes
+    first: dict[bytes, bytes]
+    every: list[tuple[bytes, bytes]]
+
+    def only(self, name: bytes) -> bytes | None:
+        """Return the value of `name` where it occurs exactly once."""
+        value = self.first.get(name)
+        if value is not None and len(self.first) != len(self.every) and len(self.values_of(name)) > 1:
+            return None
+        return value
+
+    def values_of(self, name: bytes) -> list[bytes]:
+        """Return every value of `name`."""
+        return [value for other, value in self.every if other == name]
 
 
-def split_mail(raw: bytes) -> tuple[bytes, int]:
-    """Return the header block of `raw` (up to its last line end) and where the body begins.
+def split_mail(raw: bytes) -> tuple[Header, int]:
+    """Return the header of `raw` and the offset of its body.
 
     The header ends at the first empty line, whatever else stands in it; a mail without one is all header.
-    Line ends may be CRLF, LF, or mixed.
+    Line ends may be CRLF, LF, or mixed; empty lines before the header are passed over.
     """
     start = 0
-    if raw[:1] in b"\r\n":  # b"" too, and then there is nothing to skip
+    if raw[:1] in (b"\r", b"\n"):
         start = len(raw) - len(raw.lstrip(b"\r\n"))
-    crlf = raw.find(b"\n\r\n", start)
-    bare = raw.find(b"\n\n", start, crlf + 1 if crlf >= 0 else len(raw))
-    if bare >= 0:
-        return raw[start : bare + 1], bare + 2
-    if crlf >= 0:
-        return raw[start : crlf + 1], crlf + 3
-    return raw[start:], len(raw)
+    end = _END.search(raw, start)
+    if end is None:
+        return read_header(raw[start:]), len(raw)
+    return read_header(raw[start : end.start() + 1]), end.end()
 
 
 def read_header(block: bytes) -> Header:
-    """Return `block` ready for look-ups."""
-    block = b"\n" + block
-    return Header(block, block.lower())
-
-
-def first_value(header: Header, name: bytes) -> bytes | None:
-    """Return the first value of the field `name` (lower case, like `b"subject"`), still folded, or None."""
-    value = only_value(header, name)
-    if value is None:
-        values = all_values(header, name)
-        return values[0] if values else None
-    return value
-
-
-def only_value(header: Header, name: bytes) -> bytes | None:
-    """Return the value of the field `name` where it plainly occurs once, else None (see `all_values`)."""
-    block, lower = header
-    start = b"\n" + name
-    at = lower.find(start)
-    after = at + len(start)
-    if at < 0 or lower[after : after + 1] != b":" or lower.find(start, after) >= 0:
-        return None
-    return _value_at(block, after + 1)
-
-
-def all_values(header: Header, name: bytes) -> list[bytes]:
-    """Return every value of the field `name`, still folded; blanks before the colon are allowed."""
-    block, lower = header
-    return [_value_at(block, match.end()) for match in _named(name).finditer(lower)]
-
-
-@lru_cache(maxsize=16)
-def _named(name: bytes) -> re.Pattern[bytes]:
-    return re.compile(b"\n" + re.escape(name) + rb"[ \t]*:")
-
-
-def _value_at(block: bytes, start: int) -> bytes:
-    end = block.find(b"\n", start)
-    while end >= 0 and block[end + 1 : end + 2] in (b" ", b"\t"):
-        end = block.find(b"\n", end + 1)
-    return block[start : end if end >= 0 else len(block)]
+    """Return the fields of a header `block`."""
+    first: dict[bytes, bytes] = {}
+    every = [(name.lower(), value) for name, value in _FIELD.findall(b"\n" + block)]
+    for name, value in every:
+        if name not in first:
+            first[name] = value
+    return Header(first, every)

@@ -15,7 +15,7 @@ charset and layout are documented nowhere, so every plausible one is read.
 from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.envelope import read_envelope
 from ingestor.providers.agile.fast_lane import fast_part
-from ingestor.providers.agile.header import Header, first_value, read_header, split_mail
+from ingestor.providers.agile.header import Header, split_mail
 from ingestor.providers.agile.reading import find_block, read_record
 from ingestor.providers.agile.slow_lane import slow_parts
 from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
@@ -32,7 +32,7 @@ _LONGEST_SHOWN = 998
 def may_be_ours(header: bytes, rules: Rules) -> bool:
     """Say from header lines alone (at least From and Subject) whether the mail is ours."""
     try:
-        return read_envelope(read_header(split_mail(header)[0]), rules.sender).ours
+        return read_envelope(split_mail(header)[0], rules.sender).ours
     except Exception:  # noqa: BLE001 - whatever the bytes: a mail in doubt is fetched and judged whole
         return True
 
@@ -60,12 +60,11 @@ def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable
     """
     shown = f"the mail has {size} bytes, more than the {LARGEST_PARSED} that are parsed; "
     shown += "it is kept whole" if kept >= size else f"only its first {kept} bytes are kept"
-    return _unreadable(shown, read_header(split_mail(raw_head)[0]))
+    return _unreadable(shown, split_mail(raw_head)[0])
 
 
 def _read(raw: bytes, rules: Rules, *, fast: bool) -> Reading:
-    block, body_at = split_mail(raw)
-    header = read_header(block)
+    header, body_at = split_mail(raw)
     envelope = read_envelope(header, rules.sender)
     if not envelope.ours:
         return NotOurs(envelope.sender)
@@ -105,5 +104,11 @@ def _unreadable(reason: str, header: Header) -> Unreadable:
 
 
 def _shown(header: Header, name: bytes) -> str | None:
-    value = first_value(header, name)
-    return None if value is None else storable(decode_header(value)[:_LONGEST_SHOWN])[0]
+    value = header.first.get(name)
+    if value is None:
+        return None
+    if value.isascii() and b"=?" not in value:  # not worth a ladder
+        plain = value.strip().decode("ascii")
+        if plain.isprintable():
+            return plain[:_LONGEST_SHOWN]
+    return storable(decode_header(value)[:_LONGEST_SHOWN])[0]

@@ -10,7 +10,7 @@ from ingestor.numbers import normalise_agile
 from ingestor.providers.agile.block import Block, Labels, compile_labels, read_block
 from ingestor.providers.agile.charsets import Decoded, decode_text
 from ingestor.providers.agile.flowed import unflowed
-from ingestor.providers.agile.header import Header, first_value
+from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.html_text import html_to_text
 from ingestor.providers.agile.parts import Part
 from ingestor.providers.contract import Rules
@@ -108,7 +108,7 @@ def _details(decoded: Decoded, part: Part) -> dict[str, Any]:
 
 def _date_of(header: Header) -> datetime | None:
     """Return the moment in the mail's Date header, or None where it is missing or no plausible date."""
-    value = first_value(header, b"date")
+    value = header.first.get(b"date")
     if value is None or len(value) > 200:
         return None
     try:

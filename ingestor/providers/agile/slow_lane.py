@@ -6,6 +6,7 @@ it: who sent the mail is known by then, and its Received and address readers are
 """
 
 import email
+import logging
 import re
 from collections.abc import Iterator
 from email.message import Message
@@ -13,8 +14,7 @@ from email.message import Message
 from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.parts import ENCODINGS, Part, transfer_decoded
 
-_CONTENT_FIELD = re.compile(rb"\n(content-[a-z-]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)")
-_CONTENT_FIELD_ANYWHERE = re.compile(rb"^content-[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
+_CONTENT_FIELD = re.compile(rb"^content-[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
 
 # Bounds on hostile structure, measured: the standard library reads a parameter list in quadratic time and
@@ -27,14 +27,14 @@ _LONGEST_CONTENT_FIELD = 4000
 
 def slow_parts(header: Header, body: bytes) -> list[Part] | str:
     """Return the text parts of a mail, best first (plain, HTML, other text), or why there is none."""
-    reason = _beyond_reason(header, body)
+    fields = b"".join(
+        name + b":" + _lf(value) + b"\n" for name, value in header.every if name.startswith(b"content-")
+    )
+    source = fields + b"\n" + body
+    reason = _beyond_reason(source)
     if reason:
         return reason
-    fields = b"".join(
-        match[1] + b":" + _lf(header.block[match.start(2) : match.end(2)]) + b"\n"
-        for match in _CONTENT_FIELD.finditer(header.lower)
-    )
-    message = _parsed(fields + b"\n" + body)
+    message = _parsed(source)
     if isinstance(message, str):
         return message
     parts = [part for leaf in _leaves(message) if (part := _part(leaf))]
@@ -48,24 +48,25 @@ def _lf(value: bytes) -> bytes:
     return value.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b" ")
 
 
-def _beyond_reason(header: Header, body: bytes) -> str | None:
-    multiparts = sum(len(_MULTIPART.findall(data)) for data in (header.block, body))
+def _beyond_reason(source: bytes) -> str | None:
+    multiparts = len(_MULTIPART.findall(source))
     if multiparts > _MOST_MULTIPARTS:
         return f"more than {_MOST_MULTIPARTS} multiparts, nested or in a row"
-    if multiparts and body.count(b"\n--") > _MOST_DELIMITERS:
+    if multiparts and source.count(b"\n--") > _MOST_DELIMITERS:
         return f"more than {_MOST_DELIMITERS} parts"
-    lines = body.count(b"\n") + body.count(b"\r")
+    lines = source.count(b"\n") + source.count(b"\r")
     if lines * multiparts > _MOST_LINES_TIMES_MULTIPARTS:
         return "too many lines in nested multiparts"
-    for data in (header.block, body):
-        for match in _CONTENT_FIELD_ANYWHERE.finditer(data):
-            if match.end() - match.start() > _LONGEST_CONTENT_FIELD:
-                return "a field that describes the body is longer than 4000 bytes"
+    for match in _CONTENT_FIELD.finditer(source):
+        if match.end() - match.start() > _LONGEST_CONTENT_FIELD:
+            return "a field that describes the body is longer than 4000 bytes"
     return None
 
 
 def _parsed(source: bytes) -> Message | str:
-    # Imported here: most mails never need it, and it costs a tenth of a second.
+    # Imported here: most mails never need it, and it costs a tenth of a second. Its records quote the mail,
+    # and logs must not.
+    logging.getLogger("mailparser").setLevel(logging.CRITICAL)
     import mailparser
     from mailparser.exceptions import MailParserRecursionError
 
