@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import structlog
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Notifier:

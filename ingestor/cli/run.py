@@ -1,0 +1,81 @@
+"""`ingestor run`: the daemon, or with --once a single pass."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingestor.service.ended import Ended
+    from ingestor.settings import Settings
+
+EXAMPLES = """
+ingestor run
+ingestor run --once
+ingestor --config ingestor.toml run --once --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument(
+        "--once", action="store_true", help="read every mailbox once, then end with the balance"
+    )
+    parser.add_argument("--json", action="store_true", help="print the balance as the last line, in JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run and return the exit code: 0 after a clean stop, 1 when a mailbox failed in a single pass."""
+    import logging
+
+    from ingestor import logs
+    from ingestor.cli.opening import settings_of
+
+    logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.INFO)
+    settings = settings_of(arguments)
+    _look_at(settings)
+    return _once(arguments, settings) if arguments.once else _for_ever(arguments, settings)
+
+
+def _look_at(settings: "Settings") -> None:
+    """Warn of what is unwise; refuse to work on somebody else's archive, with the command to use instead."""
+    import structlog
+
+    from ingestor.archive.ownership import ownership_advice
+    from ingestor.errors import ConfigurationError
+    from ingestor.settings import cautions, state_directory
+
+    advice = ownership_advice(settings.database.url, state_directory(settings))
+    if advice is not None:
+        raise ConfigurationError(advice)
+    for caution in cautions(settings):
+        structlog.get_logger(__name__).warning("unwise", what=caution)
+
+
+def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from ingestor.cli.opening import settings_of
+    from ingestor.service.daemon import Daemon
+    from ingestor.service.notify import Notifier
+
+    ended = Daemon(settings, lambda: settings_of(arguments), Notifier()).run()
+    if ended is not None:
+        _report(arguments, ended)
+    return 0
+
+
+def _once(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from ingestor.service.once import run_once
+
+    ended = run_once(settings)
+    _report(arguments, ended)
+    for name, reason in ended.failures.items():
+        print(f"ingestor: mailbox {name}: {reason}", file=sys.stderr)
+    return 1 if ended.failures or ended.balance.failed else 0
+
+
+def _report(arguments: argparse.Namespace, ended: "Ended") -> None:
+    if arguments.json:
+        print(json.dumps({"run": ended.run, **asdict(ended.balance), "seconds": round(ended.seconds, 3)}))
+    else:
+        print(ended.in_words())

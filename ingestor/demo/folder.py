@@ -1,0 +1,106 @@
+"""The folder of the demo: its configuration, its archive, and how the next demo clears them away."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from ingestor.demo.sample_mails import NUMBERS
+from ingestor.errors import ConfigurationError
+
+MARK = "# Written by `ingestor demo`; the next demo in this folder writes it anew."
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files of a demo. `afresh` says that those of an earlier one were cleared away."""
+
+    path: Path
+    afresh: bool = False
+
+    @property
+    def configuration(self) -> Path:
+        """What the daemon and the commands afterwards are given as --config."""
+        return self.path / "ingestor.toml"
+
+    @property
+    def archive(self) -> Path:
+        """The SQLite file."""
+        return self.path / "archive.db"
+
+    @property
+    def password(self) -> Path:
+        """The file with the mailbox's password."""
+        return self.path / "imap-password"
+
+    @property
+    def log(self) -> Path:
+        """What the daemon wrote on stdout and stderr."""
+        return self.path / "daemon.log"
+
+
+def prepare(path: Path) -> Folder:
+    """Return the folder at `path`, empty of an earlier demo.
+
+    Only files that a demo wrote are removed. Raise ConfigurationError where an archive or a configuration is
+    none of ours.
+    """
+    folder = Folder(path)
+    theirs = [folder.configuration, folder.archive, *_beside(folder.archive)]
+    found = [file for file in theirs if file.exists()]
+    if found and not _marked(folder.configuration):
+        raise ConfigurationError(
+            f"{found[0]} was not made by a demo; call the demo from another folder, or move {path} away"
+        )
+    try:
+        path.mkdir(exist_ok=True)
+        for file in [*found, folder.password, folder.log]:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise ConfigurationError(f"{reason}; call the demo from a folder of yours") from None
+    return Folder(path, afresh=bool(found))
+
+
+def write(folder: Folder, *, port: int, username: str, password: str) -> None:
+    """Write the configuration of a daemon that reads the mailbox on `port` of this machine."""
+    _write_private(folder.password, password + "\n")
+    url = "sqlite:///" + quote(str(folder.archive.absolute()))
+    _write_private(
+        folder.configuration,
+        f"""{MARK}
+# The mailbox was in memory and is gone. The archive stays: every command but `run` and `check` works on it.
+
+[database]
+url = {json.dumps(url)}
+
+[agile]
+numbers = {json.dumps(NUMBERS)}
+
+[[mailbox]]
+name = "demo"
+host = "127.0.0.1"
+port = {port}
+security = "plain"                  # never leaves this machine; a real one uses "tls"
+username = {json.dumps(username)}
+password_file = {json.dumps(str(folder.password.absolute()))}
+idle = true                         # be told of new mail at once
+after_store = "keep"
+""",
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+def _beside(archive: Path) -> list[Path]:
+    return [archive.with_name(archive.name + suffix) for suffix in ("-wal", "-shm", "-journal")]
+
+
+def _marked(configuration: Path) -> bool:
+    try:
+        return configuration.read_text(encoding="utf-8", errors="replace").startswith(MARK)
+    except OSError:
+        return False

@@ -1,0 +1,231 @@
+"""The demo from beginning to end: mailbox, daemon, what arrives, the balance, and how to go on."""
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ingestor.demo.archive_watch import OUTCOMES, ArchiveWatch, pause, watching
+from ingestor.demo.folder import Folder, prepare, write
+from ingestor.demo.imap_server import ImapServer
+from ingestor.demo.mails import live_mails, waiting_mails
+from ingestor.demo.screen import Screen
+from ingestor.errors import IngestorError
+
+USERNAME = "demo@example.org"
+WHOLE_SECONDS = 50.0
+STOP_SECONDS = 12.0
+LIVE_PAUSE = 0.6  # so that an onlooker sees one after the other
+
+_OF_OTHERS = (
+    "INGESTOR_CONFIG",
+    "INGESTOR_DATABASE_URL",
+    "STATE_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+)
+_MEANING = {
+    "stored": ("a new row", "green"),
+    "duplicate": ("no new row: one more arrival of the same SMS", "yellow"),
+    "ignored": ("counted, and left alone", "dim"),
+    "quarantined": ("kept in the quarantine", "red"),
+    "failed": ("will be tried again", "red"),
+}
+
+
+class DemoFailed(IngestorError):
+    """The demo could not be shown to its end."""
+
+
+def play(path: Path, screen: Screen) -> None:
+    """Show the whole thing in the folder `path`; raise DemoFailed where it does not go as it should."""
+    deadline = time.monotonic() + WHOLE_SECONDS
+    folder = prepare(path)
+    server = ImapServer(username=USERNAME, password=secrets.token_urlsafe(12))
+    with server.running():
+        waiting = waiting_mails()
+        for mail in waiting:
+            server.deliver(mail.raw)
+        write(folder, port=server.port, username=USERNAME, password=server.password)
+        _introduce(screen, folder, len(waiting), server.port)
+        with _daemon(folder) as daemon:
+            try:
+                with watching(folder.archive, lambda: _still_there(daemon, folder), deadline) as watch:
+                    _show_waiting(screen, watch, len(waiting), daemon, folder, deadline)
+                    _show_live(screen, watch, server, daemon, folder, deadline)
+            except TimeoutError:
+                raise DemoFailed(f"the demo took too long; {folder.log} says what the daemon did") from None
+            balance = _stop(daemon, folder)
+        untouched = server.call(lambda: not any(message.flags for message in server.boxes["INBOX"].messages))
+    _conclude(screen, folder, balance, untouched=untouched)
+
+
+def _introduce(screen: Screen, folder: Folder, waiting: int, port: int) -> None:
+    screen.say("A throw-away mailbox, the real daemon on it, and the archive that it fills.")
+    if folder.afresh:
+        screen.say(f"{folder.path}/ holds an earlier demo: starting afresh.")
+    screen.heading("The parts")
+    screen.fact("mailbox", f"{waiting} mails on imap://127.0.0.1:{port}, in memory, gone when the demo ends")
+    screen.fact("daemon", shlex.join([*own_command(), "--config", str(folder.configuration), "run"]))
+    screen.fact("archive", str(folder.archive))
+    screen.fact("its log", str(folder.log))
+
+
+@contextmanager
+def _daemon(folder: Folder) -> Iterator["subprocess.Popen[str]"]:
+    """Run the daemon on the demo's configuration; end it with the block, whatever happens there."""
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_OTHERS}
+    command = [*own_command(), "--config", str(folder.configuration), "run", "--json"]
+    with folder.log.open("w") as log:
+        daemon = subprocess.Popen(  # noqa: S603 - our own program with our own arguments
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+            start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends the daemon in order
+        )  # fmt: skip
+        try:
+            yield daemon
+        finally:
+            if daemon.poll() is None:
+                daemon.terminate()
+                try:
+                    daemon.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
+            if daemon.stdout is not None:
+                daemon.stdout.close()
+
+
+def _still_there(daemon: "subprocess.Popen[str]", folder: Folder) -> None:
+    code = daemon.poll()
+    if code is not None:
+        raise DemoFailed(f"the daemon ended too early, with exit code {code}; {folder.log} says why")
+
+
+def _wait_for_read(
+    watch: ArchiveWatch, read: int, daemon: "subprocess.Popen[str]", folder: Folder, deadline: float
+) -> dict[str, int]:
+    """Return the balance once `read` mails have their outcome."""
+    while (balance := watch.balance())["read"] < read:
+        _still_there(daemon, folder)
+        pause(deadline)
+    return balance
+
+
+def _show_waiting(
+    screen: Screen,
+    watch: ArchiveWatch,
+    mails: int,
+    daemon: "subprocess.Popen[str]",
+    folder: Folder,
+    deadline: float,
+) -> None:
+    """Print each SMS of the mails that were waiting."""
+    screen.heading("What was waiting (id, time in UTC, from, text)")
+    _wait_for_read(watch, mails, daemon, folder, deadline)
+    for sms in watch.new_sms():
+        screen.sms(*sms)
+
+
+def _show_live(
+    screen: Screen, watch: ArchiveWatch, server: ImapServer, daemon: "subprocess.Popen[str]", folder: Folder,
+    deadline: float,
+) -> None:  # fmt: skip
+    """Deliver one mail after the other and print what becomes of each."""
+    screen.heading("Now mail arrives while the daemon watches (IMAP IDLE)")
+    for what, mail in live_mails():
+        time.sleep(LIVE_PAUSE)
+        before = watch.balance()
+        delivered = time.monotonic()
+        server.deliver(mail.raw)
+        after = _wait_for_read(watch, before["read"] + 1, daemon, folder, deadline)
+        took = (time.monotonic() - delivered) * 1000
+        outcome = next(name for name in OUTCOMES if after[name] != before[name])
+        meaning, style = _MEANING[outcome]
+        screen.live(what, f"{outcome} after {took:.0f} ms: {meaning}", style)
+        for sms in watch.new_sms():
+            screen.sms(*sms)
+
+
+def _stop(daemon: "subprocess.Popen[str]", folder: Folder) -> dict[str, int]:
+    """Stop the daemon as systemd would, and return the balance that it prints last."""
+    daemon.terminate()
+    try:
+        said, _ = daemon.communicate(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise DemoFailed(f"the daemon did not stop; {folder.log} says what it did") from None
+    if daemon.returncode != 0:
+        raise DemoFailed(f"the daemon ended with exit code {daemon.returncode}; {folder.log} says why")
+    balance: dict[str, int] = json.loads(said.splitlines()[-1])
+    return balance
+
+
+def _conclude(screen: Screen, folder: Folder, balance: dict[str, int], *, untouched: bool) -> None:
+    counts = {outcome: balance[outcome] for outcome in OUTCOMES}
+    if sum(counts.values()) != balance["read"]:
+        raise DemoFailed(f"the balance does not add up: {balance}")
+    screen.heading("The balance")
+    screen.say(f"  read {balance['read']} = " + " + ".join(f"{name} {n}" for name, n in counts.items()))
+    if untouched:
+        screen.say("  No flag was changed on any mail of the mailbox.")
+    screen.heading("Go on with SQL")
+    screen.commands(sql_commands(folder))
+    screen.heading("or with the program")
+    screen.commands(program_commands(folder))
+    screen.heading("and then with a mailbox of yours")
+    program = shlex.join(own_command())
+    screen.commands([f"{program} config example > ingestor.toml", f"{program} --config ingestor.toml check"])
+
+
+def sql_commands(folder: Folder) -> list[str]:
+    """Return shell commands that ask the archive in SQL, with what this machine has."""
+    archive = shlex.quote(str(folder.archive))
+    queries = [
+        "SELECT received_at, originator, text, arrivals FROM inbound_sms ORDER BY received_at DESC LIMIT 5",
+        "SELECT originator_kind, count(*) AS sms, sum(arrivals) AS arrivals FROM inbound_sms GROUP BY 1",
+        "SELECT id, command, read, stored, duplicate, ignored, quarantined, failed FROM runs",
+    ]
+    if shutil.which("sqlite3"):
+        return [f'sqlite3 -box {archive} "{query}"' for query in queries]
+    python = shlex.quote(_shown(Path(sys.executable)))
+    program = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]), sep=chr(10))"
+    return [f'{python} -c "{program}" {archive} "{query}"' for query in queries]
+
+
+def program_commands(folder: Folder) -> list[str]:
+    """Return commands of ours that go on with the demo's archive."""
+    # What is in the environment goes before the file, and would lead these to another archive.
+    clear = ["env", "-u", "INGESTOR_DATABASE_URL"] if os.environ.get("INGESTOR_DATABASE_URL") else []
+    program = shlex.join([*clear, *own_command(), "--config", str(folder.configuration)])
+    table = shlex.quote(str(folder.path / "sms.csv"))
+    return [
+        f"{program} search disdire",
+        f"{program} show 1 --raw",
+        f"{program} quarantine list",
+        f"{program} export --format csv > {table}",
+    ]
+
+
+def own_command() -> list[str]:
+    """Return how this program is called, as short as it works from the working folder."""
+    script = Path(sys.argv[0])
+    if script.name != "ingestor" or not os.access(script, os.X_OK):
+        return [_shown(Path(sys.executable)), "-m", "ingestor"]
+    found = shutil.which("ingestor")
+    if found and script.samefile(found):
+        return ["ingestor"]
+    return [_shown(script)]
+
+
+def _shown(path: Path) -> str:
+    """Return `path` relative to the working folder where it lies below it, else absolute."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would leave the .venv through its link
+    if absolute.is_relative_to(Path.cwd()):
+        return str(absolute.relative_to(Path.cwd()))
+    return str(absolute)

@@ -1,0 +1,111 @@
+"""The database: can it be reached and written, and is its schema ours. Nothing is created or changed."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.migrate import current, head, upgrade_command
+from ingestor.service.checks.findings import Finding, fail, ok, warn
+from ingestor.settings import Settings, hide_url_password
+
+# What the daemon's role must be allowed on PostgreSQL.
+_INSERTED = ("sms", "sms_content", "payloads", "arrivals", "cursors", "runs", "pending")
+
+
+def check(settings: Settings) -> Sequence[Finding]:
+    """Return what is found about the database of `settings`."""
+    url = settings.database.url
+    path = sqlite_path(url)
+    shown = str(path) if path else hide_url_password(url)
+    if path is not None and (finding := _file(path.absolute(), settings)) is not None:
+        return [finding]
+    engine = open_engine(url, read_only=True)
+    try:
+        schema = _schema(engine, settings)
+        if schema.level == "ok" and engine.dialect.name == "postgresql":
+            return [_rights(engine, shown), schema]
+        return [ok("database", f"{shown} can be read and written"), schema]
+    finally:
+        engine.dispose()
+
+
+def _file(path: Path, settings: Settings) -> Finding | None:
+    """Return what keeps an SQLite file from being opened or written, or that it will be made."""
+    folder = path.parent
+    if not folder.is_dir():
+        return fail(
+            "database", f"the folder {folder} does not exist", f"make it: install -d -m 0750 {folder}"
+        )
+    if not path.exists():
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return fail(
+                "database", f"{folder} may not be written, so {path.name} cannot be made", _as_owner(folder)
+            )
+        if not settings.database.auto_upgrade:
+            engine = open_engine(settings.database.url, read_only=True)
+            return fail(
+                "database",
+                f"{path} does not exist and auto_upgrade is false",
+                f"run: {upgrade_command(engine)}",
+            )
+        return ok("database", f"{path} does not exist yet; the first start makes it")
+    # WAL needs the folder too: two files are made beside the archive.
+    unwritable = [place for place in (path, folder) if not os.access(place, os.W_OK)]
+    if unwritable:
+        return fail("database", f"{unwritable[0]} may not be written by this user", _as_owner(unwritable[0]))
+    return None
+
+
+def _as_owner(path: Path) -> str:
+    try:
+        owner = path.owner()
+    except KeyError:
+        owner = f"#{path.stat().st_uid}"
+    return f"run it as the owner: sudo -u {owner} ingestor check"
+
+
+def _schema(engine: Engine, settings: Settings) -> Finding:
+    stands, newest = current(engine), head()
+    if stands == newest:
+        return ok("schema", f"{stands} is current")
+    if stands is not None and stands > newest:
+        return fail("schema", f"{stands} is newer than this program ({newest})", "install the newer ingestor")
+    found = "there is none yet" if stands is None else f"{stands} is older than this program ({newest})"
+    if settings.database.auto_upgrade:
+        return ok("schema", f"{found}; the next start brings it up")
+    return fail("schema", f"{found} and auto_upgrade is false", f"run: {upgrade_command(engine)}")
+
+
+def _rights(engine: Engine, shown: str) -> Finding:
+    """Say whether PostgreSQL takes writes, and from this role."""
+    with reading(engine) as connection:
+        if connection.execute(text("SELECT pg_is_in_recovery()")).scalar():
+            return fail(
+                "database", f"{shown} is a standby and takes no writes", "name the primary in database.url"
+            )
+        missing = [
+            table
+            for table in _INSERTED
+            if not connection.execute(
+                text("SELECT has_table_privilege(to_regclass(:name)::oid, 'INSERT')"), {"name": table}
+            ).scalar()
+        ]
+        role = connection.execute(text("SELECT current_user")).scalar()
+    if missing:
+        tables = ", ".join(missing)
+        fix = f"as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
+        return fail("database", f"{shown}: role {role} may not write {tables}", fix)
+    superuser = warn(
+        "database", f"{shown} can be written, but as a superuser", "give the daemon a role of its own"
+    )
+    return (
+        superuser if _is_superuser(engine) else ok("database", f"{shown} can be read and written by {role}")
+    )
+
+
+def _is_superuser(engine: Engine) -> bool:
+    with reading(engine) as connection:
+        return connection.execute(text("SELECT current_setting('is_superuser')")).scalar() == "on"

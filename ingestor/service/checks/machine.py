@@ -1,0 +1,64 @@
+"""The machine: settings and their cautions, time zone data, the clock, the state directory."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from ingestor.service.checks.findings import Finding, fail, ok, warn
+from ingestor.settings import DEFAULT_FILE, Settings, cautions, rules_for, state_directory
+
+LITTLE_SPACE = 200 * 1024 * 1024
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found about this machine and the settings as such."""
+    yield ok(
+        "settings",
+        f"{settings.source} is valid" if settings.source else f"defaults; {DEFAULT_FILE} is absent",
+    )
+    for caution in cautions(settings):
+        yield warn("settings", caution)
+    yield time_zone(settings, datetime.now(UTC))
+    yield clock(datetime.now(UTC))
+    yield state(settings)
+
+
+def time_zone(settings: Settings, now: datetime) -> Finding:
+    """Say what the provider's clock shows at `now`, which tells at a glance whether the zone is right."""
+    shows = now.astimezone(rules_for(settings, "agile").zone)
+    return ok("time zone", f"{settings.agile.timezone}: Agile's clock shows {shows:%H:%M} now")
+
+
+def clock(now: datetime) -> Finding:
+    """Say whether `now` can be right: it cannot lie before the time zone data that is installed."""
+    year = int(version("tzdata").partition(".")[0])
+    if now.year < year:
+        fix = "set it and keep it set: timedatectl set-ntp true"
+        return fail("clock", f"{now:%Y-%m-%d %H:%M} UTC lies before this software was made", fix)
+    return ok("clock", f"{now:%Y-%m-%d %H:%M} UTC is possible")
+
+
+def state(settings: Settings) -> Finding:
+    """Say whether the state directory is there, may be written, and has room."""
+    directory = state_directory(settings)
+    if not directory.is_dir():
+        fix = f"make it: install -d -o {_user()} -m 0750 {directory}"
+        return fail("state", f"the folder {directory} does not exist", fix)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        fix = f"run this as its owner: sudo -u {directory.owner()} ingestor check"
+        return fail("state", f"{_user()} may not write {directory}", fix)
+    free = shutil.disk_usage(directory).free
+    if free < LITTLE_SPACE:
+        return warn("state", f"{directory} has only {free // 2**20} MiB free", "make room")
+    return ok("state", f"{directory} may be written, {free // 2**20} MiB free")
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

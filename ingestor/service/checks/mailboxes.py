@@ -1,0 +1,103 @@
+"""One mailbox: password, login, each folder, what the server can do. Folders are only EXAMINEd."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
+from ingestor.intake.mailbox.login import connect
+from ingestor.intake.mailbox.session import Session
+from ingestor.intake.mailbox.waiting import Bell, Timing
+from ingestor.service.checks.findings import Finding, fail, ok, warn
+from ingestor.settings import Mailbox, secret
+
+TIMING = Timing(connect=8.0, silence=8.0, command=15.0)
+CLOCK_SLACK = timedelta(minutes=5)
+
+
+def check(mailbox: Mailbox) -> Sequence[Finding]:
+    """Return what is found about `mailbox`."""
+    subject = f"mailbox {mailbox.name}"
+    try:
+        password = secret(mailbox)
+    except ConfigurationError as error:
+        return [fail(subject, str(error))]
+    bell = Bell()
+    try:
+        session = connect(mailbox, password, TIMING, bell)
+        try:
+            return [
+                ok(subject, f"logged in to {mailbox.host}:{mailbox.port} ({mailbox.security})"),
+                *_folders(mailbox, session, subject),
+                *_abilities(mailbox, session, subject),
+            ]
+        finally:
+            session.close()
+    except CredentialsRefused as error:
+        return [fail(subject, str(error))]
+    except IngestorError as error:
+        return [fail(subject, str(error), _by_hand(mailbox))]
+    finally:
+        bell.close()
+
+
+def _by_hand(mailbox: Mailbox) -> str:
+    """Return a command that shows the same fault without us."""
+    place = f"{mailbox.host}:{mailbox.port}"
+    if mailbox.security == "plain":
+        return f"look by hand: nc -v {mailbox.host} {mailbox.port}"
+    starttls = " -starttls imap" if mailbox.security == "starttls" else ""
+    return f"look by hand: openssl s_client{starttls} -connect {place}"
+
+
+def _folders(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Finding]:
+    """Open each folder with EXAMINE, which changes nothing, not even \\Recent."""
+    for name in mailbox.folders:
+        try:
+            selected = session.select(session.require_folder(name), writable=False)
+        except IngestorError as error:
+            yield fail(subject, str(error), "mend `folders`")
+            continue
+        yield ok(subject, f"folder {selected.name}: {selected.exists} mails")
+        yield from _clock(session, subject, selected.uidnext, datetime.now(UTC))
+    if mailbox.after_store == "move" and mailbox.move_to is not None:
+        if session.folder_named(mailbox.move_to) is None:
+            yield warn(subject, f"move_to: there is no folder {mailbox.move_to!r}", "the first move makes it")
+        else:
+            yield ok(subject, f"move_to: {mailbox.move_to} is there")
+
+
+def _clock(session: Session, subject: str, uidnext: int | None, now: datetime) -> Iterator[Finding]:
+    """Compare our clock with the server's: mail that arrived in the future means that ours is slow."""
+    if not uidnext or uidnext < 2:
+        return
+    with session.speaking():
+        row = session.client.fetch([uidnext - 1], ["INTERNALDATE"]).get(uidnext - 1, {})
+    arrived = row.get(b"INTERNALDATE")
+    if arrived is not None and arrived.astimezone(UTC) > now + CLOCK_SLACK:
+        yield warn(
+            subject,
+            f"its newest mail is from {arrived.astimezone(UTC):%Y-%m-%d %H:%M} UTC, which is in our future",
+            "set this machine's clock: timedatectl set-ntp true",
+        )
+
+
+def _abilities(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Finding]:
+    """Say what the server's abilities mean for this configuration."""
+    if mailbox.idle and not session.can_idle:
+        yield warn(subject, f"the server offers no IDLE; mail is seen every {mailbox.poll_seconds} s")
+    elif mailbox.idle:
+        yield ok(subject, f"IDLE on {mailbox.folders[0]}, and a look every {mailbox.poll_seconds} s")
+    else:
+        yield ok(subject, f"a look every {mailbox.poll_seconds} s, without IDLE")
+    if mailbox.after_store in {"keep", "seen"}:
+        yield ok(subject, f"after_store = {mailbox.after_store} needs nothing of the server")
+    elif session.can_expunge or (mailbox.after_store == "move" and session.can_move):
+        yield ok(subject, f"after_store = {mailbox.after_store} can be done by the server")
+    else:
+        lacks = "neither MOVE nor UIDPLUS" if mailbox.after_store == "move" else "no UIDPLUS"
+        yield warn(
+            subject,
+            f"the server has {lacks}: stored mail is only flagged \\Deleted and never expunged, lest "
+            "somebody else's deleted mail goes too",
+            "expunge it by hand, or use after_store = keep",
+        )

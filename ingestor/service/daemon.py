@@ -1,0 +1,220 @@
+"""The daemon: it starts its parts in order, watches that they make progress, and stops them in reverse."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.runs import balance, end_run
+from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.intake.mailbox import MailboxThread
+from ingestor.providers import POST_READERS
+from ingestor.providers.contract import Rules
+from ingestor.service.ended import Ended
+from ingestor.service.mailboxes import Mailboxes
+from ingestor.service.notify import Notifier
+from ingestor.service.opening import open_archive, patiently
+from ingestor.service.reloading import merged, needs_restart, run_options
+from ingestor.service.schedule import Schedule
+from ingestor.service.signals import Signals, Wish, exit_at_once
+from ingestor.service.status import StatusLine
+from ingestor.service.watchdog import Beat, Watchdog
+from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, rules_for, state_directory
+
+if TYPE_CHECKING:
+    from ingestor.intake.listener import Listener
+
+log = structlog.get_logger(__name__)
+
+# From SIGTERM to the end of the process in under 10 s, whatever hangs. Each phase of the stop has its share,
+# and all of them together stay below the last resort, which ends the process without asking anybody. That is
+# safe at every instant: what is not committed was never acknowledged, and is read or sent again.
+MAILBOXES_SECONDS = 3.5
+LISTENER_SECONDS = 2.0
+WRITER_SECONDS = 2.0
+RUN_SECONDS = 1.0
+LAST_RESORT_SECONDS = 9.0
+
+LOOK_SECONDS = 1.0  # between two looks at the parts; a signal is heard at once
+STATUS_SECONDS = 10.0
+WRITER_LIMIT = 120.0
+LISTENER_LIMIT = 60.0
+
+
+class Daemon:
+    """One run of the daemon, from the settings to the end of its row in `runs`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        read_again: Callable[[], Settings],
+        notifier: Notifier,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Run `settings`; on SIGHUP `read_again` returns newer ones or raises ConfigurationError."""
+        self._settings = settings
+        self._read_again = read_again
+        self._notifier = notifier
+        self._clock = clock
+        self._watchdog = Watchdog(notifier)
+        self._ended: Ended | None = None
+
+    def run(self) -> Ended | None:
+        """Run until a signal ends it; return how it went, or None where the archive cannot tell.
+
+        Only the main thread may call this. Raise ConfigurationError when there is nothing to do,
+        SchemaMismatch when the archive is not for this program.
+        """
+        require_work(self._settings)
+        with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals:
+            archive = patiently(
+                partial(open_archive, self._settings, "run", run_options(self._settings)),
+                stop_wished=signals.wait_for_stop,
+                tell=self._tell_of_waiting,
+            )
+            if archive is not None:
+                with ExitStack() as stops:
+                    self._start(*archive, stops)
+                    self._loop(signals)
+                    log.info("stopping")
+                    self._notifier.stopping("stopping")
+        return self._ended
+
+    def _start(self, engine: Engine, run: int, stops: ExitStack) -> None:
+        self._engine, self._run, self._begun = engine, run, self._clock()
+        stops.callback(self._end_run)
+        self._writer = Writer(Store(engine))
+        self._writer.start()
+        stops.callback(self._stop_writer)
+        self._listener = self._start_listener(stops)
+        self._mailboxes = Mailboxes(self._reader, clock=self._clock)
+        stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
+        self._mailboxes.start(self._settings.mailbox)
+        self._status = StatusLine(engine, run)
+        self._schedule = Schedule()
+        self._schedule.replace(self._jobs())
+        self._schedule.start()
+        stops.callback(self._schedule.stop)
+        names = [mailbox.name for mailbox in self._settings.mailbox]
+        listening = self._settings.webhook.listen if self._settings.webhook else None
+        log.info("started", run=run, mailboxes=names, webhook=listening)
+        self._notifier.ready(self._status.text)
+
+    def _reader(self, mailbox: Mailbox) -> MailboxThread:
+        rules = rules_for(self._settings, "agile")
+        return MailboxThread(mailbox, rules, self._writer, self._engine, self._run)
+
+    def _start_listener(self, stops: ExitStack) -> "Listener | None":
+        webhook = self._settings.webhook
+        if webhook is None:
+            return None
+        from ingestor.intake.listener import Listener
+
+        spool = state_directory(self._settings) / "spool"
+        listener = Listener(webhook, listener_rules(self._settings), self._writer, spool, run_id=self._run)
+        listener.start()
+        stops.callback(listener.stop, LISTENER_SECONDS)
+        return listener
+
+    def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
+        """Return what the schedule calls: each mailbox's poll, and the status line if anybody reads it."""
+        jobs: dict[str, tuple[float, Callable[[], None]]] = {
+            f"poll {mailbox.name}": (mailbox.poll_seconds, partial(self._mailboxes.wake, mailbox.name))
+            for mailbox in self._settings.mailbox
+        }
+        if self._notifier.listening:
+            jobs["status"] = (STATUS_SECONDS, self._status.refresh)
+        return jobs
+
+    def _loop(self, signals: Signals) -> None:
+        told = self._status.text
+        while True:
+            wish = signals.next_wish(LOOK_SECONDS)
+            if wish is Wish.STOP:
+                return
+            if wish is Wish.RELOAD:
+                self._reload()
+            self._mailboxes.tend()
+            self._watchdog.look(self._beats(), self._clock())
+            if self._status.text != told:
+                told = self._status.text
+                self._notifier.status(told)
+
+    def _beats(self) -> list[Beat]:
+        beats = self._mailboxes.beats()
+        if self._writer.queued:
+            beats.append(Beat("writer", self._writer.progress, WRITER_LIMIT))
+        if self._listener is not None:
+            beats.append(Beat("webhook", self._listener.progress, LISTENER_LIMIT))
+        return beats
+
+    def _reload(self) -> None:
+        """Take over newer mailboxes and numbers; where something is wrong with them the old ones stay."""
+        self._notifier.reloading()
+        try:
+            settings = self._read_again()
+            require_work(settings)
+        except IngestorError as error:
+            log.error(  # noqa: TRY400 - the sentence says it all; a traceback would bury it
+                "reload_refused", reason=str(error), consequence="the old configuration stays"
+            )
+            self._notifier.ready(f"reload refused: {error}")
+            return
+        for what in needs_restart(self._settings, settings):
+            log.warning("reload_incomplete", changed=what, needs="systemctl restart ingestor")
+        self._settings = merged(self._settings, settings)
+        # All of them, changed or not: a password that was changed in its file is tried at once.
+        self._mailboxes.stop(MAILBOXES_SECONDS)
+        self._mailboxes.start(self._settings.mailbox)
+        if self._listener is not None:
+            self._listener.reload(listener_rules(self._settings))
+        self._schedule.replace(self._jobs())
+        log.info("reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
+        self._notifier.ready(self._status.text)
+
+    def _stop_writer(self) -> None:
+        if not self._writer.stop(WRITER_SECONDS):
+            log.warning("writer_left_work", submissions=self._writer.queued, consequence="it is read again")
+
+    def _end_run(self) -> None:
+        """Close the run's row and note its balance, unless the database keeps us waiting."""
+        ending = Thread(target=self._end_run_now, name="end-run", daemon=True)
+        ending.start()
+        ending.join(RUN_SECONDS)
+        if self._ended is None:
+            log.warning("run_left_open", run=self._run, reason="the database does not answer")
+
+    def _end_run_now(self) -> None:
+        try:
+            end_run(self._engine, self._run, datetime.now(UTC))
+            self._ended = Ended(self._run, balance(self._engine, self._run), self._clock() - self._begun)
+            self._engine.dispose()
+        except IngestorError as error:
+            log.warning("run_left_open", run=self._run, reason=str(error))
+
+    def _tell_of_waiting(self, reason: str, seconds: float) -> None:
+        self._notifier.still_starting(reason, seconds)
+
+
+def require_work(settings: Settings) -> None:
+    """Raise ConfigurationError where neither a mailbox nor a webhook is configured."""
+    if not settings.mailbox and settings.webhook is None:
+        where = settings.source or DEFAULT_FILE
+        raise ConfigurationError(
+            f"{where}: there is nothing to read: configure a [[mailbox]] or a [webhook] "
+            "(`ingestor config example` prints a file to start from; `ingestor demo` needs none)"
+        )
+
+
+def listener_rules(settings: Settings) -> dict[str, Rules]:
+    """Return the rules of each provider that can post."""
+    return {provider: rules_for(settings, provider) for provider in POST_READERS}

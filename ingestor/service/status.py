@@ -1,0 +1,28 @@
+"""The line that `systemctl status` shows: what this run did, and how the sources are."""
+
+from sqlalchemy import Engine
+
+from ingestor.archive.cursors import read_sources
+from ingestor.archive.runs import balance
+from ingestor.errors import IngestorError
+from ingestor.service.ended import in_words
+
+
+class StatusLine:
+    """Keeps the line. `refresh` asks the database, so it belongs into a thread that may wait."""
+
+    def __init__(self, engine: Engine, run: int) -> None:
+        """Tell about run `run`."""
+        self._engine, self._run = engine, run
+        self.text = "reading"
+
+    def refresh(self) -> None:
+        """Ask the archive again."""
+        try:
+            counts = balance(self._engine, self._run)
+            sources = read_sources(self._engine)
+        except IngestorError as error:
+            self.text = str(error)
+        else:
+            states = "; ".join(f"{source.name}: {source.state}" for source in sources)
+            self.text = f"{in_words(counts)}; {states}" if states else in_words(counts)
