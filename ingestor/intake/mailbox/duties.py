@@ -1,0 +1,173 @@
+"""What is pending in a folder: mails to fetch once more, and what to do on the server after a commit.
+
+Nothing here happens before the commit that queued it, everything survives a crash, and what was done twice
+does no harm: a mail that is gone is done.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from ingestor.archive.cursors import PendingWork, note_failure, pending_work
+from ingestor.archive.entries import Action, Pending, Submission
+from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.context import Context
+from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.reading import FolderReading
+from ingestor.intake.mailbox.session import Refused, Selected, Session
+
+MOST_FETCHES: Final = 100
+"""Put-off mails tried in one cycle; they go one by one, after everything else."""
+
+AT_ONCE: Final = 500
+
+log = structlog.get_logger()
+
+
+class Duties:
+    """Works off the pending list of the folder that is open."""
+
+    def __init__(
+        self, context: Context, session: Session, delivery: Delivery, complained: set[tuple[str, Action]]
+    ) -> None:
+        self._context = context
+        self._session = session
+        self._delivery = delivery
+        self._complained = complained
+
+    def work_off(self, reading: FolderReading) -> None:
+        """Do what is pending in the folder of `reading`, as far as the server lets us."""
+        folder = reading.folder
+        work = pending_work(self._context.engine, self._context.mailbox.name, folder.name)
+        if not work:
+            return
+        work = self._without_stale(work, folder)
+        for action in (Action.SEEN, Action.MOVE, Action.DELETE):
+            uids = [entry.work.uid for entry in work if entry.work.action is action]
+            for begin in range(0, len(uids), AT_ONCE):
+                self._act(action, uids[begin : begin + AT_ONCE], folder)
+        now = self._context.clock()
+        due = [entry for entry in work if entry.work.action is Action.FETCH and _is_due(entry, now)]
+        for entry in due[:MOST_FETCHES]:
+            self._fetch_again(entry.work, reading)
+        self._delivery.settle()
+
+    def _without_stale(self, work: Sequence[PendingWork], folder: Selected) -> list[PendingWork]:
+        """Take off what means nothing any more: UIDs of an old UIDVALIDITY, actions no longer asked for."""
+        renumbered = [e.work for e in work if e.work.uidvalidity != folder.uidvalidity]
+        unwanted = [
+            e.work
+            for e in work
+            if e.work.uidvalidity == folder.uidvalidity
+            and e.work.action not in (Action.FETCH, self._context.after_store)
+        ]
+        for dropped, why in (
+            (renumbered, "the folder has a new UIDVALIDITY, and is read again as a whole"),
+            (unwanted, "after_store no longer asks for it"),
+        ):
+            if dropped:
+                log.info("pending work dropped", why=why, count=len(dropped), folder=folder.name,
+                         mailbox=self._context.mailbox.name)  # fmt: skip
+                self._done(dropped)
+        gone = set(renumbered + unwanted)
+        return [entry for entry in work if entry.work not in gone]
+
+    def _act(self, action: Action, uids: Sequence[int], folder: Selected) -> None:
+        perform: Callable[[Sequence[int]], None]
+        perform = {Action.SEEN: self._see, Action.MOVE: self._move, Action.DELETE: self._delete}[action]
+        if not folder.writable:
+            self._complain(folder.name, action, len(uids), "the folder can only be read")
+            return
+        try:
+            perform(sorted(self._session.present(uids)))
+        except Refused as refusal:
+            self._complain(folder.name, action, len(uids), str(refusal))
+            return
+        self._complained.discard((folder.name, action))
+        self._done([self._pending(uid, action, folder) for uid in uids])
+
+    def _complain(self, folder: str, action: Action, count: int, reason: str) -> None:
+        if (folder, action) not in self._complained:
+            self._complained.add((folder, action))
+            log.error(
+                "the server refuses what is asked for after storing; the mails stay, and it is tried again",
+                mailbox=self._context.mailbox.name, folder=folder, action=action.value, count=count,
+                reason=reason,
+            )  # fmt: skip
+
+    def _see(self, uids: Sequence[int]) -> None:
+        if uids:
+            self._session.flag(uids, b"\\Seen")
+
+    def _delete(self, uids: Sequence[int]) -> None:
+        if not uids:
+            return
+        self._session.flag(uids, b"\\Deleted")
+        if self._session.can_expunge:
+            self._session.expunge(uids)
+
+    def _move(self, uids: Sequence[int]) -> None:
+        if not uids:
+            return
+        target = self._target()
+        selected = self._session.selected
+        if selected is not None and selected.name == target:
+            return  # a mail moved to where it is would come back as a new one, for ever
+        if self._session.can_move:
+            self._session.move(uids, target)
+            return
+        # What is marked already was copied before a crash; copied again it would stand there twice.
+        marked = self._session.present(uids, "DELETED")
+        if unmarked := [uid for uid in uids if uid not in marked]:
+            self._session.copy(unmarked, target)
+        self._delete(uids)
+
+    def _target(self) -> str:
+        name = self._context.mailbox.move_to or ""
+        found = self._session.folder_named(name)
+        if found is None:
+            found = self._session.create_folder(name)
+            log.info("folder created to move mails to", mailbox=self._context.mailbox.name, folder=found)
+        return found
+
+    def _fetch_again(self, work: Pending, reading: FolderReading) -> None:
+        """Fetch one put-off mail with the utmost care; a further failure waits longer each time."""
+        try:
+            header = self._session.headers([work.uid], bounded=True).get(work.uid)
+            items = {}
+            ours = header is not None and self._context.reader.may_be_ours(header.lines, self._context.rules)
+            if header is not None and ours:
+                items = reading.fetch.items([work.uid], {work.uid: header})
+            came = bool(items) or (header is not None and not ours)
+            gone = not came and not self._session.present([work.uid])
+        except MailboxUnavailable:
+            note_failure(self._context.engine, work, "the connection broke", self._context.clock())
+            raise
+        if not came and not gone:
+            note_failure(self._context.engine, work, "the server sends no body", self._context.clock())
+            return
+        kept = tuple(item for item in items.values() if item is not None)
+        self._delivery.submit(
+            Submission(
+                run_id=self._context.run_id,
+                items=kept,
+                ignored=int(came and not kept),
+                done=(work,),
+                after_store=self._context.after_store,
+            )
+        )
+
+    def _pending(self, uid: int, action: Action, folder: Selected) -> Pending:
+        return Pending(self._context.mailbox.name, folder.name, folder.uidvalidity, uid, action)
+
+    def _done(self, work: Sequence[Pending]) -> None:
+        self._delivery.submit(Submission(run_id=self._context.run_id, done=tuple(work)))
+
+
+def _is_due(entry: PendingWork, now: datetime) -> bool:
+    if entry.tried_at is None:
+        return True
+    pause = timedelta(minutes=min(60, 2 ** min(entry.attempts, 6)))
+    return now - entry.tried_at >= pause

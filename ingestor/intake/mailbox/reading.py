@@ -1,0 +1,170 @@
+"""Reading one folder: from the cursor to its end, in submissions that move the cursor with their mails."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+import structlog
+
+from ingestor.archive.cursors import read_cursor, reset_cursor
+from ingestor.archive.entries import Action, CursorMove, Item, Pending, Submission
+from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.context import Context, Suspects
+from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.fetching import Fetch
+from ingestor.intake.mailbox.session import WINDOW, Selected, Session
+
+log = structlog.get_logger()
+
+
+class FolderReading:
+    """Reads the folder that `session` has open, and hands what it finds to `delivery`."""
+
+    def __init__(
+        self, context: Context, session: Session, folder: Selected, delivery: Delivery, suspects: Suspects
+    ) -> None:
+        self.folder = folder
+        self.fetch = Fetch(context, session, folder, suspects)
+        self._context = context
+        self._session = session
+        self._delivery = delivery
+        self._known = folder.exists
+
+    def catch_up(self, last: int) -> int:
+        """Read everything after UID `last` until nothing is new; return the last UID met, all committed.
+
+        A mail that arrives meanwhile is announced in the middle of some other answer, and never again: where
+        the count has changed since, we search again before we wait.
+        """
+        session = self._session
+        self._known = session.exists_told() or self._known
+        while True:
+            met = self.read_after(last)
+            self._delivery.settle()
+            told = session.exists_told()
+            if met == last and told in (None, self._known):
+                return met
+            last, self._known = met, told or self._known
+
+    def start(self) -> int:
+        """Return the last UID that needs no reading: the cursor's, or 0 where the numbers mean nothing now.
+
+        Nothing is ever deleted when the server numbers its mails anew: the folder is read again from its
+        beginning, and the archive's unique keys tell what is new.
+        """
+        context, folder = self._context, self.folder
+        cursor = read_cursor(context.engine, context.mailbox.name, folder.name)
+        if cursor is None:
+            return 0
+        if cursor.uidvalidity != folder.uidvalidity:
+            log.warning(
+                "UIDVALIDITY changed; reading the whole folder again",
+                mailbox=context.mailbox.name, folder=folder.name,
+                before=cursor.uidvalidity, now=folder.uidvalidity,
+            )  # fmt: skip
+            # At once, even for an empty folder: the change is told and acted on once.
+            self._submit(cursor_at=0)
+            return 0
+        if folder.uidnext is not None and cursor.last_uid >= folder.uidnext:
+            log.warning(
+                "the server's next UID is below our cursor; reading the whole folder again",
+                mailbox=context.mailbox.name, folder=folder.name,
+                cursor=cursor.last_uid, uidnext=folder.uidnext,
+            )  # fmt: skip
+            reset_cursor(context.engine, context.mailbox.name, folder.name)
+            return 0
+        return cursor.last_uid
+
+    def read_after(self, last: int, *, since: date | None = None, move_cursor: bool = True) -> int:
+        """Read every mail after UID `last` (of day `since` or later); return the last UID met."""
+        for uids in self._windows(last, since):
+            for begin in range(0, len(uids), WINDOW):
+                self._read(uids[begin : begin + WINDOW], move_cursor)
+            last = max(last, uids[-1])
+        return last
+
+    def _windows(self, last: int, since: date | None) -> Iterator[list[int]]:
+        """Yield the UIDs after `last` in ascending lists.
+
+        Of many, every WINDOWth is asked for by number first, and the searches go from one of these UIDs to
+        the next: no answer outgrows imaplib's line or a server's hidden limit, no empty UID space is walked,
+        and an expunge in between, which shifts all numbers, cannot hide a mail.
+        """
+        folder, session = self.folder, self._session
+        expected = folder.exists
+        if folder.uidnext is not None:
+            expected = min(expected, max(0, folder.uidnext - 1 - last))
+        if expected <= WINDOW:
+            uids = session.search(last + 1, None, since)
+            if len(uids) <= WINDOW:
+                if uids:
+                    yield uids
+                return
+            again = session.select(folder.name, writable=folder.writable)
+            if again.uidvalidity != folder.uidvalidity:
+                raise MailboxUnavailable(f"UIDVALIDITY of {folder.name} changed while it was read")
+            folder, expected = again, again.exists
+        first = last + 1
+        for landmark in session.landmarks(folder.exists - expected + 1, folder.exists):
+            if landmark >= first:
+                if uids := session.search(first, landmark, since):
+                    yield uids
+                first = landmark + 1
+        if uids := session.search(first, None, since):
+            yield uids
+
+    def _read(self, uids: Sequence[int], move_cursor: bool) -> None:
+        """Submit all of `uids`: each ends in an item, in the count of ignored mails, or in `pending`."""
+        context = self._context
+        headers = self.fetch.headers(uids)
+        lost = self._still_there([uid for uid in uids if uid not in headers])
+        wanted = {
+            uid: header
+            for uid, header in headers.items()
+            if context.reader.may_be_ours(header.lines, context.rules)
+        }
+        foreign = [uid for uid in headers if uid not in wanted]
+        groups = list(self.fetch.groups(wanted))
+        done = 0
+        for number, group in enumerate(groups or [[]], 1):
+            upto = uids[-1] if number >= len(groups) else group[-1]
+            items = self.fetch.items(group, wanted) if group else {}
+            missing = self._still_there([uid for uid in group if uid not in items])
+            self._submit(
+                items=tuple(item for item in items.values() if item is not None),
+                ignored=sum(item is None for item in items.values())
+                + sum(done < uid <= upto for uid in foreign),
+                missing=[uid for uid in lost if done < uid <= upto] + missing,
+                cursor_at=upto if move_cursor else None,
+            )
+            done = upto
+
+    def _still_there(self, uids: Sequence[int]) -> list[int]:
+        """Return those mails that did not come though they are there; the others were removed meanwhile."""
+        present = self._session.present(uids)
+        return [uid for uid in uids if uid in present]
+
+    def _submit(
+        self, *, items: tuple[Item, ...] = (), ignored: int = 0, missing: Sequence[int] = (),
+        cursor_at: int | None = None,
+    ) -> None:  # fmt: skip
+        context, folder = self._context, self.folder
+        name = context.mailbox.name
+        self._delivery.submit(
+            Submission(
+                run_id=context.run_id,
+                items=items,
+                ignored=ignored,
+                failed=len(missing),
+                cursor=None if cursor_at is None
+                else CursorMove(name, folder.name, folder.uidvalidity, cursor_at),
+                to_do=tuple(
+                    Pending(name, folder.name, folder.uidvalidity, uid, Action.FETCH) for uid in missing
+                ),
+                after_store=context.after_store,
+            )
+        )  # fmt: skip
+        if missing:
+            log.warning(
+                "mails could not be fetched; they will be tried again",
+                mailbox=name, folder=folder.name, count=len(missing), first_uid=missing[0],
+            )  # fmt: skip

@@ -1,0 +1,240 @@
+"""One mailbox, one thread, one connection: kept alive, and reporting how it fares."""
+
+import contextlib
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.cursors import note_source
+from ingestor.archive.writer import Writer
+from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError
+from ingestor.intake.mailbox.context import Context
+from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.login import connect
+from ingestor.intake.mailbox.session import Session
+from ingestor.intake.mailbox.visit import Memory, Visit, check_folders
+from ingestor.intake.mailbox.waiting import Bell, Stopped, Timing
+from ingestor.providers import mail_reader
+from ingestor.providers.contract import Rules
+from ingestor.record import Outcome
+from ingestor.settings import Mailbox, secret
+
+_NOTED_EVERY = 10.0  # seconds between two reports of the same state
+
+log = structlog.get_logger()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MailboxThread:
+    """Reads one mailbox from `start` to `stop`; or, without them, once (`run_once`) or again (`rescan`).
+
+    `rules` are the mail provider's, `password` is asked at each connect (default: where the settings say),
+    `run_id` is what outcomes are counted under.
+    """
+
+    def __init__(
+        self, mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run_id: int | None, *,
+        password: Callable[[], str] | None = None, timing: Timing | None = None,
+        clock: Callable[[], datetime] = _utc_now, provider: str = "agile",
+    ) -> None:  # fmt: skip
+        self.name = mailbox.name
+        self.progress = time.monotonic()
+        """`time.monotonic()` when work was last finished: a committed chunk, a cycle, an attempt."""
+        self._context = Context(mailbox, rules, mail_reader(provider), engine, run_id, clock)
+        self._password = password or (lambda: secret(mailbox))
+        self._timing = timing or Timing()
+        self._writer = writer
+        self._stop = Bell()
+        self._wake = Bell()
+        self._delivery = Delivery(writer, self._stop, self._progressed)
+        self._memory = Memory()
+        self._waiting_for = 0.0
+        self._state = "starting"
+        self._detail: str | None = None
+        self._noted = (-math.inf, "")
+        self._failures = 0
+        self._refusals = 0
+        self._thread = threading.Thread(target=self._run, name=f"mailbox-{mailbox.name}", daemon=True)
+
+    @property
+    def tally(self) -> Counter[Outcome]:
+        """The outcomes so far."""
+        return Counter(self._delivery.tally)
+
+    @property
+    def state(self) -> str:
+        """`starting`, `watching`, `polling`, `unreachable`, `refused` (the login), `waiting` (for the
+        archive), `misconfigured`, `failing` or `stopped`."""
+        return self._state
+
+    @property
+    def stall_limit(self) -> float:
+        """Seconds without `progress` after which the thread is stuck: endless while the archive is down."""
+        if self._state == "waiting" or (self._delivery.waiting and self._writer.trouble is not None):
+            return math.inf
+        return self._waiting_for + 2 * self._timing.command
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Make a cycle now; what the scheduled poll calls. Does not shorten the pause after a failure."""
+        self._wake.ring()
+
+    def stop(self) -> None:
+        """Ask the thread to end: within seconds, even in the middle of a hung read."""
+        self._stop.ring()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread's end; return whether it has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def run_once(self) -> Counter[Outcome]:
+        """Make one full pass over all folders, in the caller's thread; return the outcomes.
+
+        Raises an IngestorError where the mailbox or a folder of it could not be read; `stop` ends it early.
+        """
+        return self._once(lambda visit: visit.full_pass())
+
+    def rescan(self, folder: str | None = None, since: date | None = None) -> Counter[Outcome]:
+        """Read a folder (None: every configured one) again from its beginning, or from day `since` on.
+
+        The cursor does not move. Raises an IngestorError where it could not be read.
+        """
+        folders = (folder,) if folder is not None else self._context.mailbox.folders
+
+        def read(visit: Visit) -> None:
+            for one in folders:
+                visit.rescan(one, since)
+
+        return self._once(read)
+
+    def _once(self, work: Callable[[Visit], None]) -> Counter[Outcome]:
+        before = Counter(self._delivery.tally)
+        session: Session | None = None
+        try:
+            session = self._connect()
+            work(Visit(self._context, session, self._delivery, self._memory))
+            check_folders(self._memory)
+        except Stopped:
+            raise IngestorError("stopped before the end") from None
+        except IngestorError as fault:
+            self._enter("refused" if isinstance(fault, CredentialsRefused) else "unreachable", str(fault))
+            raise
+        finally:
+            self._settle()
+            if session is not None:
+                session.close()
+        self._enter("stopped", None, success=True)
+        return self._delivery.tally - before
+
+    def _connect(self) -> Session:
+        return connect(self._context.mailbox, self._password(), self._timing, self._stop)
+
+    # The thread
+
+    def _run(self) -> None:
+        while not self._stop.rung:
+            began = time.monotonic()
+            try:
+                self._live()
+            except Stopped:
+                break
+            except Exception as fault:  # noqa: BLE001 - whatever happens, the mailbox is tried again
+                pause = self._pause_after(fault, time.monotonic() - began)
+            self._settle()
+            self._progressed()
+            self._waiting_for = pause
+            if self._stop.wait(pause):
+                break
+        self._settle()
+        self._enter("stopped", None)
+
+    def _settle(self) -> None:
+        """Wait for what is in the writer's hands, however it ends: the cursor tells what was committed."""
+        with contextlib.suppress(Exception):
+            self._delivery.settle()
+
+    def _live(self) -> None:
+        """Connect and work until something breaks."""
+        session = self._connect()
+        try:
+            self._refusals = 0
+            visit = Visit(self._context, session, self._delivery, self._memory)
+            visit.stay(self._timing, self._wake, lambda: self._finished(session), self._expect)
+        finally:
+            session.close()
+
+    def _progressed(self) -> None:
+        self.progress = time.monotonic()
+
+    def _expect(self, seconds: float) -> None:
+        self._waiting_for = seconds
+
+    def _finished(self, session: Session) -> None:
+        self._progressed()
+        self._waiting_for = 0.0
+        mailbox = self._context.mailbox
+        missing = "; ".join(self._memory.missing.values()) or None
+        watching = mailbox.idle and session.can_idle and mailbox.folders[0] not in self._memory.missing
+        self._enter("watching" if watching else "polling", missing, success=missing is None)
+
+    def _pause_after(self, fault: Exception, lived: float) -> float:
+        """Report a fault, and return how many seconds to wait before the next attempt."""
+        timing = self._timing
+        if isinstance(fault, CredentialsRefused):
+            # Slowly, or the server locks the account for good.
+            pause = min(timing.refused_longest, timing.refused_first * 2.0**self._refusals)
+            self._refusals = min(self._refusals + 1, 20)
+            self._enter("refused", str(fault))
+            return pause
+        if lived > timing.settled:
+            self._failures = 0
+        pause = min(timing.retry_longest, timing.retry_first * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 20)
+        if isinstance(fault, ArchiveUnavailable):
+            self._enter("waiting", str(fault))
+        elif isinstance(fault, IngestorError):
+            self._enter("unreachable" if fault.retry else "misconfigured", str(fault))
+        else:
+            # Its words may be anybody's: only its kind is fit for a log.
+            place = fault.__traceback__
+            while place is not None and place.tb_next is not None:
+                place = place.tb_next
+            where = f"{place.tb_frame.f_code.co_name}:{place.tb_lineno}" if place else "?"
+            self._enter("failing", f"{type(fault).__name__} in {where}")
+        return random.uniform(pause / 2, pause)  # noqa: S311 - jitter, no secret
+
+    def _enter(self, state: str, detail: str | None, *, success: bool = False) -> None:
+        """Go into `state`: said once when it changes, written down for `status` every few seconds."""
+        changed = state != self._state
+        before, self._state, self._detail = self._state, state, detail
+        healthy = state in {"watching", "polling"}
+        if changed and state in {"refused", "failing", "misconfigured"}:
+            log.error("mailbox cannot be read", mailbox=self.name, state=state, reason=detail)
+        elif changed and state == "unreachable":
+            log.warning("mailbox cannot be reached; it is tried again", mailbox=self.name, reason=detail)
+        elif changed and healthy:
+            log.info("mailbox is read", mailbox=self.name, state=state, before=before)
+        if not changed and success and time.monotonic() - self._noted[0] < _NOTED_EVERY:
+            return
+        context = self._context
+        try:
+            note_source(
+                context.engine, self.name, "mailbox", state, detail, context.mailbox.poll_seconds,
+                context.clock(), success=success,
+            )  # fmt: skip
+        except IngestorError:
+            return  # the writer says what ails the archive
+        self._noted = (time.monotonic(), state)

@@ -1,0 +1,148 @@
+"""One connection's life: every folder read, duties done, then waiting in IDLE for more."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+
+import structlog
+
+from ingestor.archive.entries import Action
+from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.context import Context, Suspects
+from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.duties import Duties
+from ingestor.intake.mailbox.reading import FolderReading
+from ingestor.intake.mailbox.session import FolderMissing, Refused, Session
+from ingestor.intake.mailbox.waiting import Bell, Timing
+from ingestor.record import Outcome
+
+log = structlog.get_logger()
+
+
+class Memory:
+    """What a mailbox remembers over its connections; nothing that a crash may not take."""
+
+    def __init__(self) -> None:
+        self.suspects = Suspects()
+        self.complained: set[tuple[str, Action]] = set()
+        self.missing: dict[str, str] = {}
+        """Why a configured folder is not read now, by its name."""
+        self.weak_told = False
+
+
+class Visit:
+    """Works over one session until the connection breaks or the thread is asked to stop."""
+
+    def __init__(self, context: Context, session: Session, delivery: Delivery, memory: Memory) -> None:
+        self._context = context
+        self._session = session
+        self._delivery = delivery
+        self._memory = memory
+        self._duties = Duties(context, session, delivery, memory.complained)
+        self._reading: FolderReading | None = None
+        self._last = 0
+
+    def full_pass(self) -> None:
+        """Read every folder from its cursor; the first one is read first, and is open at the end."""
+        self._tell_weakness()
+        first, *others = self._context.mailbox.folders
+        self._open_and_catch_up(first)
+        for folder in others:
+            self._open_and_catch_up(folder)
+        if others:
+            self._open_and_catch_up(first)
+
+    def stay(
+        self, timing: Timing, wake: Bell, finished: Callable[[], None], waits: Callable[[float], None]
+    ) -> None:
+        """Make full passes for ever, watching the first folder in between.
+
+        `finished` is told of each finished cycle, `waits` how long the next wait may take.
+        """
+        mailbox = self._context.mailbox
+        while True:
+            wake.hush()
+            self.full_pass()
+            finished()
+            # Without the scheduled poll we look ourselves, if less often; a connection wants to be used.
+            longest = min(timing.idle, max(30.0, 2.0 * mailbox.poll_seconds))
+            watching = mailbox.idle and self._session.can_idle and self._reading is not None
+            while True:
+                waits(timing.idle if watching else longest)
+                if not watching:
+                    self._session.wire.stream.wait_for_news(longest, wake)
+                    break
+                news = self._session.idle(timing.idle, wake)
+                if not news or len(mailbox.folders) > 1 or self._reading is None:
+                    break
+                self._last = self._catch_up(self._reading, self._last)
+                finished()
+
+    def rescan(self, folder: str, since: date | None) -> None:
+        """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""
+        reading = self._open(folder)
+        reading.read_after(0, since=since, move_cursor=False)
+        self._delivery.settle()
+        self._duties.work_off(reading)
+
+    def _open(self, folder: str) -> FolderReading:
+        name = self._session.require_folder(folder)
+        try:
+            selected = self._session.select(name, writable=self._context.after_store is not None)
+        except Refused as refusal:
+            raise FolderMissing(f"folder {folder!r} cannot be opened: {refusal}") from None
+        return FolderReading(self._context, self._session, selected, self._delivery, self._memory.suspects)
+
+    def _open_and_catch_up(self, folder: str) -> None:
+        self._reading = None
+        try:
+            reading = self._open(folder)
+        except FolderMissing as fault:
+            self._miss(folder, str(fault))
+            return
+        if self._memory.missing.pop(folder, None) is not None:
+            log.info("the folder can be read again", mailbox=self._context.mailbox.name, folder=folder)
+        self._last = self._catch_up(reading, reading.start())
+        self._reading = reading
+
+    def _miss(self, folder: str, reason: str) -> None:
+        if self._memory.missing.get(folder) != reason:
+            self._memory.missing[folder] = reason
+            log.error(
+                "a folder cannot be read; the others go on",
+                mailbox=self._context.mailbox.name, folder=folder, reason=reason,
+            )  # fmt: skip
+
+    def _catch_up(self, reading: FolderReading, last: int) -> int:
+        before = Counter(self._delivery.tally)
+        try:
+            last = reading.catch_up(last)
+            self._duties.work_off(reading)
+        finally:
+            read = self._delivery.tally - before
+            if read:
+                counts = {outcome.value: read[outcome] for outcome in Outcome if read[outcome]}
+                log.info(
+                    "mails read",
+                    mailbox=self._context.mailbox.name, folder=reading.folder.name, **counts,
+                )  # fmt: skip
+        return last
+
+    def _tell_weakness(self) -> None:
+        """Say once what the server cannot do of what is asked for."""
+        session, after = self._session, self._context.after_store
+        if self._memory.weak_told or after not in (Action.MOVE, Action.DELETE) or session.can_expunge:
+            return
+        if after is Action.MOVE and session.can_move:
+            return
+        self._memory.weak_told = True
+        log.warning(
+            "the server has neither MOVE nor UIDPLUS: mails are only marked as deleted, never expunged",
+            mailbox=self._context.mailbox.name,
+        )
+
+
+def check_folders(memory: Memory) -> None:
+    """Raise MailboxUnavailable where a configured folder could not be read."""
+    if memory.missing:
+        raise MailboxUnavailable("; ".join(memory.missing.values()))

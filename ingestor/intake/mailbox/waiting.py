@@ -1,0 +1,78 @@
+"""How long a mailbox waits for what, and how another thread ends any of its waits."""
+
+import select
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+
+class Stopped(Exception):
+    """The wait was ended because the mailbox's thread is asked to stop."""
+
+
+class Bell:
+    """Rung in one thread, it ends a wait in another; it stays rung until `hush`."""
+
+    def __init__(self) -> None:
+        self._listening, self._ringing = socket.socketpair()
+        self._listening.setblocking(False)
+        self._ringing.setblocking(False)
+
+    def ring(self) -> None:
+        try:
+            self._ringing.send(b"!")
+        except BlockingIOError:
+            pass  # full of rings already
+        except OSError:
+            pass  # nobody listens any more
+
+    def hush(self) -> None:
+        try:
+            while self._listening.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def fileno(self) -> int:
+        return self._listening.fileno()
+
+    def wait(self, seconds: float, *others: "Bell") -> bool:
+        """Wait until this bell, or one of `others`, rings: True; False when `seconds` have passed."""
+        return bool(ready(seconds, self, *others))
+
+    @property
+    def rung(self) -> bool:
+        return self.wait(0)
+
+    def close(self) -> None:
+        self._listening.close()
+        self._ringing.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long what may take, in seconds."""
+
+    connect: float = 30.0
+    """TCP and TLS, until the server's greeting."""
+    silence: float = 60.0
+    """The longest wait for a byte when an answer is due."""
+    command: float = 300.0
+    """One command in all, however slowly its answer dribbles in."""
+    idle: float = 300.0
+    """IDLE is left and entered again: routers forget silent connections, Dovecot and GMX after 10 minutes."""
+    retry_first: float = 1.0
+    retry_longest: float = 300.0
+    refused_first: float = 300.0
+    """A wrong password is tried again this slowly at first: many servers lock an account after a few."""
+    refused_longest: float = 3600.0
+    settled: float = 30.0
+    """A connection that lived this long starts the next retries from the beginning."""
+
+
+def ready(seconds: float, *waited_for: Any) -> set[int]:
+    """Return the file numbers that can be read (or are at their end) within `seconds`."""
+    poll = select.poll()
+    for one in waited_for:
+        poll.register(one, select.POLLIN)
+    return {number for number, _ in poll.poll(max(0.0, seconds) * 1000)}
