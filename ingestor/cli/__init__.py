@@ -16,15 +16,20 @@ Pieces to share: `opening` (settings, logging, the archive), `tables` (rich or p
 (what a run did, and its --json line).
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
-from typing import Any, NoReturn
 
 from ingestor import __version__
+
+TYPE_CHECKING = False  # importing typing would take a tenth of the time that --help may take
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Any, NoReturn
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("ingestor.cli.run", "watch every mailbox and archive what arrives (the daemon)"),
@@ -73,12 +78,24 @@ GLOBAL_OPTIONS: dict[str, dict[str, Any]] = {
 _WITH_VALUE = ("--config", "--database-url", "--log-format")
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves descriptions as they are written, and finds the width without importing half of shutil."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        """Fit the terminal of stdout, within reason."""
+        try:
+            width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+        except (ValueError, OSError):
+            width = 80
+        super().__init__(prog, **{"width": max(40, min(width, 110)) - 2, **options})
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the usage in one line, and takes every option by its full name only."""
 
     def __init__(self, **options: Any) -> None:
         """Show descriptions and examples as they are written."""
-        options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options}
+        options = {"formatter_class": Formatter, "allow_abbrev": False, **options}
         super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
@@ -156,23 +173,32 @@ def _command_in(argv: Sequence[str]) -> str | None:
 
 
 def build_parser(name: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
-    """Return the whole parser; only the command `name` of `module` knows its own arguments."""
+    """Return the parser for the command `name` of `module`, or the one that lists all commands.
+
+    The others are only listed, not built: a dozen parsers cost more time than the interpreter's start.
+    """
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {command:<{width}}  {summary}" for command, (_, summary) in COMMANDS.items())
     parser = Parser(
         prog="ingestor",
+        usage="ingestor [--config FILE] [--database-url URL] [--log-format F] [--debug] COMMAND …",
         description="Turns Agile Telecom's inbound-SMS mails, posts and old mailboxes into a SQL archive.",
-        epilog=f"examples:\n{EXAMPLES}",
+        epilog=f"commands:\n{listed}\n\nexamples:\n{EXAMPLES}",
     )
     parser.add_argument("--version", action="version", version=f"ingestor {__version__}")
     for option, settings in GLOBAL_OPTIONS.items():
         parser.add_argument(option, **settings)
+    if name is None or module is None:
+        parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
+        return parser
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, title="commands", parser_class=CommandParser
+        dest="command", metavar="COMMAND", prog="ingestor", parser_class=CommandParser
     )
-    for command, (_, summary) in COMMANDS.items():
-        child = commands.add_parser(command, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        if command == name and module is not None:
-            child.epilog = _epilog(module)
-            module.add_arguments(child)
+    summary = COMMANDS[name][1]
+    child = commands.add_parser(
+        name, description=f"{summary[0].upper()}{summary[1:]}.", epilog=_epilog(module)
+    )
+    module.add_arguments(child)
     return parser
 
 

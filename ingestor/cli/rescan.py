@@ -1,0 +1,98 @@
+"""`ingestor rescan`: a whole IMAP folder read again; the unique key absorbs what is known."""
+
+import argparse
+from datetime import date
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingestor.archive.writer import Writer
+    from ingestor.settings import Mailbox, Settings
+
+EXAMPLES = """
+ingestor rescan main
+ingestor rescan main --folder INBOX --since 2026-01-01
+ingestor rescan main --json
+"""
+
+_STOP_SECONDS = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("mailbox", metavar="MAILBOX", help="name of the mailbox in the configuration")
+    parser.add_argument("--folder", metavar="F", help="only this folder (default: all configured ones)")
+    parser.add_argument(
+        "--since", metavar="D", type=day, help="only mail that arrived on this day or later (YYYY-MM-DD)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the balance as one object on the last line"
+    )
+
+
+def day(written: str) -> date:
+    """Return a day given as YYYY-MM-DD on the command line."""
+    try:
+        return date.fromisoformat(written)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{written!r} is no day like 2026-01-31") from None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read again, print the balance, and return 0 where nothing failed."""
+    from ingestor.archive.store import Store
+    from ingestor.archive.writer import Writer
+    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+
+    settings = settings_of(arguments)
+    mailbox = _mailbox(settings, arguments.mailbox)
+    configure_log(arguments)
+    engine = open_for_writing(settings)
+    writer = Writer(Store(engine))
+    writer.start()
+    try:
+        return _rescan(arguments, settings, mailbox, engine, writer)
+    finally:
+        writer.stop(_STOP_SECONDS)
+        engine.dispose()
+
+
+def _mailbox(settings: "Settings", name: str) -> "Mailbox":
+    from ingestor.errors import ConfigurationError
+
+    found = next((one for one in settings.mailbox if one.name == name), None)
+    if found is None:
+        known = ", ".join(one.name for one in settings.mailbox) or "none"
+        raise ConfigurationError(f"no mailbox is called {name!r}; the configuration has: {known}")
+    return found
+
+
+def _rescan(
+    arguments: argparse.Namespace,
+    settings: "Settings",
+    mailbox: "Mailbox",
+    engine: "Engine",
+    writer: "Writer",
+) -> int:
+    import time
+    from datetime import UTC, datetime
+
+    from ingestor.archive.runs import balance, begin_run, end_run
+    from ingestor.cli.balances import exit_code, print_balance
+    from ingestor.intake.mailbox import MailboxThread
+    from ingestor.settings import rules_for
+
+    began = time.monotonic()
+    options = {"mailbox": mailbox.name, "folder": arguments.folder, "since": arguments.since}
+    run_id = begin_run(engine, "rescan", options, datetime.now(UTC))
+    reader = MailboxThread(mailbox, rules_for(settings, "agile"), writer, engine, run_id)
+    try:
+        reader.rescan(arguments.folder, arguments.since)
+    finally:
+        # What was committed until a fault or Ctrl-C counts, and is shown.
+        writer.stop(_STOP_SECONDS)
+        end_run(engine, run_id, datetime.now(UTC))
+        done = balance(engine, run_id)
+        print_balance(run_id, done, time.monotonic() - began, as_json=arguments.json)
+    return exit_code(done)
