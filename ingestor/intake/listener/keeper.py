@@ -14,7 +14,7 @@ import structlog
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
-from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, submission
+from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, items_of
 
 _log = structlog.get_logger()
 
@@ -184,7 +184,7 @@ class Keeper:
             name = heapq.heappop(self._ready)
             try:
                 received = spool.read(self._directory, name)
-                work = submission(received, self.rules, self._run_id)
+                items = items_of(received, self.rules)
             except FileNotFoundError:
                 continue
             except OSError as fault:
@@ -193,10 +193,10 @@ class Keeper:
             except (spool.Corrupt, KeyError) as fault:
                 self._set_aside(name, fault)
             else:
-                if work is None:
-                    self._remove(name)
+                if items:
+                    self._submit(name, Submission(self._run_id, items))
                 else:
-                    self._submit(name, work)
+                    self._remove(name)
         self._count()
 
     def _submit(self, name: str, work: Submission) -> None:

@@ -9,7 +9,7 @@ class Limits:
 
     `request_seconds` runs from the first byte of a request (or the connection) to its last one, so that no
     drip of bytes prolongs it. `writer_seconds` is how long the database may take before a POST goes to the
-    spool; Agile gives up after 30 s.
+    spool, `answer_seconds` when even that has not helped: Agile gives up after 30 s.
     """
 
     connections: int = 512
@@ -19,6 +19,7 @@ class Limits:
     idle_seconds: float = 75.0
     linger_seconds: float = 2.0
     writer_seconds: float = 5.0
+    answer_seconds: float = 20.0
     in_flight: int = 1024
     in_flight_bytes: int = 64 * 1024 * 1024
     pipelined: int = 16

@@ -54,32 +54,26 @@ def reader(provider: str) -> ModuleType:
     return module
 
 
-def submission(received: ReceivedPost, rules: RulesByProvider, run_id: int | None) -> Submission | None:
-    """Return what the writer must make durable for one POST, or None where the POST carries no item.
-
-    A POST is one submission however many items it has, so it is stored whole or not at all.
-    """
+def items_of(received: ReceivedPost, rules: RulesByProvider) -> tuple[Item, ...]:
+    """Return the items of one POST, to be submitted together; none where the POST carries nothing."""
     post = received.post
     readings = reader(received.provider).read_post(post, rules[received.provider])
     if not readings:
-        return None
+        return ()
     raw, content_type = kept(post)
     payload = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
-    return Submission(
-        run_id,
-        tuple(
-            Item(
-                reading=reading,
-                channel=Channel.WEBHOOK,
-                source=received.source,
-                content_key=received.identity,
-                arrived_at=post.arrived_at,
-                payload=None if number else payload,
-                number=number,
-                peer=received.peer,
-            )
-            for number, reading in enumerate(readings)
-        ),
+    return tuple(
+        Item(
+            reading=reading,
+            channel=Channel.WEBHOOK,
+            source=received.source,
+            content_key=received.identity,
+            arrived_at=post.arrived_at,
+            payload=None if number else payload,
+            number=number,
+            peer=received.peer,
+        )
+        for number, reading in enumerate(readings)
     )
 
 
