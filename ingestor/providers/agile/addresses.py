@@ -13,19 +13,18 @@ _ORDINARY = re.compile(
           |([^<>@,;:"()\\\s]++@[^<>@,;:"()\\\s]++))\s*+""",
     re.VERBOSE,
 )
-_LONGEST = 65536
 
 
 def addresses_of(field: str) -> list[str]:
     """Return the addresses in `field` (a From value, still folded), as written.
 
     A display name is never an address, unless it holds an @ outside quotes: then readers disagree about
-    who the sender is, and it counts as a further one. A field beyond 64 KiB has none.
+    who the sender is, and it counts as a further one.
     """
     match = _ORDINARY.fullmatch(field)
     if match:
         return [match[match.lastindex or 0]]
-    return _Walk().over(field) if len(field) <= _LONGEST else []
+    return _Walk().over(field)
 
 
 class _Walk:

@@ -9,6 +9,7 @@ from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.header import Header
 
 _SUBJECT = re.compile(r"Agile Telecom ?(?:--?|\N{EN DASH}|\N{EM DASH}) ?SMS received")
+_LONGEST_FROM = 65536  # beyond it there is no telling who the sender is
 _CACHED_LENGTH = 1000  # nobody fills the caches with megabytes
 
 
@@ -49,6 +50,8 @@ def _decides(value: bytes) -> bool:
 @lru_cache(maxsize=2048)
 def _one_address(*values: bytes) -> str | None:
     found: list[str] = []
+    if sum(map(len, values)) > _LONGEST_FROM:
+        return None
     for value in values:
         found += addresses_of(value.decode("latin-1"))
     return found[0] if len(found) == 1 and found[0].isprintable() else None

@@ -1,0 +1,144 @@
+"""Any text comes through any transport unchanged, and no bytes whatever raise."""
+
+import base64
+import binascii
+import html
+import re
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ingestor.providers.agile.block import ORDER
+from ingestor.providers.agile.flowed import unflowed
+from ingestor.providers.agile.html_text import html_to_text
+from ingestor.providers.contract import NotOurs, Readable
+from ingestor.record import stored_text
+from tests.providers.agile.corpus import BLOCK, HEADER, READER, RULES, read_both
+
+# A lone CR is a line end to one mailer and a character to the next; the corpus has it.
+_TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r\0"), max_size=300)
+_LINES = st.lists(
+    st.sampled_from(
+        ["", "From: x", "To: +39", "Date/Time: 20200101000000", "Body: no", "From a@b", "--b1x", " two", "a ",
+         "perché", "=41", "\N{PARTY POPPER}", "&amp;", "Text:", ".", "> q"]
+    ),
+    max_size=8,
+).map("\n".join)  # fmt: skip
+_DELIMITER = re.compile(r"^--b1(--)?[ \t]*$", re.MULTILINE)
+_ANY_TEXT = st.one_of(_TEXTS, _LINES)
+
+
+def _behind_its_label(text: str) -> str:
+    """Return what may be left of `text`: blanks after the colon go, and one line end directly after it."""
+    text = text.lstrip(" \t\u00a0\u202f")
+    return stored_text(text.removeprefix("\n"))
+
+
+def _mail(structure: bytes, body: bytes) -> bytes:
+    return HEADER + structure + b"\r\n\r\n" + body
+
+
+def _block(text: str) -> bytes:
+    return BLOCK.replace(b"News ON", text.encode()).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def _transports(text: str) -> dict[str, bytes]:
+    block = _block(text)
+    utf8 = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
+    quoted = binascii.b2a_qp(block, istext=True)
+    part = b"--b1\r\n" + utf8 + b"quoted-printable\r\n\r\n" + quoted + b"\r\n--b1"
+    page = "<br>\n".join(html.escape(line) for line in text.split("\n"))
+    page = BLOCK.decode().replace("\r\n", "<br>\n").replace("News ON", page)
+    return {
+        "8bit": _mail(utf8 + b"8bit", block),
+        "quoted-printable": _mail(utf8 + b"quoted-printable", quoted),
+        "base64": _mail(utf8 + b"base64", base64.encodebytes(block)),
+        "undeclared": _mail(b"X-Other: 1", block),
+        "multipart": _mail(b"Content-Type: multipart/mixed; boundary=b1", part + b"--\r\n"),
+        "never closed": _mail(b"Content-Type: multipart/mixed; boundary=b1", part[: -len(b"\r\n--b1")]),
+        "html": _mail(b"Content-Type: text/html; charset=utf-8", page.encode()),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(_ANY_TEXT)
+@example("")
+@example("\n\nBody: x\n")
+@example(" \n ")
+@example("From here\n.\n--b1\n--b12\n=\n= \n")
+def test_a_text_survives_every_transport(text: str) -> None:
+    """What was written is what is stored, by every transfer encoding and structure, and by both lanes."""
+    for transport, raw in _transports(text).items():
+        if transport == "html" and not _plain_enough_for_html(text):
+            continue
+        if transport in {"multipart", "never closed"} and _DELIMITER.search(text):
+            continue
+        reading = read_both(raw)
+        assert isinstance(reading, Readable), transport
+        assert reading.sms.text == _behind_its_label(text), transport
+        assert [getattr(reading.sms, name) for name in ORDER[:3]] == [
+            "+393351234567", "+393331234333", "20260514102301",
+        ]  # fmt: skip
+
+
+def _plain_enough_for_html(text: str) -> bool:
+    """HTML shows no line of blanks only, and drops blanks beside a line end of the source."""
+    forbidden = {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))} - {"\n"}
+    lines = text.split("\n")
+    return not forbidden & set(text) and all(line == line.strip() for line in lines)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=2000))
+@example(b"")
+@example(b"\n")
+@example(b"\r\n\r\n")
+@example(b"From:\nSubject:\n\n")
+def test_no_bytes_raise(raw: bytes) -> None:
+    """Arbitrary bytes are somebody else's mail, as a whole and as a header."""
+    assert isinstance(read_both(raw), NotOurs)
+    assert READER.may_be_ours(raw, RULES) is False
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([b"", b"Content-Type: text/html\r\n", b"Content-Transfer-Encoding: base64\r\n",
+                     b"Content-Transfer-Encoding: quoted-printable\r\n",
+                     b"Content-Type: multipart/alternative; boundary=b\r\n",
+                     b"Content-Type: text/plain; charset=utf-16; format=flowed\r\n"]),
+    st.binary(max_size=1000),
+)  # fmt: skip
+def test_no_body_raises(structure: bytes, body: bytes) -> None:
+    """A mail of ours with an arbitrary body is one of the readings, and never ignored."""
+    assert not isinstance(read_both(HEADER + structure + b"\r\n" + body), NotOurs)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_no_header_value_raises(sender: bytes, structure: bytes) -> None:
+    """Arbitrary bytes in From, or in what describes the body, never raise and never differ by lane."""
+    read_both(b"From: " + sender + b" <smsin@agiletelecom.com>\r\n" + HEADER + b"\r\n" + BLOCK)
+    read_both(HEADER + b"Content-Type: " + structure + b"\r\n\r\n" + BLOCK)
+
+
+_MARKUP = (
+    "<", ">", "</td>", "<td>", "<tr>", "<p>", "</p>", "<br>", "<!--", "-->", "<pre>", "</pre>", "<style>",
+    "</style>", "&amp;", "&#", "x", " ", "\n", "\u00a0", "a b",
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(_MARKUP)))
+def test_html_becomes_text_whatever_its_markup(pieces: list[str]) -> None:
+    """Broken markup still gives a text, in which no whole tag and no comment is left."""
+    text = html_to_text("".join(pieces))
+    assert not any(tag in text for tag in ("<br>", "<td>", "<!--", "</p>"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text("ab >", max_size=6), max_size=5).map("\n".join))
+def test_fixed_lines_do_not_flow(text: str) -> None:
+    """A text none of whose lines ends in a blank comes through format=flowed line by line."""
+    lines = [line.rstrip(" ") for line in text.split("\n")]
+    stuffed = "\n".join(" " + line if line[:1] in (" ", ">") else line for line in lines)
+    assert unflowed(stuffed, delete_space=False) == "\n".join(lines)
