@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hmac import digest
+from hashlib import blake2b
 from typing import Any
 
 from ingestor.archive.entries import Item
@@ -49,6 +49,8 @@ class Batch:
     details: list[str] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     packed: list[bytes | None] = field(default_factory=list)
+    again: bool = False
+    """Whether a verdict that changes nothing is written down too."""
 
     def add(self, item: Item, run_id: int | None, secret: bytes, key: bytes | None = None) -> None:
         """Make `item` ready; one that cannot be written down becomes unreadable, with the reason.
@@ -79,8 +81,8 @@ class Batch:
 
 
 def keyed(content_key: bytes, secret: bytes) -> bytes:
-    """Return a content key as the archive keeps it: HMAC-SHA-256 under the archive's key."""
-    return digest(secret, content_key, "sha256")
+    """Return a content key as the archive keeps it: BLAKE2b under the archive's key, 32 bytes."""
+    return blake2b(content_key, key=secret, digest_size=32).digest()
 
 
 def unreadable(item: Item, why: str) -> Item:
@@ -164,16 +166,20 @@ def _insert_arrivals(
     fresh = [i for i in range(len(batch.items)) if i not in skip]
     ids = inserts.reserve(ARRIVALS, len(fresh))
     rows: list[Row] = []
+    # Mails of one batch often share their time of arrival, and writing it down is not cheap.
+    last, arrived_at = None, None
     for i, number in zip(fresh, ids, strict=True):
         item = batch.items[i]
+        if item.arrived_at is not last:
+            last, arrived_at = item.arrived_at, instant(item.arrived_at)
         reading, position, payload = item.reading, item.position, item.payload
         rows.append((
-            number, batch.keys[i], item.channel.value, item.number, item.source,
+            number, batch.keys[i], str(item.channel), item.number, item.source,
             position.folder, position.uidvalidity, position.uid,
             position.input, position.member, position.offset, position.length,
             reading.message_id, reading.subject, item.peer, item.sender_verified,
-            payload.size if payload else None, outcomes[i].value, getattr(reading, "reason", None),
-            sms_ids[i], reading.parser, batch.run_ids[i], instant(item.arrived_at), written,
+            payload.size if payload else None, str(outcomes[i]), getattr(reading, "reason", None),
+            sms_ids[i], reading.parser, batch.run_ids[i], arrived_at, written,
         ))  # fmt: skip
     return dict(zip(fresh, ids, strict=True)), inserts.insert(ARRIVALS, rows)
 
@@ -184,25 +190,28 @@ def _settle_repeated(
 ) -> None:  # fmt: skip
     """Say what becomes of items whose arrival stands in the archive, or earlier in this batch."""
     known = inserts.arrivals_by_key([batch.keys[i] for i in repeated])
-    verdicts: dict[int, int] = {}
+    verdicts: dict[int, int] = {}  # arrival id -> index
     read_before: set[int] = set()
     for i in repeated:
         item = batch.items[i]
-        arrival_id, read = known[batch.keys[i], item.number, item.channel.value]
+        arrival_id, read = known[batch.keys[i], item.number, str(item.channel)]
         if read or arrival_id in verdicts:
             outcomes[i] = _DUPLICATE
             if i in own:
                 read_before.add(i)
-        elif sms_ids[i] is not None:
+        elif sms_ids[i] is not None or batch.again:
             verdicts[arrival_id] = i  # it stood in the quarantine, and is readable now
     if read_before:
         raise ReadBefore(read_before)
     ids = inserts.reserve(RETRIES, len(verdicts))
-    rows = [
-        (number, arrival_id, outcomes[i].value, None, sms_ids[i], batch.items[i].reading.parser,
-         batch.run_ids[i], written)
-        for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True)
-    ]  # fmt: skip
+    rows: list[Row] = []
+    for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True):
+        reading = batch.items[i].reading
+        reason = getattr(reading, "reason", None)
+        rows.append((
+            number, arrival_id, str(outcomes[i]), reason, sms_ids[i], reading.parser, batch.run_ids[i],
+            written,
+        ))  # fmt: skip
     new = inserts.insert(RETRIES, rows)
     if new is not None:  # another process read them a moment ago
         raise ReadBefore({i for number, i in zip(ids, verdicts.values(), strict=True) if number not in new})
@@ -212,8 +221,8 @@ def _sms_row(
     number: int, unique: bytes | None, sms: InboundSms, written: Any, instant: Callable[[datetime], Any]
 ) -> Row:
     return (
-        number, unique, FINGERPRINT_VERSION, sms.provider, sms.originator_kind.value, sms.destination,
-        sms.date_time, instant(sms.received_at), sms.time_quality.value, sms.provider_message_id,
+        number, unique, FINGERPRINT_VERSION, sms.provider, str(sms.originator_kind), sms.destination,
+        sms.date_time, instant(sms.received_at), str(sms.time_quality), sms.provider_message_id,
         sms.segments, written,
     )  # fmt: skip
 

@@ -23,7 +23,6 @@ from ingestor.archive.faults import translated
 from ingestor.errors import ConfigurationError
 
 BUSY_SECONDS = 5.0
-PAGE_BYTES = 8192
 _POSTGRESQL_DEFAULTS = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -153,7 +152,6 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
         if not read_only:
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:

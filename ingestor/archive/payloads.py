@@ -18,11 +18,20 @@ MAX_BYTES = 1 << 30
 _local = threading.local()
 
 
-def pack(raw: bytes, content_type: str | None = None, dictionary: tuple[int, bytes] | None = None) -> Payload:
-    """Return `raw` as a payload, compressed; with `dictionary` (its id and bytes) against that one."""
+def pack(
+    raw: bytes,
+    content_type: str | None = None,
+    dictionary: tuple[int, bytes] | None = None,
+    *,
+    size: int | None = None,
+) -> Payload:
+    """Return `raw` as a payload, compressed; with `dictionary` (its id and bytes) against that one.
+
+    `size` is that of the whole where `raw` is only its beginning.
+    """
     return Payload(
         raw=None,
-        size=len(raw),
+        size=len(raw) if size is None else size,
         sha256=hashlib.sha256(raw).digest(),
         content_type=content_type,
         compressed=compress(raw, dictionary),

@@ -3,7 +3,9 @@
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from operator import is_
 
 import structlog
 from sqlalchemy import Connection, Engine, select
@@ -12,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from ingestor.archive import tables
 from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
 from ingestor.archive.bookkeeping import keep_books
-from ingestor.archive.engine import writing
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_conflict, is_data_error, refused
 from ingestor.archive.inserts import inserts_for
 from ingestor.errors import SchemaMismatch
@@ -31,6 +33,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._secret: bytes | None = None
+        self._doubt: _Doubt | None = None
         self._instant = iso_utc if engine.dialect.name == "sqlite" else _as_it_is
 
     def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
@@ -41,6 +44,9 @@ class Store:
         """
         if not submissions:
             return []
+        settled = self._settle_doubt(submissions)
+        if settled is not None:
+            return settled
         secret = self._secret or self._read_secret()
         batches = [_prepared(submission, secret) for submission in submissions]
         for attempt in range(_CONFLICT_TRIES):
@@ -52,12 +58,28 @@ class Store:
             time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
         raise AssertionError("unreachable")
 
+    def read_again(
+        self, kept: Sequence[tuple[Item, bytes]], run_id: int | None, now: datetime
+    ) -> tuple[Outcome, ...]:
+        """Give quarantined arrivals another verdict each: a row in `retries`, whatever it is.
+
+        `kept` are items made from arrivals of the archive, each with the content key that stands there.
+        """
+        if not kept:
+            return ()
+        secret = self.archive_key()
+        batch = Batch(again=True)
+        for item, key in kept:
+            batch.add(item, run_id, secret, key)
+        submission = Submission(run_id, tuple(item for item, _ in kept))
+        return self._commit([submission], [batch], now)[0].outcomes
+
     def archive_key(self) -> bytes:
         """Return the secret under which this archive takes fingerprints and content keys."""
         return self._secret or self._read_secret()
 
     def _read_secret(self) -> bytes:
-        with writing(self.engine) as connection:
+        with reading(self.engine) as connection:
             secret = connection.execute(select(tables.archive_key.c.secret)).scalar()
         if secret is None:
             raise SchemaMismatch("this archive has no key: it is a snapshot, which is for reading only")
@@ -76,6 +98,7 @@ class Store:
                     outcomes = settle(inserts_for(connection), whole, now, self._instant, skip)
                     receipts = _split(outcomes, submissions)
                     keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
+                    self._doubt = _Doubt.about(connection, submissions, receipts)
             except ReadBefore as again:
                 skip |= again.indexes
             except (*DATA_ERRORS, DBAPIError) as error:
@@ -83,7 +106,19 @@ class Store:
                     raise
                 return self._commit_piecemeal(submissions, batches, now)
             else:
+                self._doubt = None
                 return receipts
+
+    def _settle_doubt(self, submissions: Sequence[Submission]) -> list[Receipt] | None:
+        """Return the receipts of a commit that broke off, if these submissions are in the archive by it."""
+        doubt, self._doubt = self._doubt, None
+        if doubt is None or not doubt.concerns(submissions):
+            return None
+        self._doubt = doubt  # should the database still be away
+        with reading(self.engine) as connection:
+            committed = doubt.committed(connection)
+        self._doubt = None
+        return doubt.receipts if committed else None
 
     def _commit_piecemeal(
         self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
@@ -115,9 +150,9 @@ class Store:
     def _without_refused(self, connection: Connection, batch: Batch, now: datetime) -> Batch:
         """Return `batch` with each item that the database refuses made ready for the quarantine."""
         secret = self.archive_key()
-        cleaned = Batch()
+        cleaned = Batch(again=batch.again)
         for i, item in enumerate(batch.items):
-            alone = Batch()
+            alone = Batch(again=batch.again)
             alone.add(item, batch.run_ids[i], secret, batch.keys[i])
             why = self._refusal(connection, alone, now)
             if why is not None:
@@ -139,6 +174,34 @@ class Store:
         finally:
             probe.rollback()
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A PostgreSQL transaction whose commit may have broken off: only the server knows whether it counts.
+
+    Writing again would store nothing twice, but would count each item of the run once more.
+    """
+
+    transaction: str
+    submissions: Sequence[Submission]
+    receipts: list[Receipt]
+
+    @classmethod
+    def about(
+        cls, connection: Connection, submissions: Sequence[Submission], receipts: list[Receipt]
+    ) -> "_Doubt | None":
+        if connection.dialect.name != "postgresql":
+            return None
+        number = connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()
+        return cls(str(number), submissions, receipts)
+
+    def concerns(self, submissions: Sequence[Submission]) -> bool:
+        return len(submissions) == len(self.submissions) and all(map(is_, submissions, self.submissions))
+
+    def committed(self, connection: Connection) -> bool:
+        status = connection.exec_driver_sql("SELECT pg_xact_status(%s::text::xid8)", (self.transaction,))
+        return status.scalar() == "committed"
 
 
 def _as_it_is(instant: datetime) -> datetime:

@@ -4,7 +4,11 @@ They stay out of the metadata that Alembic compares, and are dropped before a mi
 after it; on PostgreSQL the rights somebody granted on them are kept.
 """
 
-from sqlalchemy import Connection
+from typing import Final
+
+from sqlalchemy import Boolean, Connection, Integer, Text, column, table
+
+from ingestor.archive.tables import Big, Instant
 
 # Scalar subqueries and not joins: both databases leave out what a query does not ask for, so that a
 # count or a page over a million rows touches only what it shows.
@@ -60,6 +64,29 @@ WHERE a.outcome = 'quarantined'
 """
 
 NAMES = ("inbound_sms", "quarantine")
+
+# For queries; not part of the metadata.
+inbound_sms: Final = table(
+    "inbound_sms",
+    column("id", Big),
+    *(column(name, Text) for name in ("provider", "channel", "originator", "originator_kind")),
+    *(column(name, Text) for name in ("destination", "date_time")),
+    column("received_at", Instant),
+    *(column(name, Text) for name in ("time_quality", "text", "keyword", "clean_text")),
+    column("provider_message_id", Text),
+    column("segments", Integer),
+    column("arrivals", Integer),
+    column("sender_verified", Boolean),
+    column("ingested_at", Instant),
+)
+quarantine: Final = table(
+    "quarantine",
+    column("id", Big),
+    column("arrived_at", Instant),
+    *(column(name, Text) for name in ("channel", "source", "reason", "subject")),
+    column("size", Big),
+    column("retries", Integer),
+)
 
 
 def definitions(dialect: str) -> dict[str, str]:

@@ -47,8 +47,6 @@ class Writer:
         self.trouble: str | None = None
         """Why the database takes no writes now, None while it does."""
         self.progress = time.monotonic()
-        """When (monotonic) the last try began or ended; it stands still only while one hangs."""
-        self.progress = time.monotonic()
         """Monotonic time of the last finished cycle: work taken up, or tried in vain."""
 
     @property
@@ -100,8 +98,9 @@ class Writer:
         while batch := self._take():
             self._in_hand = len(batch)
             self.progress = time.monotonic()
-            if self._write_until_done(batch):
-                self._in_hand = 0
+            if not self._write_until_done(batch):
+                return
+            self._in_hand = 0
 
     def _take(self) -> list[Waiting]:
         """Return what waits, up to the bound; empty when it is time to end."""
@@ -134,23 +133,24 @@ class Writer:
                     return False
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except Exception as error:  # noqa: BLE001 - a fault of the program must not end the thread
-                self._write_apart(batch, error)
-                return True
+                return self._write_apart(batch, error)
             else:
                 self._say_over()
                 for (_, future), receipt in zip(batch, receipts, strict=True):
                     future.set_result(receipt)
                 return True
 
-    def _write_apart(self, batch: list[Waiting], error: Exception) -> None:
+    def _write_apart(self, batch: list[Waiting], error: Exception) -> bool:
         """Find the submission that the program cannot write, and let the others through."""
         if len(batch) == 1:
             log.error("a submission cannot be written", error=type(error).__name__)
             batch[0][1].set_exception(error)
-            return
-        for one in batch:
+            return True
+        for i, one in enumerate(batch):
             if not self._write_until_done([one]):
-                break
+                self._abandon(batch[i:], error)
+                return False
+        return True
 
     def _sleep(self, seconds: float) -> bool:
         """Wait; return False when `stop` will not wait any longer."""

@@ -115,9 +115,17 @@ sms = _table(
     Column("ingested_at", Instant, nullable=False),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("fingerprint"),
+    # OR and not IN: SQLite builds a temporary index for a list of values, for each row anew.
     CheckConstraint("length(fingerprint) = 32", name="fingerprint"),
-    CheckConstraint("originator_kind IN ('msisdn', 'short', 'alpha', 'unknown')", name="originator_kind"),
-    CheckConstraint("time_quality IN ('ok', 'ambiguous', 'nonexistent')", name="time_quality"),
+    CheckConstraint(
+        "originator_kind = 'msisdn' OR originator_kind = 'short'"
+        " OR originator_kind = 'alpha' OR originator_kind = 'unknown'",
+        name="originator_kind",
+    ),
+    CheckConstraint(
+        "time_quality = 'ok' OR time_quality = 'ambiguous' OR time_quality = 'nonexistent'",
+        name="time_quality",
+    ),
     Index(None, "received_at"),
 )
 
@@ -165,9 +173,9 @@ arrivals = _table(
     UniqueConstraint("content_key", "number", "channel"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
-    CheckConstraint("channel IN ('mailbox', 'webhook', 'import')", name="channel"),
+    CheckConstraint("channel = 'mailbox' OR channel = 'webhook' OR channel = 'import'", name="channel"),
     CheckConstraint(
-        "(outcome IN ('stored', 'duplicate') AND sms_id IS NOT NULL)"
+        "((outcome = 'stored' OR outcome = 'duplicate') AND sms_id IS NOT NULL)"
         " OR (outcome = 'quarantined' AND sms_id IS NULL AND reason IS NOT NULL)",
         name="outcome",
     ),
@@ -193,8 +201,8 @@ retries = _table(
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     CheckConstraint(
-        "(outcome IN ('stored', 'duplicate') AND sms_id IS NOT NULL)"
-        " OR (outcome IN ('quarantined', 'discarded') AND sms_id IS NULL AND reason IS NOT NULL)",
+        "((outcome = 'stored' OR outcome = 'duplicate') AND sms_id IS NOT NULL)"
+        " OR ((outcome = 'quarantined' OR outcome = 'discarded') AND sms_id IS NULL AND reason IS NOT NULL)",
         name="outcome",
     ),
     Index("ix_retries_arrival_id", "arrival_id"),

@@ -1,0 +1,236 @@
+"""Reading the archive for people: search, one SMS with all its evidence, the quarantine, counts."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
+
+from ingestor.archive import tables
+from ingestor.archive.engine import reading
+from ingestor.archive.payloads import unpack
+from ingestor.archive.views import inbound_sms, quarantine
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What to look for; None looks for everything.
+
+    `originator`, `destination` and `text` are found anywhere in the column, in any case (of ASCII letters
+    on SQLite). `since` (included) and `until` (excluded) are aware and compared with `received_at`.
+    """
+
+    originator: str | None = None
+    destination: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    provider: str | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One SMS with its provenance: the view's row, the raw numbers and details, and every arrival.
+
+    Each arrival has the columns of the table, `payload_size` and `payload_sha256` of its raw bytes where
+    they are kept (for an item of a larger payload: of the whole), and `read_by_retry`.
+    """
+
+    sms: Row
+    content: Row | None
+    arrivals: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One quarantined arrival: the table's row, its verdicts, and whether its raw bytes are kept."""
+
+    arrival: Row
+    verdicts: tuple[Row, ...]
+    stands: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPayload:
+    """Raw bytes as they arrived; `whole` is false where only the beginning of a large mail was kept."""
+
+    raw: bytes = field(repr=False)
+    content_type: str | None
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much the archive holds."""
+
+    sms: int
+    arrivals: int
+    quarantined: int
+    pending: int
+    first_received: datetime | None
+    last_received: datetime | None
+
+
+def search(engine: Engine, filters: Filters) -> list[Row]:
+    """Return rows of `inbound_sms`, newest first; times are aware UTC."""
+    query = filtered(filters).order_by(inbound_sms.c.received_at.desc(), inbound_sms.c.id.desc())
+    with reading(engine) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def filtered(filters: Filters) -> Select[Any]:
+    """Return the SELECT over `inbound_sms` for `filters`, without an order."""
+    columns = inbound_sms.c
+    conditions: list[ColumnElement[bool]] = [
+        column.icontains(wanted, autoescape=True)
+        for column, wanted in (
+            (columns.originator, filters.originator),
+            (columns.destination, filters.destination),
+            (columns.text, filters.text),
+        )
+        if wanted
+    ]
+    if filters.since is not None:
+        conditions.append(columns.received_at >= filters.since)
+    if filters.until is not None:
+        conditions.append(columns.received_at < filters.until)
+    if filters.provider is not None:
+        conditions.append(columns.provider == filters.provider)
+    return select(inbound_sms).where(*conditions).limit(filters.limit)
+
+
+def show(engine: Engine, sms_id: int) -> Evidence | None:
+    """Return everything known about one SMS, None where there is none with that id."""
+    content, a, r, p = tables.sms_content, tables.arrivals, tables.retries, tables.payloads
+    by_retry = select(r.c.arrival_id).where(r.c.sms_id == sms_id)
+    arrivals = (
+        select(
+            a,
+            p.c.size.label("payload_size"),
+            p.c.sha256.label("payload_sha256"),
+            p.c.content_type,
+            a.c.sms_id.is_(None).label("read_by_retry"),
+        )
+        .outerjoin(p, p.c.arrival_id == _payload_owner())
+        .where(or_(a.c.sms_id == sms_id, a.c.id.in_(by_retry)))
+        .order_by(a.c.id)
+    )
+    with reading(engine) as connection:
+        row = connection.execute(select(inbound_sms).where(inbound_sms.c.id == sms_id)).mappings().first()
+        if row is None:
+            return None
+        kept = connection.execute(select(content).where(content.c.sms_id == sms_id)).mappings().first()
+        return Evidence(
+            dict(row),
+            dict(kept) if kept else None,
+            tuple(dict(arrival) for arrival in connection.execute(arrivals).mappings()),
+        )
+
+
+def raw_of_arrival(engine: Engine, arrival_id: int) -> bytes | None:
+    """Return the raw bytes that an arrival came with, exactly; None where they are not kept.
+
+    Raises ValueError where the kept bytes are damaged.
+    """
+    with reading(engine) as connection:
+        payload = kept_payload(connection, arrival_id)
+        return payload.raw if payload else None
+
+
+def raw_of_sms(engine: Engine, sms_id: int) -> bytes | None:
+    """Return the raw bytes of the first arrival of an SMS that has any, exactly."""
+    evidence = show(engine, sms_id)
+    for arrival in evidence.arrivals if evidence else ():
+        if arrival["payload_size"] is not None:
+            return raw_of_arrival(engine, arrival["id"])
+    return None
+
+
+def kept_payload(connection: Connection, arrival_id: int) -> KeptPayload | None:
+    """Return the payload that an arrival came with, None where it is not kept.
+
+    Raises ValueError where the kept bytes are damaged.
+    """
+    a, p = tables.arrivals, tables.payloads
+    row = connection.execute(
+        select(p).select_from(a).join(p, p.c.arrival_id == _payload_owner()).where(a.c.id == arrival_id)
+    ).first()
+    if row is None:
+        return None
+    known = dictionaries(connection) if row.dictionary_id else None
+    raw = unpack(row.compressed, row.dictionary_id, known)
+    if hashlib.sha256(raw).digest() != row.sha256:
+        raise ValueError("the stored payload is not what arrived: its SHA-256 differs")
+    return KeptPayload(raw, row.content_type, row.size <= len(raw))
+
+
+def dictionaries(connection: Connection) -> dict[int, bytes]:
+    """Return the archive's compression dictionaries by id."""
+    table = tables.dictionaries
+    return {number: bytes(data) for number, data in connection.execute(select(table.c.id, table.c.bytes))}
+
+
+def quarantine_list(engine: Engine, limit: int | None = None) -> list[Row]:
+    """Return the rows of the view `quarantine`, newest first."""
+    query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
+    with reading(engine) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def quarantine_show(engine: Engine, arrival_id: int) -> Quarantined | None:
+    """Return a quarantined arrival with all its verdicts, None where that arrival never stood there."""
+    a, r = tables.arrivals, tables.retries
+    with reading(engine) as connection:
+        arrival = (
+            connection.execute(select(a).where(a.c.id == arrival_id, a.c.outcome == "quarantined"))
+            .mappings()
+            .first()
+        )
+        if arrival is None:
+            return None
+        verdicts = connection.execute(
+            select(r).where(r.c.arrival_id == arrival_id).order_by(r.c.id)
+        ).mappings()
+        known = tuple(dict(verdict) for verdict in verdicts)
+        return Quarantined(dict(arrival), known, not known or known[-1]["outcome"] == "quarantined")
+
+
+def counts(engine: Engine) -> Counts:
+    """Return how much the archive holds."""
+
+    def number_of(table: Any) -> Any:
+        return select(func.count()).select_from(table).scalar_subquery()
+
+    received = tables.sms.c.received_at
+    query = select(
+        number_of(tables.sms),
+        number_of(tables.arrivals),
+        number_of(quarantine),
+        number_of(tables.pending),
+        select(func.min(received)).scalar_subquery(),
+        select(func.max(received)).scalar_subquery(),
+    )
+    with reading(engine) as connection:
+        return Counts(*connection.execute(query).one())
+
+
+def stream(connection: Connection, query: Select[Any]) -> Iterator[Row]:
+    """Give the rows of `query` without ever holding all of them."""
+    for row in connection.execution_options(yield_per=1000).execute(query).mappings():
+        yield dict(row)
+
+
+def _payload_owner() -> Any:
+    """Return the id of the arrival that carries the payload of the arrival in the enclosing query."""
+    a, whole = tables.arrivals, tables.arrivals.alias("whole")
+    return (
+        select(whole.c.id)
+        .where(whole.c.content_key == a.c.content_key, whole.c.number == 0, whole.c.channel == a.c.channel)
+        .correlate(a)
+        .scalar_subquery()
+    )
