@@ -1,13 +1,10 @@
 """`ingestor run`: the daemon, or with --once a single pass."""
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingestor.service.ended import Ended
     from ingestor.settings import Settings
 
 EXAMPLES = """
@@ -50,32 +47,27 @@ def _look_at(settings: "Settings") -> None:
     if advice is not None:
         raise ConfigurationError(advice)
     for caution in cautions(settings):
-        structlog.get_logger(__name__).warning("unwise", what=caution)
+        structlog.get_logger(__name__).warning("unwise configuration", what=caution)
 
 
 def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from ingestor.cli.balances import print_balance
     from ingestor.cli.opening import settings_of
     from ingestor.service.daemon import Daemon
     from ingestor.service.notify import Notifier
 
     ended = Daemon(settings, lambda: settings_of(arguments), Notifier()).run()
     if ended is not None:
-        _report(arguments, ended)
+        print_balance(ended.run, ended.balance, ended.seconds, as_json=arguments.json)
     return 0
 
 
 def _once(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from ingestor.cli.balances import exit_code, print_balance
     from ingestor.service.once import run_once
 
     ended = run_once(settings)
-    _report(arguments, ended)
     for name, reason in ended.failures.items():
         print(f"ingestor: mailbox {name}: {reason}", file=sys.stderr)
-    return 1 if ended.failures or ended.balance.failed else 0
-
-
-def _report(arguments: argparse.Namespace, ended: "Ended") -> None:
-    if arguments.json:
-        print(json.dumps({"run": ended.run, **asdict(ended.balance), "seconds": round(ended.seconds, 3)}))
-    else:
-        print(ended.in_words())
+    print_balance(ended.run, ended.balance, ended.seconds, as_json=arguments.json)
+    return 1 if ended.failures else exit_code(ended.balance)

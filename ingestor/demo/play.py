@@ -171,7 +171,7 @@ def _conclude(screen: Screen, folder: Folder, balance: dict[str, int], *, untouc
     if sum(counts.values()) != balance["read"]:
         raise DemoFailed(f"the balance does not add up: {balance}")
     screen.heading("The balance")
-    screen.say(f"  read {balance['read']} = " + " + ".join(f"{name} {n}" for name, n in counts.items()))
+    screen.say(f"  {balance['read']} read = " + " + ".join(f"{n} {name}" for name, n in counts.items()))
     if untouched:
         screen.say("  No flag was changed on any mail of the mailbox.")
     screen.heading("Go on with SQL")

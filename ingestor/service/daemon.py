@@ -85,7 +85,7 @@ class Daemon:
                 with ExitStack() as stops:
                     self._start(*archive, stops)
                     self._loop(signals)
-                    log.info("stopping")
+                    log.info("daemon stops")
                     self._notifier.stopping("stopping")
         return self._ended
 
@@ -106,7 +106,7 @@ class Daemon:
         stops.callback(self._schedule.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
         listening = self._settings.webhook.listen if self._settings.webhook else None
-        log.info("started", run=run, mailboxes=names, webhook=listening)
+        log.info("daemon started", run=run, mailboxes=names, webhook=listening)
         self._notifier.ready(self._status.text)
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
@@ -137,8 +137,10 @@ class Daemon:
 
     def _loop(self, signals: Signals) -> None:
         told = self._status.text
+        # Systemd wants to hear at least twice in the time that it gives.
+        between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or LOOK_SECONDS) / 3)
         while True:
-            wish = signals.next_wish(LOOK_SECONDS)
+            wish = signals.next_wish(between)
             if wish is Wish.STOP:
                 return
             if wish is Wish.RELOAD:
@@ -165,12 +167,12 @@ class Daemon:
             require_work(settings)
         except IngestorError as error:
             log.error(  # noqa: TRY400 - the sentence says it all; a traceback would bury it
-                "reload_refused", reason=str(error), consequence="the old configuration stays"
+                "reload refused", reason=str(error), consequence="the old configuration stays"
             )
             self._notifier.ready(f"reload refused: {error}")
             return
         for what in needs_restart(self._settings, settings):
-            log.warning("reload_incomplete", changed=what, needs="systemctl restart ingestor")
+            log.warning("a restart is needed", changed=what, needs="systemctl restart ingestor")
         self._settings = merged(self._settings, settings)
         # All of them, changed or not: a password that was changed in its file is tried at once.
         self._mailboxes.stop(MAILBOXES_SECONDS)
@@ -178,12 +180,16 @@ class Daemon:
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
         self._schedule.replace(self._jobs())
-        log.info("reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
+        log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
         self._notifier.ready(self._status.text)
 
     def _stop_writer(self) -> None:
         if not self._writer.stop(WRITER_SECONDS):
-            log.warning("writer_left_work", submissions=self._writer.queued, consequence="it is read again")
+            log.warning(
+                "the writer was left with work",
+                submissions=self._writer.queued,
+                consequence="it is read again",
+            )
 
     def _end_run(self) -> None:
         """Close the run's row and note its balance, unless the database keeps us waiting."""
@@ -191,7 +197,7 @@ class Daemon:
         ending.start()
         ending.join(RUN_SECONDS)
         if self._ended is None:
-            log.warning("run_left_open", run=self._run, reason="the database does not answer")
+            log.warning("the run stays open", run=self._run, reason="the database does not answer")
 
     def _end_run_now(self) -> None:
         try:
@@ -199,7 +205,7 @@ class Daemon:
             self._ended = Ended(self._run, balance(self._engine, self._run), self._clock() - self._begun)
             self._engine.dispose()
         except IngestorError as error:
-            log.warning("run_left_open", run=self._run, reason=str(error))
+            log.warning("the run stays open", run=self._run, reason=str(error))
 
     def _tell_of_waiting(self, reason: str, seconds: float) -> None:
         self._notifier.still_starting(reason, seconds)

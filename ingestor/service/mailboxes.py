@@ -85,12 +85,12 @@ class Mailboxes:
                 pause = min(FIRST_PAUSE * 2 ** (watched.deaths - 1), LONGEST_PAUSE)
                 watched.died = now
                 watched.again_at = now + pause * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
-                log.error("mailbox_died", mailbox=name, deaths=watched.deaths, again_in=round(pause))
+                log.error("mailbox thread died", mailbox=name, deaths=watched.deaths, again_in=round(pause))
             elif now >= watched.again_at:
                 watched.reader = self._make(watched.mailbox)
                 watched.reader.start()
                 watched.started, watched.again_at = now, None
-                log.info("mailbox_raised_again", mailbox=name)
+                log.info("mailbox thread started again", mailbox=name)
 
     def wake(self, name: str) -> None:
         """Make mailbox `name` look for new mail now."""
@@ -116,6 +116,6 @@ class Mailboxes:
         for name, watched in self._watched.items():
             if not watched.reader.join(max(deadline - self._clock(), 0)):
                 # A silent name server cannot be interrupted. Nothing uncommitted counts as done.
-                log.warning("mailbox_left_behind", mailbox=name, seconds=seconds)
+                log.warning("mailbox thread left behind", mailbox=name, seconds=seconds)
         with self._lock:
             self._watched.clear()

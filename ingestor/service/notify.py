@@ -65,7 +65,7 @@ class Notifier:
         except OSError as error:
             if not self._complained:
                 self._complained = True
-                log.warning("service_manager_unreachable", error=error.strerror)
+                log.warning("the service manager cannot be told", error=error.strerror)
 
 
 def _address(text: str) -> str | None:

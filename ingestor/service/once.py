@@ -96,7 +96,7 @@ def _pass_over(passes: Sequence[Pass], writer: Writer, signals: Signals) -> dict
             break
     failures = {one.name: one.failure for one in passes if one.failure is not None}
     for name, failure in failures.items():
-        log.error("mailbox_failed", mailbox=name, reason=failure)
+        log.error("mailbox failed", mailbox=name, reason=failure)
     if writer.trouble is not None and not signals.stop_wished:
         raise ArchiveUnavailable(f"{writer.trouble}; nothing is lost, call this again")
     return failures

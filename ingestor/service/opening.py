@@ -62,7 +62,7 @@ def patiently(
             answer = trying.result()
         except ArchiveUnavailable as error:
             if not waited:
-                log.warning("archive_waited_for", reason=str(error))
+                log.warning("the archive is waited for", reason=str(error))
             waited = True
             seconds = pause * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
             tell(f"waiting for the archive: {error}", seconds + TRY_SECONDS)
@@ -71,7 +71,7 @@ def patiently(
             pause = min(pause * 2, LONGEST_PAUSE)
         else:
             if waited:
-                log.info("archive_found")
+                log.info("the archive is there")
             return answer
 
 

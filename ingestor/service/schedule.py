@@ -59,7 +59,7 @@ class Schedule:
         self.trouble[what] += 1
         error = getattr(event, "exception", None)
         log.warning(
-            "scheduled_call_trouble",
+            "a scheduled call went wrong",
             job=event.job_id,
             what=what,
             error=type(error).__name__ if error else None,

@@ -3,9 +3,8 @@
 from sqlalchemy import Engine
 
 from ingestor.archive.cursors import read_sources
-from ingestor.archive.runs import balance
+from ingestor.archive.runs import Balance, balance
 from ingestor.errors import IngestorError
-from ingestor.service.ended import in_words
 
 
 class StatusLine:
@@ -26,3 +25,17 @@ class StatusLine:
         else:
             states = "; ".join(f"{source.name}: {source.state}" for source in sources)
             self.text = f"{in_words(counts)}; {states}" if states else in_words(counts)
+
+
+def in_words(counts: Balance) -> str:
+    """Return the balance as a sum that adds up: 5 read = 3 stored + 1 duplicate + 1 ignored."""
+    parts = (
+        (counts.stored, "stored"),
+        (counts.duplicate, "duplicate"),
+        (counts.ignored, "ignored"),
+        (counts.quarantined, "quarantined"),
+        (counts.failed, "failed"),
+    )
+    return f"{counts.read} read = " + " + ".join(
+        f"{count} {name}" for count, name in parts if count or name == "stored"
+    )

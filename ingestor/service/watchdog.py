@@ -45,9 +45,9 @@ class Watchdog:
         """Feed the watchdog unless a part is late."""
         late = {beat.part for beat in beats if beat.late(now)}
         for part in sorted(late - self._hanging):
-            log.error("part_hangs", part=part, consequence="the watchdog is not fed until it goes on")
+            log.error("a part hangs", part=part, consequence="the watchdog is not fed until it goes on")
         for part in sorted(self._hanging - late):
-            log.info("part_goes_on", part=part)
+            log.info("the part goes on", part=part)
         self._hanging = late
         if not late:
             self._notifier.alive()

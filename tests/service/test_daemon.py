@@ -1,0 +1,212 @@
+"""The daemon as a service manager sees it: start, work, reload, stop."""
+
+import json
+import sqlite3
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ingestor.demo.imap_server import ImapServer
+from ingestor.demo.sample_mails import SampleMail, generate
+from tests.service.archive import read_so_far, rows, stored
+from tests.service.process import configuration, mailbox, running, until
+
+MAILS = list(generate(40, seed=11))
+WEBHOOK = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
+
+
+@pytest.fixture
+def server() -> Iterator[ImapServer]:
+    """A mailbox with forty mails."""
+    imap = ImapServer()
+    with imap.running():
+        for mail in MAILS:
+            imap.deliver(mail.raw)
+        yield imap
+
+
+def _expected(mails: list[SampleMail]) -> list[tuple[str, ...]]:
+    return sorted({tuple(mail.expected.values()) for mail in mails if mail.expected is not None})
+
+
+def test_it_starts_works_and_stops_in_order(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """READY after the start, each mail archived, STOPPING and exit 0 on SIGTERM, and the run's row closed."""
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+        daemon.wait_ready()
+        until(lambda: read_so_far(sqlite_url) == len(MAILS), "all mails read")
+        server.deliver(next(generate(1, seed=12, unrelated=0, broken=0)).raw)
+        until(lambda: read_so_far(sqlite_url) == len(MAILS) + 1, "the live mail read")
+        assert daemon.stop() == 0
+        assert daemon.heard[-1].startswith("STOPPING=1")
+        balance = json.loads(daemon.said.splitlines()[-1])
+
+    assert balance["read"] == len(MAILS) + 1
+    assert balance["read"] == sum(balance[name] for name in ("stored", "duplicate", "ignored", "quarantined"))
+    assert len(stored(sqlite_url)) == balance["stored"] == len(_expected(MAILS)) + 1
+    assert rows(sqlite_url, "SELECT count(*) FROM runs WHERE ended_at IS NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("command", ["LOGIN", "UID FETCH", "IDLE"])
+def test_a_hung_read_does_not_delay_the_stop(
+    server: ImapServer, tmp_path: Path, sqlite_url: str, command: str
+) -> None:
+    """SIGTERM while a command is never answered: exit 0, well within systemd's patience."""
+
+    def fall_silent(name: str, _arguments: bytes) -> None:
+        server.faults.silent = server.faults.silent or name == command
+
+    server.faults.on_command = fall_silent
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+        daemon.wait_ready()
+        until(lambda: server.faults.silent, "a command that gets no answer")
+
+        assert daemon.stop() == 0
+
+
+def test_a_reload_takes_mailboxes_and_numbers_over(
+    server: ImapServer, tmp_path: Path, sqlite_url: str
+) -> None:
+    """After SIGHUP a new mailbox is read, and mail for a number that is no longer ours is quarantined."""
+    other = ImapServer()
+    sms = next(mail for mail in generate(9, seed=21, unrelated=0, broken=0) if mail.expected)
+    with other.running():
+        other.deliver(sms.raw)
+        with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+            daemon.wait_ready()
+            until(lambda: read_so_far(sqlite_url) == len(MAILS), "all mails read")
+            configuration(
+                tmp_path, sqlite_url, '[agile]\nnumbers = ["+393990000000"]', mailbox(other.port, "second")
+            )
+            daemon.reload()
+            until(lambda: read_so_far(sqlite_url) == len(MAILS) + 1, "the new mailbox read")
+            assert daemon.stop() == 0
+
+    assert rows(sqlite_url, "SELECT source FROM quarantine ORDER BY id DESC LIMIT 1") == [("second",)]
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("new", "reason"),
+    [
+        ("[agile]\nsendr = 'x@example.org'\n", "sender"),
+        ("[[mailbox]]\nname = 'x'\n", "host"),
+        ("[database\n", "TOML"),
+        ("[agile]\nnumbers = []\n", "nothing to read"),
+    ],
+)
+def test_a_bad_reload_is_refused_and_the_old_configuration_stays(
+    server: ImapServer, tmp_path: Path, sqlite_url: str, new: str, reason: str
+) -> None:
+    """The reason is in the log and in the status, the manager is told READY, and mail goes on arriving."""
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+        daemon.wait_ready()
+        until(lambda: read_so_far(sqlite_url) == len(MAILS), "all mails read")
+        daemon.config.write_text(new)
+        daemon.reload()
+        assert reason in daemon.events("reload refused")[0]["reason"]
+        assert "reload refused" in daemon.heard[-1]
+
+        server.deliver(MAILS[0].raw)
+        until(lambda: read_so_far(sqlite_url) == len(MAILS) + 1, "mail after the refused reload")
+        assert daemon.stop() == 0
+
+
+def test_a_reload_says_what_needs_a_restart(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """A changed database or listener is named, and the old one goes on."""
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+        daemon.wait_ready()
+        configuration(tmp_path, f"{sqlite_url}.other", mailbox(server.port), WEBHOOK)
+        daemon.reload()
+        assert [line["changed"] for line in daemon.events("a restart is needed")] == ["database", "webhook"]
+
+        server.deliver(MAILS[0].raw)
+        until(lambda: read_so_far(sqlite_url) == len(MAILS) + 1, "mail into the old archive")
+        assert daemon.stop() == 0
+
+
+def test_the_watchdog_is_fed_by_a_working_daemon(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """With WATCHDOG_USEC set WATCHDOG=1 comes, again and again, and the status shows the balance."""
+    with running(
+        configuration(tmp_path, sqlite_url, mailbox(server.port)), environment={"WATCHDOG_USEC": "3000000"}
+    ) as daemon:
+        daemon.wait_heard("WATCHDOG=1", 2)
+        assert daemon.stop() == 0
+
+
+def test_an_unreachable_mailbox_is_no_reason_to_be_killed(tmp_path: Path, sqlite_url: str) -> None:
+    """Retrying a dead server is progress: READY comes, the watchdog is fed, and the log says it once."""
+    with running(
+        configuration(tmp_path, sqlite_url, mailbox(9)), environment={"WATCHDOG_USEC": "3000000"}
+    ) as daemon:
+        daemon.wait_ready()
+        daemon.wait_heard("WATCHDOG=1", 3)
+        assert daemon.stop() == 0
+
+
+def test_nothing_configured_is_said_in_one_line(tmp_path: Path, sqlite_url: str) -> None:
+    """Without mailbox and webhook `run` exits with 2, which systemd does not restart."""
+    with running(configuration(tmp_path, sqlite_url)) as daemon:
+        assert daemon.process.wait(20) == 2
+        lines = [line for line in daemon.log_path.read_text().splitlines() if line.startswith("ingestor:")]
+
+    assert len(lines) == 1
+    assert "[[mailbox]]" in lines[0]
+
+
+def test_a_newer_schema_is_refused(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """An archive that a newer program made ends the start with exit code 2."""
+    config = configuration(tmp_path, sqlite_url, mailbox(server.port))
+    with running(config, "db", "upgrade") as upgrade:
+        assert upgrade.process.wait(20) == 0
+    with closing(sqlite3.connect(tmp_path / "archive.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with running(config) as daemon:
+        assert daemon.process.wait(20) == 2
+
+
+def test_two_daemons_on_one_archive_store_each_sms_once(
+    server: ImapServer, tmp_path: Path, sqlite_url: str
+) -> None:
+    """A second copy with the same configuration just works, and doubles nothing."""
+    config = configuration(tmp_path, sqlite_url, mailbox(server.port))
+    with running(config) as first, running(config) as second:
+        first.wait_ready()
+        second.wait_ready()
+        for mail in generate(20, seed=33, unrelated=0, broken=0):
+            server.deliver(mail.raw)
+        wanted = _expected(MAILS + list(generate(20, seed=33, unrelated=0, broken=0)))
+        until(lambda: stored(sqlite_url) == wanted, "each SMS once")
+        assert first.stop() == 0
+        assert second.stop() == 0
+
+    assert stored(sqlite_url) == wanted
+
+
+def test_a_daemon_with_a_webhook_serves_both(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """Mailbox and listener share the writer: an SMS that came both ways is one row with one more arrival."""
+    sms = next(mail.expected for mail in MAILS if mail.expected is not None)
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port), WEBHOOK)) as daemon:
+        daemon.wait_ready()
+        until(lambda: read_so_far(sqlite_url) == len(MAILS), "all mails read")
+        [[before]] = rows(sqlite_url, "SELECT sum(arrivals) FROM inbound_sms")
+        port = daemon.events("webhook listening")[0]["port"]
+        body = urllib.parse.urlencode(sms).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", body) as answer:
+            assert answer.read() == b"+OK"
+        assert daemon.stop() == 0
+
+    assert stored(sqlite_url) == _expected(MAILS)
+    assert rows(sqlite_url, "SELECT sum(arrivals) FROM inbound_sms") == [(int(str(before)) + 1,)]
+
+
+def test_the_environment_goes_before_the_file(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """INGESTOR_DATABASE_URL names the archive for the daemon too."""
+    config = configuration(tmp_path, "sqlite:////nowhere/at/all.db", mailbox(server.port))
+    with running(config, environment={"INGESTOR_DATABASE_URL": sqlite_url}) as daemon:
+        daemon.wait_ready()
+        until(lambda: read_so_far(sqlite_url) == len(MAILS), "all mails read")
+        assert daemon.stop() == 0

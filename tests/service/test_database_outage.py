@@ -1,0 +1,116 @@
+"""PostgreSQL that is absent at boot, goes away in the middle, or hangs: nothing lost, nothing doubled."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingestor.demo.imap_server import ImapServer
+from ingestor.demo.sample_mails import generate
+from tests.conftest import missing
+from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.service.archive import read_so_far, rows, stored
+from tests.service.process import configuration, mailbox, running, until
+
+pytestmark = pytest.mark.postgresql
+
+MAILS = list(generate(60, seed=41))
+EXPECTED = sorted({tuple(mail.expected.values()) for mail in MAILS if mail.expected is not None})
+
+
+@pytest.fixture
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL of our own, which the test may stop."""
+    folder = binaries()
+    if folder is None:
+        missing(INSTALL)
+        return
+    server = PostgresqlServer(folder)
+    server.sql("CREATE DATABASE archive")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server() -> Iterator[ImapServer]:
+    """A mailbox, empty yet."""
+    imap = ImapServer()
+    with imap.running():
+        yield imap
+
+
+def test_absent_at_boot(postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path) -> None:
+    """The start waits, asking systemd for more time and saying so once, and goes on when it is there."""
+    for mail in MAILS:
+        server.deliver(mail.raw)
+    url = postgresql.url("archive")
+    postgresql.stop()
+    with running(configuration(tmp_path, url, mailbox(server.port))) as daemon:
+        daemon.wait_heard("EXTEND_TIMEOUT_USEC=", 3)
+        assert not any(message.startswith("READY=1") for message in daemon.heard)
+        assert len(daemon.events("the archive is waited for")) == 1
+        postgresql.start()
+        daemon.wait_ready()
+        until(lambda: read_so_far(url) == len(MAILS), "all mails read")
+        assert len(daemon.events("the archive is there")) == 1
+        assert daemon.stop() == 0
+
+    assert stored(url) == EXPECTED
+
+
+def test_a_stop_while_waiting_at_boot(
+    postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path
+) -> None:
+    """SIGTERM ends the waiting with exit code 0."""
+    url = postgresql.url("archive")
+    postgresql.stop()
+    with running(configuration(tmp_path, url, mailbox(server.port))) as daemon:
+        daemon.wait_heard("EXTEND_TIMEOUT_USEC=")
+        assert daemon.stop() == 0
+
+
+def test_stopped_and_started_in_the_middle(
+    postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path
+) -> None:
+    """Mail that comes while the database is away waits on its server; the watchdog goes on being fed."""
+    url = postgresql.url("archive")
+    config = configuration(tmp_path, url, mailbox(server.port, poll_seconds=1))
+    with running(config, environment={"WATCHDOG_USEC": "3000000"}) as daemon:
+        daemon.wait_ready()
+        for mail in MAILS[:20]:
+            server.deliver(mail.raw)
+        until(lambda: read_so_far(url) == 20, "the first mails read")
+        for begin in (20, 40):
+            postgresql.stop()
+            for mail in MAILS[begin : begin + 20]:
+                server.deliver(mail.raw)
+            fed = daemon.heard.count("WATCHDOG=1")
+            daemon.wait_heard("WATCHDOG=1", fed + 2)
+            postgresql.start()
+            until(lambda wanted=begin + 20: read_so_far(url) == wanted, "the mails of the outage read")
+        assert daemon.stop() == 0
+
+    assert stored(url) == EXPECTED
+    assert rows(url, "SELECT read - stored - duplicate - ignored - quarantined - failed FROM runs") == [(0,)]
+    assert server.call(lambda: [sorted(message.flags) for message in server.boxes["INBOX"].messages]) == [
+        [] for _ in MAILS
+    ]
+
+
+def test_a_stop_during_an_outage(postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path) -> None:
+    """SIGTERM while the database is away: exit 0 in time, and the next start reads what waited."""
+    url = postgresql.url("archive")
+    config = configuration(tmp_path, url, mailbox(server.port, poll_seconds=1))
+    with running(config) as daemon:
+        daemon.wait_ready()
+        postgresql.stop()
+        for mail in MAILS:
+            server.deliver(mail.raw)
+        until(lambda: daemon.events("the archive takes no writes; intake waits and tries again"), "trouble")
+        assert daemon.stop() == 0
+    postgresql.start()
+    with running(config) as daemon:
+        until(lambda: read_so_far(url) >= len(MAILS), "all mails read")
+        assert daemon.stop() == 0
+
+    assert stored(url) == EXPECTED
