@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,8 +15,8 @@ INTERVAL = 10.0
 class Display(Protocol):
     """What is told while an import runs."""
 
-    def expect(self, size: int) -> None:
-        """Say how many bytes there are to read."""
+    def expect(self, measure: Callable[[], int]) -> None:
+        """Learn how many bytes there are to read, where that is shown; `measure` takes a walk."""
 
     def show(self, tally: Tally) -> None:
         """Say how far it is."""
@@ -36,7 +36,7 @@ def display_for(*, quiet: bool) -> Iterator[Display]:
 
 
 class _Silent:
-    def expect(self, size: int) -> None:
+    def expect(self, measure: Callable[[], int]) -> None:
         """Say nothing."""
 
     def show(self, tally: Tally) -> None:
@@ -48,8 +48,8 @@ class _Lines:
         self._total = 0
         self._began = self._last = time.monotonic()
 
-    def expect(self, size: int) -> None:
-        self._total = size
+    def expect(self, measure: Callable[[], int]) -> None:
+        self._total = measure()
 
     def show(self, tally: Tally) -> None:
         now = time.monotonic()
@@ -79,8 +79,8 @@ class _Bar:
         self._began = time.monotonic()
         self._last = 0.0
 
-    def expect(self, size: int) -> None:
-        self.progress.update(self._task, total=size or None)
+    def expect(self, measure: Callable[[], int]) -> None:
+        self.progress.update(self._task, total=measure() or None)
 
     def show(self, tally: Tally) -> None:
         now = time.monotonic()

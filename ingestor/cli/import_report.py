@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 from ingestor.archive.runs import Balance
+from ingestor.intake.files.dry import DrySink
 from ingestor.intake.files.tally import Remark, Tally
 
 MOST_SHOWN = 200
@@ -21,7 +23,10 @@ class Result:
     finished: bool
 
 
-def print_result(result: Result, *, as_json: bool, note: str | None = None, resume: str | None = None) -> int:
+def print_result(
+    result: Result, *, as_json: bool, note: str | None = None, resume: str | None = None,
+    dry: DrySink | None = None,
+) -> int:  # fmt: skip
     """Print the result on stdout, troubles on stderr; return the exit code."""
     balance = result.balance
     if note:
@@ -34,6 +39,8 @@ def print_result(result: Result, *, as_json: bool, note: str | None = None, resu
     )
     if result.tally is not None:
         _print_tally(result.tally)
+        if dry is not None:
+            _print_dry(dry, result.tally)
     if result.finished and result.tally is not None and balance.read and not balance.stored:
         print(
             "nothing new: every SMS in it was in the archive already"
@@ -70,6 +77,28 @@ def _print_tally(tally: Tally) -> None:
     _print_remarks("gaps", tally.gaps, f"{tally.gap_count:,} in all")
     for failure in tally.failures:
         print(f"ingestor: {failure}", file=sys.stderr)
+
+
+def _print_dry(dry: DrySink, tally: Tally) -> None:
+    print("nothing was written")
+    _print_remarks("duplicates", dry.duplicates, "and more")
+    _print_counts("quarantined, by reason", dry.reasons)
+    _print_counts("ignored, by sender", tally.senders)
+
+
+def _print_counts(title: str, counts: Counter[str]) -> None:
+    if not counts:
+        return
+    print(f"{title}:")
+    for name, number in counts.most_common(MOST_SHOWN):
+        print(f"  {number:>8,}  {_shown(name) or '(none, or several)'}")
+    if len(counts) > MOST_SHOWN:
+        print(f"  … and {len(counts) - MOST_SHOWN:,} more")
+
+
+def _shown(name: str) -> str:
+    """Return `name` without what would move the cursor of a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:200]
 
 
 def _print_remarks(title: str, remarks: list[Remark], more: str) -> None:

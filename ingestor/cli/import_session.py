@@ -5,19 +5,26 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingestor.archive import runs
 from ingestor.archive.engine import bulk_import_settings
 from ingestor.archive.store import Store
-from ingestor.cli.import_display import Display, display_for
+from ingestor.cli.import_display import display_for
 from ingestor.cli.import_report import Result, print_result
-from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+from ingestor.cli.opening import (
+    archive_exists,
+    configure_log,
+    open_for_reading,
+    open_for_writing,
+    settings_of,
+)
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND, Books, find
+from ingestor.intake.files.dry import DrySink, dry_books
 from ingestor.intake.files.folders import FileReference, walk
 from ingestor.intake.files.importing import Importer, Wishes
 from ingestor.intake.files.kinds import Kind
@@ -27,9 +34,15 @@ from ingestor.intake.files.sinks import ArchiveSink
 from ingestor.intake.files.sources import printable
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
+from ingestor.record import Outcome
 from ingestor.settings import Settings, rules_for
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 _KEPT = ("format", "source", "since", "until")
+
+Stopping = Callable[[], bool]
 
 
 def import_files(arguments: argparse.Namespace, pool: Pool) -> int:
@@ -37,7 +50,7 @@ def import_files(arguments: argparse.Namespace, pool: Pool) -> int:
     settings = settings_of(arguments)
     configure_log(arguments)
     if arguments.dry_run:
-        raise NotImplementedError
+        return _try(arguments, settings, pool)
     return _import(arguments, settings, pool)
 
 
@@ -49,24 +62,26 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         run_id = runs.begin_run(engine, COMMAND, options, datetime.now(UTC))
     else:
         resumed = find(engine, arguments.resume)
-        run_id = resumed.run_id
-        options = _agreed(options, resumed.options)
+        run_id, options = resumed.run_id, _agreed(options, resumed.options)
         if resumed.ended:
-            result = Result(
-                run_id, runs.balance(engine, run_id), None, time.monotonic() - began, finished=True
-            )
+            balance = runs.balance(engine, run_id)
+            result = Result(run_id, balance, None, time.monotonic() - began, finished=True)
             return print_result(result, as_json=arguments.json, note=f"run {run_id} had reached its end")
-    if "-" in options["paths"] and arguments.resume is not None:
-        raise ConfigurationError(
-            "stdin cannot be resumed: its beginning is gone; import it again from the start"
-        )
+        if "-" in options["paths"]:
+            raise ConfigurationError(
+                "stdin cannot be resumed: its beginning is gone; import it from the start"
+            )
+    fault: IngestorError | None = None
+    finished = False
     with _stop_signals() as stopping, display_for(quiet=arguments.quiet) as display:
         store = Store(engine)
         sink = ArchiveSink(store, stopping)
         books = Books(engine, run_id, sink.leave_room)
-        importer = _importer(options, settings, pool, sink, books, run_id, stopping, display)
-        fault: IngestorError | None = None
-        finished = False
+        display.expect(lambda: _size(options))
+        reader = _reader(options, settings, pool, store.archive_key())
+        importer = Importer(
+            pool, reader, sink, books.begin, _wishes(options, run_id), stopping=stopping, notice=display.show
+        )
         try:
             with bulk_import_settings(engine):
                 finished = importer.run(_references(options))
@@ -74,18 +89,59 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
                 books.end()
         except IngestorError as error:
             fault = error
-    result = Result(
-        run_id, runs.balance(engine, run_id), importer.tally, time.monotonic() - began, finished=finished
-    )
-    code = print_result(result, as_json=arguments.json, resume=_resume_command(arguments, options, run_id))
+    resume = _resume_command(arguments, options, run_id)
+    try:
+        balance = runs.balance(engine, run_id)
+    except IngestorError as error:
+        raise _with_resume(fault or error, resume) from None
+    result = Result(run_id, balance, importer.tally, time.monotonic() - began, finished=finished)
+    code = print_result(result, as_json=arguments.json, resume=resume)
     if fault is not None:
         raise fault
     return code
 
 
+def _with_resume(fault: IngestorError, resume: str | None) -> IngestorError:
+    """Return the fault with the command that goes on, for a database that does not even tell the balance."""
+    return type(fault)(f"{fault}\ngo on with: {resume}") if resume else fault
+
+
+def _try(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
+    """Do a dry run; return the exit code."""
+    began = time.monotonic()
+    options = _options(arguments)
+    engine = _engine_for_reading(settings)
+    with (
+        DrySink(engine) as sink, _stop_signals() as stopping, display_for(quiet=arguments.quiet) as display
+    ):  # fmt: skip
+        display.expect(lambda: _size(options))
+        reader = _reader(options, settings, pool, sink.secret, dry=True)
+        importer = Importer(
+            pool, reader, sink, dry_books(), _wishes(options, None), stopping=stopping, notice=display.show
+        )
+        finished = importer.run(_references(options))
+        counts = importer.tally.outcomes
+        balance = runs.Balance(importer.tally.read, *(counts[outcome] for outcome in Outcome))
+        result = Result(None, balance, importer.tally, time.monotonic() - began, finished=finished)
+        return print_result(result, as_json=arguments.json, dry=sink)
+
+
+def _engine_for_reading(settings: Settings) -> "Engine | None":
+    """Return the archive, or None where there is none yet: everything would be stored then."""
+    from ingestor.archive.migrate import current
+    from ingestor.cli.opening import open_unchecked
+
+    if not archive_exists(settings) or current(open_unchecked(settings)) is None:
+        return None
+    return open_for_reading(settings)
+
+
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two imports the same: kept in `runs.options`."""
-    paths = [path if path == "-" else os.path.abspath(path) for path in arguments.paths]  # noqa: PTH100 -- `~` and links stay
+    paths = [
+        path if path == "-" else os.path.abspath(path)  # noqa: PTH100 -- as written: links are not resolved
+        for path in arguments.paths
+    ]
     outer = [path for path in dict.fromkeys(paths) if not any(_inside(path, other) for other in paths)]
     return {"paths": outer, **{name: getattr(arguments, name) for name in _KEPT}}
 
@@ -105,20 +161,14 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
     return {"paths": asked["paths"] or list(earlier.get("paths", [])), **agreed}
 
 
-def _importer(
-    options: Mapping[str, Any], settings: Settings, pool: Pool, sink: Any, books: Any, run_id: int | None,
-    stopping: Any, display: Display,
-) -> Importer:  # fmt: skip
+def _reader(
+    options: Mapping[str, Any], settings: Settings, pool: Pool, secret: bytes, *, dry: bool = False
+) -> Reader:
+    """Return the parent's own reader, with the workers set to the same rules."""
     rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
     window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
-    dry = run_id is None
-    pool.start(rules, window, dry)
-    if not dry:
-        display.expect(sum(reference.size or 0 for _, reference in _references(options)))
-    return Importer(
-        pool, Reader(rules, window, count_senders=dry), sink, books.begin, _wishes(options, run_id),
-        stopping=stopping, notice=display.show,
-    )  # fmt: skip
+    pool.start(rules, window, secret, dry)
+    return Reader(rules, window, secret, count_senders=dry)
 
 
 def _wishes(options: Mapping[str, Any], run_id: int | None) -> Wishes:
@@ -128,6 +178,10 @@ def _wishes(options: Mapping[str, Any], run_id: int | None) -> Wishes:
     if form in set(Dialect):
         return Wishes(run_id, Kind.MBOX, Dialect(form), options["source"])
     return Wishes(run_id, Kind.MAIL, source=options["source"])
+
+
+def _size(options: Mapping[str, Any]) -> int:
+    return sum(reference.size or 0 for _, reference in _references(options))
 
 
 def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:
@@ -149,7 +203,7 @@ def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], r
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Any]:
+def _stop_signals() -> Iterator[Stopping]:
     """Give a function that says whether SIGINT or SIGTERM came; a second Ctrl-C ends at once."""
     came: list[int] = []
 

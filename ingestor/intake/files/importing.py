@@ -5,26 +5,24 @@ was sent, so that arrivals follow the files whatever the number of workers.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from ingestor.archive.entries import InputProgress, Item, Position, Submission
-from ingestor.archive.payloads import pack
+from ingestor.archive.entries import InputProgress
+from ingestor.archive.prepared import PreparedSubmission, Row, Where
 from ingestor.errors import IngestorError, InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, Block, Blocks, LongMail
 from ingestor.intake.files.folders import FileReference
 from ingestor.intake.files.inputs import Begin, InputChanged, ListInput, StreamInput
 from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.reading import SKIP_BITS, Reader, Row, item, row
+from ingestor.intake.files.reading import SKIP_BITS, Reader
 from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.sources import OpenFile, Place, Source
 from ingestor.intake.files.streams import BombSuspected
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
-from ingestor.providers.contract import Unreadable
 from ingestor.record import Outcome
 
 MOST_IN_PACK = 1000
@@ -55,11 +53,11 @@ class _Ticket:
     packed: bool = False
     source: str = ""
 
-    def where(self, found: Row) -> tuple[Place, int]:
-        """Return place and offset of a row: its number among single mails, or its offset in the block."""
+    def where(self, found: Row) -> Where:
+        """Return the place of a row, which has its number among single mails or its offset in the block."""
         number, offset = (found[0] >> SKIP_BITS, found[0] & SKIPPED) if self.packed else (0, found[0])
         place, base = self.places[number]
-        return place, base + offset
+        return Where(place.path, place.member, base + offset)
 
 
 @dataclass(slots=True)
@@ -116,7 +114,7 @@ class Importer:
         self._next_settled = 0
         self._pack: _Pack | None = None
         self._lists: dict[Place, ListInput] = {}
-        self._batch: list[Submission] = []
+        self._batch: list[PreparedSubmission] = []
         self._batch_items = 0
         self._batch_bytes = 0
         self._failures = 0
@@ -141,7 +139,7 @@ class Importer:
         self._drain()
         if finished and self._failures:
             # Not before the end: a run that is resumed tries them again, and counts them once.
-            self._submit(Submission(self._wishes.run_id, failed=self._failures))
+            self._submit(PreparedSubmission(self._wishes.run_id, failed=self._failures))
         self._flush()
         self._notice(self.tally)
         return finished
@@ -314,8 +312,7 @@ class Importer:
         """Take in a mail that was longer than a block: it is never parsed."""
         rows: list[Row] = []
         if mail.raw is not None:
-            verdict: Unreadable = self._reader.oversized(mail.header, mail.size, len(mail.raw))
-            rows.append(row(verdict, pack(mail.raw), mail.content_key, 0, mail.size))
+            rows.append(self._reader.oversized(mail))
         is_mail = mail.gap is None
         gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
         answer: tuple[Any, ...] = (
@@ -405,23 +402,24 @@ class Importer:
             place, base = ticket.places[0]
             tally.add_gap(str(place), base + offset, length, reason)
         tally.senders.update(senders)
-        now = datetime.now(UTC)
-        items = tuple(self._item(found, ticket, now) for found in rows)
-        self._batch_bytes += sum(len(found[4]) for found in rows)
         self._submit(
-            Submission(self._wishes.run_id, items, ignored, progress=tuple(ticket.progress.values()))
+            PreparedSubmission(
+                self._wishes.run_id,
+                ticket.source,
+                rows,
+                [ticket.where(found) for found in rows],
+                ignored,
+                progress=tuple(ticket.progress.values()),
+                compressed_bytes=sum(len(found[7]) for found in rows),
+            )
         )
 
-    def _item(self, found: Row, ticket: _Ticket, now: datetime) -> Item:
-        place, offset = ticket.where(found)
-        position = Position(input=place.path, member=place.member, offset=offset, length=found[1])
-        return item(found, position, ticket.source, now)
-
-    def _submit(self, submission: Submission) -> None:
-        if self._batch and self._batch_items + len(submission.items) > self._sink.limit:
+    def _submit(self, submission: PreparedSubmission) -> None:
+        if self._batch and self._batch_items + len(submission.rows) > self._sink.limit:
             self._flush()
         self._batch.append(submission)
-        self._batch_items += len(submission.items)
+        self._batch_items += len(submission.rows)
+        self._batch_bytes += submission.compressed_bytes
         if self._batch_items >= self._sink.limit or self._batch_bytes >= MOST_BYTES:
             self._flush()
 
@@ -431,20 +429,17 @@ class Importer:
         self._batch_items = self._batch_bytes = 0
         if not batch:
             return
-        receipts = self._sink.write(batch)
         tally = self.tally
-        for submission, receipt in zip(batch, receipts, strict=True):
-            tally.outcomes.update(receipt.outcomes)
+        for submission, outcomes in zip(batch, self._sink.write(batch), strict=True):
+            tally.outcomes.update(outcomes)
             tally.outcomes[Outcome.IGNORED] += submission.ignored
             tally.outcomes[Outcome.FAILED] += submission.failed
-            if Outcome.QUARANTINED in receipt.outcomes:
-                self._note_quarantined(submission, receipt.outcomes)
+            if Outcome.QUARANTINED in outcomes:
+                self._note_quarantined(submission, outcomes)
         self._notice(tally)
 
-    def _note_quarantined(self, submission: Submission, outcomes: tuple[Outcome, ...]) -> None:
-        for one, outcome in zip(submission.items, outcomes, strict=True):
+    def _note_quarantined(self, submission: PreparedSubmission, outcomes: Sequence[Outcome]) -> None:
+        for row, where, outcome in zip(submission.rows, submission.places, outcomes, strict=True):
             if outcome is Outcome.QUARANTINED:
-                where = one.position
-                place = str(Place(where.input or "", where.member))
-                reason = getattr(one.reading, "reason", "the database refused it")
-                self.tally.add_quarantined(place, where.offset or 0, reason)
+                place = str(Place(where.input, where.member))
+                self.tally.add_quarantined(place, where.offset, row[11] or "the database refused it")

@@ -59,16 +59,16 @@ class Split:
         )
 
 
-# Only these spellings count, so that a search in whole blocks and the reading of one header agree.
-_LENGTH_MARKS = (b"-Length:", b"-length:", b"-LENGTH:")
-_LENGTH = re.compile(rb"(?m)^(?:Content-[Ll]ength|content-length|CONTENT-LENGTH):[ \t]*(\d{1,15})[ \t]*\r?$")
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_LENGTH_MARK = re.compile(rb"(?i)-length:")
+_LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,15})[ \t]*\r?$")
 _RD_QUOTED = re.compile(rb"(?m)^>(?=>*From )")
 _O_QUOTED = re.compile(rb"(?m)^>(?=From )")
 
 
 def has_lengths(data: bytes | bytearray, end: int) -> bool:
     """Say whether a Content-Length may stand in `data[:end]`."""
-    return any(data.find(mark, 0, end) >= 0 for mark in _LENGTH_MARKS)
+    return _LENGTH_MARK.search(data, 0, end) is not None
 
 
 def uses_lengths(dialect: Dialect) -> bool:
@@ -115,11 +115,8 @@ def header_end(data: bytes | bytearray, start: int, end: int) -> int:
     """Return where the body begins, -1 without an empty line before `end`."""
     if data[start : start + 1] == b"\n":
         return start + 1
-    bare = data.find(b"\n\n", start, end)
-    crlf = data.find(b"\n\r\n", start, bare + 1 if bare >= 0 else end)
-    if crlf >= 0:
-        return crlf + 3
-    return bare + 2 if bare >= 0 else -1
+    found = _EMPTY_LINE.search(data, start, end)
+    return found.end() if found else -1
 
 
 def _skip_blank(data: bytes | bytearray, at: int, end: int) -> int:

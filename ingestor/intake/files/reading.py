@@ -1,24 +1,18 @@
-"""Makes items of mails, in a worker process: parsed, hashed and compressed, in a form that travels cheaply.
-
-A row is a tuple of plain values: pickling the frozen dataclasses of an item costs more than parsing it.
-"""
+"""Makes rows of mails, in a worker process: split, parsed, hashed, compressed, ready for the database."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from ingestor.archive.entries import Item, Payload, Position, mail_content_key
+from ingestor.archive.entries import mail_content_key
 from ingestor.archive.payloads import pack
+from ingestor.archive.prepared import Row, prepare
+from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import Dialect, Gap, split, unquoted
-from ingestor.numbers import OriginatorKind
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
-from ingestor.record import Channel, InboundSms
-from ingestor.timestamps import TimeQuality
-
-Row = tuple[Any, ...]
+from ingestor.record import InboundSms
 
 SKIP_BITS = 11
 """Enough for the longest separator line."""
@@ -59,21 +53,31 @@ class Batch:
 class Reader:
     """Reads mails with every provider's reader in turn."""
 
-    def __init__(self, rules: Sequence[tuple[str, Rules]], window: Window, *, count_senders: bool) -> None:
+    def __init__(
+        self,
+        rules: Sequence[tuple[str, Rules]],
+        window: Window,
+        secret: bytes,
+        *,
+        count_senders: bool = False,
+    ) -> None:
+        """`secret` is the archive's key."""
         self._lanes: list[tuple[ModuleType, Rules]] = [(mail_reader(name), rule) for name, rule in rules]
         self._window = window
+        self._secret = secret
         self._count_senders = count_senders
 
     def wanted(self, header: bytes) -> bool:
         """Say from a header whether the mail is ours."""
         return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
 
-    def oversized(self, header: bytes, size: int, kept: int) -> Unreadable:
-        """Return the verdict on a mail of ours that is too long to be parsed."""
+    def oversized(self, mail: LongMail) -> Row:
+        """Return the row of a mail of ours that is too long to be parsed."""
+        raw = mail.raw or b""
         for module, rules in self._lanes:
-            if module.may_be_ours(header, rules):
-                verdict: Unreadable = module.oversized(header, size, kept, rules)
-                return verdict
+            if module.may_be_ours(mail.header, rules):
+                verdict: Unreadable = module.oversized(mail.header, mail.size, len(raw), rules)
+                return prepare(verdict, pack(raw), mail.content_key, self._secret, 0, mail.size)
         raise ValueError("this mail is nobody's")
 
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:
@@ -110,7 +114,9 @@ class Reader:
         elif isinstance(reading, Readable) and reading.sms not in self._window:
             batch.ignored += 1
         else:
-            batch.rows.append(row(reading, pack(mail), mail_content_key(mail), place, length))
+            batch.rows.append(
+                prepare(reading, pack(mail), mail_content_key(mail), self._secret, place, length)
+            )
 
     def _read(self, mail: bytes) -> Reading:
         reading: Reading = NotOurs()
@@ -130,83 +136,3 @@ def leading_separator(mail: bytes) -> int:
 
 def _plain(gap: Gap) -> tuple[int, int, str]:
     return gap.offset, gap.length, gap.reason
-
-
-def row(reading: Readable | Unreadable, payload: Payload, content_key: bytes, place: int, length: int) -> Row:
-    """Return an item as plain values; `place` and `length` are where its bytes stood."""
-    if isinstance(reading, Unreadable):
-        sms = None
-        reason: str | None = reading.reason
-    else:
-        found = reading.sms
-        reason = None
-        sms = (
-            found.provider, found.originator, found.originator_kind.value, found.originator_raw,
-            found.destination, found.destination_raw, found.date_time, found.received_at.timestamp(),
-            found.time_quality.value, found.text, found.keyword, found.clean_text,
-            found.provider_message_id, found.segments, _simple(found.details),
-        )  # fmt: skip
-    return (
-        place, length, payload.size, payload.sha256, payload.compressed, payload.dictionary_id, content_key,
-        reading.parser, reading.message_id, reading.subject, reason, sms,
-    )  # fmt: skip
-
-
-def _simple(value: Any) -> Any:
-    """Return JSON-like `value` in exactly the types that `marshal` takes."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_simple(part) for part in value]
-    if value is None or type(value) in {int, float, bool}:
-        return value
-    return {str(key): _simple(part) for key, part in value.items()}
-
-
-_KINDS = {kind.value: kind for kind in OriginatorKind}
-_QUALITIES = {quality.value: quality for quality in TimeQuality}
-
-
-def item(found: Row, position: Position, source: str, now: datetime) -> Item:
-    """Return the item that `row` took apart."""
-    (
-        _, _, size, sha256, compressed, dictionary_id, content_key, parser, message_id, subject, reason, sms,
-    ) = found  # fmt: skip
-    reading: Readable | Unreadable
-    if sms is None:
-        reading = Unreadable(reason, parser, message_id, subject)
-    else:
-        reading = Readable(_sms(sms), parser, message_id, subject)
-    return Item(
-        reading=reading,
-        channel=Channel.IMPORT,
-        source=source,
-        content_key=content_key,
-        arrived_at=now,
-        payload=Payload(None, size, sha256, None, compressed, dictionary_id),
-        position=position,
-    )
-
-
-def _sms(values: Row) -> InboundSms:
-    (
-        provider, originator, kind, originator_raw, destination, destination_raw, date_time, received_at,
-        quality, text, keyword, clean_text, message_id, segments, details,
-    ) = values  # fmt: skip
-    return InboundSms(
-        provider=provider,
-        originator=originator,
-        originator_kind=_KINDS[kind],
-        originator_raw=originator_raw,
-        destination=destination,
-        destination_raw=destination_raw,
-        date_time=date_time,
-        received_at=datetime.fromtimestamp(received_at, UTC),
-        time_quality=_QUALITIES[quality],
-        text=text,
-        keyword=keyword,
-        clean_text=clean_text,
-        provider_message_id=message_id,
-        segments=segments,
-        details=details,
-    )

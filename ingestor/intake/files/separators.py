@@ -97,16 +97,16 @@ def _heads_a_mail(data: bytes | bytearray, start: int, end: int) -> bool:
 
 def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, int]:
     """Return start and end of the first separator line that begins after `start`; (-1, -1) without one."""
-    nul = data.find(NUL_CANDIDATE, start, end)
-    found = data.find(CANDIDATE, start, end)
-    while found >= 0 or nul >= 0:
-        if nul >= 0 and (found < 0 or nul < found):
-            here, nul = nul, data.find(NUL_CANDIDATE, nul + 1, end)
-        else:
-            here, found = found, data.find(CANDIDATE, found + 1, end)
+    while True:
+        here = data.find(CANDIDATE, start, end)
+        nul = data.find(NUL_CANDIDATE, start, here if here >= 0 else end)
+        if nul >= 0:
+            here = nul
+        if here < 0:
+            return -1, -1
         if line_end := separator_end(data, here + 1, end):
             return here + 1, line_end
-    return -1, -1
+        start = here + 1
 
 
 def last_separator(data: bytes | bytearray, end: int, known: int) -> int:
@@ -115,7 +115,8 @@ def last_separator(data: bytes | bytearray, end: int, known: int) -> int:
     `known` is the end of the bytes that may be looked at, at least `LOOKAHEAD` beyond `end`.
     """
     while True:
-        here = max(data.rfind(CANDIDATE, 0, end), data.rfind(NUL_CANDIDATE, 0, end))
+        here = data.rfind(CANDIDATE, 0, end)
+        here = max(here, data.rfind(NUL_CANDIDATE, max(0, here), end))
         if here < 0:
             return 0
         if separator_end(data, here + 1, known):

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.bulk import BulkStore
+from ingestor.archive.prepared import PreparedSubmission
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable
+from ingestor.record import Outcome
 
 PATIENCE = 60.0
 """How many seconds a database may be away before the import gives up; what is committed stays."""
@@ -29,8 +31,11 @@ class Sink(Protocol):
     def limit(self) -> int:
         """How many items should go into one batch."""
 
-    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
-        """Make `submissions` durable together. Raises ArchiveUnavailable when that cannot be done."""
+    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
+        """Make `submissions` durable together; return the outcomes of each.
+
+        Raises ArchiveUnavailable when that cannot be done.
+        """
 
 
 class ArchiveSink:
@@ -38,7 +43,7 @@ class ArchiveSink:
 
     def __init__(self, store: Store, stopping: Callable[[], bool]) -> None:
         """`stopping` says whether the user wants to end: then a missing database is not waited for."""
-        self._store = store
+        self._store = BulkStore(store)
         self._stopping = stopping
         self._shared = store.engine.dialect.name == "sqlite"
         self._limit = 4000
@@ -49,7 +54,7 @@ class ArchiveSink:
         """How many items should go into one batch."""
         return self._limit
 
-    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
+    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
         """Commit; where the database is away for a while, wait for it."""
         deadline = time.monotonic() + PATIENCE
         pause = 0.1
@@ -57,15 +62,15 @@ class ArchiveSink:
             self.leave_room()
             begin = time.monotonic()
             try:
-                receipts = self._store.write(submissions, datetime.now(UTC))
+                outcomes = self._store.write(submissions, datetime.now(UTC))
             except ArchiveUnavailable:
                 if time.monotonic() > deadline or self._stopping():
                     raise
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, no secret
                 pause = min(pause * 2, 5.0)
             else:
-                self._note(time.monotonic() - begin, sum(len(one.items) for one in submissions))
-                return receipts
+                self._note(time.monotonic() - begin, sum(len(one.rows) for one in submissions))
+                return outcomes
 
     def leave_room(self) -> None:
         """Wait until others have had their chance to write."""

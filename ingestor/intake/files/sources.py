@@ -52,7 +52,7 @@ class _File:
         self._name = name
         self._budget = budget
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int = -1) -> bytes:
         try:
             piece = self._file.read(count)
         except OSError as error:

@@ -167,8 +167,7 @@ def _serve(connection: Connection, memory: mmap.mmap) -> None:
     from ingestor.intake.files.mbox import Dialect
     from ingestor.intake.files.reading import Reader
 
-    rules, window, count_senders = arguments
-    reader = Reader(rules, window, count_senders=count_senders)
+    reader = Reader(*arguments[:-1], count_senders=arguments[-1])
     while True:
         ticket, slot, kind, what = _loads(connection.recv_bytes())
         base = slot * BLOCK

@@ -1,0 +1,115 @@
+"""What an import would do: the whole way, but the keys go to a temporary database and the archive stays."""
+
+import os
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+
+from ingestor.archive.engine import reading
+from ingestor.archive.inserts import inserts_for
+from ingestor.archive.prepared import PreparedSubmission, Row, Where
+from ingestor.archive.tables import archive_key
+from ingestor.errors import SchemaMismatch
+from ingestor.intake.files.inputs import Earlier
+from ingestor.intake.files.sources import Place
+from ingestor.intake.files.tally import MOST_LISTED, Remark
+from ingestor.record import Channel, Outcome
+
+_KEY_BYTES = 32
+
+
+class DrySink:
+    """Judges as the archive would. Use it as a context manager: the keys of the run go with it."""
+
+    limit = 4000
+
+    def __init__(self, engine: Engine | None) -> None:
+        """`engine` reads the archive; None where there is none yet."""
+        self.duplicates: list[Remark] = []
+        self.reasons: Counter[str] = Counter()
+        self._engine = engine
+        self.secret = os.urandom(_KEY_BYTES) if engine is None else _read_key(engine)
+        self._folder = tempfile.TemporaryDirectory(prefix="ingestor-dry-run-")
+        self._keys = sqlite3.connect(Path(self._folder.name) / "keys.db", isolation_level=None)
+        self._keys.execute("PRAGMA journal_mode = OFF")
+        self._keys.execute("PRAGMA synchronous = OFF")
+        self._keys.execute(
+            "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID"
+        )
+
+    def __enter__(self) -> "DrySink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keys.close()
+        self._folder.cleanup()
+
+    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
+        """Return the outcomes the archive would give; write nothing there."""
+        known, read_before = self._look_up([row for submission in submissions for row in submission.rows])
+        self._keys.execute("BEGIN")
+        outcomes = [
+            [
+                self._judge(row, where, known, read_before)
+                for row, where in zip(submission.rows, submission.places, strict=True)
+            ]
+            for submission in submissions
+        ]
+        self._keys.execute("COMMIT")
+        return list(outcomes)
+
+    def _look_up(self, rows: Sequence[Row]) -> tuple[dict[bytes, int], set[bytes]]:
+        """Return the SMS ids the archive has, and the keys of imported mails it has read."""
+        if self._engine is None or not rows:
+            return {}, set()
+        unique = [row[12][0] for row in rows if row[12] is not None]
+        with reading(self._engine) as connection:
+            inserts = inserts_for(connection)
+            known = inserts.sms_by_fingerprint(unique) if unique else {}
+            arrivals = inserts.arrivals_by_key([row[2] for row in rows])
+        channel = Channel.IMPORT.value
+        return known, {key for (key, _, way), (_, read) in arrivals.items() if read and way == channel}
+
+    def _judge(self, row: Row, where: Where, known: dict[bytes, int], read_before: set[bytes]) -> Outcome:
+        place = str(Place(where.input, where.member))
+        unique = row[12][0] if row[12] is not None else None
+        if unique in known:
+            self._note_duplicate(place, where.offset, f"SMS {known[unique]} in the archive")
+            return Outcome.DUPLICATE
+        if row[2] in read_before:
+            self._note_duplicate(place, where.offset, "a mail that was imported before")
+            return Outcome.DUPLICATE
+        if unique is None:
+            self.reasons[row[11]] += 1
+            return Outcome.QUARANTINED
+        new = self._keys.execute(
+            "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (unique, f"{place} at {where.offset}")
+        )
+        if new.rowcount:
+            return Outcome.STORED
+        (first,) = self._keys.execute("SELECT place FROM seen WHERE fingerprint = ?", (unique,)).fetchone()
+        self._note_duplicate(place, where.offset, f"the one in {first}")
+        return Outcome.DUPLICATE
+
+    def _note_duplicate(self, place: str, offset: int, of: str) -> None:
+        if len(self.duplicates) < MOST_LISTED:
+            self.duplicates.append(Remark(place, offset, of))
+
+
+def dry_books() -> Callable[[Place, int | None], Earlier]:
+    """Return what opens inputs where no books are kept."""
+    numbers = count(1)
+    return lambda _place, _size: Earlier(next(numbers))
+
+
+def _read_key(engine: Engine) -> bytes:
+    with reading(engine) as connection:
+        secret = connection.execute(select(archive_key.c.secret)).scalar()
+    if secret is None:
+        raise SchemaMismatch("this archive has no key: it is a snapshot, and nothing can be imported into it")
+    return bytes(secret)
