@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -103,23 +104,25 @@ class Service:
             self._loop.time,
         )  # fmt: skip
         task = self._loop.create_task(self._open(connection, client))
+        task.add_done_callback(partial(self._opened, connection, client))
         self._connections[connection] = task
 
     async def _open(self, connection: Connection, client: socket.socket) -> None:
         context = self._certificate.context if self._certificate is not None else None
-        try:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.connect_accepted_socket(
-                lambda: connection, client, ssl=context,
-                ssl_handshake_timeout=self._limits.request_seconds if context else None,
-                ssl_shutdown_timeout=self._limits.linger_seconds if context else None,
-            )  # fmt: skip
-        except (OSError, asyncio.CancelledError):  # TLS errors are OSErrors; a stranger that went away
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await self._loop.connect_accepted_socket(
+            lambda: connection, client, ssl=context,
+            ssl_handshake_timeout=self._limits.request_seconds if context else None,
+            ssl_shutdown_timeout=self._limits.linger_seconds if context else None,
+        )  # fmt: skip
+
+    def _opened(self, connection: Connection, client: socket.socket, task: "asyncio.Task[None]") -> None:
+        """Take note that a connection can be read, or never will be (TLS failed, dropped before)."""
+        if task.cancelled() or task.exception() is not None:
             client.close()
             self._connections.pop(connection, None)
-        else:
-            if connection in self._connections:
-                self._connections[connection] = None
+        elif connection in self._connections:
+            self._connections[connection] = None
 
     def _make_room(self) -> bool:
         """End the oldest connection that has never got a request through, else the oldest idle one.

@@ -1,0 +1,52 @@
+"""Listeners that end with the test that asked for them."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.intake.listener.stand import Stand
+
+MakeStand = Callable[..., Stand]
+
+
+@pytest.fixture
+def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
+    """Start listeners with a writer at hand, or on a given engine."""
+    stands: list[Stand] = []
+
+    def make(engine: Engine | None = None, *, folder: Path = tmp_path, **options: Any) -> Stand:
+        stands.append(Stand(folder, engine, **options))
+        return stands[-1]
+
+    yield make
+    for stand in stands:
+        stand.stop()
+
+
+@pytest.fixture
+def stand(make_stand: MakeStand) -> Stand:
+    """A listener whose writer is at hand."""
+    return make_stand()
+
+
+@pytest.fixture
+def archived(make_stand: MakeStand, archive_engine: Engine) -> Stand:
+    """A listener on a real archive, once on each database."""
+    return make_stand(archive_engine)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait until something is so; fail when it is not within half a minute."""
+
+    def wait(is_so: Callable[[], bool]) -> None:
+        until = time.monotonic() + 30
+        while not is_so():
+            assert time.monotonic() < until, "it did not come about"
+            time.sleep(0.02)
+
+    return wait
