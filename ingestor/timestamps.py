@@ -11,6 +11,8 @@ _WRITTEN = re.compile(
     r"([0-9]{4})[-/. ]?([0-9]{2})[-/. ]?([0-9]{2})[T ]?([0-9]{2})[:. ]?([0-9]{2})[:. ]?([0-9]{2})"
 )
 _CLOCK_SLACK = timedelta(minutes=2)
+_NONE = timedelta(0)
+_DAY = timedelta(days=1)  # no zone changes its clock twice within two days
 _FIRST_YEAR, _LAST_YEAR = 1992, 2199  # the first SMS was sent in 1992
 
 
@@ -47,25 +49,25 @@ def read_local(digits: str, zone: ZoneInfo, known_by: Callable[[], datetime | No
     not after it plus two minutes wins, else the first. In the hour that does not exist the time is
     shifted forward. Raises ValueError where the digits are no real date.
     """
-    year = int(digits[0:4])
-    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+    if digits[8:10] == "24":  # midnight to Python 3.14, and no hour to anybody's clock
+        raise ValueError("hour must be in 0..23")
+    # The wall clock's digits as if they were UTC: an offset taken away makes them the instant.
+    wall = datetime.fromisoformat(f"{digits[:8]}T{digits[8:]}Z")
+    if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
         raise ValueError("the year is outside 1992 to 2199")
-    first = datetime(
-        year, int(digits[4:6]), int(digits[6:8]),
-        int(digits[8:10]), int(digits[10:12]), int(digits[12:14]),
-        tzinfo=zone,
-    )  # fmt: skip
-    second = first.replace(fold=1)
-    received_at = first.astimezone(UTC)
-    offset, other_offset = first.utcoffset(), second.utcoffset()
-    if offset == other_offset or offset is None or other_offset is None:
+    offset = zone.utcoffset(wall) or _NONE
+    received_at = wall - offset
+    if zone.utcoffset(wall - _DAY) == offset == zone.utcoffset(wall + _DAY):
+        return LocalReading(received_at, TimeQuality.OK, None)
+    other_offset = zone.utcoffset(wall.replace(fold=1)) or _NONE
+    if offset == other_offset:
         return LocalReading(received_at, TimeQuality.OK, None)
     if offset < other_offset:
         return LocalReading(received_at, TimeQuality.NONEXISTENT, None)
     known = known_by()
     if known is None:
         return LocalReading(received_at, TimeQuality.AMBIGUOUS, "first candidate, nothing to compare")
-    later = second.astimezone(UTC)
+    later = wall - other_offset
     if later - known <= _CLOCK_SLACK:
         return LocalReading(later, TimeQuality.AMBIGUOUS, "latest candidate before arrival")
     return LocalReading(received_at, TimeQuality.AMBIGUOUS, "first candidate, the later one is after arrival")

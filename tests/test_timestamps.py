@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingestor.timestamps import (
@@ -54,8 +54,9 @@ def test_an_ordinary_time_asks_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "digits", ["20260231000000", "20261301000000", "20260514250000", "20260514106000", "20260514102360",
-               "00000514102301", "19911231235959", "22000101000000"]
+    "digits",
+    ["20260231000000", "20261301000000", "20260514250000", "20260514240000", "20260514106000",
+     "20260514102360", "00000514102301", "19911231235959", "22000101000000"],
 )  # fmt: skip
 def test_a_time_that_is_no_date(digits: str) -> None:
     """Impossible dates, and years outside 1992 to 2199, are a ValueError."""
@@ -78,6 +79,39 @@ def test_the_hour_that_happens_twice(known: datetime | None, hour: int, decided_
     assert read_local("20261025023000", ROME, lambda: known) == LocalReading(
         datetime(2026, 10, 25, hour, 30, tzinfo=UTC), TimeQuality.AMBIGUOUS, decided_by
     )
+
+
+@given(
+    st.integers(725846400, 5680281600),
+    st.sampled_from(
+        ["Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Casablanca"]
+    ),
+)
+@example(1325202000, "Pacific/Apia")  # 30 December 2011 did not happen there
+def test_wall_clocks_are_read_as_datetime_reads_them(seconds: int, zone_name: str) -> None:
+    """Any wall clock time, near a change of the clock or not, is the instant that datetime makes of it."""
+    zone = ZoneInfo(zone_name)
+    wall = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=zone)
+    reading = read_local(wall.strftime("%Y%m%d%H%M%S"), zone, lambda: None)
+    assert reading.received_at == wall.astimezone(UTC)
+    assert (reading.quality is TimeQuality.OK) == (wall.utcoffset() == wall.replace(fold=1).utcoffset())
+
+
+@pytest.mark.parametrize(
+    "zone_name", ["Europe/Rome", "Australia/Lord_Howe", "America/St_Johns", "Pacific/Apia"]
+)
+def test_every_hour_around_every_change(zone_name: str) -> None:
+    """Through thirty years of changes, each half hour has the quality that its two folds give it."""
+    zone = ZoneInfo(zone_name)
+    wall = datetime(1996, 1, 1, tzinfo=zone)
+    while wall.year < 2026:
+        wall += timedelta(
+            minutes=30 if wall.utcoffset() != (wall + timedelta(hours=30)).utcoffset() else 1410
+        )
+        ambiguous = wall.utcoffset() != wall.replace(fold=1).utcoffset()
+        reading = read_local(wall.strftime("%Y%m%d%H%M%S"), zone, lambda: None)
+        assert (reading.quality is not TimeQuality.OK) == ambiguous
+        assert reading.received_at == wall.astimezone(UTC)
 
 
 def test_a_known_moment_at_the_end_of_time() -> None:

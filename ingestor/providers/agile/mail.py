@@ -107,8 +107,8 @@ def _shown(header: Header, name: bytes) -> str | None:
     value = header.first.get(name)
     if value is None:
         return None
-    if value.isascii() and b"=?" not in value:  # not worth a ladder
-        plain = value.strip().decode("ascii")
+    if len(value) < _LONGEST_SHOWN and b"=?" not in value and value.isascii():
+        plain = value.decode("ascii").strip()
         if plain.isprintable():
-            return plain[:_LONGEST_SHOWN]
+            return plain
     return storable(decode_header(value)[:_LONGEST_SHOWN])[0]
