@@ -245,6 +245,8 @@ class Connection(asyncio.Protocol):
         encoding = headers.get(b"transfer-encoding")
         if encoding is not None and (version == "1.0" or encoding.strip().lower() != b"chunked"):
             return False
+        if self._parser.should_upgrade():  # llhttp takes the body of such a request for another protocol
+            return False
         return version in {"1.0", "1.1"} and self._target.startswith(b"/")
 
     # Answers

@@ -24,6 +24,7 @@ from ingestor.intake.listener.tls import Certificate
 _log = structlog.get_logger()
 
 _ROUND_SECONDS = 0.25
+_STOPPING_ROUND_SECONDS = 0.02
 _CERTIFICATE_SECONDS = 60.0
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SECONDS_WITHOUT_DESCRIPTORS = 0.2
@@ -166,7 +167,14 @@ class Service:
             self.progress = now
             if self._stopping.is_set() and self._stopped(now):
                 return
-            await asyncio.sleep(_ROUND_SECONDS)
+            await self._until_next_round()
+
+    async def _until_next_round(self) -> None:
+        if self._stopping.is_set():
+            await asyncio.sleep(_STOPPING_ROUND_SECONDS)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _ROUND_SECONDS)
 
     def _stopped(self, now: float) -> bool:
         for connection in list(self._connections):
