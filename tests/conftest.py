@@ -78,21 +78,29 @@ def archive_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture(params=DATABASES)
-def archive_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An engine on a fresh archive with today's schema, once on each database."""
-    if request.param == "sqlite":
-        path = tmp_path / "archive.db"
-        shutil.copy(request.getfixturevalue("_sqlite_template"), path)
-        engine = open_engine(f"sqlite:///{path}")
-        yield engine
-        engine.dispose()
-        return
-    server: PostgresqlServer = request.getfixturevalue("postgresql_server")
-    template = request.getfixturevalue("_postgresql_template")
-    name = f"test_{next(_numbers)}"
-    server.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-    engine = open_engine(server.url(name))
+@pytest.fixture
+def sqlite_engine(_sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
+    """An engine on a fresh SQLite archive with today's schema."""
+    path = tmp_path / "archive.db"
+    shutil.copy(_sqlite_template, path)
+    engine = open_engine(f"sqlite:///{path}")
     yield engine
     engine.dispose()
-    server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgresql_engine(postgresql_server: PostgresqlServer, _postgresql_template: str) -> Iterator[Engine]:
+    """An engine on a fresh PostgreSQL archive with today's schema."""
+    name = f"test_{next(_numbers)}"
+    postgresql_server.sql(f"CREATE DATABASE {name} TEMPLATE {_postgresql_template}")
+    engine = open_engine(postgresql_server.url(name))
+    yield engine
+    engine.dispose()
+    postgresql_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=DATABASES)
+def archive_engine(request: pytest.FixtureRequest) -> Engine:
+    """An engine on a fresh archive with today's schema, once on each database."""
+    engine: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return engine

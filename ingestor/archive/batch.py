@@ -61,9 +61,12 @@ class Batch:
         unique: bytes | None = None
         details = ""
         if isinstance(reading, Readable):
+            sms = reading.sms
             try:
-                unique = fingerprint(reading.sms, secret)
-                details = _encode(reading.sms.details) if reading.sms.details else "{}"
+                if "\0" in sms.text or "\0" in sms.originator_raw or "\0" in sms.destination_raw:
+                    raise ValueError  # SQLite would take a NUL, PostgreSQL would not: both refuse
+                unique = fingerprint(sms, secret)
+                details = _encode(sms.details) if sms.details else "{}"
             except DATA_ERRORS as error:
                 item = unreadable(item, refused(error))
         payload = item.payload

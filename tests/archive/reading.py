@@ -1,0 +1,34 @@
+"""Looking into an archive past the program's own queries."""
+
+from typing import Any
+
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import reading
+
+
+def rows(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
+    """Return what `statement` selects."""
+    with reading(engine) as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+
+def one(engine: Engine, statement: str) -> Any:
+    """Return the one value that `statement` selects."""
+    ((value,),) = rows(engine, statement)
+    return value
+
+
+def number_of(engine: Engine, table: str) -> int:
+    """Return how many rows a table or view has."""
+    return int(one(engine, f"SELECT count(*) FROM {table}"))
+
+
+def shown(engine: Engine) -> list[tuple[Any, ...]]:
+    """Return `inbound_sms` without what may differ between two ways to the same archive."""
+    return rows(
+        engine,
+        "SELECT provider, originator, originator_kind, destination, date_time, received_at, time_quality,"
+        " text, keyword, clean_text, provider_message_id, segments FROM inbound_sms"
+        " ORDER BY originator, date_time, text",
+    )

@@ -1,0 +1,94 @@
+"""Append-only, proven by trying: nothing changes a row that was committed."""
+
+import pytest
+from sqlalchemy import Engine, insert
+from sqlalchemy.exc import DBAPIError
+
+from ingestor.archive import triggers
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
+from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, metadata
+from tests.archive.reading import rows
+from tests.archive.samples import NOW, broken, item
+
+TABLES = PERMANENT + ERASABLE
+
+
+def fill(engine: Engine) -> Engine:
+    """Put a row into every append-only table."""
+    store = Store(engine)
+    store.write([Submission(None, (item(1), item(2), broken(3)))], NOW)
+    store.write([Submission(None, (item(3),))], NOW)
+    with writing(engine) as connection:
+        connection.execute(insert(dictionaries).values(id=1, bytes=b"dictionary", created_at=NOW))
+    return engine
+
+
+def _contents(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
+    return {table: sorted(rows(engine, f"SELECT * FROM {table}"), key=str) for table in TABLES}
+
+
+def _refused(engine: Engine, statement: str) -> None:
+    with pytest.raises(DBAPIError, match="is append-only"), writing(engine) as connection:
+        connection.exec_driver_sql(statement)
+
+
+def test_a_committed_row_can_neither_be_changed_nor_removed(archive_engine: Engine) -> None:
+    """UPDATE and DELETE are refused on every append-only table, in words."""
+    before = _contents(fill(archive_engine))
+    for table in TABLES:
+        assert before[table]
+        column = list(metadata.tables[table].columns)[-1].name
+        _refused(archive_engine, f"UPDATE {table} SET {column} = {column}")
+        _refused(archive_engine, f"DELETE FROM {table}")
+    assert _contents(archive_engine) == before
+
+
+def test_truncate_is_refused_on_postgresql(postgresql_engine: Engine) -> None:
+    """TRUNCATE, which no row trigger sees, is refused on every append-only table."""
+    before = _contents(fill(postgresql_engine))
+    for table in TABLES:
+        _refused(postgresql_engine, f"TRUNCATE {table} CASCADE")
+    assert _contents(postgresql_engine) == before
+
+
+def test_replace_changes_nothing_on_sqlite(sqlite_engine: Engine) -> None:
+    """INSERT OR REPLACE, which no UPDATE or DELETE trigger sees, leaves the row that stands there.
+
+    Neither by its id, nor by its other key under a new id.
+    """
+    before = _contents(fill(sqlite_engine))
+    forged = {"compressed": "zeroblob(3)", "bytes": "zeroblob(3)", "text": "'forged'", "reason": "'forged'"}
+    forged |= {"ingested_at": "'forged'", "retried_at": "'forged'"}
+    for table in TABLES:
+        names = [column.name for column in metadata.tables[table].columns]
+        for other_id in (False, table in ("sms", "arrivals", "retries")):
+            values = ["id + 1000" if name == "id" and other_id else forged.get(name, name) for name in names]
+            with writing(sqlite_engine) as connection:
+                connection.exec_driver_sql(
+                    f"INSERT OR REPLACE INTO {table} SELECT {', '.join(values)} FROM {table} WHERE true"
+                )
+            assert _contents(sqlite_engine) == before, table
+
+
+def test_the_ignoring_trigger_leaves_conflict_clauses_right(archive_engine: Engine) -> None:
+    """ON CONFLICT DO NOTHING and RETURNING behave as without triggers: no row comes back for a known key."""
+    with writing(fill(archive_engine)) as connection:
+        again = connection.exec_driver_sql(
+            "INSERT INTO sms SELECT id + 100, fingerprint, fingerprint_version, provider, originator_kind,"
+            " destination, date_time, received_at, time_quality, provider_message_id, segments, ingested_at"
+            " FROM sms WHERE true ON CONFLICT DO NOTHING RETURNING id"
+        )
+        assert again.all() == []
+
+
+def test_triggers_know_that_they_are_missing(archive_engine: Engine) -> None:
+    """The inventory that tests and checks rely on sees a dropped trigger."""
+    name = archive_engine.dialect.name
+    with reading(archive_engine) as connection:
+        assert triggers.installed(connection) == triggers.expected(name)
+    with writing(archive_engine) as connection:
+        connection.exec_driver_sql("DROP TRIGGER sms_no_update" + (" ON sms" if name == "postgresql" else ""))
+    with reading(archive_engine) as connection:
+        assert triggers.expected(name) - triggers.installed(connection) == {("sms", "sms_no_update")}
