@@ -57,7 +57,8 @@ def credential(name: str) -> str:
         path = Path(directory) / name
         if not path.exists():
             raise ConfigurationError(
-                f"the unit passes no credential {name}; add LoadCredential={name}:/path/to/file to it"
+                f"the unit passes no credential {name}: put it into {STORES[0]}/{name} and add "
+                f"LoadCredential={name} with `systemctl edit ingestor`"
             )
         return secret_file(path)
     for store in ENCRYPTED_STORES:
@@ -67,8 +68,8 @@ def credential(name: str) -> str:
         if _exists(store / name):
             return secret_file(store / name)
     raise ConfigurationError(
-        f"there is no credential {name}: not inside the unit ($CREDENTIALS_DIRECTORY is unset), and neither "
-        f"{ENCRYPTED_STORES[0]}/{name} nor {STORES[0]}/{name} can be seen by you"
+        f"there is no credential {name}: put it into {STORES[0]}/{name} (owner root, mode 0400), add "
+        f"LoadCredential={name} to the unit with `systemctl edit ingestor`, and run this command as root"
     )
 
 

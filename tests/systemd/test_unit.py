@@ -110,7 +110,7 @@ def test_tmpfiles_makes_the_folders(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert _mode(tmp_path / "etc/ingestor/ingestor.toml") == ("640", 0, 123)
-    assert _mode(tmp_path / "etc/ingestor/credentials") == ("700", 0, 0)
+    assert _mode(tmp_path / "etc/credstore") == ("700", 0, 0)
     assert _mode(tmp_path / "var/lib/ingestor") == ("750", 123, 123)
 
 

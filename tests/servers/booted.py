@@ -1,0 +1,135 @@
+"""A booted systemd: a throw-away Debian in a container, with `ingestor` installed by `make install`.
+
+The guest shares the host's loopback, so that a Dovecot of the tests is within its reach.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+INSTALL = "no container to boot: as root, apt-get install systemd-container mmdebstrap"
+_PACKAGES = "systemd,systemd-sysv,dbus,python3,sqlite3"
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def unavailable() -> str | None:
+    """Return why no guest can be booted here, or None."""
+    tools = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare")
+    return INSTALL if os.geteuid() != 0 or not all(map(shutil.which, tools)) else None
+
+
+class BootedGuest:
+    """One guest, booted until `close`. What is written into `root` is seen inside at once."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="guest"))
+        self._folder.chmod(0o755)  # the guest's services must reach their own root
+        self.root = self._folder / "root"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = ""
+        try:
+            self._bootstrap()
+            self._install()
+            self._boot()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run `command` inside as root."""
+        enter = [
+            "nsenter",
+            "-t",
+            self._leader,
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "env",
+            "-i",
+            f"PATH={_PATH}",
+            "LANG=C.UTF-8",
+        ]
+        return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=120)
+
+    def show(self, unit: str, name: str) -> str:
+        """Return the property `name` of `unit`."""
+        return self.run("systemctl", "show", unit, "--property", name, "--value").stdout.strip()
+
+    def journal(self, unit: str) -> str:
+        """Return all that `unit` said, and systemd about it."""
+        return self.run("journalctl", "--unit", unit, "--no-pager", "--output", "cat").stdout
+
+    def close(self) -> None:
+        """Power the guest off and remove it."""
+        if self._process:
+            if self._leader:
+                self.run("systemctl", "poweroff")
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _bootstrap(self) -> None:
+        release = dict(
+            line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+        )
+        suite = release["VERSION_CODENAME"].strip('"')
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={_PACKAGES}",
+            suite,
+            str(self.root),
+        ]
+        made = subprocess.run(command, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+        (self.root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
+
+    def _install(self) -> None:
+        """Install under the guest's own paths: its /opt is laid over the host's for this one command."""
+        target, created = self.root / "opt" / "ingestor", not Path("/opt/ingestor").exists()
+        target.mkdir(parents=True)
+        Path("/opt/ingestor").mkdir(parents=True, exist_ok=True)
+        folders = f"SYSCONFDIR={self.root}/etc LIBDIR={self.root}/usr/lib"
+        make = f"make -C {ROOT} install PYTHON=/usr/bin/python3 {folders}"
+        command = ["unshare", "--mount", "sh", "-ec", f"mount --bind {target} /opt/ingestor; {make}"]
+        try:
+            installed = subprocess.run(command, capture_output=True, text=True)
+        finally:
+            if created:
+                Path("/opt/ingestor").rmdir()
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+
+    def _boot(self) -> None:
+        command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--register=no", "--keep-unit"]
+        command += [f"--machine={self._folder.name}", "--link-journal=no", "--boot"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = subprocess.run(
+                ["pgrep", "--parent", str(self._process.pid), "--exact", "systemd"],
+                capture_output=True,
+                text=True,
+            )
+            if found.stdout.strip():
+                self._leader = found.stdout.split()[0]
+                if self.run("systemctl", "is-system-running", "--wait").stdout.strip() in {
+                    "running",
+                    "degraded",
+                }:
+                    return
+            time.sleep(0.2)
+        raise AssertionError("the guest did not boot within a minute")

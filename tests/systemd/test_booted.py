@@ -1,0 +1,115 @@
+"""The shipped unit under a real systemd, installed as the README says, against a real Dovecot."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ingestor.demo.sample_mails import SampleMail, generate
+from tests.servers import booted, dovecot
+
+pytestmark = [pytest.mark.systemd, pytest.mark.dovecot]
+
+CONFIGURATION = """
+[database]
+url = "sqlite:////var/lib/ingestor/archive.db"
+[[mailbox]]
+name = "main"
+host = "127.0.0.1"
+port = {port}
+ca_file = "/etc/ingestor/ca.pem"
+username = "{user}"
+password_credential = "imap-main"
+poll_seconds = 2
+"""
+DROP_IN = "[Service]\nLoadCredential=imap-main\nWatchdogSec=10\nRestartSec=1\n"
+MAILS = list(generate(30, seed=11))
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[booted.BootedGuest]:
+    """A booted guest with the program installed."""
+    missing = booted.unavailable() or dovecot.unavailable()
+    if missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    running = booted.BootedGuest()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dovecot.DovecotServer]:
+    """A Dovecot on the loopback that the guest shares."""
+    running = dovecot.DovecotServer()
+    yield running
+    running.close()
+
+
+def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.DovecotServer) -> None:
+    """Installed, started, fed, killed, frozen, reloaded well and badly, stopped: each SMS is there once."""
+    user = server.account()
+    server.deliver(user, [mail.raw for mail in MAILS[:10]])
+    _configure(guest.root, server, user)
+
+    started = guest.run("systemctl", "start", "ingestor")
+    assert started.returncode == 0, guest.journal("ingestor")
+    _until(lambda: _stored(guest) == _expected(MAILS[:10]), "the first mails")
+    assert guest.show("ingestor", "User") == "ingestor"
+
+    guest.run("systemctl", "kill", "--signal=KILL", "ingestor")
+    server.deliver(user, [mail.raw for mail in MAILS[10:20]])
+    _until(lambda: guest.show("ingestor", "NRestarts") == "1", "the restart after a kill")
+    _until(lambda: _stored(guest) == _expected(MAILS[:20]), "the mails after a kill")
+
+    guest.run("systemctl", "kill", "--signal=STOP", "ingestor")
+    server.deliver(user, [mail.raw for mail in MAILS[20:]])
+    _until(lambda: guest.show("ingestor", "NRestarts") == "2", "the watchdog")
+    _until(lambda: _stored(guest) == _expected(MAILS), "the mails after the watchdog")
+    assert "Watchdog timeout" in guest.journal("ingestor")
+
+    assert guest.run("systemctl", "reload", "ingestor").returncode == 0
+    _until(lambda: "configuration reloaded" in guest.journal("ingestor"), "the reload")
+    (guest.root / "etc/ingestor/ingestor.toml").write_text("[mailbx]\n")
+    guest.run("systemctl", "reload", "ingestor")
+    _until(lambda: "unknown key; did you mean mailbox?" in guest.journal("ingestor"), "the refusal")
+    assert guest.show("ingestor", "ActiveState") == "active"
+
+    guest.run("systemctl", "stop", "ingestor")
+    assert guest.show("ingestor", "Result") == "success"
+    assert guest.run("systemctl", "start", "ingestor").returncode != 0
+    assert guest.show("ingestor", "ExecMainStatus") == "2"
+    assert guest.show("ingestor", "ActiveState") == "failed"
+
+
+def _configure(root: Path, server: dovecot.DovecotServer, user: str) -> None:
+    (root / "etc/credstore").mkdir(mode=0o700, exist_ok=True)
+    (root / "etc/credstore/imap-main").write_text(dovecot.PASSWORD)
+    (root / "etc/credstore/imap-main").chmod(0o400)
+    (root / "etc/ingestor/ca.pem").write_bytes(server.ca_file.read_bytes())
+    (root / "etc/ingestor/ingestor.toml").write_text(CONFIGURATION.format(port=server.imaps_port, user=user))
+    drop_in = root / "etc/systemd/system/ingestor.service.d/override.conf"
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text(DROP_IN)
+
+
+def _expected(mails: list[SampleMail]) -> int:
+    fields = ("originator", "destination", "date_time", "text")
+    return len({tuple(mail.expected[name] for name in fields) for mail in mails if mail.expected})
+
+
+def _stored(guest: booted.BootedGuest) -> int:
+    counted = guest.run(
+        "sqlite3", "-readonly", "/var/lib/ingestor/archive.db", "SELECT count(*) FROM inbound_sms"
+    ).stdout.strip()
+    return int(counted or -1)
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}: not within a minute"
+        time.sleep(0.2)
