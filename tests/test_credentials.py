@@ -123,7 +123,7 @@ def test_passwords_come_from_all_four_places(tmp_path: Path, monkeypatch: pytest
          r"^sh gave no password: exit status 3 \(locked\)$"),
         ("password_command = '/nonexistent/pass show'", "^/nonexistent/pass cannot be run"),
         ("password_command = ['sleep', '9']", "^sleep gave no password within 0 s$"),
-        ("password_credential = 'imap'", "there is no credential imap: not inside the unit"),
+        ("password_credential = 'imap'", "there is no credential imap: put it into"),
     ],
 )  # fmt: skip
 def test_a_password_that_cannot_be_had_is_one_line(
@@ -171,7 +171,7 @@ def test_inside_the_unit_only_its_own_credentials_count(
     """A credential that the unit does not pass is a line that says what to add to the unit."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
-    with pytest.raises(ConfigurationError, match="LoadCredential=imap:"):
+    with pytest.raises(ConfigurationError, match="add LoadCredential=imap with"):
         credential("imap")
 
 
