@@ -116,6 +116,7 @@ def show(engine: Engine, sms_id: int) -> Evidence | None:
             p.c.content_type,
             a.c.sms_id.is_(None).label("read_by_retry"),
         )
+        .select_from(a)
         .outerjoin(p, p.c.arrival_id == _payload_owner())
         .where(or_(a.c.sms_id == sms_id, a.c.id.in_(by_retry)))
         .order_by(a.c.id)

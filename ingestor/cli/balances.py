@@ -17,12 +17,17 @@ def print_balance(run_id: int | None, balance: "Balance", seconds: float, *, as_
     if as_json:
         print(json.dumps({"run": run_id, **counts, "seconds": round(seconds, 3)}), flush=True)
         return
-    parts = " + ".join(f"{counts[name]:,} {name}" for name in counts if name != "read")
-    print(f"{counts['read']:,} read = {parts}")
+    print(f"{balance.read:,} read = {outcomes(balance)}")
     if not balance.adds_up:
         print("This balance does NOT add up: please report it, with the log of this run.")
     run = f"run {run_id}, " if run_id is not None else ""
     print(f"{run}{seconds:.1f} s", flush=True)
+
+
+def outcomes(balance: "Balance") -> str:
+    """Return how the items of a run ended, as a sum."""
+    counts = dataclasses.asdict(balance)
+    return " + ".join(f"{counts[name]:,} {name}" for name in counts if name != "read")
 
 
 def exit_code(balance: "Balance") -> int:

@@ -10,6 +10,9 @@ _ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r"}
 _ESCAPES |= {
     character: f"\\u{character:04x}" for character in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
+# Only texts may be broken over lines; the rest is read at a glance.
+_NUMBERS = {"id", "run", "size", "retries", "read"}
+_FLOWING = {"applied", "balance", "detail", "reason", "source", "subject", "text", "title"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -45,8 +48,12 @@ def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        numbers = column in {"id", "size", "read", "stored", "duplicate", "ignored", "quarantined", "failed"}
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column in _NUMBERS else "left",
+            overflow="fold",
+            no_wrap=column not in _FLOWING,
+        )
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row))
     Console().print(table)
@@ -62,6 +69,13 @@ def print_fields(fields: Mapping[str, object]) -> None:
         print(f"{name:>{width}}  {first}".rstrip())
         for line in more:
             print(f"{'':>{width}}  {line}".rstrip())
+
+
+def when(moment: datetime | None, now: datetime) -> str:
+    """Return `moment` for people on a terminal (how long ago), exactly elsewhere."""
+    if moment is None:
+        return "never"
+    return age(moment, now) if sys.stdout.isatty() else printable(moment)
 
 
 def age(moment: datetime | None, now: datetime) -> str:

@@ -1,0 +1,94 @@
+"""`ingestor export`: the archive as JSON lines or CSV."""
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from ingestor.cli.filters import add_filters
+
+EXAMPLES = """
+ingestor export --format jsonl > sms.jsonl
+ingestor export --format csv --since 2025-01-01 --until 2025-12-31 --output 2025.csv
+ingestor export --format csv --spreadsheet-safe --output for-excel.csv
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument(
+        "--format", choices=("jsonl", "csv"), default="jsonl", help="JSON lines (default) or CSV; both exact"
+    )
+    parser.add_argument(
+        "--output", "-o", metavar="FILE", type=Path,
+        help="write this file, whole or not at all, readable by you alone (default: stdout)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spreadsheet-safe", action="store_true",
+        help="CSV whose texts cannot run as formulas, with the numbers again without their plus",
+    )  # fmt: skip
+    add_filters(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write, and say on stderr how many."""
+    from ingestor.archive.export import export_csv, export_jsonl
+    from ingestor.cli.filters import filters_of
+    from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.errors import ConfigurationError
+
+    if arguments.spreadsheet_safe and arguments.format != "csv":
+        raise ConfigurationError("--spreadsheet-safe is for --format csv")
+    engine = open_for_reading(settings_of(arguments))
+    filters = filters_of(arguments)
+    with _output(arguments.output) as out:
+        if arguments.format == "csv":
+            written = export_csv(engine, out, filters, spreadsheet_safe=arguments.spreadsheet_safe)
+        else:
+            written = export_jsonl(engine, out, filters)
+    print(f"{written:,} SMS exported", file=sys.stderr)
+    return 0
+
+
+@contextlib.contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    """Give where to write UTF-8 to, its line ends untouched."""
+    if path is None:
+        out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+        try:
+            yield out
+            out.flush()
+        finally:
+            out.detach()
+        return
+    with whole_file(path) as file:
+        out = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield out
+        out.detach()
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
+    """Give a file that takes the name `path` only when everything is written and on the disk.
+
+    It is readable by its owner alone, as it holds messages.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:  # /dev/stdout, a named pipe
+            yield device
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

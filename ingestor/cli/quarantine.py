@@ -1,0 +1,170 @@
+"""`ingestor quarantine`: what is ours but could not be read."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingestor.cli.search import count
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+EXAMPLES = """
+ingestor quarantine list
+ingestor quarantine show 17
+ingestor quarantine show 17 --raw > mail.eml
+ingestor quarantine retry
+ingestor quarantine discard 17 18 --reason "test mails of 3 May"
+ingestor quarantine export quarantine.mbox
+"""
+
+COLUMNS = ("id", "arrived_at", "channel", "source", "reason", "subject", "size", "retries")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the five verbs."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+    listed = verbs.add_parser("list", help="list what stands there, newest first")
+    listed.add_argument("--limit", type=count, default=0, metavar="N", help="at most N (default: all)")
+    listed.add_argument("--json", action="store_true", help="one JSON object a line")
+    show = verbs.add_parser("show", help="show one arrival and every verdict on it")
+    show.add_argument("id", metavar="ID", type=count)
+    show.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
+    retry = verbs.add_parser("retry", help="read the kept bytes again with today's parser and settings")
+    retry.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
+    retry.add_argument("--json", action="store_true", help="print the balance as one object on the last line")
+    discard = verbs.add_parser("discard", help="take arrivals out for a reason; their bytes stay kept")
+    discard.add_argument("ids", nargs="+", metavar="ID", type=count)
+    discard.add_argument("--reason", required=True, help="why; it stays in the archive")
+    export = verbs.add_parser("export", help="write an mbox, to be looked at in a mail client")
+    export.add_argument("file", metavar="FILE", type=Path, help="mbox to write; - for stdout")
+    export.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    verbs = {"list": _list, "show": _show, "retry": _retry, "discard": _discard, "export": _export}
+    return verbs[arguments.verb](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.export import plain_row
+    from ingestor.archive.queries import quarantine_list
+    from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.cli.tables import print_table
+
+    rows = quarantine_list(open_for_reading(settings_of(arguments)), arguments.limit or None)
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(plain_row(row), ensure_ascii=False))
+    else:
+        print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.queries import quarantine_show, raw_of_arrival
+    from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.cli.show import arrival_fields, checked_raw
+    from ingestor.cli.tables import print_fields
+    from ingestor.errors import IngestorError
+
+    engine = open_for_reading(settings_of(arguments))
+    found = quarantine_show(engine, arguments.id)
+    if found is None:
+        raise IngestorError(_absent([arguments.id]))
+    if arguments.raw:
+        raw = checked_raw(lambda: raw_of_arrival(engine, arguments.id), f"arrival {arguments.id}")
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        return 0
+    print_fields({"id": arguments.id, **arrival_fields(found.arrival)})
+    for verdict in found.verdicts:
+        print(f"\nverdict {verdict['id']}")
+        print_fields({name: value for name, value in verdict.items() if value is not None and name != "id"})
+    if not found.stands:
+        print("\nIt stands in the quarantine no more.")
+    return 0
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from ingestor.archive.quarantine import retry, todays_reader
+    from ingestor.archive.runs import balance, begin_run, end_run
+    from ingestor.archive.store import Store
+    from ingestor.cli.balances import exit_code, print_balance
+    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+    from ingestor.cli.tables import print_table
+    from ingestor.settings import rules_for
+
+    settings = settings_of(arguments)
+    configure_log(arguments)
+    engine = open_for_writing(settings)
+    _require_standing(engine, arguments.ids)
+    began, now = time.monotonic(), datetime.now(UTC)
+    run_id = begin_run(engine, "quarantine retry", {"ids": arguments.ids}, now)
+    reader = todays_reader(lambda provider: rules_for(settings, provider))
+    try:
+        verdicts = list(retry(Store(engine), reader, run_id, now, arguments.ids or None))
+    finally:
+        end_run(engine, run_id, datetime.now(UTC))
+    left = [(one.arrival_id, one.reason) for one in verdicts if one.reason is not None]
+    if left:
+        print_table(("id", "reason"), left, title="Still unreadable")
+    done = balance(engine, run_id)
+    print_balance(run_id, done, time.monotonic() - began, as_json=arguments.json)
+    return exit_code(done)
+
+
+def _discard(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from ingestor.archive.quarantine import discard
+    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+    from ingestor.errors import ConfigurationError
+
+    if not arguments.reason.strip():
+        raise ConfigurationError("--reason is empty; say why, it stays in the archive")
+    configure_log(arguments)
+    engine = open_for_writing(settings_of(arguments))
+    _require_standing(engine, arguments.ids)
+    gone = discard(engine, arguments.ids, arguments.reason, datetime.now(UTC))
+    print(f"{len(gone)} discarded; their raw bytes stay in the archive")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.quarantine import export_mbox
+    from ingestor.cli.export import whole_file
+    from ingestor.cli.opening import open_for_reading, settings_of
+
+    engine = open_for_reading(settings_of(arguments))
+    _require_standing(engine, arguments.ids)
+    ids = arguments.ids or None
+    if str(arguments.file) == "-":
+        written = export_mbox(engine, sys.stdout.buffer, ids)
+        sys.stdout.buffer.flush()
+    else:
+        with whole_file(arguments.file) as file:
+            written = export_mbox(engine, file, ids)
+    print(f"{written:,} exported", file=sys.stderr)
+    return 0
+
+
+def _require_standing(engine: "Engine", ids: list[int]) -> None:
+    """Raise IngestorError where one of `ids` does not stand in the quarantine."""
+    from ingestor.archive.quarantine import standing_ids
+    from ingestor.errors import IngestorError
+
+    missing = sorted(set(ids) - set(standing_ids(engine, ids))) if ids else []
+    if missing:
+        raise IngestorError(_absent(missing))
+
+
+def _absent(ids: list[int]) -> str:
+    numbers = ", ".join(map(str, ids))
+    return f"nothing stands in the quarantine as {numbers}; `ingestor quarantine list` shows what does"

@@ -1,0 +1,56 @@
+"""`ingestor search`: SMS of the archive, newest first."""
+
+import argparse
+import json
+import sys
+
+from ingestor.cli.filters import add_filters
+
+EXAMPLES = """
+ingestor search
+ingestor search "your code" --since 2026-01-01
+ingestor search --originator 333123 --until 2025-12-31 --limit 0
+ingestor search invoice --json | jq -r .originator
+"""
+
+COLUMNS = ("id", "received_at", "originator", "destination", "text")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="any part of the text, in any case")
+    add_filters(parser)
+    parser.add_argument(
+        "--limit", type=count, default=50, metavar="N", help="at most N, the newest; 0: all (default: 50)"
+    )
+    parser.add_argument("--json", action="store_true", help="every column, one JSON object a line")
+
+
+def count(written: str) -> int:
+    """Return a number from 0 given on the command line."""
+    if not written.isascii() or not written.isdecimal() or len(written) > 18:  # what a BIGINT holds
+        raise argparse.ArgumentTypeError(f"{written!r} is no number from 0")
+    return int(written)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is found; nothing found is no fault."""
+    from ingestor.archive.export import plain_row
+    from ingestor.archive.queries import search
+    from ingestor.cli.filters import filters_of
+    from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.cli.tables import print_table
+
+    engine = open_for_reading(settings_of(arguments))
+    limit = arguments.limit
+    found = search(engine, filters_of(arguments, text=arguments.text, limit=limit + 1 if limit else None))
+    more = bool(limit) and len(found) > limit
+    rows = found[:limit] if more else found
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(plain_row(row), ensure_ascii=False))
+    else:
+        print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
+    if more:
+        print(f"There are more than these {limit}; --limit 0 prints all.", file=sys.stderr)
+    return 0

@@ -1,0 +1,118 @@
+"""`ingestor show`: one SMS with all its evidence, or the raw bytes it came in."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ingestor.cli.search import count
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingestor.archive.queries import Evidence
+
+EXAMPLES = """
+ingestor show 42
+ingestor show 42 --raw > mail.eml
+ingestor show 42 --arrival 57 --raw | sha256sum
+ingestor show 42 --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("id", metavar="ID", type=count, help="id of the SMS, as `search` prints it")
+    parser.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
+    parser.add_argument(
+        "--arrival", metavar="N", type=count, help="with --raw: of this arrival (default: the first kept)"
+    )
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the SMS, or its raw bytes."""
+    from ingestor.archive.queries import show
+    from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.errors import IngestorError
+
+    engine = open_for_reading(settings_of(arguments))
+    evidence = show(engine, arguments.id)
+    if evidence is None:
+        raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
+    if arguments.raw:
+        sys.stdout.buffer.write(_raw(engine, evidence, arguments.arrival))
+        sys.stdout.buffer.flush()
+    elif arguments.json:
+        print(json.dumps(_whole(evidence), ensure_ascii=False))
+    else:
+        _print(evidence)
+    return 0
+
+
+def _raw(engine: "Engine", evidence: "Evidence", arrival: int | None) -> bytes:
+    from ingestor.archive.queries import raw_of_arrival
+    from ingestor.errors import IngestorError
+
+    number = evidence.sms["id"]
+    if arrival is None:
+        kept = [one["id"] for one in evidence.arrivals if one["payload_size"] is not None]
+        if not kept:
+            raise IngestorError(f"the raw bytes of SMS {number} are no longer kept")
+        arrival = kept[0]
+    elif arrival not in [one["id"] for one in evidence.arrivals]:
+        known = ", ".join(str(one["id"]) for one in evidence.arrivals)
+        raise IngestorError(f"arrival {arrival} is none of SMS {number}; it has: {known}")
+    return checked_raw(lambda: raw_of_arrival(engine, arrival), f"arrival {arrival}")
+
+
+def checked_raw(read: Any, what: str) -> bytes:
+    """Return the bytes that `read` gives. Raises IngestorError where they are damaged or not kept."""
+    from ingestor.errors import IngestorError
+
+    try:
+        raw: bytes | None = read()
+    except ValueError as fault:
+        raise IngestorError(f"the raw bytes of {what} cannot be given back: {fault}") from None
+    if raw is None:
+        raise IngestorError(f"the raw bytes of {what} are no longer kept")
+    return raw
+
+
+def _whole(evidence: "Evidence") -> dict[str, Any]:
+    from ingestor.archive.export import plain_row
+
+    content = dict(evidence.content or {})
+    if isinstance(content.get("details"), str):
+        content["details"] = json.loads(content["details"])
+    return {
+        "sms": plain_row(evidence.sms),
+        "content": plain_row(content),
+        "arrivals": [plain_row(one) for one in evidence.arrivals],
+    }
+
+
+def _print(evidence: "Evidence") -> None:
+    from ingestor.cli.tables import print_fields
+
+    print_fields({name: value for name, value in evidence.sms.items() if value is not None})
+    content = evidence.content
+    if content is None:
+        print_fields({"content": "erased"})
+    else:
+        raw = {name: content[name] for name in ("originator_raw", "destination_raw", "details")}
+        print_fields({name: value for name, value in raw.items() if value != "{}"})
+    for arrival in evidence.arrivals:
+        print(f"\narrival {arrival['id']}")
+        print_fields(arrival_fields(arrival))
+
+
+def arrival_fields(arrival: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an arrival that say something, fit for a screen."""
+    shown: dict[str, Any] = {}
+    for name, value in arrival.items():
+        if value is None or name in {"id", "sms_id"} or (name in {"number", "read_by_retry"} and not value):
+            continue
+        shown[name] = bytes(value).hex() if isinstance(value, bytes | memoryview) else value
+    return shown

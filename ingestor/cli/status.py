@@ -1,0 +1,185 @@
+"""`ingestor status`: how the sources fare, how much there is, and what the last runs did."""
+
+import argparse
+import dataclasses
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingestor.archive.cursors import Source
+    from ingestor.archive.queries import Counts
+    from ingestor.archive.runs import Run
+    from ingestor.settings import Settings
+
+EXAMPLES = """
+ingestor status
+ingestor status --json | jq .sources
+ingestor status > /dev/null || echo "a source is late"
+"""
+
+POLLS = 3  # a source that has not succeeded for so many polls is late
+_RUNS = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One source as `status` sees it. `late` is what makes the exit code 1."""
+
+    name: str
+    kind: str
+    state: str
+    detail: str | None
+    poll_seconds: int | None
+    last_success: datetime | None
+    late: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Spool:
+    """POSTs that wait for the database, and files set aside as damaged; None where we may not look."""
+
+    waiting: int | None
+    corrupt: int | None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the status; return 1 when a source is late."""
+    from ingestor.archive.cursors import read_sources
+    from ingestor.archive.queries import counts
+    from ingestor.archive.runs import last_runs
+    from ingestor.cli.opening import open_for_reading, settings_of
+
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
+    now = datetime.now(UTC)
+    reports = judge(settings, read_sources(engine), now)
+    found = (reports, counts(engine), last_runs(engine, _RUNS), _spool(settings))
+    if arguments.json:
+        _print_json(*found, now)
+    else:
+        _print(*found, now)
+    return 1 if any(report.late for report in reports) else 0
+
+
+def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Report]:
+    """Return what is to be said of each source at `now` (aware UTC).
+
+    Every configured mailbox counts, noted or not. A mailbox that was noted once and is configured no more
+    is listed, and never late; without any configured mailbox (the archive was named by its URL alone) every
+    noted one counts.
+    """
+    configured = {mailbox.name: mailbox for mailbox in settings.mailbox}
+    reports = []
+    for source in noted:
+        mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
+        poll = mailbox.poll_seconds if mailbox else source.poll_seconds
+        dropped = bool(settings.mailbox) and source.kind == "mailbox" and mailbox is None
+        state = "not configured" if dropped else source.state
+        late = not dropped and poll is not None and _late(source.last_success, poll, now)
+        reports.append(
+            Report(source.name, source.kind, state, source.detail, poll, source.last_success, late)
+        )
+    for name, mailbox in configured.items():
+        reports.append(Report(name, "mailbox", "never read", None, mailbox.poll_seconds, None, late=True))
+    return sorted(reports, key=lambda report: (report.kind, report.name))
+
+
+def _late(last_success: datetime | None, poll_seconds: int, now: datetime) -> bool:
+    return last_success is None or (now - last_success).total_seconds() > POLLS * poll_seconds
+
+
+def _spool(settings: "Settings") -> Spool | None:
+    """Return how the listener's spool stands, None where there is none."""
+    from ingestor.intake.listener.spool import corrupt, depth
+    from ingestor.settings import state_directory
+
+    folder = state_directory(settings) / "spool"
+    try:
+        return Spool(depth(folder), corrupt(folder)) if folder.is_dir() else None
+    except PermissionError:
+        return Spool(None, None)
+
+
+def _print_json(
+    reports: list[Report], counts: "Counts", runs: "list[Run]", spool: Spool | None, now: datetime
+) -> None:
+    from ingestor.archive.export import plain_row
+
+    def age(report: Report) -> float | None:
+        return None if report.last_success is None else (now - report.last_success).total_seconds()
+
+    status: dict[str, Any] = {
+        "ok": not any(report.late for report in reports),
+        "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
+        "counts": plain_row(dataclasses.asdict(counts)),
+        "spool": dataclasses.asdict(spool) if spool else None,
+        "runs": [
+            {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
+             "ended_at": one.ended_at}), **dataclasses.asdict(one.balance)}
+            for one in runs
+        ],
+    }  # fmt: skip
+    print(json.dumps(status, ensure_ascii=False))
+
+
+def _took(run: "Run") -> str:
+    """Return how long a run took; one without an end is going on, or was killed."""
+    return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s" if run.ended_at else "no end"
+
+
+def _print(
+    reports: list[Report], counts: "Counts", runs: "list[Run]", spool: Spool | None, now: datetime
+) -> None:
+    from ingestor.cli.balances import outcomes
+    from ingestor.cli.tables import print_fields, print_table, when
+
+    print_table(
+        ("source", "kind", "state", "last success", "late", "detail"),
+        (
+            (
+                one.name,
+                one.kind,
+                one.state,
+                when(one.last_success, now),
+                "LATE" if one.late else "no",
+                one.detail,
+            )
+            for one in reports
+        ),
+        title="Sources",
+    )
+    print()
+    fields: dict[str, object] = {
+        "SMS": f"{counts.sms:,}",
+        "arrivals": f"{counts.arrivals:,}",
+        "quarantined": f"{counts.quarantined:,}",
+        "still to do on mailboxes": f"{counts.pending:,}",
+        "first received": counts.first_received or "never",
+        "last received": counts.last_received or "never",
+    }
+    if spool is not None:
+        waiting = "may not be read by this user" if spool.waiting is None else f"{spool.waiting:,} waiting"
+        fields["spool"] = f"{waiting}, {spool.corrupt:,} damaged" if spool.corrupt else waiting
+    print_fields(fields)
+    print()
+    print_table(
+        ("run", "command", "started", "took", "read", "balance"),
+        (
+            (
+                one.id,
+                one.command,
+                when(one.started_at, now),
+                _took(one),
+                one.balance.read,
+                outcomes(one.balance),
+            )
+            for one in runs
+        ),
+        title="Last runs",
+    )

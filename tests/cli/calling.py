@@ -1,0 +1,57 @@
+"""The real command, called as a user calls it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("ingestor")
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a call of the command left: exit code, both streams as text, and stdout's bytes."""
+
+    code: int
+    out: str
+    err: str
+    raw: bytes
+
+    @property
+    def faults(self) -> list[str]:
+        """The lines that tell the user what is wrong."""
+        return [line for line in self.err.splitlines() if line.startswith("ingestor: ")]
+
+
+def ingestor(
+    *arguments: str | Path,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    before: tuple[str, ...] = (),
+) -> Called:
+    """Run the installed command in `folder`; `before` is put in front of it (`setpriv …`)."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("INGESTOR_")}
+    for name in ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "COLUMNS"):
+        clean.pop(name, None)
+    done = subprocess.run(
+        [*before, str(PROGRAM), *map(str, arguments)],
+        cwd=folder,
+        env={**clean, **(environment or {})},
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+    )
+    return Called(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(), done.stdout)
+
+
+def as_nobody() -> tuple[str, ...] | None:
+    """Return what to put before a command so that `nobody` runs it, or None where that cannot be done."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return None
+    before = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    able = subprocess.run([*before, str(PROGRAM), "--version"], capture_output=True)
+    return before if able.returncode == 0 else None

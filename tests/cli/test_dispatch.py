@@ -1,0 +1,225 @@
+"""The front door: help, errors in one line, exit codes, and nothing heavy loaded for nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from ingestor import __version__
+from ingestor.cli import COMMANDS
+from tests.cli.calling import PROGRAM, ingestor
+
+HEAVY = {
+    "alembic", "apscheduler", "fast_mail_parser", "imapclient", "mailparser", "psycopg", "pydantic", "rich",
+    "sqlalchemy", "structlog", "uvicorn", "zstandard",
+}  # fmt: skip
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    """`--help` names each command of the contract with what it does, and shows examples."""
+    called = ingestor("--help", folder=tmp_path, environment={"COLUMNS": "100"})
+
+    assert called.code == 0
+    listed = called.out.partition("\ncommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split(maxsplit=1)[0] for line in listed] == [
+        "run", "check", "import", "rescan", "search", "show", "export", "quarantine", "snapshot", "status",
+        "db", "config", "webhook", "demo",
+    ]  # fmt: skip
+    assert all(len(line.split(maxsplit=1)[1]) > 10 for line in listed)
+    assert "examples:\n  ingestor demo\n" in called.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command: str, tmp_path: Path) -> None:
+    """`COMMAND --help` shows what it does, and examples that begin with the command."""
+    called = ingestor(command, "--help", folder=tmp_path)
+
+    assert (called.code, called.err) == (0, "")
+    assert called.out.startswith(f"usage: ingestor {command}")
+    examples = called.out.partition("\nexamples:\n")[2].partition("\n\n")[0].splitlines()
+    assert examples
+    assert all(f"ingestor {command}" in line or "ingestor --" in line for line in examples)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_module_keeps_the_convention(command: str) -> None:
+    """Every entry of the table has a module with EXAMPLES, add_arguments and run."""
+    module = import_module(COMMANDS[command][0])
+
+    assert isinstance(module.EXAMPLES, str)
+    assert callable(module.add_arguments)
+    assert callable(module.run)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """No help of any command imports a database, mail or log library."""
+    script = (
+        "import json, sys\n"
+        "from ingestor.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit:\n    pass\n"
+        "print(json.dumps([name for name in sys.modules if '.' not in name]), file=sys.stderr)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+
+    assert HEAVY & set(json.loads(done.stderr)) == set()
+
+
+def test_version(tmp_path: Path) -> None:
+    """`--version` prints the version, and `python -m ingestor` is the same command."""
+    assert ingestor("--version", folder=tmp_path).out == f"ingestor {__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "ingestor", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"ingestor {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "ingestor: the following arguments are required: COMMAND; see ingestor --help"),
+        (["serch"], "ingestor: there is no command 'serch'; did you mean search? (see ingestor --help)"),
+        (["qqqqqq"], "ingestor: there is no command 'qqqqqq' (see ingestor --help)"),
+        (["config"], "ingestor: the following arguments are required: VERB; see ingestor config --help"),
+        (["config", "show", "--conf", "x"],
+         "ingestor: unrecognized arguments: --conf x; see ingestor --help"),
+        (["--config"], "ingestor: argument --config: expected one argument; see ingestor --help"),
+        (["--log-format", "xml", "config", "show"],
+         ("ingestor: argument --log-format: invalid choice: 'xml' (choose from 'auto', 'json', 'console'); "
+          "see ingestor --help")),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], line: str, tmp_path: Path) -> None:
+    """Usage faults are a single line that says where to look, and exit 2."""
+    called = ingestor(*arguments, folder=tmp_path)
+
+    assert (called.code, called.out) == (2, "")
+    assert called.err.splitlines() == [line]
+
+
+def test_global_options_stand_before_or_after(tmp_path: Path) -> None:
+    """--config and --database-url are the same before the command, after it, and after its verb."""
+    config = tmp_path / "x.toml"
+    config.write_text('[agile]\ntimezone = "UTC"\n')
+    url = "sqlite:////srv/a.db"
+
+    for arguments in (
+        ["--config", config, "--database-url", url, "config", "show"],
+        ["config", "--config", config, "--database-url", url, "show"],
+        ["config", "show", "--config", config, "--database-url", url],
+        ["--config", "/nonexistent", "config", "show", "--config", config, "--database-url", url],
+    ):
+        called = ingestor(*arguments, folder=tmp_path)
+        assert f'url = "{url}"' in called.out
+        assert 'timezone = "UTC"' in called.out
+
+
+def test_the_environment_goes_before_the_file_and_after_the_options(tmp_path: Path) -> None:
+    """INGESTOR_CONFIG and INGESTOR_DATABASE_URL count where the command line says nothing; empty is unset."""
+    config = tmp_path / "x.toml"
+    config.write_text('[database]\nurl = "sqlite:///file.db"\n')
+    environment = {"INGESTOR_CONFIG": str(config), "INGESTOR_DATABASE_URL": "sqlite:///environment.db"}
+
+    def url(*arguments: str, **changed: str) -> str:
+        shown = ingestor(
+            "config", "show", *arguments, folder=tmp_path, environment={**environment, **changed}
+        )
+        return shown.out.partition('url = "')[2].partition('"')[0]
+
+    assert url() == "sqlite:///environment.db"
+    assert url("--database-url", "sqlite:///option.db") == "sqlite:///option.db"
+    assert url(INGESTOR_DATABASE_URL="") == "sqlite:///file.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("[databse]\n[agile]\nnumber = []\n",
+         ["agile.number: unknown key; did you mean numbers?",
+          "databse: unknown key; did you mean database?"]),
+        ("[agile\n",
+         ["is no valid TOML: Expected ']' at the end of a table declaration (at line 1, column 7)"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_is_exit_2(text: str, lines: list[str], tmp_path: Path) -> None:
+    """Every fault of the file is a line of its own, and nothing else is printed."""
+    config = tmp_path / "x.toml"
+    config.write_text(text)
+
+    called = ingestor("--config", config, "status", folder=tmp_path)
+
+    assert (called.code, called.out) == (2, "")
+    assert called.err.splitlines() == [f"ingestor: {config}: {line}" for line in lines]
+
+
+def test_tracebacks_only_with_debug(tmp_path: Path) -> None:
+    """A fault is one line; --debug adds where it came from."""
+    for arguments, traceback in (
+        (["status"], False),
+        (["--debug", "status"], True),
+        (["status", "--debug"], True),
+    ):
+        called = ingestor("--config", "/nonexistent.toml", *arguments, folder=tmp_path)
+        assert called.code == 2
+        assert ("Traceback" in called.err) is traceback
+        assert called.faults == [
+            ("ingestor: /nonexistent.toml: there is no such configuration file; "
+            "`ingestor config example` prints one")
+        ]
+
+
+def test_a_closed_pipe_is_no_drama(tmp_path: Path) -> None:
+    """When the reader goes away nothing is printed about it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [str(PROGRAM), "config", "example"], stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
+    """An interrupted command ends with 130 and without a word."""
+    config = tmp_path / "fifo"
+    os.mkfifo(config)
+    process = subprocess.Popen(
+        [str(PROGRAM), "--config", str(config), "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )  # fmt: skip
+    writer = os.open(config, os.O_WRONLY)  # returns once the command waits for its configuration
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+
+    os.close(writer)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_an_unforeseen_fault_is_one_line_without_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever escapes from a command is one redacted line and exit 1."""
+    from ingestor import cli
+    from ingestor.cli import config
+
+    def broken(_: object) -> int:
+        raise KeyError("the number +393331234567\nsecond line")
+
+    monkeypatch.setattr(config, "run", broken)
+
+    assert cli.main(["config", "show"]) == 1
+    assert capsys.readouterr().err == (
+        "ingestor: internal fault: KeyError: 'the number …4567\\nsecond line'; "
+        "--debug shows where, please report it\n"
+    )
