@@ -3,17 +3,20 @@
 Alembic is imported only when there is something to do: loading it takes longer than a small import.
 """
 
+import contextlib
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import URL, Connection, Engine, inspect
 
 from ingestor.archive.engine import reading, sqlite_path, writing
-from ingestor.archive.faults import place
+from ingestor.archive.faults import place, translated
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, SchemaMismatch
 
 _ADVISORY_LOCK = 0x696E67657374  # "ingest": any number will do, as long as all copies agree
@@ -85,9 +88,7 @@ def upgrade(engine: Engine) -> None:
     SchemaMismatch where the schema is newer, or where the role may not change tables.
     """
     try:
-        with writing(engine) as connection:
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+        with _alone(engine) as connection:
             stands = _current(connection)
             if stands == head():
                 return
@@ -108,8 +109,32 @@ def upgrade_command(engine: Engine) -> str:
     """Return the exact command that brings this archive's schema up; it never shows a password."""
     if engine.dialect.name == "sqlite":
         return f"ingestor --database-url sqlite:///{sqlite_path(engine.url)} db upgrade"
-    owner = engine.url.set(username="OWNER", password=None).render_as_string()
-    return f"ingestor --database-url {owner} db upgrade"
+    url = engine.url
+    owner = URL.create(url.drivername, "OWNER", host=url.host, port=url.port, database=url.database)
+    return f"ingestor --database-url {owner.render_as_string()} db upgrade"
+
+
+@contextlib.contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    """Give a write transaction that no other migration shares."""
+    if engine.dialect.name == "postgresql":
+        with writing(engine) as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+            yield connection
+        return
+    # A table that batch mode makes anew is dropped in between: its references are checked at the end.
+    # The switch works outside of transactions only.
+    with translated(engine), engine.connect() as plain:
+        driver: Any = plain.connection.dbapi_connection
+        driver.execute("PRAGMA foreign_keys = OFF")
+        try:
+            connection = plain.execution_options(begin="IMMEDIATE")
+            with connection.begin():
+                yield connection
+                if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise AssertionError("a migration left references to rows that are not there")
+        finally:
+            driver.execute("PRAGMA foreign_keys = ON")
 
 
 def _known() -> dict[str, Path]:

@@ -1,10 +1,22 @@
 """Looking into an archive past the program's own queries."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Engine
 
-from ingestor.archive.engine import reading
+from ingestor.archive.engine import open_engine, reading
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """Give an engine that leaves no connection behind."""
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def rows(engine: Engine, statement: str) -> list[tuple[Any, ...]]:

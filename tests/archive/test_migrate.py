@@ -1,0 +1,199 @@
+"""The schema's life: made once however many start, never downgraded, never half done."""
+
+import re
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine
+
+from ingestor.archive import migrate, triggers, views
+from ingestor.archive.engine import reading, sqlite_path, writing
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
+from ingestor.archive.tables import metadata
+from ingestor.errors import ArchiveUnavailable, SchemaMismatch
+from tests.archive.reading import number_of, one, opened, rows
+from tests.archive.samples import NOW, broken, item
+from tests.servers.postgresql import PostgresqlServer
+
+ENSURE = """
+import sys
+from ingestor.archive.engine import open_engine
+from ingestor.archive.migrate import ensure_schema
+ensure_schema(open_engine(sys.argv[1]), auto_upgrade=True)
+"""
+
+COMPARED = {"compare_type": True, "compare_server_default": True}
+
+NEXT_MIGRATION = '''"""A later step of the schema, for tests."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add a column to an append-only table the hard way, as batch mode does."""
+    with op.batch_alter_table("arrivals", recreate="auto") as arrivals:
+        arrivals.add_column(sa.Column("later", sa.Text()))
+        arrivals.create_check_constraint("later", "later <> 'x'")
+'''
+
+
+@pytest.fixture
+def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that knows one migration more."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "0002_later.py").write_text(NEXT_MIGRATION)
+    monkeypatch.setattr(migrate, "migrations_folder", lambda: folder)
+
+
+def assert_whole(engine: Engine) -> None:
+    """Triggers and views are all there, and they work."""
+    with reading(engine) as connection:
+        assert triggers.installed(connection) == triggers.expected(engine.dialect.name)
+    for view in views.NAMES:
+        number_of(engine, view)
+
+
+def test_migrations_make_exactly_the_tables_of_the_program(archive_engine: Engine) -> None:
+    """What Alembic would still change between migrations and metadata is nothing; views do not count."""
+    assert_whole(archive_engine)
+    with archive_engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts=COMPARED)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_an_empty_database_gets_the_schema_once(archive_url: str) -> None:
+    """The first start makes it, the second finds it; both know where they stand."""
+    with opened(archive_url) as engine:
+        assert migrate.current(engine) is None
+        migrate.ensure_schema(engine, auto_upgrade=True)
+        assert migrate.current(engine) == migrate.head()
+        key = bytes(one(engine, "SELECT secret FROM archive_key"))
+        migrate.ensure_schema(engine, auto_upgrade=False)
+        assert bytes(one(engine, "SELECT secret FROM archive_key")) == key
+        assert [revision.applied for revision in migrate.history(engine)] == [True]
+        assert_whole(engine)
+
+
+def test_three_processes_at_once_all_succeed(archive_url: str) -> None:
+    """However many copies start on an empty database, one migrates and all go on."""
+    command = [sys.executable, "-c", ENSURE, archive_url]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    results = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    assert [code for _, code in results] == [0, 0, 0], results
+    with opened(archive_url) as engine:
+        assert number_of(engine, "archive_key") == number_of(engine, "alembic_version") == 1
+        assert_whole(engine)
+
+
+def test_alembic_is_not_loaded_when_the_schema_is_current(sqlite_url: str) -> None:
+    """The daemon and small imports start without it."""
+    subprocess.run([sys.executable, "-c", ENSURE, sqlite_url], check=True, capture_output=True)
+    proof = ENSURE + "\nassert 'alembic' not in sys.modules, 'alembic was loaded'"
+    subprocess.run([sys.executable, "-c", proof, sqlite_url], check=True, capture_output=True)
+
+
+def test_a_later_migration_keeps_rows_triggers_and_views(archive_engine: Engine, next_schema: None) -> None:
+    """Batch mode loses triggers and trips over views: both are there again after it, and all rows."""
+    Store(archive_engine).write([Submission(None, (item(1), broken(2)))], NOW)
+    migrate.upgrade(archive_engine)
+    assert migrate.current(archive_engine) == "0002"
+    assert_whole(archive_engine)
+    assert number_of(archive_engine, "inbound_sms") == number_of(archive_engine, "quarantine") == 1
+    assert rows(archive_engine, "SELECT later FROM arrivals") == [(None,), (None,)]
+
+
+def test_an_older_sqlite_archive_is_copied_before_it_is_migrated(
+    sqlite_engine: Engine, next_schema: None
+) -> None:
+    """The copy has the old schema, all rows (those in the WAL too) and the same file mode."""
+    Store(sqlite_engine).write([Submission(None, (item(1),))], NOW)
+    path = sqlite_path(sqlite_engine.url)
+    assert path is not None
+    path.chmod(0o640)
+    migrate.upgrade(sqlite_engine)
+    copy = path.with_name(f"{path.name}.0001.bak")
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone() == (1,)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o640
+
+
+def test_a_migration_that_fails_leaves_everything_as_it_was(
+    archive_engine: Engine, next_schema: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a migration does not exist: tables, triggers, views and revision stay."""
+    version = migrate.migrations_folder() / "versions" / "0002_later.py"
+    version.write_text(NEXT_MIGRATION + "    raise RuntimeError('in the middle')\n")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        migrate.upgrade(archive_engine)
+    assert migrate.current(archive_engine) == "0001"
+    assert_whole(archive_engine)
+    with archive_engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_newer_schema_is_refused(archive_engine: Engine) -> None:
+    """An older program never touches a newer archive; the exit code is that of wrong usage."""
+    with writing(archive_engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for auto_upgrade in (True, False):
+        with pytest.raises(SchemaMismatch, match="newer than this program") as caught:
+            migrate.ensure_schema(archive_engine, auto_upgrade=auto_upgrade)
+        assert caught.value.exit_code == 2
+
+
+def test_without_auto_upgrade_the_command_is_named(archive_url: str) -> None:
+    """An archive that is not current is refused with the exact command, and nothing is made."""
+    shown = archive_url.replace("app@", "OWNER@")
+    with opened(archive_url) as engine:
+        with pytest.raises(SchemaMismatch, match=re.escape(f"ingestor --database-url {shown} db upgrade")):
+            migrate.ensure_schema(engine, auto_upgrade=False)
+        assert migrate.current(engine) is None
+
+
+def test_a_role_without_ddl_rights_gets_the_command(
+    postgresql_server: PostgresqlServer, postgresql_url: str
+) -> None:
+    """PostgreSQL refuses CREATE to a plain role: the message has the owner's command, but no password."""
+    postgresql_server.sql("DROP ROLE IF EXISTS plain; CREATE ROLE plain LOGIN PASSWORD 'hunter2'")
+    command = re.escape(f"ingestor --database-url {postgresql_url.replace('app@', 'OWNER@')} db upgrade")
+    with opened(postgresql_url.replace("app@", "plain:hunter2@")) as engine:
+        with pytest.raises(SchemaMismatch, match=command) as caught:
+            migrate.ensure_schema(engine, auto_upgrade=True)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_postgresql_that_is_not_there_can_be_waited_for() -> None:
+    """A server that does not answer is a retryable fault that names the place, never a password."""
+    with opened("postgresql+psycopg://app:hunter2@127.0.0.1:1/archive") as engine:
+        with pytest.raises(ArchiveUnavailable, match=r"127\.0\.0\.1:1") as caught:
+            migrate.ensure_schema(engine, auto_upgrade=True)
+        assert caught.value.retry
+        assert "hunter2" not in str(caught.value)
+
+
+def test_rights_that_an_owner_granted_on_views_survive_a_migration(
+    postgresql_server: PostgresqlServer, postgresql_engine: Engine, next_schema: None
+) -> None:
+    """Views are made anew by each migration; the auditor can still read them afterwards."""
+    postgresql_server.sql('DROP ROLE IF EXISTS "Odd Auditor"; CREATE ROLE "Odd Auditor"')
+    with writing(postgresql_engine) as connection:
+        connection.exec_driver_sql('GRANT SELECT ON inbound_sms TO "Odd Auditor"')
+    before = "SELECT relacl::text FROM pg_class WHERE relname = 'inbound_sms'"
+    granted = one(postgresql_engine, before)
+    migrate.upgrade(postgresql_engine)
+    assert one(postgresql_engine, before) == granted
