@@ -1,6 +1,7 @@
 """One import from the command line: settings, books, signals, and what is said at the end."""
 
 import argparse
+import gc
 import os
 import shlex
 import signal
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ingestor.archive import runs
+from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.engine import bulk_import_settings
 from ingestor.archive.store import Store
 from ingestor.cli.import_display import display_for
@@ -78,10 +80,13 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         sink = ArchiveSink(store, stopping)
         books = Books(engine, run_id, sink.leave_room)
         display.expect(lambda: _size(options))
-        reader = _reader(options, settings, pool, store.archive_key())
+        reader = _reader(options, settings, pool, store.archive_key(), usable_dictionary(engine))
         importer = Importer(
             pool, reader, sink, books.begin, _wishes(options, run_id), stopping=stopping, notice=display.show
         )
+        # Batches are many small tuples and no cycles: the collector would only walk them again and again.
+        gc.freeze()
+        gc.set_threshold(200_000, 10, 10)
         try:
             with bulk_import_settings(engine):
                 finished = importer.run(_references(options))
@@ -162,13 +167,14 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
 
 
 def _reader(
-    options: Mapping[str, Any], settings: Settings, pool: Pool, secret: bytes, *, dry: bool = False
-) -> Reader:
+    options: Mapping[str, Any], settings: Settings, pool: Pool, secret: bytes,
+    dictionary: tuple[int, bytes] | None = None, *, dry: bool = False,
+) -> Reader:  # fmt: skip
     """Return the parent's own reader, with the workers set to the same rules."""
     rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
     window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
-    pool.start(rules, window, secret, dry)
-    return Reader(rules, window, secret, count_senders=dry)
+    pool.start(rules, window, secret, dictionary, dry)
+    return Reader(rules, window, secret, dictionary, count_senders=dry)
 
 
 def _wishes(options: Mapping[str, Any], run_id: int | None) -> Wishes:

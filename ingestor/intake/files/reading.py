@@ -54,17 +54,14 @@ class Reader:
     """Reads mails with every provider's reader in turn."""
 
     def __init__(
-        self,
-        rules: Sequence[tuple[str, Rules]],
-        window: Window,
-        secret: bytes,
-        *,
-        count_senders: bool = False,
-    ) -> None:
-        """`secret` is the archive's key."""
+        self, rules: Sequence[tuple[str, Rules]], window: Window, secret: bytes,
+        dictionary: tuple[int, bytes] | None = None, *, count_senders: bool = False,
+    ) -> None:  # fmt: skip
+        """`secret` is the archive's key, `dictionary` what payloads are packed with."""
         self._lanes: list[tuple[ModuleType, Rules]] = [(mail_reader(name), rule) for name, rule in rules]
         self._window = window
         self._secret = secret
+        self._dictionary = dictionary
         self._count_senders = count_senders
 
     def wanted(self, header: bytes) -> bool:
@@ -77,7 +74,14 @@ class Reader:
         for module, rules in self._lanes:
             if module.may_be_ours(mail.header, rules):
                 verdict: Unreadable = module.oversized(mail.header, mail.size, len(raw), rules)
-                return prepare(verdict, pack(raw), mail.content_key, self._secret, 0, mail.size)
+                return prepare(
+                    verdict,
+                    pack(raw, dictionary=self._dictionary),
+                    mail.content_key,
+                    self._secret,
+                    0,
+                    mail.size,
+                )
         raise ValueError("this mail is nobody's")
 
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:
@@ -115,7 +119,14 @@ class Reader:
             batch.ignored += 1
         else:
             batch.rows.append(
-                prepare(reading, pack(mail), mail_content_key(mail), self._secret, place, length)
+                prepare(
+                    reading,
+                    pack(mail, dictionary=self._dictionary),
+                    mail_content_key(mail),
+                    self._secret,
+                    place,
+                    length,
+                )
             )
 
     def _read(self, mail: bytes) -> Reading:

@@ -39,6 +39,8 @@ _DATED = re.compile(
     + rb"|(?:" + _DAY + rb",[ \t]+)?\d{1,2}[ \t]+" + _MONTH + rb"[ \t]+\d{4}[ \t]+" + _CLOCK
     + rb")" + _ZONE + rb"{0,2}(?:[ \t]+remote from [^\r\n]{1,200})?[ \t]*\r?\n?\Z"
 )  # fmt: skip
+# The dated line that nearly every program writes, found without a search for its end.
+_USUAL = re.compile(rb"From [!-~]{1,200} +" + _DAY + rb" " + _MONTH + rb" [ \d]\d \d\d:\d\d:\d\d \d{4}\r?\n")
 _UNDATED = re.compile(
     rb"From (?:[ \t]*|-[ \t]*|MAILER-DAEMON[ \t]*|[^\s@]{1,200}@[^\s@]{0,200}[ \t]*"
     rb"|[^\r\n]{0,300}\b\d{1,2}:\d\d\b[^\r\n]{0,100}\b\d{4}\b[^\r\n]{0,40}"
@@ -63,6 +65,9 @@ def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
     `data[start:]` begins with `From ` at the start of a line; `end` is the end of what is known. The answer
     is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
     """
+    usual = _USUAL.match(data, start, min(end, start + MAX_LINE))
+    if usual and _after_blank_line(data, start):
+        return usual.end()
     newline = data.find(b"\n", start, min(end, start + MAX_LINE))
     if newline >= 0:
         line_end = newline + 1
@@ -71,7 +76,7 @@ def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
     else:
         return 0
     line = bytes(data[start:line_end])
-    after_blank = start == 0 or _after_blank_line(data, start)
+    after_blank = _after_blank_line(data, start)
     if _DATED.match(line):
         return line_end if after_blank or is_header_line(data, line_end, end) else 0
     if after_blank and _UNDATED.match(line) and _heads_a_mail(data, line_end, end):
@@ -80,8 +85,10 @@ def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
 
 
 def _after_blank_line(data: bytes | bytearray, start: int) -> bool:
+    if start > 1 and data[start - 2] == 0x0A:
+        return data[start - 1] == 0x0A
     before = bytes(data[max(0, start - 3) : start])
-    return before.endswith((b"\n\n", b"\n\r\n")) or before in (b"\n", b"\r\n")
+    return not before or before.endswith((b"\n\n", b"\n\r\n")) or before in (b"\n", b"\r\n")
 
 
 def _heads_a_mail(data: bytes | bytearray, start: int, end: int) -> bool:

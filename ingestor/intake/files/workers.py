@@ -7,12 +7,14 @@ however that ended.
 """
 
 import contextlib
+import gc
 import marshal
 import mmap
 import os
 import pickle
 import signal
 from collections.abc import Sequence
+from itertools import count
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
@@ -36,9 +38,9 @@ class Pool:
 
     def __init__(self, jobs: int) -> None:
         """Fork. Nothing heavy should be imported yet, and no thread may run."""
-        count = SLOTS_A_WORKER * jobs + 2
-        self._memory = mmap.mmap(-1, count * BLOCK)
-        self._free = list(range(count))
+        slots = SLOTS_A_WORKER * jobs + 2
+        self._memory = mmap.mmap(-1, slots * BLOCK)
+        self._free = list(range(slots))
         self._connections: list[Connection] = []
         self._pids: list[int] = []
         self._owed: list[int] = []
@@ -168,7 +170,12 @@ def _serve(connection: Connection, memory: mmap.mmap) -> None:
     from ingestor.intake.files.reading import Reader
 
     reader = Reader(*arguments[:-1], count_senders=arguments[-1])
-    while True:
+    # Rows are many small tuples and no cycles: the collector would only walk them again and again.
+    gc.freeze()
+    gc.disable()
+    for turn in count():
+        if turn % 64 == 63:
+            gc.collect()
         ticket, slot, kind, what = _loads(connection.recv_bytes())
         base = slot * BLOCK
         if kind == "mbox":
