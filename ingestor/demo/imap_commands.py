@@ -10,8 +10,14 @@ from ingestor.demo.imap_box import Box, Message
 from ingestor.demo.imap_folders import FolderCommands
 from ingestor.demo.imap_words import Words, atom_of, pick_fields, ranges_of
 
-_FIELDS = re.compile(rb"BODY(?:\.PEEK)?\[HEADER\.FIELDS \(([^)]*)\)\]", re.IGNORECASE)
+_FIELDS = re.compile(rb"BODY(?:\.PEEK)?\[HEADER\.FIELDS \(([^)]*)\)\](?:<(\d+)\.(\d+)>)?", re.IGNORECASE)
 _BODY = re.compile(rb"BODY(?:\.PEEK)?\[(HEADER|TEXT|)\](?:<(\d+)\.(\d+)>)?", re.IGNORECASE)
+_KEYWORDS = {
+    b"SEEN": ("\\Seen", True),
+    b"UNSEEN": ("\\Seen", False),
+    b"DELETED": ("\\Deleted", True),
+    b"UNDELETED": ("\\Deleted", False),
+}
 _uid = attrgetter("uid")
 
 
@@ -45,6 +51,10 @@ class Conversation(FolderCommands):
                 return b"NO [BADCHARSET] not spoken here"
             if word in (b"SINCE", b"BEFORE"):
                 next(left)  # every mail here is of today
+            elif word in _KEYWORDS:
+                flag, wanted = _KEYWORDS[word]
+                chosen = {n: m.uid for n, m in enumerate(self.view, 1) if (flag in m.flags) is wanted}
+                found = chosen if found is None else {n: u for n, u in found.items() if n in chosen}
             elif word != b"ALL":
                 numbers = next(left) if word == b"UID" else word
                 chosen = {n: m.uid for n, m in self._chosen(numbers, by_uid=word == b"UID")}
@@ -96,7 +106,11 @@ class Conversation(FolderCommands):
         header, _, text = message.raw.partition(b"\r\n\r\n")
         if fields := _FIELDS.fullmatch(item):
             picked = pick_fields(header, fields[1]) + b"\r\n"
-            return b" BODY[HEADER.FIELDS (%s)] {%d}\r\n%s" % (fields[1], len(picked), picked)
+            section = b"BODY[HEADER.FIELDS (%s)]" % fields[1]
+            if fields[2] is not None:
+                picked = picked[int(fields[2]) : int(fields[2]) + int(fields[3])]
+                section += b"<%s>" % fields[2]
+            return b" %s {%d}\r\n%s" % (section, len(picked), picked)
         body = _BODY.fullmatch(item)
         if body is None:
             raise ValueError("unknown FETCH item")
@@ -185,13 +199,21 @@ class Conversation(FolderCommands):
             await self.line("* BYE going down")
             raise EOFError
         done = asyncio.ensure_future(self.reader.readuntil(b"\r\n"))
+        try:
+            await self._push_until(done)
+            await done
+        finally:
+            done.cancel()
+        return b"OK done"
+
+    async def _push_until(self, done: "asyncio.Future[bytes]") -> None:
+        """Push what comes and goes until the client says DONE."""
         while not done.done():
+            if self.server.faults.quiet_idle:
+                await asyncio.wait({done})
+                return
             news = asyncio.ensure_future(self.news.wait())
             await asyncio.wait({done, news}, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
-            if not done.done() and not faults.quiet_idle and await self.sync():
+            if not done.done() and await self.sync():
                 self.server.pushed()
-            elif faults.quiet_idle:
-                await asyncio.wait({done})
-        await done
-        return b"OK done"

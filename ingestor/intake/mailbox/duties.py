@@ -51,7 +51,7 @@ class Duties:
         now = self._context.clock()
         due = [entry for entry in work if entry.work.action is Action.FETCH and _is_due(entry, now)]
         for entry in due[:MOST_FETCHES]:
-            self._fetch_again(entry.work, reading)
+            self._fetch_again(entry, reading)
         self._delivery.settle()
 
     def _without_stale(self, work: Sequence[PendingWork], folder: Selected) -> list[PendingWork]:
@@ -132,10 +132,12 @@ class Duties:
             log.info("folder created to move mails to", mailbox=self._context.mailbox.name, folder=found)
         return found
 
-    def _fetch_again(self, work: Pending, reading: FolderReading) -> None:
+    def _fetch_again(self, entry: PendingWork, reading: FolderReading) -> None:
         """Fetch one put-off mail with the utmost care; a further failure waits longer each time."""
+        work = entry.work
         try:
-            header = self._session.headers([work.uid], bounded=True).get(work.uid)
+            # Every other time only: a server may refuse to give a header in part.
+            header = self._session.headers([work.uid], bounded=entry.attempts % 2 == 1).get(work.uid)
             items = {}
             ours = header is not None and self._context.reader.may_be_ours(header.lines, self._context.rules)
             if header is not None and ours:

@@ -104,7 +104,7 @@ class Fetch:
         return self._suspects.size_for(place) if self._suspects.of(place) else largest
 
     def _suspected(self, group: Sequence[int]) -> bool:
-        return any(self._suspects.of(self._place(uid)) for uid in group)
+        return any(self._suspects.of(self._place(uid)) > 1 for uid in group)
 
     def _place(self, uid: int) -> Place:
         return self._folder.name, self._folder.uidvalidity, uid

@@ -30,20 +30,24 @@ class FolderReading:
         self._known = folder.exists
 
     def catch_up(self, last: int) -> int:
-        """Read everything after UID `last` until nothing is new; return the last UID met, all committed.
-
-        A mail that arrives meanwhile is announced in the middle of some other answer, and never again: where
-        the count has changed since, we search again before we wait.
-        """
-        session = self._session
-        self._known = session.exists_told() or self._known
+        """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
         while True:
             met = self.read_after(last)
             self._delivery.settle()
-            told = session.exists_told()
-            if met == last and told in (None, self._known):
+            if not self.news() and met == last:
                 return met
-            last, self._known = met, told or self._known
+            last = met
+
+    def news(self) -> bool:
+        """Say whether new mail was announced in the middle of some other answer: it never is again.
+
+        Some servers repeat EXISTS with each answer, so the count must have changed, or may have in between.
+        """
+        exists, expunged = self._session.told()
+        if exists is None:
+            return False
+        before, self._known = self._known, exists
+        return expunged or exists != before
 
     def start(self) -> int:
         """Return the last UID that needs no reading: the cursor's, or 0 where the numbers mean nothing now.

@@ -61,6 +61,10 @@ class Client(IMAPClient):  # type: ignore[misc]  # imapclient ships no types
     def _create_IMAP4(self) -> Wire:  # noqa: N802 - imapclient's name
         return self._wire
 
+    def idle(self) -> None:
+        """Enter IDLE."""
+        self._idle_tag = self._wire.begin_idle()
+
 
 class Session:
     """A connection after its login. Not thread-safe: it belongs to the thread that opened it.
@@ -165,14 +169,15 @@ class Session:
         self.wire.untagged_responses.clear()
         return self.selected
 
-    def exists_told(self) -> int | None:
-        """Return the count of the newest EXISTS that came along with other answers, if any came.
+    def told(self) -> tuple[int | None, bool]:
+        """Return the count of the newest EXISTS that came along with other answers, and whether EXPUNGE did.
 
-        Clears what else has gathered: imaplib keeps every unasked-for line for as long as it lives.
+        Forgets what has gathered: imaplib keeps every unasked-for line for as long as it lives.
         """
-        told = self.wire.untagged_responses.get("EXISTS")
-        self.wire.untagged_responses.clear()
-        return int(told[-1]) if told and isinstance(told[-1], bytes) else None
+        gathered = self.wire.untagged_responses
+        exists, expunged = gathered.get("EXISTS"), "EXPUNGE" in gathered
+        gathered.clear()
+        return (int(exists[-1]) if exists and isinstance(exists[-1], bytes) else None), expunged
 
     # Messages
 
@@ -262,12 +267,14 @@ class Session:
     def idle(self, seconds: float, *bells: Bell) -> bool:
         """Wait in IDLE for news (True), a bell, or the end of `seconds`; then search, whatever was said.
 
-        What woke us is not even read: EXISTS may have come together with the continuation, and a dead
-        connection looks like news. Leaving IDLE finds out, because it must be answered.
+        What woke us is not even read: EXISTS may have come before the continuation, or in the same packet,
+        and a dead connection looks like news. Leaving IDLE finds out, because it must be answered.
         """
         with self.speaking():
+            self.wire.untagged_responses.clear()
             self.client.idle()
-            news = self.wire.stream.wait_for_news(seconds, *bells)
+            early = bool(self.wire.untagged_responses)
+            news = early or self.wire.stream.wait_for_news(seconds, *bells)
             _, said = self.client.idle_done()
         if any(line and line[0] == b"BYE" for line in said):
             raise self.wire.fault("it said BYE")
@@ -304,4 +311,5 @@ def server_words(fault: BaseException) -> str:
 
 def _shown(said: Any) -> str:
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-    return redact("".join(c if c.isprintable() else " " for c in text))[:160]
+    first = text.partition("\n")[0]  # imapclient adds advice, and our whole criteria, on further lines
+    return redact("".join(c if c.isprintable() else " " for c in first))[:160]

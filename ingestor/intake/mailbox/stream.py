@@ -24,6 +24,9 @@ LONGEST_LINE: Final = 1_000_000
 LARGEST_LITERAL: Final = 4 * 1024 * 1024
 """Four times the largest piece we ever ask for: RFC822.SIZE may be wrong, memory may not."""
 
+LARGEST_ANSWER: Final = 32 * 1024 * 1024
+"""All that one command may bring. Only a server that lies about sizes, or is hostile, meets it."""
+
 _PIECE = 256 * 1024
 
 
@@ -38,6 +41,7 @@ class Stream:
         self._stop = stop
         self._buffer = bytearray()
         self._deadline = 0.0
+        self._received = 0
 
     def fault(self, what: str) -> MailboxUnavailable:
         return MailboxUnavailable(f"{self.host}:{self.port}: {what}")
@@ -131,6 +135,7 @@ class Stream:
     def send(self, data: Any) -> None:
         """Send `data`; the deadline of the command that it belongs to starts anew."""
         self._deadline = time.monotonic() + self._timing.command
+        self._received = 0
         left = memoryview(data)
         while left:
             left = left[self._transfer(partial(self.socket.send, left), select.POLLOUT) :]
@@ -160,6 +165,9 @@ class Stream:
         data = self._transfer(partial(self.socket.recv, _PIECE), select.POLLIN)
         if not data:
             raise self.fault("it closed the connection")
+        self._received += len(data)
+        if self._received > LARGEST_ANSWER:
+            raise self.fault("it sends more than was asked for")
         self._buffer += data
 
     def _transfer(self, action: Callable[[], Any], events: int) -> Any:

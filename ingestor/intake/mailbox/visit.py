@@ -63,6 +63,8 @@ class Visit:
         while True:
             wake.hush()
             self.full_pass()
+            if len(self._memory.missing) == len(mailbox.folders):
+                check_folders(self._memory)
             finished()
             # Without the scheduled poll we look ourselves, if less often; a connection wants to be used.
             longest = min(timing.idle, max(30.0, 2.0 * mailbox.poll_seconds))
@@ -116,8 +118,11 @@ class Visit:
     def _catch_up(self, reading: FolderReading, last: int) -> int:
         before = Counter(self._delivery.tally)
         try:
-            last = reading.catch_up(last)
-            self._duties.work_off(reading)
+            while True:
+                last = reading.catch_up(last)
+                self._duties.work_off(reading)
+                if not reading.news():
+                    return last
         finally:
             read = self._delivery.tally - before
             if read:
@@ -126,7 +131,6 @@ class Visit:
                     "mails read",
                     mailbox=self._context.mailbox.name, folder=reading.folder.name, **counts,
                 )  # fmt: skip
-        return last
 
     def _tell_weakness(self) -> None:
         """Say once what the server cannot do of what is asked for."""

@@ -1,7 +1,8 @@
 """How long a mailbox waits for what, and how another thread ends any of its waits."""
 
+import contextlib
+import os
 import select
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,27 +15,28 @@ class Bell:
     """Rung in one thread, it ends a wait in another; it stays rung until `hush`."""
 
     def __init__(self) -> None:
-        self._listening, self._ringing = socket.socketpair()
-        self._listening.setblocking(False)
-        self._ringing.setblocking(False)
+        self._listening, self._ringing = os.pipe()
+        os.set_blocking(self._listening, False)
+        os.set_blocking(self._ringing, False)
+
+    def __del__(self) -> None:
+        os.close(self._listening)
+        os.close(self._ringing)
 
     def ring(self) -> None:
-        try:
-            self._ringing.send(b"!")
-        except BlockingIOError:
-            pass  # full of rings already
-        except OSError:
-            pass  # nobody listens any more
+        """End the wait that is, or the next one."""
+        with contextlib.suppress(BlockingIOError):  # full of rings already
+            os.write(self._ringing, b"!")
 
     def hush(self) -> None:
-        try:
-            while self._listening.recv(4096):
+        """Forget all rings."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._listening, 4096):
                 pass
-        except BlockingIOError:
-            pass
 
     def fileno(self) -> int:
-        return self._listening.fileno()
+        """Return what `poll` watches."""
+        return self._listening
 
     def wait(self, seconds: float, *others: "Bell") -> bool:
         """Wait until this bell, or one of `others`, rings: True; False when `seconds` have passed."""
@@ -42,11 +44,8 @@ class Bell:
 
     @property
     def rung(self) -> bool:
+        """Whether it has been rung."""
         return self.wait(0)
-
-    def close(self) -> None:
-        self._listening.close()
-        self._ringing.close()
 
 
 @dataclass(frozen=True, slots=True)

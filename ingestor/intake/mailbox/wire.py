@@ -61,6 +61,17 @@ class Wire(imaplib.IMAP4):
         self._get_capabilities()
         return answer, words
 
+    def begin_idle(self) -> bytes:
+        """Enter IDLE and return its tag, once the server has agreed.
+
+        News may come before the agreement (Outlook does that); imapclient's own `idle` gives up there.
+        """
+        tag: bytes = self._command("IDLE")
+        while self._get_response() is not None:
+            if self.tagged_commands[tag] is not None:
+                raise self.error("IDLE command error: it is refused")
+        return tag
+
     def readline(self) -> bytes:
         """Return the next line with its end."""
         return self.stream.readline()

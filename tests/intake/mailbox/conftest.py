@@ -1,0 +1,66 @@
+"""Servers and archives for the mailbox's tests."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import open_engine
+from ingestor.demo.imap_server import ImapServer
+from tests.conftest import missing
+from tests.intake.mailbox.desk import Desk
+from tests.servers.dovecot import DovecotServer, unavailable
+from tests.servers.fault_proxy import FaultProxy
+
+
+@pytest.fixture
+def server() -> Iterator[ImapServer]:
+    """The small IMAP server with an empty INBOX."""
+    with ImapServer().running() as running:
+        yield running
+
+
+@pytest.fixture
+def engine(_sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
+    """An archive in SQLite; what a mailbox does is the same on both databases."""
+    path = tmp_path / "archive.db"
+    shutil.copy(_sqlite_template, path)
+    opened = open_engine(f"sqlite:///{path}")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def desk(engine: Engine, server: ImapServer) -> Iterator[Desk]:
+    """An archive, a writer, and whatever threads a test starts; they end before the server does."""
+    made = Desk(engine)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    """What is logged meanwhile, from every thread."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture(scope="session")
+def dovecot() -> Iterator[DovecotServer]:
+    """One real Dovecot for all tests; those that stop it start one of their own."""
+    if reason := unavailable():
+        missing(reason)
+        return
+    server = DovecotServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def proxy(dovecot: DovecotServer) -> Iterator[FaultProxy]:
+    """A proxy in front of Dovecot's TLS port."""
+    with FaultProxy(dovecot.imaps_port).running() as running:
+        yield running

@@ -1,0 +1,259 @@
+"""The life of a mailbox's thread: it ends when asked, tells how it fares, outlives an archive's trouble."""
+
+import math
+import socket
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from ingestor.archive.cursors import read_sources
+from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
+from ingestor.demo.imap_server import ImapServer
+from ingestor.errors import IngestorError
+from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.waiting import Bell
+from tests.intake.mailbox.desk import QUICK, RULES, Desk, eventually, mail
+
+SLOW = replace(QUICK, connect=600.0, silence=600.0, command=600.0, idle=600.0)
+
+
+@pytest.mark.parametrize("stuck_at", ["GREETING", "LOGIN", "EXAMINE", "UID SEARCH", "UID FETCH", "IDLE"])
+def test_it_stops_in_the_middle_of_a_hung_read(desk: Desk, server: ImapServer, stuck_at: str) -> None:
+    """Wherever the server stopped to answer, `stop` ends the wait."""
+    server.deliver(mail(1))
+    if stuck_at == "GREETING":
+        server.faults.silent = True
+
+    def hang(name: str, _: bytes) -> None:
+        if name == stuck_at:
+            server.faults.silent = True
+
+    server.faults.on_command = hang
+    thread = desk.thread(server.port, timing=SLOW)
+    eventually(lambda: server.connections and (stuck_at == "GREETING" or stuck_at in server.commands))
+
+    thread.stop()
+
+    assert thread.join(5)
+    server.faults.silent = False
+
+
+def test_it_stops_while_a_connection_is_not_accepted(desk: Desk) -> None:
+    """A server that answers nothing at all, not even the connection, does not hold up a stop."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for one in fillers:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        thread = desk.thread(full.getsockname()[1], timing=SLOW)
+
+        assert not thread.join(0.2)
+        thread.stop()
+
+        assert thread.join(5)
+        for one in fillers:
+            one.close()
+
+
+def test_it_stops_during_a_pause(desk: Desk, server: ImapServer) -> None:
+    """The pause after a refused login, an hour in the end, is no obstacle."""
+    thread = desk.thread(server.port, password="wrong")
+    eventually(lambda: thread.state == "refused")
+
+    thread.stop()
+
+    assert thread.join(5)
+    assert desk.source_state() == "stopped"
+
+
+def test_one_mailbox_never_delays_another(desk: Desk, server: ImapServer) -> None:
+    """A mailbox whose server hangs leaves the others alone."""
+    hanging = ImapServer()
+    hanging.faults.silent = True
+    with hanging.running():
+        stuck = desk.thread(hanging.port, name="stuck", timing=SLOW)
+        desk.thread(1, name="closed", timing=SLOW)
+        desk.thread(server.port)
+        server.deliver(mail(1))
+
+        eventually(lambda: desk.has(1))
+        assert stuck.state == "starting"
+        stuck.stop()
+        assert stuck.join(5)
+
+
+def test_progress_comes_with_finished_cycles_only(desk: Desk, server: ImapServer) -> None:
+    """The watchdog's food: it moves with each cycle, and not while a read hangs."""
+    thread = desk.thread(server.port, timing=replace(SLOW, idle=0.05))
+    eventually(lambda: thread.state == "watching")
+    before = thread.progress
+    eventually(lambda: thread.progress > before)
+
+    server.faults.silent = True
+    assert not thread.join(0.3)
+    stood = thread.progress
+    assert not thread.join(0.3)
+
+    assert thread.progress == stood
+    thread.stop()
+    assert thread.join(5)
+    server.faults.silent = False
+
+
+def test_the_stall_limit_covers_the_wait_that_is_on(desk: Desk, server: ImapServer) -> None:
+    """Waiting in IDLE, or after a refused login, is no stall; a command that takes longer than allowed is."""
+    thread = desk.thread(server.port)
+    eventually(lambda: server.commands and server.commands[-1] == "IDLE")
+    assert thread.stall_limit == QUICK.idle + 2 * QUICK.command
+    refused = desk.thread(server.port, password="wrong", name="other")
+    eventually(lambda: refused.stall_limit == QUICK.refused_first + 2 * QUICK.command)
+
+
+def test_the_state_is_written_down_for_status(desk: Desk, server: ImapServer) -> None:
+    """`status` learns of each change, and when all was last well."""
+    thread = desk.thread(server.port, timing=replace(QUICK, retry_first=30.0, retry_longest=30.0))
+    eventually(lambda: desk.source_state() == "watching")
+    well = read_sources(desk.engine)[0].last_success
+    assert well == desk.now
+    desk.pass_time(minutes=1)
+
+    server.faults.silent = True
+    server.disconnect()
+
+    eventually(lambda: desk.source_state() == "unreachable")
+    source = read_sources(desk.engine)[0]
+    assert source.last_success == well
+    assert source.detail is not None
+    assert str(server.port) in source.detail
+    thread.stop()
+    assert thread.join(5)
+    server.faults.silent = False
+
+
+def test_an_outage_is_told_once_and_its_end_too(
+    desk: Desk, server: ImapServer, logged: list[dict[str, object]]
+) -> None:
+    """Many failed attempts are one warning; when it is over that is said."""
+    port = server.port
+    thread = desk.thread(port)
+    eventually(lambda: thread.state == "watching")
+    server.faults.refuse["CAPABILITY"] = b"NO not today"
+    server.disconnect()
+    eventually(lambda: server.commands.count("CAPABILITY") > 5)
+    server.faults.refuse.clear()
+    eventually(lambda: thread.state == "watching")
+
+    said = [entry for entry in logged if entry.get("mailbox") == "main" and entry["log_level"] != "debug"]
+
+    assert [entry["log_level"] for entry in said] == ["info", "warning", "info"]
+
+
+def test_a_locked_archive_holds_the_mails_back(desk: Desk, server: ImapServer) -> None:
+    """While the database takes no writes nothing is lost, marked or doubled; afterwards it goes on."""
+    file = desk.engine.url.database
+    assert file is not None
+    thread = desk.thread(server.port, after_store="seen")
+    eventually(lambda: thread.state == "watching")
+    with sqlite3.connect(file, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(5):
+            server.deliver(mail(number))
+        eventually(lambda: desk.writer.trouble)
+
+        assert thread.stall_limit == math.inf
+        assert not any(message.flags for message in server.boxes["INBOX"].messages)
+        other.execute("ROLLBACK")
+    other.close()
+
+    eventually(lambda: desk.has(*range(5)))
+    eventually(lambda: all(m.flags == {"\\Seen"} for m in server.boxes["INBOX"].messages))
+    assert desk.balance.adds_up
+
+
+def test_a_stop_while_the_archive_is_locked(desk: Desk, server: ImapServer) -> None:
+    """It ends in seconds; the mail in hand is not committed, and is read again by the next start."""
+    file = desk.engine.url.database
+    assert file is not None
+    thread = desk.thread(server.port)
+    eventually(lambda: thread.state == "watching")
+    with sqlite3.connect(file, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        server.deliver(mail(1))
+        eventually(lambda: desk.writer.queued)
+
+        thread.stop()
+
+        assert thread.join(15)
+        other.execute("ROLLBACK")
+    other.close()
+    desk.thread(server.port, start=False).run_once()
+    assert desk.has(1)
+
+
+def test_a_writer_that_has_stopped_ends_the_cycle(desk: Desk, server: ImapServer) -> None:
+    """What the writer no longer takes stays on the server: `run_once` says so."""
+    stopped = Writer(Store(desk.engine))
+    stopped.start()
+    stopped.stop(5)
+    server.deliver(mail(1))
+    thread = MailboxThread(desk.mailbox(server.port), RULES, stopped, desk.engine, None, timing=QUICK)
+
+    with pytest.raises(IngestorError):
+        thread.run_once()
+
+    assert desk.count("arrivals") == 0
+
+
+def test_a_password_that_cannot_be_had(desk: Desk, server: ImapServer) -> None:
+    """A missing credential is told as a fault of the configuration; no login is tried."""
+    thread = desk.thread(server.port, password=None, password_file="/nonexistent/password")
+
+    eventually(lambda: desk.source_state() == "misconfigured")
+
+    assert thread.state == "misconfigured"
+    assert server.commands == []
+
+
+def test_whatever_is_raised_the_mailbox_is_tried_again(
+    desk: Desk, server: ImapServer, logged: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the program itself ends no thread, and its words, which may be anybody's, are not logged."""
+    server.deliver(mail(1))
+    calls = []
+
+    def fail(*_: object) -> bool:
+        calls.append(1)
+        raise RuntimeError("planted words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestor.providers.agile.mail.may_be_ours", fail)
+        thread = desk.thread(server.port)
+        eventually(lambda: len(calls) > 2)
+    eventually(lambda: desk.has(1) and thread.state == "watching")
+
+    assert "planted" not in repr(logged)
+    assert any("RuntimeError" in str(entry.get("reason")) for entry in logged)
+
+
+def test_bells_do_not_leak(desk: Desk) -> None:
+    """A reload makes new threads: the old ones leave no file open behind."""
+    before = Bell().fileno()
+    for _ in range(50):
+        Bell().ring()
+    assert Bell().fileno() == before
+
+
+def test_no_message_text_in_any_log(desk: Desk, server: ImapServer, logged: list[dict[str, object]]) -> None:
+    """Nothing that is logged about mails holds their text or whole numbers."""
+    server.deliver(mail(1, "planted words"))
+    server.deliver(mail(2, "planted words", to="+390000000000"))
+
+    desk.thread(server.port, start=False).run_once()
+
+    assert desk.balance.quarantined == 1
+    assert "planted" not in repr(logged)
+    assert "0000001" not in repr(logged)
