@@ -4,7 +4,6 @@ import json
 import sqlite3
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,14 +18,11 @@ MAILS = list(generate(40, seed=11))
 WEBHOOK = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
 
 
-@pytest.fixture
-def server() -> Iterator[ImapServer]:
-    """A mailbox with forty mails."""
-    imap = ImapServer()
-    with imap.running():
-        for mail in MAILS:
-            imap.deliver(mail.raw)
-        yield imap
+@pytest.fixture(autouse=True)
+def _delivered(server: ImapServer) -> None:
+    """Forty mails lie in the mailbox."""
+    for mail in MAILS:
+        server.deliver(mail.raw)
 
 
 def _expected(mails: list[SampleMail]) -> list[tuple[str, ...]]:

@@ -1,14 +1,12 @@
 """PostgreSQL that is absent at boot, goes away in the middle, or hangs: nothing lost, nothing doubled."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ingestor.demo.imap_server import ImapServer
 from ingestor.demo.sample_mails import generate
-from tests.conftest import missing
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import PostgresqlServer
 from tests.service.archive import read_so_far, rows, stored
 from tests.service.process import configuration, mailbox, running, until
 
@@ -16,27 +14,6 @@ pytestmark = pytest.mark.postgresql
 
 MAILS = list(generate(60, seed=41))
 EXPECTED = sorted({tuple(mail.expected.values()) for mail in MAILS if mail.expected is not None})
-
-
-@pytest.fixture
-def postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL of our own, which the test may stop."""
-    folder = binaries()
-    if folder is None:
-        missing(INSTALL)
-        return
-    server = PostgresqlServer(folder)
-    server.sql("CREATE DATABASE archive")
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server() -> Iterator[ImapServer]:
-    """A mailbox, empty yet."""
-    imap = ImapServer()
-    with imap.running():
-        yield imap
 
 
 def test_absent_at_boot(postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path) -> None:
@@ -106,7 +83,7 @@ def test_a_stop_during_an_outage(postgresql: PostgresqlServer, server: ImapServe
         postgresql.stop()
         for mail in MAILS:
             server.deliver(mail.raw)
-        until(lambda: daemon.events("the archive takes no writes; intake waits and tries again"), "trouble")
+        until(lambda: daemon.events("mailbox waits for the archive"), "the outage in the log")
         assert daemon.stop() == 0
     postgresql.start()
     with running(config) as daemon:

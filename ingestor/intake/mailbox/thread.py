@@ -225,6 +225,9 @@ class MailboxThread:
             log.error("mailbox cannot be read", mailbox=self.name, state=state, reason=detail)
         elif changed and state == "unreachable":
             log.warning("mailbox cannot be reached; it is tried again", mailbox=self.name, reason=detail)
+        elif changed and state == "waiting":
+            # Said here too: a writer with nothing to write does not notice that the archive is gone.
+            log.warning("mailbox waits for the archive", mailbox=self.name, reason=detail)
         elif changed and healthy:
             log.info("mailbox is read", mailbox=self.name, state=state, before=before)
         if not changed and success and time.monotonic() - self._noted[0] < _NOTED_EVERY:

@@ -1,0 +1,249 @@
+"""The whole daemon against a real Dovecot over TLS: killed, cut off, deceived, and exact all the same."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingestor.archive.engine import open_engine
+from ingestor.archive.migrate import ensure_schema
+from ingestor.demo.sample_mails import SampleMail, generate
+from ingestor.errors import IngestorError
+from tests.conftest import missing
+from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
+from tests.servers.postgresql import PostgresqlServer
+from tests.service.archive import read_so_far, rows, stored
+from tests.service.process import configuration, mailbox, running, until
+
+pytestmark = pytest.mark.dovecot
+
+KILLS = 50
+MAILS = 2000
+FLAGS = ("", "S", "FS", "RS", "D", "T")  # as other people's mail clients leave them
+
+
+@pytest.fixture(scope="module")
+def dovecot() -> Iterator[DovecotServer]:
+    """One real Dovecot for this file."""
+    if reason := unavailable():
+        missing(reason)
+        return
+    server = DovecotServer()
+    yield server
+    server.close()
+
+
+class Crowd:
+    """Two accounts, one watched by IDLE and one polled, and what was delivered to them."""
+
+    def __init__(self, dovecot: DovecotServer) -> None:
+        self.dovecot = dovecot
+        self.watched, self.polled = dovecot.account(), dovecot.account()
+        self.delivered: list[SampleMail] = []
+
+    def blocks(self) -> list[str]:
+        """Return the configuration of both."""
+        common = {
+            "security": "tls", "host": "localhost", "ca_file": str(self.dovecot.ca_file),
+            "password": PASSWORD,
+        }  # fmt: skip
+        port = self.dovecot.imaps_port
+        return [
+            mailbox(port, "watched", **{**common, "username": self.watched}, poll_seconds=60),
+            mailbox(port, "polled", **{**common, "username": self.polled}, idle=False, poll_seconds=1),
+        ]
+
+    def deliver(self, mails: list[SampleMail]) -> None:
+        """Deliver `mails` to both accounts in turn, with all kinds of flags."""
+        for mail in mails:
+            number = len(self.delivered)
+            user = (self.watched, self.polled)[number % 2]
+            self.dovecot.deliver(user, [mail.raw], flags=FLAGS[number // 2 % len(FLAGS)])
+            self.delivered.append(mail)
+
+    def flags(self) -> dict[str, str]:
+        """Return the flags of every mail on disk by its unique name."""
+        found = {}
+        for user in (self.watched, self.polled):
+            where = self.dovecot.maildir(user)
+            for path in (*(where / "cur").iterdir(), *(where / "new").iterdir()):
+                # Dovecot adds sizes to the name when it takes a mail over: ,S=123,W=124
+                name, _, flags = path.name.partition(":2,")
+                found[f"{user}/{name.partition(',')[0]}"] = flags
+        return found
+
+    def expected_flags(self) -> list[str]:
+        """Return the flags that the mails were delivered with, sorted."""
+        return sorted(FLAGS[number // 2 % len(FLAGS)] for number in range(len(self.delivered)))
+
+    def expected(self) -> list[tuple[str, ...]]:
+        """Return what the archive must hold, sorted."""
+        return sorted({tuple(mail.expected.values()) for mail in self.delivered if mail.expected})
+
+    def assert_exact(self, url: str) -> None:
+        """Hold archive and mailboxes to what was delivered: every SMS once, each mail one arrival."""
+        assert stored(url) == self.expected()
+        contents = {mail.raw: mail.kind for mail in self.delivered}
+        kinds = list(contents.values())
+        assert rows(url, "SELECT sum(arrivals) FROM inbound_sms") == [(kinds.count("sms"),)]
+        assert rows(url, "SELECT count(*) FROM quarantine") == [(kinds.count("broken"),)]
+        flags = self.flags()
+        assert len(flags) == len(self.delivered)
+        assert sorted(flags.values()) == self.expected_flags()
+
+
+@pytest.fixture
+def crowd(dovecot: DovecotServer) -> Crowd:
+    """Two fresh accounts."""
+    return Crowd(dovecot)
+
+
+def test_fifty_kills(crowd: Crowd, archive_url: str, tmp_path: Path) -> None:
+    """Killed by -9 at fifty random points while mail arrives, and started again: exact rows and flags."""
+    mails = list(generate(MAILS, seed=50))
+    config = configuration(tmp_path, archive_url, *crowd.blocks())
+    chance = random.Random(50)
+    share = MAILS // (2 * KILLS)
+    counts = []
+    with _launcher(config) as launch:
+        for kill in range(KILLS):
+            if kill == KILLS // 10:
+                _make_schema(archive_url)  # making it takes longer than most of these lives last
+            crowd.deliver(mails[2 * kill * share : (2 * kill + 1) * share])
+            end = launch()
+            time.sleep(chance.uniform(0.0, 0.2))
+            crowd.deliver(mails[(2 * kill + 1) * share : (2 * kill + 2) * share])
+            if kill % 2 and kill > KILLS // 10:
+                _wait_for_work(archive_url)  # so that many of the kills hit the middle of it
+                time.sleep(chance.uniform(0.0, 0.03))
+            else:
+                time.sleep(chance.uniform(0.0, 0.2))
+            end()
+            counts.append(_count(archive_url))
+    assert len(set(counts)) > KILLS // 4, f"the kills came too early to hit any work: {counts}"
+
+    with running(config) as daemon:
+        until(lambda: stored(archive_url) == crowd.expected(), "every SMS", 60)
+        _wait_until_quiet(archive_url)
+        assert daemon.stop() == 0
+    crowd.assert_exact(archive_url)
+
+
+@contextmanager
+def _launcher(config: Path) -> Iterator[Callable[[], Callable[[], None]]]:
+    """Give a function that starts a daemon and returns the function that kills it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.service.launcher", config, config.parent / "daemon.log"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+    ) as launcher:  # fmt: skip
+        requests, answers = launcher.stdin, launcher.stdout
+        assert requests is not None
+        assert answers is not None
+        assert answers.readline() == "loaded\n"
+
+        def launch() -> Callable[[], None]:
+            print("start", file=requests, flush=True)
+            process = int(answers.readline())
+
+            def end() -> None:
+                os.kill(process, signal.SIGKILL)
+                assert int(answers.readline()) == signal.SIGKILL
+
+            return end
+
+        yield launch
+        requests.close()
+
+
+def _make_schema(url: str) -> None:
+    engine = open_engine(url)
+    ensure_schema(engine, auto_upgrade=True)
+    engine.dispose()
+
+
+def _wait_for_work(url: str) -> None:
+    """Wait until another mail has been read, but not for ever: there may be none left."""
+    before, deadline = read_so_far(url), time.monotonic() + 2
+    while read_so_far(url) == before and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _count(url: str) -> int:
+    """Return how many SMS there are; none before the schema is."""
+    try:
+        [[count]] = rows(url, "SELECT count(*) FROM inbound_sms")
+    except IngestorError:
+        return 0
+    return int(str(count))
+
+
+def _wait_until_quiet(url: str) -> None:
+    """Wait until the last mails, which may be nobody's, are read too."""
+    before = -1
+    while (now := read_so_far(url)) != before:
+        before = now
+        time.sleep(1.2)  # longer than a poll
+
+
+@pytest.mark.postgresql
+def test_everything_else_that_happens(crowd: Crowd, postgresql: PostgresqlServer, tmp_path: Path) -> None:
+    """Connections cut, servers restarted, UIDVALIDITY reset, folders emptied: exact rows all the same."""
+    dovecot, url = crowd.dovecot, postgresql.url("archive")
+    mails = iter(generate(10_000, seed=60))
+
+    def some(count: int = 40) -> list[SampleMail]:
+        return [next(mails) for _ in range(count)]
+
+    def caught_up() -> bool:
+        return stored(url) == crowd.expected()
+
+    with running(configuration(tmp_path, url, *crowd.blocks())) as daemon:
+        daemon.wait_ready()
+        crowd.deliver(some(200))
+        until(caught_up, "the first mails")
+
+        for user in (crowd.watched, crowd.polled):
+            dovecot.kick(user)
+        crowd.deliver(some())
+        until(caught_up, "mail after the connections were cut")
+
+        dovecot.stop()
+        crowd.deliver(some())
+        dovecot.start()
+        until(caught_up, "mail after the server was restarted")
+
+        postgresql.stop()
+        crowd.deliver(some())
+        postgresql.start()
+        until(caught_up, "mail after the database was restarted")
+
+        dovecot.stop()
+        for user in (crowd.watched, crowd.polled):
+            dovecot.reset_uidvalidity(user)
+        crowd.deliver(some())
+        dovecot.start()
+        until(caught_up, "mail after the UIDVALIDITY was reset")
+        until(
+            lambda: len(daemon.events("mailbox was renumbered; reading it from its beginning")) >= 0, "a line"
+        )
+        _wait_until_quiet(url)
+        crowd.assert_exact(url)
+
+        for user in (crowd.watched, crowd.polled):
+            dovecot.empty(user)
+        late = some()
+        crowd.deliver(late)
+        until(caught_up, "mail after the folders were emptied")
+        _wait_until_quiet(url)
+        assert daemon.stop() == 0
+
+    assert stored(url) == crowd.expected()
+    assert len(crowd.flags()) == len(late)
+    assert rows(url, "SELECT read - stored - duplicate - ignored - quarantined - failed FROM runs") == [(0,)]
