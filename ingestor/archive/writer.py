@@ -105,19 +105,19 @@ class Writer:
     def _take(self) -> list[Waiting]:
         """Return what waits, up to the bound; empty when it is time to end."""
         with self._changed:
-            while not self._waiting and not self._stopping:
-                self._changed.wait()
-            batch: list[Waiting] = []
-            size = 0
-            while self._waiting and (not batch or size + len(self._waiting[0][0].items) <= MAX_ITEMS):
-                submission, future = self._waiting.popleft()
-                if future.set_running_or_notify_cancel():
-                    batch.append((submission, future))
-                    size += max(1, len(submission.items))
-            self.progress = time.monotonic()
-            if not batch and self._waiting:
-                return self._take()
-            return batch
+            while True:
+                while not self._waiting and not self._stopping:
+                    self._changed.wait()
+                batch: list[Waiting] = []
+                size = 0
+                while self._waiting and (not batch or size + len(self._waiting[0][0].items) <= MAX_ITEMS):
+                    submission, future = self._waiting.popleft()
+                    if future.set_running_or_notify_cancel():
+                        batch.append((submission, future))
+                        size += max(1, len(submission.items))
+                self.progress = time.monotonic()
+                if batch or self._stopping:  # else everybody has taken back what waited
+                    return batch
 
     def _write_until_done(self, batch: list[Waiting]) -> bool:
         pause = _FIRST_PAUSE
