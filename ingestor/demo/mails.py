@@ -27,7 +27,7 @@ def live_mails() -> list[tuple[str, SampleMail]]:
     return [
         ("an SMS", _sms(200, "8bit", text=_LIVE_TEXT)),
         ("an SMS of two lines", _sms(201, "base64", text="Ça va très bien, à demain!\nMarie")),
-        ("the first of these once more, in a new mail", _sms(200, "8bit", text=_LIVE_TEXT, mail_number=299)),
+        ("the first once more, in a new mail", _sms(200, "8bit", text=_LIVE_TEXT, mail_number=299)),
         ("a mail of somebody else", other),
         ("an SMS", _sms(202, "html", text="STOP")),
     ]

@@ -33,7 +33,7 @@ _OF_OTHERS = (
 )
 _MEANING = {
     "stored": ("a new row", "green"),
-    "duplicate": ("no new row: one more arrival of the same SMS", "yellow"),
+    "duplicate": ("one more arrival", "yellow"),
     "ignored": ("counted, and left alone", "dim"),
     "quarantined": ("kept in the quarantine", "red"),
     "failed": ("will be tried again", "red"),
@@ -128,9 +128,13 @@ def _show_waiting(
 ) -> None:
     """Print each SMS of the mails that were waiting."""
     screen.heading("What was waiting (id, time in UTC, from, text)")
-    _wait_for_read(watch, mails, daemon, folder, deadline)
+    balance = _wait_for_read(watch, mails, daemon, folder, deadline)
     for sms in watch.new_sms():
         screen.sms(*sms)
+    screen.say(
+        f"  {mails} mails: {balance['stored']} SMS, {balance['duplicate']} repeats (each uses up an id), "
+        f"{balance['ignored']} of other people, {balance['quarantined']} broken"
+    )
 
 
 def _show_live(
@@ -138,7 +142,7 @@ def _show_live(
     deadline: float,
 ) -> None:  # fmt: skip
     """Deliver one mail after the other and print what becomes of each."""
-    screen.heading("Now mail arrives while the daemon watches (IMAP IDLE)")
+    screen.heading("What arrives while the daemon watches (IMAP IDLE), and how soon it is committed")
     for what, mail in live_mails():
         time.sleep(LIVE_PAUSE)
         before = watch.balance()
@@ -148,7 +152,7 @@ def _show_live(
         took = (time.monotonic() - delivered) * 1000
         outcome = next(name for name in OUTCOMES if after[name] != before[name])
         meaning, style = _MEANING[outcome]
-        screen.live(what, f"{outcome} after {took:.0f} ms: {meaning}", style)
+        screen.live(what, f"{outcome} after {took:.0f} ms ({meaning})", style)
         for sms in watch.new_sms():
             screen.sms(*sms)
 

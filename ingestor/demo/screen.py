@@ -44,7 +44,7 @@ class Screen:
 
     def live(self, what: str, became: str, style: str) -> None:
         """Print what was delivered while the daemon watched, and what became of it."""
-        self._console.print(Text.assemble(f"  {what:<46}", (became, style)), soft_wrap=True)
+        self._console.print(Text.assemble(f"  {what:<36}", (became, style)), soft_wrap=True)
 
     def commands(self, lines: Sequence[str]) -> None:
         """Print commands to be pasted: each whole on its line, however long."""

@@ -83,22 +83,27 @@ def run_once(settings: Settings) -> Ended:
 
 
 def _pass_over(passes: Sequence[Pass], writer: Writer, signals: Signals) -> dict[str, str]:
-    """Run all `passes` to their end, or until a stop is wished; return the failures by mailbox."""
+    """Run all `passes` to their end, or until a stop is wished; return the failures by mailbox.
+
+    A pass that was still going when the stop came has not failed: its cursor says how far it got.
+    """
     for one in passes:
         one.thread.start()
     sound = time.monotonic()
-    while running := [one for one in passes if one.thread.is_alive()]:
+    running = list(passes)
+    while running and not signals.stop_wished and time.monotonic() - sound < TROUBLE_SECONDS:
         running[0].thread.join(LOOK_SECONDS)
+        running = [one for one in running if one.thread.is_alive()]
         if writer.trouble is None:
             sound = time.monotonic()
-        if signals.stop_wished or time.monotonic() - sound > TROUBLE_SECONDS:
-            _stop(running)
-            break
-    failures = {one.name: one.failure for one in passes if one.failure is not None}
+    _stop(running)
+    if running and not signals.stop_wished:
+        raise ArchiveUnavailable(f"{writer.trouble}; nothing is lost, call this again")
+    failures = {one.name: one.failure for one in passes if one not in running and one.failure is not None}
     for name, failure in failures.items():
         log.error("mailbox failed", mailbox=name, reason=failure)
-    if writer.trouble is not None and not signals.stop_wished:
-        raise ArchiveUnavailable(f"{writer.trouble}; nothing is lost, call this again")
+    for one in running:
+        log.warning("mailbox not read to its end", mailbox=one.name, reason="stopped by a signal")
     return failures
 
 
