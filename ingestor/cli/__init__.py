@@ -133,6 +133,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             traceback.print_exc()
         return _report(fault)
+    finally:
+        opening = sys.modules.get("ingestor.cli.opening")
+        if opening is not None:
+            opening.close_all()
     return code
 
 

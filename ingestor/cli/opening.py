@@ -1,4 +1,7 @@
-"""What nearly every command begins with: the settings, the log, and the archive."""
+"""What nearly every command begins with: the settings, the log, and the archive.
+
+Commands need not close what they open here: `ingestor.cli.main` does, however they end.
+"""
 
 import argparse
 import os
@@ -10,6 +13,9 @@ from ingestor.settings import Settings, load, sqlite_path, state_directory
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+
+_opened: "list[Engine]" = []
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -76,7 +82,15 @@ def open_unchecked(settings: Settings, *, writing: bool = False) -> "Engine":
             raise ConfigurationError(advice)
     else:
         _require_file(settings)
-    return open_engine(settings.database.url, read_only=not writing)
+    engine = open_engine(settings.database.url, read_only=not writing)
+    _opened.append(engine)
+    return engine
+
+
+def close_all() -> None:
+    """Close what was opened here: SQLite then takes its -wal file in, and PostgreSQL hears a good-bye."""
+    while _opened:
+        _opened.pop().dispose()
 
 
 def _closed_to_readers(settings: Settings) -> ConfigurationError | None:

@@ -55,7 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
         return _rescan(arguments, settings, mailbox, engine, writer)
     finally:
         writer.stop(_STOP_SECONDS)
-        engine.dispose()
 
 
 def _mailbox(settings: "Settings", name: str) -> "Mailbox":

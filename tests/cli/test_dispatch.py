@@ -170,8 +170,10 @@ def test_tracebacks_only_with_debug(tmp_path: Path) -> None:
         assert called.code == 2
         assert ("Traceback" in called.err) is traceback
         assert called.faults == [
-            ("ingestor: /nonexistent.toml: there is no such configuration file; "
-            "`ingestor config example` prints one")
+            (
+                "ingestor: /nonexistent.toml: there is no such configuration file; "
+                "`ingestor config example` prints one"
+            )
         ]
 
 

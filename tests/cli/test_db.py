@@ -1,0 +1,206 @@
+"""`ingestor db`, and what every command says when the schema or the database is not as it should be."""
+
+import os
+import socket
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ingestor.archive.migrate import head
+from tests.cli.calling import Called, as_nobody, ingestor
+
+READERS = [
+    ["status"], ["search"], ["show", "1"], ["export"], ["quarantine", "list"],
+    ["quarantine", "export", "x.mbox"], ["snapshot", "x.db"],
+]  # fmt: skip
+WRITERS = [["quarantine", "retry"], ["quarantine", "discard", "1", "--reason", "r"]]
+
+
+def test_upgrade_makes_and_repeats(archive_url: str, tmp_path: Path) -> None:
+    """The first upgrade makes the archive, the second finds nothing to do; both on the real command."""
+
+    def call(*arguments: str) -> Called:
+        return ingestor("--database-url", archive_url, "db", *arguments, folder=tmp_path)
+
+    assert call("upgrade").out == f"The schema is now {head()} (before: none).\n"
+    assert call("upgrade").out == f"The schema is current already: {head()}.\n"
+    current = call("current")
+    assert (current.code, current.out) == (0, f"{head()}\n")
+    assert f"{head()}\tyes\t" in call("history").out
+
+
+def test_history_needs_no_archive(called: Callable[..., Called], tmp_path: Path) -> None:
+    """Without an archive the known revisions are listed, none applied, and no file is made."""
+    answer = called("db", "history")
+
+    assert answer.code == 0
+    assert f"{head()}\tno\t" in answer.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [*READERS, *WRITERS, ["db", "current"]], ids=" ".join)
+def test_no_command_makes_an_archive_by_mistake(
+    called: Callable[..., Called], tmp_path: Path, arguments: list[str]
+) -> None:
+    """A missing SQLite file is one line and exit 1, and stays missing."""
+    answer = called("--database-url", f"sqlite:///{tmp_path}/typo.db", *arguments)
+
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == (
+        f"ingestor: there is no archive at {tmp_path}/typo.db; name another with --database-url or --config, "
+        "or make this one with `ingestor db upgrade`\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def newer(sqlite_url: str, called: Callable[..., Called]) -> str:
+    """An archive whose schema was made by a later program."""
+    called("--database-url", sqlite_url, "db", "upgrade")
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    return sqlite_url
+
+
+@pytest.mark.parametrize("arguments", [*READERS, *WRITERS, ["db", "upgrade"]], ids=" ".join)
+def test_a_newer_schema_is_refused(called: Callable[..., Called], newer: str, arguments: list[str]) -> None:
+    """No command touches an archive of a newer program: one line, exit 2."""
+    answer = called("--database-url", newer, *arguments)
+
+    assert (answer.code, answer.out) == (2, "")
+    assert "9999, which is newer than this program" in answer.err
+    assert len(answer.faults) == 1
+
+
+def test_readers_do_not_upgrade(called: Callable[..., Called], sqlite_url: str, tmp_path: Path) -> None:
+    """A database without our schema is told with the command that makes it, by whoever only reads."""
+    with closing(sqlite3.connect(tmp_path / "archive.db")) as connection, connection:
+        connection.execute("CREATE TABLE other (x)")
+
+    answer = called("--database-url", sqlite_url, "search")
+
+    assert answer.code == 2
+    assert f"run: ingestor --database-url {sqlite_url} db upgrade" in answer.err
+    assert called("--database-url", sqlite_url, "db", "current").code == 1
+
+
+def test_a_file_that_is_no_database_is_one_line(
+    called: Callable[..., Called], sqlite_url: str, tmp_path: Path
+) -> None:
+    """A text file in place of the archive is named as what it is not."""
+    (tmp_path / "archive.db").write_text("not a database, but long enough to look like one" * 99)
+
+    answer = called("--database-url", sqlite_url, "search")
+
+    assert answer.code == 1
+    assert "no SQLite database" in answer.err
+    assert len(answer.faults) == 1
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, kept from others meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.mark.parametrize("arguments", [["search"], ["quarantine", "retry"], ["db", "upgrade"]], ids=" ".join)
+def test_an_unreachable_database_is_one_line_without_the_password(
+    called: Callable[..., Called], closed_port: int, arguments: list[str]
+) -> None:
+    """A PostgreSQL that does not answer is named with its address, exit 1, the password nowhere."""
+    pytest.importorskip("psycopg")
+    url = f"postgresql://app:pl4nted-s3cret@127.0.0.1:{closed_port}/sms"
+
+    answer = called("--database-url", url, *arguments)
+
+    assert answer.code == 1
+    assert f"127.0.0.1:{closed_port}" in answer.err
+    assert "pl4nted" not in answer.err
+    assert len(answer.faults) == 1
+    assert "Traceback" not in answer.err
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may reach; pytest closes its own."""
+    with tempfile.TemporaryDirectory(prefix="ingestor-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture
+def nobody() -> tuple[str, ...]:
+    """What makes a command run as `nobody`."""
+    before = as_nobody()
+    if before is None:
+        pytest.skip("needs root, setpriv and an installation that others may execute")
+    return before
+
+
+def test_a_closed_archive_names_the_right_user(open_folder: Path, nobody: tuple[str, ...]) -> None:
+    """Whoever may not read or write the archive gets the exact `sudo -u` line."""
+    url = f"sqlite:///{open_folder}/archive.db"
+    ingestor("--database-url", url, "db", "upgrade", folder=open_folder)
+
+    for arguments, what, mode in ((["search"], "read", 0o640), (["quarantine", "retry"], "written", 0o644)):
+        (open_folder / "archive.db").chmod(mode)
+        answer = ingestor("--database-url", url, *arguments, folder=open_folder, before=nobody)
+        command = " ".join(["ingestor", "--database-url", url, *arguments])
+        assert answer.code == 2
+        assert answer.faults == [
+            f"ingestor: {open_folder}/archive.db may not be {what} by this user; run: sudo -u root {command}"
+        ]
+
+
+def test_a_readable_archive_in_a_closed_folder(open_folder: Path, nobody: tuple[str, ...]) -> None:
+    """A reader who may not write the folder of a sleeping archive is told why, and of snapshots."""
+    url = f"sqlite:///{open_folder}/archive.db"
+    ingestor("--database-url", url, "db", "upgrade", folder=open_folder)
+    ingestor("--database-url", url, "snapshot", "copy.db", folder=open_folder)
+    (open_folder / "archive.db").chmod(0o644)
+    for left in open_folder.glob("archive.db-*"):
+        left.unlink()
+
+    answer = ingestor("--database-url", url, "search", folder=open_folder, before=nobody)
+
+    assert answer.code == 2
+    assert "while no daemon runs; run: sudo -u root ingestor" in answer.err
+    copy = f"sqlite:///{open_folder}/copy.db"
+    assert ingestor("--database-url", copy, "search", folder=open_folder, before=nobody).code == 0
+
+
+def test_root_does_not_leave_files_of_the_wrong_owner(tmp_path: Path) -> None:
+    """Root on somebody else's archive is refused with that user's line: the daemon could not write after."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    url = f"sqlite:///{tmp_path}/archive.db"
+    ingestor("--database-url", url, "db", "upgrade", folder=tmp_path)
+    for path in (tmp_path, *tmp_path.iterdir()):
+        os.chown(path, 65534, -1)
+
+    answer = ingestor("--database-url", url, "quarantine", "retry", folder=tmp_path)
+
+    assert answer.code == 2
+    assert answer.err.endswith(f"run: sudo -u nobody ingestor --database-url {url} quarantine retry\n")
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {65534}
+
+
+def test_a_closed_configuration_names_the_service_user(open_folder: Path, nobody: tuple[str, ...]) -> None:
+    """A configuration that this user may not read is one line with what to do."""
+    config = open_folder / "ingestor.toml"
+    config.write_text("")
+    config.chmod(0o600)
+
+    answer = ingestor("--config", config, "search", folder=open_folder, before=nobody)
+
+    assert answer.code == 2
+    assert answer.err.startswith(
+        f"ingestor: {config}: you may not read it; run the command as the service user"
+    )

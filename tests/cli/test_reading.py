@@ -1,0 +1,197 @@
+"""`search`, `show`, `export` and `snapshot` on a real archive, on both databases."""
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import subprocess
+from pathlib import Path
+
+from tests.cli.calling import PROGRAM
+from tests.cli.conftest import EVIL, RAW, Filled
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines()]
+
+
+FILTERS: list[tuple[list[str], list[int]]] = [
+    ([], [5, 4, 3, 2, 1]),
+    (["TEXT OF 3"], [3]),
+    (["nowhere"], []),
+    (["--originator", "alph"], [5]),
+    (["--originator", "+39333"], [4, 3, 2, 1]),
+    (["--destination", "1234333", "--limit", "2"], [5, 4]),
+    (["--since", "2026-03-01T12:00:03"], [5, 4, 3]),
+    (["--since", "2026-03-01T13:00:04+01:00"], [5, 4]),
+    (["--until", "2026-03-01"], [5, 4, 3, 2, 1]),
+    (["--until", "2026-02-28"], []),
+    (["--until", "2026-03-01T12:00:02Z"], [1]),
+    (["--provider", "ip1"], []),
+    (["100%"], []),
+]
+
+
+def test_search_finds(filled: Filled) -> None:
+    """Each filter narrows the result; the newest come first; nothing found is no fault."""
+    for arguments, ids in FILTERS:
+        called = filled.call("search", *arguments)
+        header, *found = rows(called.out)
+        assert called.code == 0
+        assert header == ["id", "received_at", "originator", "destination", "text"]
+        assert [int(row[0]) for row in found] == ids, arguments
+
+
+def test_search_says_when_there_are_more(filled: Filled) -> None:
+    """A limit that hides something is told on stderr; 0 lifts it."""
+    assert "--limit 0" in filled.call("search", "--limit", "2").err
+    assert filled.call("search", "--limit", "5").err == ""
+    assert filled.call("search", "--limit", "0").err == ""
+
+
+def test_hostile_text_cannot_move_the_cursor(filled: Filled) -> None:
+    """Control characters and direction marks of an SMS are printed as escapes, a row stays a line."""
+    called = filled.call("search", "--originator", "alpha")
+
+    assert rows(called.out)[1][4] == "red \\x1b[31m\\u202ealert\\nsecond line\\twith a tab"
+    shown = filled.call("show", "5").out
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_search_json_is_exact(filled: Filled) -> None:
+    """--json prints each row with every column of the view, and the text as it is."""
+    called = filled.spawn("search", "--json", "--originator", "alpha")
+
+    row = json.loads(called.out)
+
+    assert row["text"] == EVIL
+    assert row["received_at"] == "2026-03-01T12:00:05Z"
+    assert {"provider", "channel", "arrivals", "ingested_at"} < set(row)
+
+
+def test_show_tells_all_evidence(filled: Filled) -> None:
+    """`show` prints the row, the raw numbers, and each arrival with where it came from."""
+    text = filled.call("show", "2").out
+    whole = json.loads(filled.call("show", "2", "--json").out)
+
+    assert text.count("\narrival ") == 2
+    assert "+39 333 1234333" in text
+    assert [one["outcome"] for one in whole["arrivals"]] == ["stored", "duplicate"]
+    assert whole["arrivals"][0]["input"] == "/mail/old.mbox"
+    assert whole["arrivals"][0]["byte_offset"] == 200
+    assert whole["sms"]["arrivals"] == 2
+    assert whole["content"]["originator_raw"] == "393330000002"
+
+
+def test_show_raw_gives_the_identical_bytes(filled: Filled) -> None:
+    """--raw writes exactly what arrived: NULs, CRLF, the missing or the extra line end."""
+    assert filled.spawn("show", "5", "--raw").raw == RAW
+
+
+def test_show_raw_of_a_chosen_arrival(filled: Filled) -> None:
+    """--arrival picks another copy of the same SMS; its SHA-256 is the one that `show` prints."""
+    arrivals = json.loads(filled.call("show", "2", "--json").out)["arrivals"]
+
+    for arrival in arrivals:
+        raw = filled.call("show", "2", "--raw", "--arrival", str(arrival["id"])).raw
+        assert hashlib.sha256(raw).hexdigest() == arrival["payload_sha256"]
+    wrong = filled.call("show", "2", "--raw", "--arrival", "1")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert wrong.err.startswith("ingestor: arrival 1 is none of SMS 2; it has: ")
+
+
+def test_what_is_not_there_is_one_line(filled: Filled) -> None:
+    """An unknown id is one line and exit 1; one that no database could hold is wrong usage."""
+    called = filled.call("show", "99")
+    assert called.code == 1
+    assert called.err == "ingestor: there is no SMS 99; `ingestor search` lists them with their ids\n"
+    for wrong in ("-1", "x", "9" * 40):
+        assert filled.call("show", wrong).code == 2
+
+
+def test_export_jsonl_is_exact(filled: Filled) -> None:
+    """JSON lines hold every row with its text as it is, in the order of ids."""
+    called = filled.spawn("export", "--format", "jsonl")
+
+    exported = [json.loads(line) for line in called.raw.decode().split("\n")[:-1]]
+
+    assert [row["id"] for row in exported] == [1, 2, 3, 4, 5]
+    assert exported[4]["text"] == EVIL
+    assert called.err == "5 SMS exported\n"
+
+
+def test_export_csv_is_exact_and_filtered(filled: Filled) -> None:
+    """CSV read by a standard reader gives the same text back; filters apply."""
+    called = filled.call("export", "--format", "csv", "--since", "2026-03-01T12:00:04")
+
+    exported = list(csv.DictReader(io.StringIO(called.raw.decode(), newline="")))
+
+    assert [row["id"] for row in exported] == ["4", "5"]
+    assert exported[1]["text"] == EVIL
+    assert exported[0]["originator"] == "+393330000004"
+
+
+def test_export_to_a_file_is_whole_and_private(filled: Filled) -> None:
+    """--output makes a file of mode 0600 that replaces an older one only when it is complete."""
+    path = filled.folder / "out.csv"
+    path.write_text("older")
+
+    called = filled.call("export", "--format", "csv", "--spreadsheet-safe", "--output", path)
+
+    assert (called.code, called.out) == (0, "")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "originator_digits" in path.read_text()
+    assert [one.name for one in filled.folder.glob(".out*")] == []
+    failed = filled.call("export", "--output", filled.folder / "no" / "out.csv")
+    assert failed.code == 1
+    assert failed.err.endswith("No such file or directory\n")
+    assert len(failed.faults) == 1
+
+
+def test_spreadsheet_safe_is_for_csv(filled: Filled) -> None:
+    """The switch with JSON lines is wrong usage."""
+    assert filled.call("export", "--spreadsheet-safe").code == 2
+
+
+def test_a_reader_that_goes_away_ends_the_export_quietly(filled: Filled) -> None:
+    """`ingestor export | head -1` prints one line and no complaint."""
+    done = subprocess.run(
+        f"{PROGRAM} --database-url {filled.url} export --format csv | head -c 5; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.stdout == '"id",'
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+def test_snapshot_opens_without_write_access(filled: Filled) -> None:
+    """The copy holds the same rows, no key, is read-only, and the command reads it like an archive."""
+    copy = filled.folder / "audit.db"
+
+    called = filled.spawn("snapshot", copy)
+
+    assert called.code == 0
+    assert called.out.startswith(f"{copy}: 5 SMS, ")
+    assert copy.stat().st_mode & 0o222 == 0
+    with sqlite3.connect(f"file:{copy}?mode=ro&immutable=1", uri=True) as connection:
+        assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone() == (5,)
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    connection.close()
+    assert "archive_key" not in tables
+    again = filled.call("search", "--database-url", f"sqlite:///{copy}")
+    assert len(rows(again.out)) == 6
+
+
+def test_snapshot_does_not_overwrite_other_files(filled: Filled, tmp_path: Path) -> None:
+    """A file that is no snapshot is left alone, with one line and exit 2."""
+    precious = tmp_path / "precious.txt"
+    precious.write_text("precious")
+
+    called = filled.call("snapshot", precious)
+
+    assert called.code == 2
+    assert len(called.faults) == 1
+    assert precious.read_text() == "precious"

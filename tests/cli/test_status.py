@@ -1,0 +1,119 @@
+"""`ingestor status`: what it says of sources, counts, the spool and the last runs, and when it exits 1."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ingestor.archive.cursors import Source, note_source
+from ingestor.cli.status import judge
+from ingestor.cli.tables import age
+from ingestor.settings import Settings
+from tests.cli.calling import Called
+from tests.cli.conftest import Filled
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def settings(*names: str) -> Settings:
+    mailboxes = [
+        {"name": name, "host": "h.example", "username": "u", "password": "abcd", "poll_seconds": 100}
+        for name in names
+    ]
+    return Settings.model_validate({"mailbox": mailboxes})
+
+
+def noted(name: str, ago: int | None, *, kind: str = "mailbox", poll: int | None = 60) -> Source:
+    last = None if ago is None else NOW - timedelta(seconds=ago)
+    return Source(name, kind, "watching", None, poll, last, NOW)
+
+
+@pytest.mark.parametrize(
+    ("configured", "sources", "late"),
+    [
+        (["main"], [noted("main", 299)], {"main": False}),
+        (["main"], [noted("main", 301)], {"main": True}),
+        (["main"], [noted("main", None)], {"main": True}),
+        (["main", "new"], [noted("main", 0)], {"main": False, "new": True}),
+        (["main"], [noted("main", 0), noted("gone", 9999)], {"main": False, "gone": False}),
+        ([], [noted("main", 179)], {"main": False}),
+        ([], [noted("main", 181)], {"main": True}),
+        ([], [noted("hook", None, kind="webhook", poll=None)], {"hook": False}),
+        ([], [], {}),
+    ],
+)
+def test_a_source_is_late_after_three_polls(
+    configured: list[str], sources: list[Source], late: dict[str, bool]
+) -> None:
+    """Older than three polls, or never, is late; the configured poll counts, what was dropped does not."""
+    reports = judge(settings(*configured), sources, NOW)
+
+    assert {report.name: report.late for report in reports} == late
+
+
+def test_status_says_it_all(filled: Filled) -> None:
+    """Sources, counts and runs, on one JSON object and in words; the exit code says that all is well."""
+    note_source(filled.engine, "main", "mailbox", "watching", None, 60, datetime.now(UTC), success=True)
+    called = filled.spawn("status", "--json")
+    words = filled.call("status").out
+
+    status = json.loads(called.out)
+
+    assert (called.code, called.err) == (0, "")
+    assert status["ok"] is True
+    assert status["sources"][0]["name"] == "main"
+    assert status["sources"][0]["age_seconds"] < 60
+    assert status["counts"]["sms"] == 5
+    assert status["counts"]["quarantined"] == 2
+    run = status["runs"][0]
+    assert {name: run[name] for name in ("run", "command", "read", "stored", "duplicate", "ignored")} == {
+        "run": 1, "command": "import", "read": 11, "stored": 5, "duplicate": 1, "ignored": 3,
+    }  # fmt: skip
+    assert "5 stored + 1 duplicate + 3 ignored + 2 quarantined + 0 failed" in words
+    assert "main\tmailbox\twatching" in words
+
+
+def test_a_late_source_is_exit_1(filled: Filled) -> None:
+    """A source that did not succeed for long makes the exit code 1, and is marked."""
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    note_source(filled.engine, "main", "mailbox", "unreachable", "no route", 60, long_ago, success=True)
+
+    called = filled.call("status")
+
+    assert called.code == 1
+    assert "LATE\tno route" in called.out
+    assert json.loads(filled.call("status", "--json").out)["ok"] is False
+
+
+def test_the_spool_is_told(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """POSTs that wait in the state directory are counted, damaged ones too."""
+    spool = filled.folder / "state" / "spool"
+    (spool / "corrupt").mkdir(parents=True)
+    for name in ("1.post", "2.post", "3.tmp", "corrupt/0.post"):
+        (spool / name).write_bytes(b"")
+    monkeypatch.setenv("STATE_DIRECTORY", str(spool.parent))
+
+    assert json.loads(filled.call("status", "--json").out)["spool"] == {"waiting": 2, "corrupt": 1}
+    assert "2 waiting, 1 damaged" in filled.call("status").out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "just now"), (1, "1 second ago"), (59, "59 seconds ago"), (3599, "59 minutes ago"),
+     (7200, "2 hours ago"), (90000, "1 day ago"), (-5, "just now")],
+)  # fmt: skip
+def test_ages_are_said_in_words(seconds: int, words: str) -> None:
+    """A time is told in its largest unit; a clock that runs ahead is no news from the future."""
+    assert age(NOW - timedelta(seconds=seconds), NOW) == words
+    assert age(None, NOW) == "never"
+
+
+def test_status_without_an_archive(called: Callable[..., Called], tmp_path: Path) -> None:
+    """Where no archive is, one line says so, and none is made."""
+    answer = called("status")
+
+    assert answer.code == 1
+    assert answer.err.startswith(f"ingestor: there is no archive at {tmp_path}/ingestor.db; ")
+    assert list(tmp_path.iterdir()) == []
