@@ -47,6 +47,10 @@ GOLDEN_FORMS = [
         b"ingestor\x001" + _NUMBERS_AND_TIME + b"\x00\x00\x00\x0ePerch\xc3\xa9\n\n  no?",
     ),
     (
+        replace(SMS, text="\u2003a\x1c\n\u00a0b\u2003"),
+        b"ingestor\x001" + _NUMBERS_AND_TIME + b"\x00\x00\x00\x0c\xe2\x80\x83a\x1c\n\xc2\xa0b\xe2\x80\x83",
+    ),
+    (
         replace(SMS, provider="infobip", provider_message_id="817790313235066447"),
         b"ingestor\x001\x00\x00\x00\x07infobip\x00\x00\x00\x02id\x00\x00\x00\x12817790313235066447",
     ),
@@ -54,6 +58,7 @@ GOLDEN_FORMS = [
 GOLDEN_FINGERPRINTS = [
     "9c36a4e94d6c87816551cd70cf9b42626644ea545335fa183eb0fc26834ab424",
     "a84221d79253ea2ca7e58cd3cc83247bab8dc4d3dae3a6421b82601262d9035a",
+    "3bc71d8dc4eae560f5a107333372a5ef6ec5a49103596f52c7dab5e1eba08b94",
     "8e0f3fdb08b5d83b01ac7e4e57c4e6e7d8d77dd0268735904d5bd11593823151",
 ]
 

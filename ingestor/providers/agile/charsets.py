@@ -5,6 +5,8 @@ Windows-1252 of browsers, in which every byte has a meaning.
 """
 
 import codecs
+import encodings
+import pkgutil
 import re
 from encodings.aliases import aliases
 from functools import lru_cache
@@ -13,14 +15,11 @@ from typing import NamedTuple
 # A charset's name comes from the sender. Python's own look-up would import and remember whatever is
 # asked, and knows codecs that execute escapes or are no charsets at all.
 _NOT_FOR_MAIL = {
-    "base64_codec", "bz2_codec", "hex_codec", "idna", "mbcs", "oem", "punycode", "quopri_codec",
-    "raw_unicode_escape", "rot_13", "undefined", "unicode_escape", "uu_codec", "zlib_codec",
+    "aliases", "base64_codec", "bz2_codec", "charmap", "hex_codec", "idna", "mbcs", "oem", "punycode",
+    "quopri_codec", "raw_unicode_escape", "rot_13", "undefined", "unicode_escape", "uu_codec", "zlib_codec",
 }  # fmt: skip
-_CODECS = {
-    name: codec
-    for name, codec in ({codec: codec for codec in aliases.values()} | aliases).items()
-    if codec not in _NOT_FOR_MAIL
-}
+_OF_PYTHON = {module.name: module.name for module in pkgutil.iter_modules(encodings.__path__)}
+_CODECS = {name: codec for name, codec in (_OF_PYTHON | aliases).items() if codec not in _NOT_FOR_MAIL}
 _CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8"}
 _COMMENT = re.compile(r"\([^()]*\)")
 _SEPARATORS = re.compile(r"[-_ :.]+")

@@ -52,9 +52,9 @@ def _part(kind: _Kind, data: bytes) -> Part | None:
 
 
 def _kind_of(header: Header) -> _Kind | None:
-    """Return what describes a body, or None where a field is missing, repeated, long or unusual."""
+    """Return what describes a body, or None where a field is missing, long or unusual."""
     fields = header.first
-    if len(header.every) != len(fields) or b"content-disposition" in fields:
+    if b"content-disposition" in fields:
         return None
     content_type = fields.get(b"content-type")
     encoding = fields.get(b"content-transfer-encoding", b"")

@@ -61,6 +61,15 @@ QUARANTINED = {
     "nested mails": HEADER + b"Content-Type: message/rfc822\r\n\r\n" * 20_000,
 }
 
+REASONS = {
+    "600 nested": "more than 30 multiparts, nested or in a row",
+    "delimiters": "more than 1000 parts",
+    "29 nested, many lines": "too many lines in nested multiparts",
+    "one long parameter list": "a field that describes the body is longer than 4000 bytes",
+    "parameter list of a part": "a field that describes the body is longer than 4000 bytes",
+    "nested mails": "the parts are nested too deeply",
+}
+
 READ = {
     "hundred thousand fields": HEADER + _filled(b"X-A: b\r\n", ALMOST // 8 * 8) + b"\r\n" + BLOCK,
     "long Message-ID": HEADER + b"Message-ID: " + _filled(b"=?x?q?") + b"\r\n\r\n" + BLOCK,
@@ -98,6 +107,7 @@ def test_a_hostile_mail_of_ours_is_quarantined(name: str) -> None:
     reading = read_both(QUARANTINED[name])
     assert isinstance(reading, Unreadable)
     assert reading.reason != "the parser failed on this mail"
+    assert reading.reason == REASONS.get(name, reading.reason)
 
 
 @pytest.mark.timeout(60)
