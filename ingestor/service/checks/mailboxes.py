@@ -21,9 +21,8 @@ def check(mailbox: Mailbox) -> Sequence[Finding]:
         password = secret(mailbox)
     except ConfigurationError as error:
         return [fail(subject, str(error))]
-    bell = Bell()
     try:
-        session = connect(mailbox, password, TIMING, bell)
+        session = connect(mailbox, password, TIMING, Bell())
         try:
             return [
                 ok(subject, f"logged in to {mailbox.host}:{mailbox.port} ({mailbox.security})"),
@@ -36,8 +35,6 @@ def check(mailbox: Mailbox) -> Sequence[Finding]:
         return [fail(subject, str(error))]
     except IngestorError as error:
         return [fail(subject, str(error), _by_hand(mailbox))]
-    finally:
-        bell.close()
 
 
 def _by_hand(mailbox: Mailbox) -> str:
