@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingestor.cli.search import count
+from ingestor.cli.values import count, text
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retry.add_argument("--json", action="store_true", help="print the balance as one object on the last line")
     discard = verbs.add_parser("discard", help="take arrivals out for a reason; their bytes stay kept")
     discard.add_argument("ids", nargs="+", metavar="ID", type=count)
-    discard.add_argument("--reason", required=True, help="why; it stays in the archive")
+    discard.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
     export = verbs.add_parser("export", help="write an mbox, to be looked at in a mail client")
     export.add_argument("file", metavar="FILE", type=Path, help="mbox to write; - for stdout")
     export.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")

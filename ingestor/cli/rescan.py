@@ -1,8 +1,9 @@
 """`ingestor rescan`: a whole IMAP folder read again; the unique key absorbs what is known."""
 
 import argparse
-from datetime import date
 from typing import TYPE_CHECKING
+
+from ingestor.cli.values import day, text
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -22,21 +23,13 @@ _STOP_SECONDS = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
     parser.add_argument("mailbox", metavar="MAILBOX", help="name of the mailbox in the configuration")
-    parser.add_argument("--folder", metavar="F", help="only this folder (default: all configured ones)")
+    parser.add_argument("--folder", metavar="F", type=text, help="only this folder (default: all of them)")
     parser.add_argument(
         "--since", metavar="D", type=day, help="only mail that arrived on this day or later (YYYY-MM-DD)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the balance as one object on the last line"
     )
-
-
-def day(written: str) -> date:
-    """Return a day given as YYYY-MM-DD on the command line."""
-    try:
-        return date.fromisoformat(written)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{written!r} is no day like 2026-01-31") from None
 
 
 def run(arguments: argparse.Namespace) -> int:

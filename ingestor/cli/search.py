@@ -5,6 +5,7 @@ import json
 import sys
 
 from ingestor.cli.filters import add_filters
+from ingestor.cli.values import count, text
 
 EXAMPLES = """
 ingestor search
@@ -18,19 +19,12 @@ COLUMNS = ("id", "received_at", "originator", "destination", "text")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="any part of the text, in any case")
+    parser.add_argument("text", nargs="?", metavar="TEXT", type=text, help="any part of the text, any case")
     add_filters(parser)
     parser.add_argument(
         "--limit", type=count, default=50, metavar="N", help="at most N, the newest; 0: all (default: 50)"
     )
     parser.add_argument("--json", action="store_true", help="every column, one JSON object a line")
-
-
-def count(written: str) -> int:
-    """Return a number from 0 given on the command line."""
-    if not written.isascii() or not written.isdecimal() or len(written) > 18:  # what a BIGINT holds
-        raise argparse.ArgumentTypeError(f"{written!r} is no number from 0")
-    return int(written)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     engine = open_for_reading(settings_of(arguments))
     limit = arguments.limit
-    found = search(engine, filters_of(arguments, text=arguments.text, limit=limit + 1 if limit else None))
+    found = search(engine, filters_of(arguments, wanted=arguments.text, limit=limit + 1 if limit else None))
     more = bool(limit) and len(found) > limit
     rows = found[:limit] if more else found
     if arguments.json:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ingestor.cli.search import count
+from ingestor.cli.values import count
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -71,6 +71,13 @@ def test_search_json_is_exact(filled: Filled) -> None:
     assert {"provider", "channel", "arrivals", "ingested_at"} < set(row)
 
 
+def test_wrong_filters_are_exit_2(filled: Filled) -> None:
+    """A day that is none, or words that are no UTF-8, are one line before the archive is opened."""
+    for wrong in (["--since", "yesterday"], ["--until", "2026-13-01"], ["--limit", "-1"], ["\udcff"]):
+        called = filled.call("search", *wrong)
+        assert (called.code, len(called.faults)) == (2, 1), wrong
+
+
 def test_show_tells_all_evidence(filled: Filled) -> None:
     """`show` prints the row, the raw numbers, and each arrival with where it came from."""
     text = filled.call("show", "2").out

@@ -1,6 +1,9 @@
 """`ingestor rescan` against a real IMAP conversation, on both databases."""
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 from ingestor.demo.imap_box import Box
 from ingestor.demo.imap_server import ImapServer
 from ingestor.demo.sample_mails import generate
-from tests.cli.calling import Called, ingestor
+from tests.cli.calling import PROGRAM, Called, ingestor
 
 
 @pytest.fixture
@@ -70,6 +73,26 @@ def test_an_unreachable_mailbox_is_exit_1_with_its_balance(
     assert len(answer.faults) == 1
     assert json.loads(answer.out.splitlines()[-1])["read"] == 0
     assert '"demo"' not in answer.err
+
+
+def test_ctrl_c_ends_a_hung_rescan_with_its_balance(configuration: Path, tmp_path: Path) -> None:
+    """A server that answers nothing can be left: 130, and what was done so far."""
+    with ImapServer().running() as server:
+        server.faults.silent = True
+        configuration.write_text(configuration.read_text().replace("PORT", str(server.port)))
+        assert ingestor("--config", configuration, "db", "upgrade", folder=tmp_path).code == 0
+        with subprocess.Popen(
+            [PROGRAM, "--config", configuration, "rescan", "main", "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        ) as process:  # fmt: skip
+            while not server.connections and process.poll() is None:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert json.loads(out)["read"] == 0
+    assert b"Traceback" not in err
 
 
 def test_an_unknown_mailbox_names_the_known_ones(configuration: Path, called: Callable[..., Called]) -> None:
