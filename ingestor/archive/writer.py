@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.faults import is_data_error
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 
@@ -125,6 +126,8 @@ class Writer:
             try:
                 receipts = self._store.write([submission for submission, _ in batch], self._clock())
             except (IngestorError, SQLAlchemyError) as error:
+                if is_data_error(error):  # no form of one submission can be written
+                    return self._write_apart(batch, error)
                 self.progress = time.monotonic()
                 self._say_trouble(error)
                 self.progress = time.monotonic()
