@@ -1,16 +1,18 @@
 """The generated mailbox: every SMS right, both lanes equal, and mail-parser of the same opinion."""
 
 import html
+import logging
 import re
 from zoneinfo import ZoneInfo
 
 import mailparser
+import pytest
 
 from ingestor.demo.sample_mails import NUMBERS, generate
 from ingestor.providers.agile.fast_lane import fast_part
 from ingestor.providers.agile.header import split_mail
 from ingestor.providers.contract import NotOurs, Readable, Rules, Unreadable
-from tests.providers.agile.corpus import read_both
+from tests.providers.agile.corpus import MAILS, read_both
 
 RULES = Rules(zone=ZoneInfo("Europe/Rome"), numbers=frozenset(NUMBERS))
 
@@ -57,3 +59,11 @@ def test_mail_parser_reads_the_same_text() -> None:
         sms = reading.sms
         assert (sms.originator, sms.destination, sms.date_time) == found.groups()[:3], mail
         assert sms.text == found[4].rstrip("\n"), mail
+
+
+def test_mail_parser_tells_the_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """mail-parser logs header values and kinds of content; none may reach a log, even when debugging."""
+    with caplog.at_level(logging.DEBUG):
+        for path in MAILS:
+            read_both(path.read_bytes(), RULES)
+    assert caplog.records == []
