@@ -45,10 +45,13 @@ lock: setup
 PREFIX ?= /opt/ingestor
 SYSCONFDIR ?= /etc
 LIBDIR ?= /usr/lib
+BINDIR ?= /usr/local/bin
 install:
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r $(SERVER_REQUIREMENTS)
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --force-reinstall .
+	install -d $(BINDIR)
+	ln -sf $(PREFIX)/bin/ingestor $(BINDIR)/ingestor
 	install -d $(LIBDIR)/systemd/system $(LIBDIR)/sysusers.d $(LIBDIR)/tmpfiles.d
 	install -m 0644 systemd/ingestor.sysusers.conf $(LIBDIR)/sysusers.d/ingestor.conf
 	install -m 0644 systemd/ingestor.tmpfiles.conf $(LIBDIR)/tmpfiles.d/ingestor.conf

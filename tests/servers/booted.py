@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 INSTALL = "no container to boot: as root, apt-get install systemd-container mmdebstrap"
 _PACKAGES = "systemd,systemd-sysv,dbus,python3,sqlite3"
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def unavailable() -> str | None:
@@ -100,7 +100,7 @@ class BootedGuest:
         target, created = self.root / "opt" / "ingestor", not Path("/opt/ingestor").exists()
         target.mkdir(parents=True)
         Path("/opt/ingestor").mkdir(parents=True, exist_ok=True)
-        folders = f"SYSCONFDIR={self.root}/etc LIBDIR={self.root}/usr/lib"
+        folders = f"SYSCONFDIR={self.root}/etc LIBDIR={self.root}/usr/lib BINDIR={self.root}/usr/local/bin"
         make = f"make -C {ROOT} install PYTHON=/usr/bin/python3 {folders}"
         command = ["unshare", "--mount", "sh", "-ec", f"mount --bind {target} /opt/ingestor; {make}"]
         try:
@@ -112,11 +112,13 @@ class BootedGuest:
 
     def _boot(self) -> None:
         command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--register=no", "--keep-unit"]
-        command += [f"--machine={self._folder.name}", "--link-journal=no", "--boot"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-        )  # fmt: skip
+        command += [f"--machine=guest{os.getpid()}", "--link-journal=no", "--boot"]
+        console = self._folder / "console"
+        with console.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True, env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            )  # fmt: skip
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             found = subprocess.run(
@@ -132,4 +134,4 @@ class BootedGuest:
                 }:
                     return
             time.sleep(0.2)
-        raise AssertionError("the guest did not boot within a minute")
+        raise AssertionError(f"the guest did not boot within a minute: {console.read_text(errors='replace')}")
