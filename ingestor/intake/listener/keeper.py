@@ -18,7 +18,8 @@ from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Tak
 
 _log = structlog.get_logger()
 
-_AT_ONCE = 64
+_FILES_AT_ONCE = 64
+_REPLAYS_AT_ONCE = 256
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
 
@@ -114,7 +115,7 @@ class Keeper:
             while True:
                 if job is not None:
                     jobs.append(job)
-                    if len(jobs) == _AT_ONCE:
+                    if len(jobs) == _FILES_AT_ONCE:
                         break
                 job = self._jobs.get_nowait()
         except queue.Empty:
@@ -172,12 +173,17 @@ class Keeper:
             self._replayed = 0
 
     def _replay(self) -> None:
-        """Hand the oldest to the writer, a bounded number at once."""
+        """Hand the oldest to the writer, a bounded number at once.
+
+        Only when the last ones are done: topping up one by one made commits of one or two each.
+        """
+        if self._replaying:
+            return
         while self._deferred and self._deferred[0][0] <= time.monotonic():
             heapq.heappush(self._ready, heapq.heappop(self._deferred)[1])
         while (
             self._ready
-            and len(self._replaying) < _AT_ONCE
+            and len(self._replaying) < _REPLAYS_AT_ONCE
             and self._writer.trouble is None
             and not self._stopping.is_set()
         ):

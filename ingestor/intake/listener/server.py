@@ -66,13 +66,13 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._sockets: list[socket.socket] = []
+        self._address: tuple[str, int] = webhook.host, webhook.port
         self._failure: BaseException | None = None
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address and port it listens on, once started."""
-        host, port = self._sockets[0].getsockname()[:2]
-        return str(host), int(port)
+        """The address and port it listens on; where the configured port is 0, once started."""
+        return self._address
 
     @property
     def progress(self) -> float:
@@ -112,6 +112,7 @@ class Listener:
         if self._webhook.tls_certificate is not None and self._webhook.tls_key is not None:
             certificate = Certificate(self._webhook.tls_certificate, self._webhook.tls_key)
         self._sockets = _bound(self._webhook.host, self._webhook.port)
+        self._address = self._sockets[0].getsockname()[:2]
         try:
             self._keeper.start()
         except ConfigurationError:

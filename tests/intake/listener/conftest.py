@@ -40,11 +40,11 @@ def archived(make_stand: MakeStand, archive_engine: Engine) -> Stand:
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Wait until something is so; fail when it is not within half a minute."""
+def eventually() -> Callable[..., None]:
+    """Wait until something is so; fail when it is not within half a minute, or the seconds given."""
 
-    def wait(is_so: Callable[[], bool]) -> None:
-        until = time.monotonic() + 30
+    def wait(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
+        until = time.monotonic() + seconds
         while not is_so():
             assert time.monotonic() < until, "it did not come about"
             time.sleep(0.02)

@@ -68,7 +68,7 @@ class Stand:
     def __init__(
         self, folder: Path, engine: Engine | None = None, *, limits: Limits | None = None,
         listener_rules: Mapping[str, Rules] | None = None, endpoints: Sequence[Mapping[str, Any]] = ENDPOINTS,
-        passwords: Sequence[str] = (), **webhook: Any,
+        passwords: Sequence[str] = (), listen: str = "127.0.0.1:0", **webhook: Any,
     ) -> None:  # fmt: skip
         self._clients: list[Client] = []
         self.engine = engine
@@ -78,7 +78,7 @@ class Stand:
             self.writer.start()
         self.spool = folder / "spool"
         self.listener = Listener(
-            Webhook(listen="127.0.0.1:0", endpoint=tuple(endpoints), **webhook),  # type: ignore[arg-type]  # pydantic takes mappings
+            Webhook(listen=listen, endpoint=tuple(endpoints), **webhook),  # type: ignore[arg-type]  # pydantic takes mappings
             listener_rules or rules(),
             self.writer or self.at_hand,
             self.spool,
