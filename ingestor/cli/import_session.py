@@ -26,7 +26,7 @@ from ingestor.cli.opening import (
 )
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND, Books, find
-from ingestor.intake.files.dry import DrySink, dry_books
+from ingestor.intake.files.dry import DryBooks, DrySink
 from ingestor.intake.files.folders import FileReference, walk
 from ingestor.intake.files.importing import Importer, Wishes
 from ingestor.intake.files.kinds import Kind
@@ -82,13 +82,10 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         display.expect(lambda: _size(options))
         reader = _reader(options, settings, pool, store.archive_key(), usable_dictionary(engine))
         importer = Importer(
-            pool, reader, sink, books.begin, _wishes(options, run_id), stopping=stopping, notice=display.show
+            pool, reader, sink, books, _wishes(options, run_id), stopping=stopping, notice=display.show
         )
-        # Batches are many small tuples and no cycles: the collector would only walk them again and again.
-        gc.freeze()
-        gc.set_threshold(200_000, 10, 10)
         try:
-            with bulk_import_settings(engine):
+            with bulk_import_settings(engine), _few_collections():
                 finished = importer.run(_references(options))
             if finished:
                 books.end()
@@ -122,7 +119,7 @@ def _try(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
         display.expect(lambda: _size(options))
         reader = _reader(options, settings, pool, sink.secret, dry=True)
         importer = Importer(
-            pool, reader, sink, dry_books(), _wishes(options, None), stopping=stopping, notice=display.show
+            pool, reader, sink, DryBooks(), _wishes(options, None), stopping=stopping, notice=display.show
         )
         finished = importer.run(_references(options))
         counts = importer.tally.outcomes
@@ -206,6 +203,19 @@ def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], r
     given = [(f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in ("config", "database_url")]
     words = [word for option, value in given if value for word in (option, value)]
     return shlex.join(["ingestor", *words, "import", "--resume", str(run_id), *options["paths"]])
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let the collector be: batches are many small tuples and no cycles, it would only walk them again."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager

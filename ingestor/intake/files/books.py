@@ -45,13 +45,22 @@ class Books:
         self._before = before
         self._known = {(one.path, one.member): one for one in runs.inputs(engine, run_id)}
 
-    def begin(self, place: Place, size: int | None) -> Earlier:
+    def begin(self, place: Place) -> Earlier:
         """Return how far the input at `place` had been read, and its row."""
-        known = self._known.get((place.path, place.member))
+        known = self._known.pop((place.path, place.member), None)
         if known is not None:
             return Earlier(known.id, known.position, known.sha256)
         self._before()
-        return Earlier(runs.begin_input(self._engine, self._run_id, place.path, place.member, size))
+        return Earlier(runs.begin_input(self._engine, self._run_id, place.path, place.member, None))
+
+    def missing(self) -> list[str]:
+        """Return a sentence for each input that was not read to its end and was not met again."""
+        return [
+            f"{Place(one.path, one.member)} had been read up to {one.position} and is not there any more; "
+            "what was read of it is safe"
+            for one in self._known.values()
+            if one.position and (one.size is None or one.position < one.size)
+        ]
 
     def end(self) -> None:
         """Record that the run reached its end."""

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -101,10 +101,19 @@ class DrySink:
             self.duplicates.append(Remark(place, offset, of))
 
 
-def dry_books() -> Callable[[Place, int | None], Earlier]:
-    """Return what opens inputs where no books are kept."""
-    numbers = count(1)
-    return lambda _place, _size: Earlier(next(numbers))
+class DryBooks:
+    """Opens inputs where no books are kept."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def begin(self, _place: Place) -> Earlier:
+        """Return an input at its beginning."""
+        return Earlier(next(self._numbers))
+
+    def missing(self) -> list[str]:
+        """Return nothing: nothing was begun earlier."""
+        return []
 
 
 def _read_key(engine: Engine) -> bytes:

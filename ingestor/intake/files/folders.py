@@ -78,7 +78,7 @@ def _maildir(path: str) -> Iterator[FileReference]:
         try:
             with os.scandir(os.path.join(path, part)) as listing:  # noqa: PTH118 -- 100,000 Path objects cost a second
                 found += [
-                    (_without_flags(entry.name), entry)
+                    (without_flags(entry.name), entry)
                     for entry in listing
                     if not entry.name.startswith(".") and not _is(entry, folder=True)
                 ]
@@ -91,7 +91,8 @@ def _maildir(path: str) -> Iterator[FileReference]:
         yield _reference(entry, path, is_mail=True)
 
 
-def _without_flags(name: str) -> str:
+def without_flags(name: str) -> str:
+    """Return the file name of a mail without the flags that mail programs keep in it."""
     for mark in (":2,", "!2,", ";2,"):  # the latter two where a file system has no colon
         before, found, _ = name.rpartition(mark)
         if found:

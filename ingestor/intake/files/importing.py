@@ -13,8 +13,8 @@ from ingestor.archive.entries import InputProgress
 from ingestor.archive.prepared import PreparedSubmission, Row, Where
 from ingestor.errors import IngestorError, InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, Block, Blocks, LongMail
-from ingestor.intake.files.folders import FileReference
-from ingestor.intake.files.inputs import Begin, InputChanged, ListInput, StreamInput
+from ingestor.intake.files.folders import FileReference, without_flags
+from ingestor.intake.files.inputs import InputChanged, ListInput, OpenBooks, StreamInput
 from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import SKIP_BITS, Reader
@@ -93,18 +93,18 @@ class Importer:
         pool: Pool,
         reader: Reader,
         sink: Sink,
-        begin: Begin,
+        books: OpenBooks,
         wishes: Wishes,
         *,
         stopping: Callable[[], bool] = lambda: False,
         notice: Callable[[Tally], None] = lambda _: None,
     ) -> None:
-        """`begin` opens an input in the books; `notice` is called often with how far it is."""
+        """`books` know how far each input is; `notice` is called often with how far it is."""
         self.tally = Tally()
         self._pool = pool
         self._reader = reader
         self._sink = sink
-        self._begin = begin
+        self._books = books
         self._wishes = wishes
         self._stopping = stopping
         self._notice = notice
@@ -132,6 +132,8 @@ class Importer:
                 self._begin_source(self._wishes.source or source)
                 self._read_file(reference)
             self._end_lists()
+            for missing in self._books.missing():
+                self._fail(missing)
             finished = True
         except _Stopped:
             finished = False
@@ -194,7 +196,7 @@ class Importer:
             self._read_mail(source)
 
     def _read_mbox(self, source: Source) -> None:
-        state = StreamInput(source.place, self._begin(source.place, None))
+        state = StreamInput(source.place, self._books.begin(source.place))
         start = state.catch_up(source.stream, source.mark)
         dialect = self._wishes.dialect
         blocks = Blocks(
@@ -227,8 +229,9 @@ class Importer:
 
     def _read_listed(self, source: Source, inputs: ListInput) -> None:
         """Read one file of a list: a mail, or something that is none and only fills its place."""
-        place, catching_up = source.place, inputs.catching_up
-        name = str(place)
+        catching_up = inputs.catching_up
+        # The name alone: reading a mail moves it from `new` to `cur` and gives it flags.
+        name = without_flags((source.place.member or source.place.path).rpartition("/")[2])
         if source.kind is Kind.EMPTY:
             self._step(inputs.add(name, b""))
         elif source.kind is Kind.UNKNOWN:
@@ -237,14 +240,16 @@ class Importer:
                 length += size
             step = inputs.add(name, str(length).encode())
             if not catching_up:
-                self.tally.add_gap(name, source.mark, length, "neither mail, mailbox nor archive")
+                self.tally.add_gap(
+                    str(source.place), source.mark, length, "neither mail, mailbox nor archive"
+                )
             self._step(step)
         else:
             self._add_mail(source, lambda digest, _: inputs.add(name, digest), skip=catching_up)
 
     def _read_mail(self, source: Source) -> None:
         """Read a mail that was named by itself: its position is the end once it is done."""
-        state = StreamInput(source.place, self._begin(source.place, None))
+        state = StreamInput(source.place, self._books.begin(source.place))
         start = state.catch_up(source.stream, source.mark)
         if state.earlier.position and start == state.earlier.position:
             if source.stream.read(1):
@@ -329,7 +334,7 @@ class Importer:
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:
-            self._lists[place] = ListInput(place, self._begin(place, None))
+            self._lists[place] = ListInput(place, self._books.begin(place))
         return self._lists[place]
 
     def _end_lists(self) -> None:

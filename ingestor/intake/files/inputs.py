@@ -1,8 +1,8 @@
 """The inputs of a run: how far each was read, and whether what was read then is still the same."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ingestor.archive.entries import InputProgress
 from ingestor.errors import InputUnreadable
@@ -25,8 +25,14 @@ class Earlier:
     sha256: bytes | None = None
 
 
-Begin = Callable[[Place, int | None], Earlier]
-"""Makes or finds the row of an input of this size."""
+class OpenBooks(Protocol):
+    """Where the inputs of a run are kept."""
+
+    def begin(self, place: Place) -> Earlier:
+        """Make or find the row of an input."""
+
+    def missing(self) -> list[str]:
+        """Return a sentence for each input that was not read to its end and was not met again."""
 
 
 @dataclass(slots=True)

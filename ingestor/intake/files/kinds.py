@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from ingestor.intake.files.separators import LOOKAHEAD, is_header_line, separator_end
+from ingestor.intake.files.separators import LOOKAHEAD, is_header_line, next_separator, separator_end
 
 HEAD = LOOKAHEAD + 1024
 """How many first bytes `sniff` wants to see."""
@@ -74,6 +74,20 @@ def _text_kind(text: bytes) -> Kind:
         return Kind.EMPTY if start == 0 else Kind.MBOX
     if text.startswith(b"From ") and separator_end(text, 0, len(text)):
         return Kind.MBOX
-    if is_header_line(text, 0, len(text)):
-        return Kind.MAIL
-    return Kind.UNKNOWN
+    # A damaged head must not turn a whole mailbox into one mail, or into nothing.
+    if _holds_separator(text):
+        return Kind.MBOX
+    return Kind.MAIL if is_header_line(text, 0, len(text)) else Kind.UNKNOWN
+
+
+def _holds_separator(text: bytes) -> bool:
+    at, end = 0, 0
+    while at >= 0:
+        at, end = next_separator(text, end, len(text))
+        if (
+            at >= 0
+            and text[max(0, at - 3) : at].endswith((b"\n\n", b"\n\r\n"))
+            and is_header_line(text, end, len(text))
+        ):
+            return True
+    return False

@@ -1,7 +1,7 @@
 """Makes rows of mails, in a worker process: split, parsed, hashed, compressed, ready for the database."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -74,14 +74,8 @@ class Reader:
         for module, rules in self._lanes:
             if module.may_be_ours(mail.header, rules):
                 verdict: Unreadable = module.oversized(mail.header, mail.size, len(raw), rules)
-                return prepare(
-                    verdict,
-                    pack(raw, dictionary=self._dictionary),
-                    mail.content_key,
-                    self._secret,
-                    0,
-                    mail.size,
-                )
+                kept = replace(pack(raw, dictionary=self._dictionary), size=mail.size)
+                return prepare(verdict, kept, mail.content_key, self._secret, 0, mail.size)
         raise ValueError("this mail is nobody's")
 
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:

@@ -43,8 +43,8 @@ _DATED = re.compile(
 _USUAL = re.compile(rb"From [!-~]{1,200} +" + _DAY + rb" " + _MONTH + rb" [ \d]\d \d\d:\d\d:\d\d \d{4}\r?\n")
 _UNDATED = re.compile(
     rb"From (?:[ \t]*|-[ \t]*|MAILER-DAEMON[ \t]*|[^\s@]{1,200}@[^\s@]{0,200}[ \t]*"
-    rb"|[^\r\n]{0,300}\b\d{1,2}:\d\d\b[^\r\n]{0,100}\b\d{4}\b[^\r\n]{0,40}"
-    rb"|[^\r\n]{0,300}\b\d{4}\b[^\r\n]{0,100}\b\d{1,2}:\d\d\b[^\r\n]{0,40})\r?\n?\Z"
+    rb"|[^\r\n]{0,300}\b\d{1,2}:\d\d\b[^\r\n]{0,100}\b\d{4}[ \t]*"
+    rb"|[^\r\n]{0,300}\b\d{4}\b[^\r\n]{0,100}\b\d{1,2}:\d\d(?::\d\d)?[ \t]*)\r?\n?\Z"
 )
 _HEADER_LINE = re.compile(rb"(?:[!-9;-~]{1,200}[ \t]*:|>From )")
 _FROM_HEADER = re.compile(rb"(?im)^from[ \t]*:")

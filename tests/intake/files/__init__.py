@@ -1,0 +1,1 @@
+"""Old mailboxes: readers, workers, and the import as a whole."""
