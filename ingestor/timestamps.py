@@ -37,6 +37,8 @@ def fourteen_digits(written: str) -> str | None:
 
     Separators between the parts are accepted as long as the year comes first, so nothing is guessed.
     """
+    if len(written) == 14 and written.isascii() and written.isdigit():
+        return written
     match = _WRITTEN.fullmatch(written.strip())
     return "".join(match.groups()) if match else None
 
