@@ -9,17 +9,25 @@ from tests.conftest import missing
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 
-@pytest.fixture
-def postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL of the test's own, with an empty database `archive`."""
+@pytest.fixture(scope="session")
+def _own_postgresql() -> Iterator[PostgresqlServer]:
     folder = binaries()
     if folder is None:
         missing(INSTALL)
         return
     server = PostgresqlServer(folder)
-    server.sql("CREATE DATABASE archive")
     yield server
     server.close()
+
+
+@pytest.fixture
+def postgresql(_own_postgresql: PostgresqlServer) -> PostgresqlServer:
+    """A PostgreSQL that the test may stop, with an empty database `archive`."""
+    _own_postgresql.stop()
+    _own_postgresql.start()
+    _own_postgresql.sql("DROP DATABASE IF EXISTS archive WITH (FORCE)")
+    _own_postgresql.sql("CREATE DATABASE archive")
+    return _own_postgresql
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
     return answer
 
 
-def mailbox(port: int, name: str = "main", **more: object) -> str:
+def mailbox(port: int, name: object = "main", **more: object) -> str:
     """Return the block of a mailbox on a loopback server without TLS."""
     keys: dict[str, object] = {
         "name": name, "host": "127.0.0.1", "port": port, "security": "plain", "username": "demo",
@@ -48,9 +48,9 @@ class Running:
 
     def __init__(self, config: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
         self.config = config
-        self.log_path = config.parent / "daemon.log"
-        self._said = config.parent / "daemon.out"
         self._folder = tempfile.TemporaryDirectory(prefix="ing", dir="/tmp")  # a socket's path must be short
+        self.log_path = Path(self._folder.name) / "log"
+        self._said = Path(self._folder.name) / "out"
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._ear.bind(f"{self._folder.name}/notify")
         self._ear.setblocking(False)

@@ -23,6 +23,15 @@ ENDPOINT = "/agile/planted-endpoint-k3QxZ81mTTq0"
 TEXT = "planted text of an SMS"
 POSTED = "planted text of a POST"
 ORIGINATOR, DESTINATION = "+393357654321", "+393331239876"
+WEBHOOK = f"""
+[webhook]
+listen = "127.0.0.1:0"
+[[webhook.endpoint]]
+path = "{ENDPOINT}"
+provider = "agile"
+basic_username = "agile"
+basic_password_files = ["{{}}"]
+"""
 FORBIDDEN = [
     IMAP_PASSWORD, BASIC_PASSWORD, URL_PASSWORD, ENDPOINT, TEXT, POSTED, ORIGINATOR, DESTINATION,
     ORIGINATOR[1:], DESTINATION[1:], base64.b64encode(f"agile:{BASIC_PASSWORD}".encode()).decode(),
@@ -71,9 +80,7 @@ def test_nothing_private_comes_out(server: ImapServer, postgresql: PostgresqlSer
         f'[agile]\nnumbers = ["{DESTINATION}"]\n',
         mailbox(server.port, password=IMAP_PASSWORD, poll_seconds=1),
         mailbox(server.port, "locked", password=IMAP_PASSWORD + "-wrong"),
-        '[webhook]\nlisten = "127.0.0.1:0"\n'
-        + f'[[webhook.endpoint]]\npath = "{ENDPOINT}"\nprovider = "agile"\n'
-        + f'basic_username = "agile"\nbasic_password_files = ["{tmp_path / "basic"}"]\n',
+        WEBHOOK.format(tmp_path / "basic"),
     ]
     config = configuration(tmp_path, url, *blocks)
     others: list[SampleMail] = list(generate(30, seed=81))

@@ -25,7 +25,7 @@ def check(settings: Settings) -> Sequence[Finding]:
     engine = open_engine(url, read_only=True)
     try:
         schema = _schema(engine, settings)
-        if schema.level == "ok" and engine.dialect.name == "postgresql":
+        if engine.dialect.name == "postgresql":
             return [_rights(engine, shown), schema]
         return [ok("database", f"{shown} can be read and written"), schema]
     finally:
@@ -86,26 +86,17 @@ def _rights(engine: Engine, shown: str) -> Finding:
             return fail(
                 "database", f"{shown} is a standby and takes no writes", "name the primary in database.url"
             )
+        # NULL where there is no such table yet.
+        may_insert = text("SELECT has_table_privilege(to_regclass(:name)::oid, 'INSERT')")
         missing = [
-            table
-            for table in _INSERTED
-            if not connection.execute(
-                text("SELECT has_table_privilege(to_regclass(:name)::oid, 'INSERT')"), {"name": table}
-            ).scalar()
+            table for table in _INSERTED if connection.execute(may_insert, {"name": table}).scalar() is False
         ]
         role = connection.execute(text("SELECT current_user")).scalar()
+        superuser = connection.execute(text("SELECT current_setting('is_superuser')")).scalar() == "on"
     if missing:
         tables = ", ".join(missing)
         fix = f"as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
         return fail("database", f"{shown}: role {role} may not write {tables}", fix)
-    superuser = warn(
-        "database", f"{shown} can be written, but as a superuser", "give the daemon a role of its own"
-    )
-    return (
-        superuser if _is_superuser(engine) else ok("database", f"{shown} can be read and written by {role}")
-    )
-
-
-def _is_superuser(engine: Engine) -> bool:
-    with reading(engine) as connection:
-        return connection.execute(text("SELECT current_setting('is_superuser')")).scalar() == "on"
+    if superuser:
+        return warn("database", f"{shown} is written as a superuser", "give the daemon a role of its own")
+    return ok("database", f"{shown} can be read and written by {role}")

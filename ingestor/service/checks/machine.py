@@ -1,11 +1,13 @@
 """The machine: settings and their cautions, time zone data, the clock, the state directory."""
 
 import os
+import pwd
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from ingestor.archive.ownership import ownership_advice
 from ingestor.service.checks.findings import Finding, fail, ok, warn
 from ingestor.settings import DEFAULT_FILE, Settings, cautions, rules_for, state_directory
 
@@ -46,9 +48,8 @@ def state(settings: Settings) -> Finding:
     if not directory.is_dir():
         fix = f"make it: install -d -o {_user()} -m 0750 {directory}"
         return fail("state", f"the folder {directory} does not exist", fix)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        fix = f"run this as its owner: sudo -u {directory.owner()} ingestor check"
-        return fail("state", f"{_user()} may not write {directory}", fix)
+    if (advice := ownership_advice(settings.database.url, directory)) is not None:
+        return fail("state", advice)
     free = shutil.disk_usage(directory).free
     if free < LITTLE_SPACE:
         return warn("state", f"{directory} has only {free // 2**20} MiB free", "make room")
@@ -56,8 +57,6 @@ def state(settings: Settings) -> Finding:
 
 
 def _user() -> str:
-    import pwd
-
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
 from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import Session
+from ingestor.intake.mailbox.session import Refused, Session
 from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.service.checks.findings import Finding, fail, ok, warn
 from ingestor.settings import Mailbox, secret
@@ -67,8 +67,11 @@ def _clock(session: Session, subject: str, uidnext: int | None, now: datetime) -
     """Compare our clock with the server's: mail that arrived in the future means that ours is slow."""
     if not uidnext or uidnext < 2:
         return
-    with session.speaking():
-        row = session.client.fetch([uidnext - 1], ["INTERNALDATE"]).get(uidnext - 1, {})
+    try:
+        with session.speaking():
+            row = session.client.fetch([uidnext - 1], ["INTERNALDATE"]).get(uidnext - 1, {})
+    except Refused:
+        return  # then there is nothing to compare with
     arrived = row.get(b"INTERNALDATE")
     if arrived is not None and arrived.astimezone(UTC) > now + CLOCK_SLACK:
         yield warn(
