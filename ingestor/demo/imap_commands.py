@@ -213,7 +213,9 @@ class Conversation(FolderCommands):
                 await asyncio.wait({done})
                 return
             news = asyncio.ensure_future(self.news.wait())
-            await asyncio.wait({done, news}, return_when=asyncio.FIRST_COMPLETED)
-            news.cancel()
+            try:
+                await asyncio.wait({done, news}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
             if not done.done() and await self.sync():
                 self.server.pushed()

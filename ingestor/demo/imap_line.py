@@ -1,6 +1,7 @@
 """One connection of the small IMAP server: reads commands, sends answers, and commits the scripted faults."""
 
 import asyncio
+import contextlib
 import re
 import socket
 import struct
@@ -53,7 +54,7 @@ class Line:
     def abort(self) -> None:
         """Close with a reset."""
         connected = self.writer.get_extra_info("socket")
-        if connected is not None:
+        with contextlib.suppress(OSError):  # it may be closed already
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 

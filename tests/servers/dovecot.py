@@ -29,7 +29,7 @@ listen = 127.0.0.1
 ssl = yes
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
-disable_plaintext_auth = {strict}
+disable_plaintext_auth = no
 auth_mechanisms = plain login
 auth_failure_delay = 0
 mail_location = maildir:{folder}/mail/%n
@@ -91,7 +91,7 @@ def unavailable() -> str | None:
 class DovecotServer:
     """One Dovecot with any number of accounts; each has the password PASSWORD and a Maildir of its own."""
 
-    def __init__(self, *, prefix: str = "", plaintext: bool = True) -> None:
+    def __init__(self, *, prefix: str = "") -> None:
         # A unix socket's path must stay below 108 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="dc", dir="/tmp"))
         self.folder.chmod(0o755)
@@ -110,7 +110,6 @@ class DovecotServer:
             _SETTINGS.format(
                 folder=self.folder, run=self.folder / "run", password=PASSWORD, prefix=prefix,
                 imap=self.imap_port, imaps=self.imaps_port, lmtp=self.lmtp_port,
-                strict="no" if plaintext else "yes",
             )
         )  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,11 +146,12 @@ class DovecotServer:
         """Stop the server and every connection."""
         if self._process is not None:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
-            except subprocess.TimeoutExpired:
+            # The processes that serve connections outlive their master.
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait(10)
+            self._process.wait(10)
             self._process = None
         if self._penalties is not None:
             self._penalties.close()
@@ -225,8 +225,11 @@ class DovecotServer:
     def reset_uidvalidity(self, user: str, folder: str = "INBOX") -> None:
         """Make the folder lose its numbers: a new UIDVALIDITY, and mails renumbered from 1.
 
-        Nobody may be logged in. The new value is the second it is made in, hence the wait.
+        Everybody is logged out first. The new value is the second it is made in, hence the wait.
         """
+        self.kick(user)
+        while user in self.doveadm("who", "-1"):
+            time.sleep(0.02)
         where = self.maildir(user, folder)
         for path in (*where.glob("dovecot-uidlist*"), *where.glob("dovecot.index*")):
             path.unlink()

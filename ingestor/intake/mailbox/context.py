@@ -81,6 +81,19 @@ class Suspects:
         return self.group_sizes[min(self.of(place), len(self.group_sizes) - 1)]
 
 
+class Memory:
+    """What a mailbox remembers over its connections; nothing that a crash may not take."""
+
+    def __init__(self) -> None:
+        self.suspects = Suspects()
+        self.complained: set[tuple[str, Action]] = set()
+        self.missing: dict[str, str] = {}
+        """Why a configured folder is not read now, by its name."""
+        self.weak_told = False
+        self.dictionary: tuple[int, bytes] | None = None
+        """What payloads are packed with, once the archive has been asked."""
+
+
 def grouped(weighted: Iterable[tuple[int, int, int]], largest_weight: int) -> Iterator[list[int]]:
     """Yield UIDs in groups; each comes with its weight and the largest group it may be part of."""
     group: list[int] = []

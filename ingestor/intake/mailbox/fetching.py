@@ -4,11 +4,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ingestor.archive.entries import Item, Position, mail_content_key
+from ingestor.archive.entries import Item, Payload, Position, mail_content_key
 from ingestor.archive.payloads import pack
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.context import Context, Place, Suspects, grouped
-from ingestor.intake.mailbox.session import PIECE_BYTES, WINDOW, Header, Selected, Session
+from ingestor.intake.mailbox.context import Context, Memory, Place, grouped
+from ingestor.intake.mailbox.pieces import PIECE_BYTES, pack_pieces
+from ingestor.intake.mailbox.session import WINDOW, Header, Selected, Session
 from ingestor.providers.contract import NotOurs, Readable, Unreadable
 from ingestor.record import Channel
 
@@ -19,11 +20,12 @@ GROUP_BYTES: Final = 4 * 1024 * 1024
 class Fetch:
     """Reads mails of the one folder that `session` has open."""
 
-    def __init__(self, context: Context, session: Session, folder: Selected, suspects: Suspects) -> None:
+    def __init__(self, context: Context, session: Session, folder: Selected, memory: Memory) -> None:
         self._context = context
         self._session = session
         self._folder = folder
-        self._suspects = suspects
+        self._suspects = memory.suspects
+        self._dictionary = memory.dictionary
 
     def headers(self, uids: Sequence[int]) -> dict[int, Header]:
         """Return the headers of `uids` as far as they come; mails that break connections are left out."""
@@ -46,14 +48,17 @@ class Fetch:
     def items(self, group: Sequence[int], wanted: dict[int, Header]) -> dict[int, Item | None]:
         """Return the item of each mail of `group` that came; None for one that is not ours after all."""
         first = group[0]
+        pieces: list[bytes] = []
         with self._watched(group):
             if len(group) == 1 and self._weight(first, wanted[first]) > GROUP_BYTES:
-                raw, size = self._in_pieces(first, wanted[first])
-                bodies = {} if raw is None else {first: raw}
+                pieces, size = self._pieces(first, wanted[first])
+                bodies = {first: pieces[0]} if pieces and size <= PIECE_BYTES else {}
             else:
                 bodies, size = self._session.bodies(group), 0
         self._suspects.passed(map(self._place, group))
-        return {uid: self._item(uid, raw, max(size, len(raw))) for uid, raw in bodies.items()}
+        if size > PIECE_BYTES:
+            return {first: self._oversized(first, pieces, size)}
+        return {uid: self._item(uid, raw) for uid, raw in bodies.items()}
 
     def _weight(self, uid: int, header: Header) -> int:
         """Return what a mail counts in a group: more than a group holds where it must come in pieces."""
@@ -62,8 +67,11 @@ class Fetch:
         )
         return GROUP_BYTES + 1 if in_pieces else max(1, header.size or 0)
 
-    def _in_pieces(self, uid: int, header: Header) -> tuple[bytes | None, int]:
-        """Return a mail and its size: whole up to `max_mail_bytes`, of a larger one the first piece."""
+    def _pieces(self, uid: int, header: Header) -> tuple[list[bytes], int]:
+        """Return a mail and its size: all up to `max_mail_bytes`, of a larger one the first piece.
+
+        Without pieces it did not come.
+        """
         limit = self._context.mailbox.max_mail_bytes
         claimed = header.size or 0
         pieces: list[bytes] = []
@@ -71,31 +79,34 @@ class Fetch:
         while True:
             piece = self._session.piece(uid, size)
             if piece is None and (size == 0 or size < claimed):
-                return None, 0
-            pieces.append(piece or b"")  # some servers say NIL, not "", beyond the end
-            size += len(pieces[-1])
-            if len(pieces[-1]) < PIECE_BYTES:
-                return b"".join(pieces), size
+                return [], 0
+            if piece:  # beyond the end some servers say NIL, not ""
+                pieces.append(piece)
+                size += len(piece)
+            if not piece or len(piece) < PIECE_BYTES:
+                return pieces or [b""], size
             if max(size, claimed) > limit:
-                return pieces[0], max(size, claimed)
+                return pieces[:1], max(size, claimed)
 
-    def _item(self, uid: int, raw: bytes, size: int) -> Item | None:
-        context = self._context
-        reading: Readable | Unreadable
-        if size > len(raw):
-            reading = context.reader.oversized(raw, size, len(raw), context.rules)
-        else:
-            whole = context.reader.read_mail(raw, context.rules)
-            if isinstance(whole, NotOurs):
-                return None
-            reading = whole
+    def _item(self, uid: int, raw: bytes) -> Item | None:
+        reading = self._context.reader.read_mail(raw, self._context.rules)
+        if isinstance(reading, NotOurs):
+            return None
+        return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
+
+    def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item:
+        kept = sum(map(len, pieces))
+        reading = self._context.reader.oversized(pieces[0], size, kept, self._context.rules)
+        return self._arrival(uid, reading, *pack_pieces(pieces, size))
+
+    def _arrival(self, uid: int, reading: Readable | Unreadable, payload: Payload, key: bytes) -> Item:
         return Item(
             reading=reading,
             channel=Channel.MAILBOX,
-            source=context.mailbox.name,
-            content_key=mail_content_key(raw),
-            arrived_at=context.clock(),
-            payload=pack(raw),
+            source=self._context.mailbox.name,
+            content_key=key,
+            arrived_at=self._context.clock(),
+            payload=payload,
             position=Position(folder=self._folder.name, uidvalidity=self._folder.uidvalidity, uid=uid),
         )
 

@@ -8,7 +8,7 @@ import structlog
 from ingestor.archive.cursors import read_cursor, reset_cursor
 from ingestor.archive.entries import Action, CursorMove, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.context import Context, Suspects
+from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.fetching import Fetch
 from ingestor.intake.mailbox.session import WINDOW, Selected, Session
@@ -20,10 +20,10 @@ class FolderReading:
     """Reads the folder that `session` has open, and hands what it finds to `delivery`."""
 
     def __init__(
-        self, context: Context, session: Session, folder: Selected, delivery: Delivery, suspects: Suspects
+        self, context: Context, session: Session, folder: Selected, delivery: Delivery, memory: Memory
     ) -> None:
         self.folder = folder
-        self.fetch = Fetch(context, session, folder, suspects)
+        self.fetch = Fetch(context, session, folder, memory)
         self._context = context
         self._session = session
         self._delivery = delivery

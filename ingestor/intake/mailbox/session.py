@@ -12,6 +12,8 @@ from imapclient import IMAPClient, SocketTimeout
 from imapclient.exceptions import ProtocolError
 
 from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.pieces import PIECE_BYTES
+from ingestor.intake.mailbox.rows import Row, rows_by_uid
 from ingestor.intake.mailbox.waiting import Bell
 from ingestor.intake.mailbox.wire import Wire
 from ingestor.redaction import redact
@@ -19,8 +21,6 @@ from ingestor.redaction import redact
 WINDOW: Final = 750
 """Mails a search or header fetch is about: 750 ten-digit UIDs stay below the 8,000 bytes that servers take in
 one line, and below the 1,000 results at which Yahoo cuts a search short without a word."""
-
-PIECE_BYTES: Final = 1024 * 1024
 
 
 class Refused(MailboxUnavailable):
@@ -219,30 +219,34 @@ class Session:
 
         `bounded` asks for the first 64 KiB of the lines only: for mails that have broken a connection.
         """
-        with self.speaking():
-            item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT)]" + ("<0.65536>" if bounded else "")
-            rows = self.client.fetch(uids, ["RFC822.SIZE", item])
+        item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT)]" + ("<0.65536>" if bounded else "")
         found = {}
-        for uid, row in rows.items():
-            lines = next((value for key, value in row.items() if key.startswith(b"BODY[HEADER")), None)
+        for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})").items():
+            lines = _section(row, b"BODY[HEADER")
             size = row.get(b"RFC822.SIZE")
-            if isinstance(lines, bytes):
+            if lines is not None:
                 found[uid] = Header(lines, size if isinstance(size, int) else None)
         return found
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
         """Return the whole mails; what is missing is missing. Never sets \\Seen."""
-        with self.speaking():
-            rows = self.client.fetch(uids, ["BODY.PEEK[]"])
-        found = ((uid, row.get(b"BODY[]", row.get(b"RFC822"))) for uid, row in rows.items())
-        return {uid: body for uid, body in found if isinstance(body, bytes)}
+        rows = self._fetch(uids, "(BODY.PEEK[])")
+        found = {uid: _section(row, b"BODY[]", b"RFC822") for uid, row in rows.items()}
+        return {uid: body for uid, body in found.items() if body is not None}
 
     def piece(self, uid: int, offset: int) -> bytes | None:
         """Return up to PIECE_BYTES of one mail from `offset` on; None where the answer has none."""
+        rows = self._fetch([uid], f"(BODY.PEEK[]<{offset}.{PIECE_BYTES}>)")
+        return _section(rows.get(uid, {}), b"BODY[]")
+
+    def _fetch(self, uids: Sequence[int], items: str) -> dict[int, Row]:
+        """Return what came of `items` (a parenthesised list) for `uids`; rows of other mails are dropped."""
         with self.speaking():
-            row = self.client.fetch([uid], [f"BODY.PEEK[]<{offset}.{PIECE_BYTES}>"]).get(uid, {})
-        found = next((value for key, value in row.items() if key.startswith(b"BODY[]")), None)
-        return found if isinstance(found, bytes) else None
+            status, answer = self.wire.uid("FETCH", ",".join(map(str, uids)), items)
+            if status != "OK":
+                raise self.wire.error(answer[-1])
+            rows = rows_by_uid(answer)
+        return {uid: rows[uid] for uid in uids if uid in rows}
 
     # Flags
 
@@ -279,6 +283,14 @@ class Session:
         if any(line and line[0] == b"BYE" for line in said):
             raise self.wire.fault("it said BYE")
         return news
+
+
+def _section(row: Row, *names: bytes) -> bytes | None:
+    """Return the section whose item begins with one of `names`: servers spell and number them variously."""
+    for item, value in row.items():
+        if item.startswith(names) and isinstance(value, bytes):
+            return value
+    return None
 
 
 @contextlib.contextmanager

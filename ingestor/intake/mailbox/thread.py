@@ -15,11 +15,11 @@ from sqlalchemy import Engine
 from ingestor.archive.cursors import note_source
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError
-from ingestor.intake.mailbox.context import Context
+from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.session import Session
-from ingestor.intake.mailbox.visit import Memory, Visit, check_folders
+from ingestor.intake.mailbox.visit import Visit, check_folders
 from ingestor.intake.mailbox.waiting import Bell, Stopped, Timing
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules

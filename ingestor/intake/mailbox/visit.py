@@ -6,9 +6,10 @@ from datetime import date
 
 import structlog
 
+from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.entries import Action
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.context import Context, Suspects
+from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.duties import Duties
 from ingestor.intake.mailbox.reading import FolderReading
@@ -17,17 +18,6 @@ from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.record import Outcome
 
 log = structlog.get_logger()
-
-
-class Memory:
-    """What a mailbox remembers over its connections; nothing that a crash may not take."""
-
-    def __init__(self) -> None:
-        self.suspects = Suspects()
-        self.complained: set[tuple[str, Action]] = set()
-        self.missing: dict[str, str] = {}
-        """Why a configured folder is not read now, by its name."""
-        self.weak_told = False
 
 
 class Visit:
@@ -41,6 +31,8 @@ class Visit:
         self._duties = Duties(context, session, delivery, memory.complained)
         self._reading: FolderReading | None = None
         self._last = 0
+        if memory.dictionary is None:
+            memory.dictionary = usable_dictionary(context.engine)
 
     def full_pass(self) -> None:
         """Read every folder from its cursor; the first one is read first, and is open at the end."""
@@ -93,7 +85,7 @@ class Visit:
             selected = self._session.select(name, writable=self._context.after_store is not None)
         except Refused as refusal:
             raise FolderMissing(f"folder {folder!r} cannot be opened: {refusal}") from None
-        return FolderReading(self._context, self._session, selected, self._delivery, self._memory.suspects)
+        return FolderReading(self._context, self._session, selected, self._delivery, self._memory)
 
     def _open_and_catch_up(self, folder: str) -> None:
         self._reading = None

@@ -1,8 +1,9 @@
 """A process that reads one mailbox once; prints its peak memory in bytes and the balance."""
 
-import resource
+import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
@@ -26,8 +27,9 @@ def main(port: int, file: str) -> None:
     )
     MailboxThread(mailbox, RULES, writer, engine, run_id).run_once()
     writer.stop(10)
+    # Not ru_maxrss: it begins with the memory of the process that started this one.
     done = balance(engine, run_id)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
     print(peak, done.read, done.stored, done.quarantined)
 
 

@@ -220,6 +220,7 @@ def test_a_refused_action_does_not_stop_the_reading(
     server.deliver(mail(2))
     eventually(lambda: desk.has(1, 2))
     assert server.commands.count("LOGIN") == 1
+    eventually(lambda: any(entry["log_level"] == "error" for entry in logged))
 
     server.faults.refuse.clear()
     thread.wake()

@@ -239,6 +239,14 @@ def test_names_and_passwords_beyond_ascii(desk: Desk) -> None:
             logged_in(mailbox, "größe ✓")
 
 
+def test_no_password_where_it_is_not_wanted(desk: Desk, server: ImapServer) -> None:
+    """LOGINDISABLED is heeded: the password is not sent in vain."""
+    server.capabilities = ("IMAP4rev1", "LOGINDISABLED")
+    with pytest.raises(MailboxUnavailable, match="takes no password on this connection"):
+        logged_in(desk.mailbox(server.port))
+    assert "LOGIN" not in server.commands
+
+
 def test_a_password_with_quotes(desk: Desk) -> None:
     """Quotes and backslashes in a password arrive as they are."""
     server = ImapServer(password='a"b\\c d')

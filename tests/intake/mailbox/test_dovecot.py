@@ -1,0 +1,225 @@
+"""A real Dovecot over TLS: what the small server proves by script, proved against the real thing."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ingestor.archive.cursors import pending_work, read_cursor
+from ingestor.demo.sample_mails import NUMBERS, generate
+from ingestor.errors import CredentialsRefused, MailboxUnavailable
+from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.login import connect
+from ingestor.intake.mailbox.waiting import Bell
+from tests.conftest import missing
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, eventually, mail
+from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
+from tests.servers.fault_proxy import FaultProxy
+
+pytestmark = pytest.mark.dovecot
+
+RESTLESS = replace(QUICK, silence=0.5, idle=0.3)
+
+
+@pytest.fixture
+def own_dovecot() -> Iterator[DovecotServer]:
+    """A Dovecot that a test may stop; its folders lie below `INBOX.`."""
+    if reason := unavailable():
+        missing(reason)
+        return
+    server = DovecotServer(prefix="INBOX.")
+    yield server
+    server.close()
+
+
+def account(server: DovecotServer, user: str, **changed: object) -> dict[str, object]:
+    """Return the settings of an account on `server`."""
+    return {
+        "host": "localhost", "security": "tls", "ca_file": str(server.ca_file),
+        "username": user, "password": PASSWORD,
+    } | changed  # fmt: skip
+
+
+def reading(desk: Desk, server: DovecotServer, user: str, **changed: object) -> MailboxThread:
+    """Return a started thread on `user`'s mailbox that has reached IDLE."""
+    port = changed.pop("port", server.imaps_port)
+    assert isinstance(port, int)
+    thread = desk.thread(port, **account(server, user, **changed))
+    eventually(lambda: thread.state == "watching")
+    return thread
+
+
+def test_idle_and_poll_over_tls(desk: Desk, dovecot: DovecotServer) -> None:
+    """Mixed mails, old and new: every SMS once, the right outcome for each, and no flag changed."""
+    user = dovecot.account()
+    samples = list(generate(150, 7))
+    expected = Counter(one.expected["text"] for one in samples if one.expected is not None)
+    distinct = {tuple(one.expected.items()) for one in samples if one.expected is not None}
+    dovecot.deliver(user, [one.raw for one in samples[:120]])
+    desk_rules = replace(RULES, numbers=frozenset(NUMBERS))
+    thread = MailboxThread(
+        desk.mailbox(dovecot.imaps_port, **account(dovecot, user)), desk_rules, desk.writer, desk.engine,
+        desk.run_id, timing=QUICK,
+    )  # fmt: skip
+    desk.threads.append(thread)
+    thread.start()
+    eventually(lambda: thread.state == "watching")
+
+    for one in samples[120:]:
+        dovecot.deliver(user, [one.raw])
+    eventually(lambda: desk.balance.read == len(samples))
+
+    assert set(desk.texts()) == set(expected)
+    assert desk.count("inbound_sms") == len(distinct)
+    assert desk.balance.quarantined == sum(one.kind == "broken" for one in samples)
+    assert desk.balance.ignored == sum(one.kind == "unrelated" for one in samples)
+    assert desk.balance.adds_up
+    assert set(dovecot.flags(user)) == {""}
+
+
+def test_cut_by_the_server(desk: Desk, dovecot: DovecotServer) -> None:
+    """Dovecot drops our connection in IDLE: we come back and lose nothing."""
+    user = dovecot.account()
+    reading(desk, dovecot, user)
+
+    dovecot.kick(user)
+    dovecot.deliver(user, [mail(1)])
+
+    eventually(lambda: desk.has(1))
+
+
+@pytest.mark.parametrize("after", [1_500, 4_000, 9_000, 20_000, 60_000])
+@pytest.mark.parametrize("reset", [False, True])
+def test_cut_in_the_middle(
+    desk: Desk, dovecot: DovecotServer, proxy: FaultProxy, after: int, reset: bool
+) -> None:
+    """The line is cut a few times at some byte of the handshake, the headers or the bodies."""
+    user = dovecot.account()
+    dovecot.deliver(user, [mail(n) if n % 3 else FOREIGN for n in range(120)])
+    proxy.plan.cut_after, proxy.plan.reset, proxy.plan.cuts_left = after, reset, 3
+
+    desk.thread(proxy.port, **account(dovecot, user))
+
+    eventually(lambda: desk.has(*(n for n in range(120) if n % 3)))
+    assert desk.count("arrivals") == 80
+    assert set(dovecot.flags(user)) == {""}
+
+
+def test_a_line_that_goes_dead_in_idle(desk: Desk, dovecot: DovecotServer, proxy: FaultProxy) -> None:
+    """No FIN, no RST, no bytes: it is found out when IDLE is left, and a new connection made."""
+    user = dovecot.account()
+    thread = reading(desk, dovecot, user, port=proxy.port, timing=RESTLESS)
+    proxy.plan.blackhole = True
+    dovecot.deliver(user, [mail(1)])
+    eventually(lambda: thread.state == "unreachable")
+
+    proxy.plan.blackhole = False
+
+    eventually(lambda: desk.has(1))
+
+
+def test_the_server_is_restarted(desk: Desk, own_dovecot: DovecotServer) -> None:
+    """A restart of the server, mails meanwhile included, is survived without a hand."""
+    user = own_dovecot.account()
+    own_dovecot.deliver(user, [mail(1)])
+    thread = reading(desk, own_dovecot, user)
+
+    own_dovecot.stop()
+    own_dovecot.deliver(user, [mail(2)])
+    eventually(lambda: thread.state == "unreachable")
+    own_dovecot.start()
+
+    eventually(lambda: desk.has(1, 2) and thread.state == "watching")
+
+
+def test_uidvalidity_is_reset(desk: Desk, dovecot: DovecotServer, logged: list[dict[str, object]]) -> None:
+    """The folder loses its numbers while we are away: read again, nothing doubled, one warning."""
+    user = dovecot.account()
+    dovecot.deliver(user, [mail(1), FOREIGN, mail(2)])
+    thread = reading(desk, dovecot, user)
+    thread.stop()
+    assert thread.join(10)
+    before = read_cursor(desk.engine, "main", "INBOX")
+
+    dovecot.reset_uidvalidity(user)
+    dovecot.deliver(user, [mail(3)])
+    reading(desk, dovecot, user)
+
+    eventually(lambda: desk.has(1, 2, 3))
+    after = read_cursor(desk.engine, "main", "INBOX")
+    assert before is not None
+    assert after is not None
+    assert before.uidvalidity != after.uidvalidity
+    assert desk.count("arrivals") == 3
+    assert len([entry for entry in logged if "UIDVALIDITY" in str(entry["event"])]) == 1
+
+
+def test_the_folder_is_emptied(desk: Desk, dovecot: DovecotServer) -> None:
+    """Somebody expunges all mail while we watch: the archive keeps its rows, new mail is read."""
+    user = dovecot.account()
+    dovecot.deliver(user, [mail(1), mail(2)])
+    reading(desk, dovecot, user)
+
+    dovecot.empty(user)
+    dovecot.deliver(user, [mail(3)])
+
+    eventually(lambda: desk.has(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("after_store", "inbox", "stored"),
+    [
+        ("seen", ["", "", "F", "S", "S"], []),
+        ("move", ["", "", "F"], ["", ""]),
+        ("delete", ["", "", "F"], []),
+    ],
+)
+def test_what_is_done_after_storing(
+    desk: Desk, dovecot: DovecotServer, after_store: str, inbox: list[str], stored: list[str]
+) -> None:
+    """Only the stored mails are touched, as the disk tells; others' and broken ones keep their flags."""
+    user = dovecot.account()
+    dovecot.deliver(user, [FOREIGN, mail(1), BROKEN, mail(2)])
+    dovecot.deliver(user, [FOREIGN], flags="F")
+    reading(desk, dovecot, user, after_store=after_store, move_to="Stored")
+
+    eventually(lambda: desk.has(1, 2) and not pending_work(desk.engine))
+
+    assert dovecot.flags(user) == inbox
+    assert dovecot.flags(user, "Stored") == stored
+
+
+def test_folders_below_a_prefix(desk: Desk, own_dovecot: DovecotServer) -> None:
+    """Folders below `INBOX.`, one with umlaut and ampersand, read and moved to by their plain names."""
+    user = own_dovecot.account()
+    own_dovecot.deliver(user, [mail(1)])
+    own_dovecot.deliver(user, [mail(2)], folder="K&APY-der &- Co")
+    thread = reading(
+        desk, own_dovecot, user, folders=("INBOX", "Köder & Co"), after_store="move", move_to="Stored"
+    )
+
+    eventually(lambda: desk.has(1, 2) and not pending_work(desk.engine))
+
+    assert own_dovecot.flags(user, "Stored") == ["", ""]
+    assert sorted(map(str, desk.column("SELECT folder FROM cursors"))) == ["INBOX", "INBOX.Köder & Co"]
+    thread.stop()
+    assert thread.join(10)
+
+
+def test_the_ways_in(desk: Desk, own_dovecot: DovecotServer) -> None:
+    """TLS, STARTTLS, a refused password in ASCII and beyond, an untrusted certificate."""
+    user = own_dovecot.account()
+
+    def attempt(port: int, password: str = PASSWORD, **changed: object) -> None:
+        mailbox = desk.mailbox(port, **account(own_dovecot, user, **changed))
+        connect(mailbox, password, QUICK, Bell()).close()
+
+    attempt(own_dovecot.imap_port, security="starttls")
+    attempt(own_dovecot.imaps_port)
+    with pytest.raises(CredentialsRefused):
+        attempt(own_dovecot.imaps_port, "wrong")
+    with pytest.raises(CredentialsRefused):
+        attempt(own_dovecot.imaps_port, "fälsch")
+    with pytest.raises(MailboxUnavailable, match="not trusted"):
+        attempt(own_dovecot.imaps_port, ca_file=None)
