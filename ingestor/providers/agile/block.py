@@ -74,12 +74,10 @@ def read_block(body: str, labels: Labels) -> Block | str:
             _after_label(body, match.end()),
         )  # fmt: skip
     values: list[str] = []
-    found = None
     for match in labels.line.finditer(body):
-        before, found = found, match.lastgroup or ""
-        expected = ORDER[len(values)]
+        found, expected = match.lastgroup or "", ORDER[len(values)]
         if found != expected:
-            return _misplaced(expected, found, before)
+            return _misplaced(expected, found)
         if expected == "text":
             return Block(values[0], values[1], values[2], _after_label(body, match.end()))
         end = body.find("\n", match.end())
@@ -96,6 +94,7 @@ def _after_label(body: str, start: int) -> str:
     return body[start + 1 :] if body[start : start + 1] == "\n" else body[start:]
 
 
-def _misplaced(expected: str, found: str, before: str | None) -> str:
-    where = f"after {_SHOWN[before]}" if before else "at first"
+def _misplaced(expected: str, found: str) -> str:
+    position = ORDER.index(expected)
+    where = f"after {_SHOWN[ORDER[position - 1]]}" if position else "at first"
     return f"the {_SHOWN[expected]} label is missing: {where} comes {_SHOWN[found]}"

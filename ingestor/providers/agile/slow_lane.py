@@ -86,10 +86,12 @@ def _leaves(message: Message) -> Iterator[Message]:
         part = waiting.pop()
         if part.get_content_maintype() == "message":
             continue
-        if part.is_multipart():
-            waiting.extend(reversed(part.get_payload()))
-        else:
+        if not part.is_multipart():
             yield part
+            continue
+        children = part.get_payload()
+        if isinstance(children, list):
+            waiting.extend(child for child in reversed(children) if isinstance(child, Message))
 
 
 def _part(leaf: Message) -> tuple[int, Part] | None:
