@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any
 
 from ingestor.archive.entries import Item
 from ingestor.archive.faults import DATA_ERRORS, refused
 from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, Inserts, Row
+from ingestor.archive.keys import keyed
 from ingestor.archive.payloads import compress
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome, fingerprint
@@ -81,11 +81,6 @@ class Batch:
             self.packed.append(payload.compressed)
         else:
             self.packed.append(compress(payload.raw or b""))
-
-
-def keyed(content_key: bytes, secret: bytes) -> bytes:
-    """Return a content key as the archive keeps it: BLAKE2b under the archive's key, 32 bytes."""
-    return blake2b(content_key, key=secret, digest_size=32).digest()
 
 
 def unreadable(item: Item, why: str) -> Item:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from ingestor.archive.batch import keyed
 from ingestor.archive.entries import Item
 from ingestor.archive.inserts import inserts_for
+from ingestor.archive.keys import keyed
 from ingestor.record import InboundSms, fingerprint
 
 

@@ -9,10 +9,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hmac import digest
 from typing import Any
 
 from ingestor.archive.entries import InputProgress, Item, Payload, Position, Submission
+from ingestor.archive.keys import keyed
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint
@@ -87,7 +87,7 @@ def prepare(
     else:
         reason = reading.reason
     return (
-        place, length, digest(secret, content_key, "sha256"), content_key, payload.size, payload.sha256,
+        place, length, keyed(content_key, secret), content_key, payload.size, payload.sha256,
         payload.dictionary_id, payload.compressed, reading.parser, reading.message_id, reading.subject,
         reason, sms, content,
     )  # fmt: skip

@@ -1,0 +1,188 @@
+"""The processes of an import: they end with their parent, stay small, and leave room for a daemon."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
+from ingestor.intake.files.workers import Pool, WorkersGone
+from tests.archive.samples import item
+from tests.intake.files.importing import Importer
+from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail
+
+IMPORT = (sys.executable, "-m", "ingestor", "--database-url")
+
+
+def children(pid: int) -> list[int]:
+    """Return the living children of a process."""
+    listing = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in listing.read_text().split()] if listing.exists() else []
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+    """Wait until `holds` does; return whether it came to that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return holds()
+
+
+def memory_of(pids: list[int]) -> int:
+    """Return the bytes that processes take, what they share counted once (PSS)."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) << 10
+    return total
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """Killed with -9 in the middle of its work, an import leaves no process behind."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*IMPORT, f"sqlite:///{tmp_path}/a.db", "import", "-", "--jobs", "2"], stdin=reader,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(reader)
+    try:
+        os.write(writer, mbox_of(sms_mail(1)))
+        assert eventually(lambda: len(children(process.pid)) == 2)
+        workers = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    finally:
+        os.close(writer)
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_that_dies_ends_the_import_with_a_sentence() -> None:
+    """A worker that was killed is noticed, and named for what happened to it."""
+    with Pool(1) as pool:
+        pool.start([], "window", b"key", None, False)
+        os.kill(pool._pids[0], signal.SIGKILL)
+        slot = pool.slot()
+        assert slot is not None
+        with pytest.raises(WorkersGone, match="SIGKILL"):  # noqa: PT012 -- noticed at one or the other
+            pool.submit(0, slot, ("mbox", (0, "mbox")))
+            pool.collect(block=True)
+
+
+def test_memory_stays_small_however_large_the_input(tmp_path: Path) -> None:
+    """500 MB through a pipe, one mail of 120 MB and one of ours of 25 MB among them, fit in 200 MB of PSS."""
+    process = subprocess.Popen(
+        [*IMPORT, f"sqlite:///{tmp_path}/a.db", "import", "-", "--jobs", "2", "--json", "--quiet"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    highest = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.05):
+            highest = max(highest, memory_of([process.pid, *children(process.pid)]))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    line = bytes(range(33, 105)) + b"\n"
+    try:
+        small = mbox_of(
+            *(sms_mail(i, "x" * 1500) if i % 2 else foreign_mail(i, line * 30) for i in range(2000))
+        )
+        large = mbox_of(foreign_mail(1, line * 12_000))
+        for part in range(4):
+            process.stdin.write(small)
+            for _ in range(100):
+                process.stdin.write(large)
+            if part == 1:
+                process.stdin.write(mbox_of(foreign_mail(2, line * (120_000_000 // len(line)))))
+            if part == 2:
+                process.stdin.write(mbox_of(sms_mail(9, os.urandom(12_500_000).hex())))
+        process.stdin.close()
+        output = process.stdout.read()
+    finally:
+        done.set()
+        watcher.join()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert b'"read": 8402, "stored": 1000, "duplicate": 3000, "ignored": 4401, "quarantined": 1' in output
+    assert highest < 200 << 20
+
+
+def test_an_import_beside_a_daemon(
+    sqlite_engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a daemon writes to the same archive, both come to their end, and each SMS is there once."""
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(*(sms_mail(i, "y" * 800 + str(i)) for i in range(12_000))))
+    url = sqlite_engine.url.render_as_string()
+    process = subprocess.Popen(
+        [*IMPORT, url, "import", str(box), "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    writer = Writer(Store(sqlite_engine))
+    writer.start()
+    sent = 0
+    try:
+        while process.poll() is None or sent < 20:
+            writer.submit(Submission(None, (item(sent + 1),))).result(timeout=30)
+            sent += 1
+            time.sleep(0.01)
+        output = process.communicate()[0].decode()
+    finally:
+        process.kill()
+        process.wait()
+        assert writer.stop(30)
+    assert process.returncode == 0, output
+    rows = Importer(sqlite_engine, capsys).rows
+    assert rows("SELECT count(*), count(DISTINCT text) FROM inbound_sms") == [(12_000 + sent,) * 2]
+    assert rows("SELECT read, stored FROM runs") == [(12_000, 12_000)]
+
+
+def test_a_database_that_is_away_for_a_moment_is_waited_for(
+    run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that fails because the archive is locked is tried again; for good, it ends with the command."""
+    from ingestor.archive.bulk import BulkStore
+    from ingestor.errors import ArchiveUnavailable
+    from ingestor.intake.files import sinks
+
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1)))
+    real, failures = BulkStore.write, [2]
+
+    def sometimes(self: BulkStore, submissions: object, now: datetime) -> object:
+        if failures[0]:
+            failures[0] -= 1
+            raise ArchiveUnavailable("the archive is locked")
+        return real(self, submissions, now)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BulkStore, "write", sometimes)
+    assert run_sqlite_import(box).counts[:2] == (1, 1)
+    failures[0] = 1000
+    monkeypatch.setattr(sinks, "PATIENCE", 0.1)
+    done = run_sqlite_import(box)
+    assert done.code == 1
+    assert "the archive is locked" in done.err
+    assert "import --resume 2 " in done.out
+    failures[0] = 0
+    assert run_sqlite_import("--resume", "2", box).counts == (1, 0, 1, 0, 0, 0)
