@@ -20,7 +20,7 @@ from sqlalchemy.exc import (
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
 
 # Classes of SQLSTATE that pass by themselves or when an administrator mends the server.
-_PASSING = ("08", "53", "57", "58", "F0", "XX", "25", "40", "55")
+_PASSING = ("08", "53", "57", "58", "F0", "XX", "25", "40", "55P03", "55006")
 _DEADLOCK, _SERIALISATION = "40P01", "40001"
 _UNDEFINED = ("42P01", "42703", "3F000")
 _NOT_ALLOWED = "42501"
@@ -123,7 +123,7 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
         return ConfigurationError(f"{name} refuses this role a right that it needs; see the README on roles")
     if state == "53100":
         return ArchiveUnavailable(f"the disk of {name} is full; make room, this is tried again")
-    if state is None or state[:2] in _PASSING or error.connection_invalidated:
+    if state is None or state.startswith(_PASSING) or error.connection_invalidated:
         return ArchiveUnavailable(f"{name} cannot be reached or is not ready ({_brief(error)})")
     return ArchiveUnavailable(f"{name} refuses to work (SQLSTATE {state})")
 

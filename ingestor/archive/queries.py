@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, or_, select
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
 from ingestor.archive.payloads import unpack
+from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms, quarantine
 
 Row = Mapping[str, Any]
@@ -21,7 +22,8 @@ class Filters:
     """What to look for; None looks for everything.
 
     `originator`, `destination` and `text` are found anywhere in the column, in any case (of ASCII letters
-    on SQLite). `since` (included) and `until` (excluded) are aware and compared with `received_at`.
+    on SQLite). `since` (included) and `until` (excluded) are aware, taken to the whole second, and compared
+    with `received_at`.
     """
 
     originator: str | None = None
@@ -96,9 +98,9 @@ def filtered(filters: Filters) -> Select[Any]:
         if wanted
     ]
     if filters.since is not None:
-        conditions.append(columns.received_at >= filters.since)
+        conditions.append(columns.received_at >= bindparam(None, filters.since, WholeSecond))
     if filters.until is not None:
-        conditions.append(columns.received_at < filters.until)
+        conditions.append(columns.received_at < bindparam(None, filters.until, WholeSecond))
     if filters.provider is not None:
         conditions.append(columns.provider == filters.provider)
     return select(inbound_sms).where(*conditions).limit(filters.limit)

@@ -1,0 +1,199 @@
+"""Connections, and driver errors in words."""
+
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from ingestor.archive.cursors import (
+    drop_pending,
+    note_failure,
+    note_source,
+    pending_work,
+    read_cursor,
+    read_sources,
+    reset_cursor,
+)  # fmt: skip
+from ingestor.archive.engine import bulk_import_settings, open_engine, reading, writing
+from ingestor.archive.entries import Action, CursorMove, Pending, Submission
+from ingestor.archive.payloads import compress, pack, unpack
+from ingestor.archive.runs import begin_input, begin_run, end_run, find_run, inputs, last_runs
+from ingestor.archive.store import Store
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
+from tests.archive.reading import one, opened
+from tests.archive.samples import NOW, item
+
+
+def test_sqlite_is_set_up_for_durability(sqlite_engine: Engine) -> None:
+    """WAL, FULL, foreign keys: what the promises rest on."""
+    assert one(sqlite_engine, "PRAGMA journal_mode") == "wal"
+    assert one(sqlite_engine, "PRAGMA synchronous") == 2
+    assert one(sqlite_engine, "PRAGMA foreign_keys") == 1
+
+
+def test_postgresql_commits_durably_whatever_its_default(postgresql_engine: Engine) -> None:
+    """A server or role with synchronous_commit=off does not make us lose what we acknowledged."""
+    with writing(postgresql_engine) as connection:
+        name = postgresql_engine.url.database
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"
+        )
+    postgresql_engine.dispose()
+    assert one(postgresql_engine, "SHOW synchronous_commit") == "on"
+    assert one(postgresql_engine, "SHOW transaction_isolation") == "read committed"
+    assert one(postgresql_engine, "SHOW timezone") == "UTC"
+
+
+def test_a_new_archive_is_not_for_everybody_to_read(tmp_path: Path) -> None:
+    """The file holds personal content: others get nothing."""
+    path = tmp_path / "odd name?%20#.db"
+    engine = open_engine("sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F"))
+    with writing(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE x (id INTEGER)")
+    engine.dispose()
+    assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
+
+
+def test_a_reader_writes_nothing_and_makes_nothing(archive_engine: Engine, tmp_path: Path) -> None:
+    """A read-only engine cannot write, and does not make the file it does not find."""
+    Store(archive_engine).write([Submission(None, (item(1),))], NOW)
+    engine = open_engine(archive_engine.url.render_as_string(hide_password=False), read_only=True)
+    assert one(engine, "SELECT count(*) FROM inbound_sms") == 1
+    with pytest.raises(ArchiveUnavailable), writing(engine) as connection:
+        connection.exec_driver_sql("DELETE FROM pending")
+    engine.dispose()
+    missing = open_engine(f"sqlite:///{tmp_path / 'none.db'}", read_only=True)
+    with pytest.raises(ArchiveUnavailable, match=r"none\.db"), reading(missing):
+        pass
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://x/y", "nonsense", "sqlite://", "sqlite:///:memory:", "sqlite:////no/such/folder/archive.db"],
+)
+def test_a_url_that_is_none_of_ours_is_refused_in_words(url: str) -> None:
+    """Wrong configuration is told from a database that is away."""
+    with pytest.raises(ConfigurationError):
+        open_engine(url)
+
+
+def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
+    """Damage is no reason to try again for ever."""
+    path = tmp_path / "archive.db"
+    path.write_bytes(b"this is no database" * 100)
+    with opened(f"sqlite:///{path}") as engine:
+        with pytest.raises(IngestorError, match="damaged or no SQLite database") as caught, reading(engine):
+            pass
+        assert not caught.value.retry
+
+
+def test_an_archive_without_tables_names_the_command(archive_url: str) -> None:
+    """Reading an empty database says how to make the schema."""
+    with opened(archive_url) as engine, pytest.raises(SchemaMismatch, match="db upgrade"):
+        last_runs(engine)
+
+
+def test_a_role_without_rights_is_no_reason_to_retry(postgresql_engine: Engine) -> None:
+    """A missing GRANT is a matter of configuration."""
+    look = "DO $$ BEGIN SET LOCAL ROLE pg_monitor; PERFORM secret FROM archive_key; END $$"
+    with pytest.raises(ConfigurationError), writing(postgresql_engine) as connection:
+        connection.exec_driver_sql(look)
+
+
+def test_a_database_that_is_locked_is_unavailable(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that outlasts the busy timeout is a retryable fault."""
+    monkeypatch.setattr("ingestor.archive.engine.BUSY_SECONDS", 0.05)
+    path = str(sqlite_engine.url.database)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ArchiveUnavailable, match="locked"), writing(sqlite_engine):
+            pass
+        assert one(sqlite_engine, "SELECT count(*) FROM sms") == 0
+
+
+def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:
+    """Large checkpoints and cache are for the import alone."""
+    with bulk_import_settings(sqlite_engine):
+        assert one(sqlite_engine, "PRAGMA wal_autocheckpoint") == 16384
+    assert one(sqlite_engine, "PRAGMA wal_autocheckpoint") == 1000
+
+
+def test_payloads_come_back_to_the_byte() -> None:
+    """With and without a dictionary; damage and a missing dictionary are errors, not wrong bytes."""
+    raw = b"Subject: hello\r\n\r\n" + bytes(range(256))
+    packed = pack(raw, "message/rfc822")
+    assert packed.compressed is not None
+    assert unpack(packed.compressed) == raw
+    dictionary = (3, raw * 4)
+    small = compress(raw, dictionary)
+    assert unpack(small, 3, {3: raw * 4}) == raw
+    with pytest.raises(ValueError, match="missing"):
+        unpack(small, 3, {})
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(b"no zstd at all")
+    assert unpack(compress(b"")) == b""
+
+
+def test_runs_and_inputs_are_found_again(archive_engine: Engine) -> None:
+    """A run has its options, version and end; an input is the same row when it is begun again."""
+    first = begin_run(archive_engine, "import", {"paths": ["b", "a"], "jobs": 2}, NOW)
+    second = begin_run(archive_engine, "run", {}, NOW)
+    end_run(archive_engine, first, NOW)
+    run = find_run(archive_engine, first)
+    assert (run.command, run.options["jobs"], run.started_at, run.ended_at) == ("import", 2, NOW, NOW)
+    assert run.version
+    assert [entry.id for entry in last_runs(archive_engine)] == [second, first]
+    assert find_run(archive_engine, second).ended_at is None
+    with pytest.raises(LookupError):
+        find_run(archive_engine, 999)
+    one_input = begin_input(archive_engine, first, "/a", None, 10)
+    member = begin_input(archive_engine, first, "/a", "inner.mbox", None)
+    strange = begin_input(archive_engine, first, "/mail/\udcff.mbox", None, 1)
+    assert begin_input(archive_engine, first, "/a", None, 10) == one_input != member
+    assert [entry.path for entry in inputs(archive_engine, first)] == ["/a", "/a", "/mail/\\xff.mbox"]
+    assert [entry.id for entry in inputs(archive_engine, first)] == [one_input, member, strange]
+
+
+def test_pending_work_counts_its_failures(archive_engine: Engine) -> None:
+    """Each failed attempt is counted with its reason until the work is done or dropped."""
+    work = [Pending("main", "INBOX", 7, uid, Action.FETCH) for uid in (1, 2)]
+    Store(archive_engine).write(
+        [Submission(None, to_do=tuple(work)), Submission(None, to_do=(work[0],))], NOW
+    )
+    note_failure(archive_engine, work[1], "the server answered NO", NOW)
+    note_failure(archive_engine, work[1], "again", NOW)
+    found = pending_work(archive_engine, "main")
+    assert [(entry.work, entry.attempts, entry.reason) for entry in found] == [
+        (work[0], 0, None),
+        (work[1], 2, "again"),
+    ]
+    drop_pending(archive_engine, work[0])
+    assert [entry.work for entry in pending_work(archive_engine)] == [work[1]]
+
+
+def test_a_cursor_can_be_reset(archive_engine: Engine) -> None:
+    """A server that renumbered silently makes the folder be read from its beginning."""
+    Store(archive_engine).write([Submission(None, cursor=CursorMove("main", "INBOX", 7, 50))], NOW)
+    reset_cursor(archive_engine, "main", "INBOX")
+    assert read_cursor(archive_engine, "main", "INBOX") is None
+
+
+def test_sources_keep_their_last_success(archive_engine: Engine) -> None:
+    """A failing source still says when it last worked."""
+    note_source(archive_engine, "main", "mailbox", "watching", None, 60, NOW, success=True)
+    later = NOW.replace(hour=18)
+    note_source(archive_engine, "main", "mailbox", "unreachable", "no route", 60, later, success=False)
+    (source,) = read_sources(archive_engine)
+    assert (source.state, source.detail, source.last_success, source.updated_at) == (
+        "unreachable",
+        "no route",
+        NOW,
+        later,
+    )
