@@ -7,7 +7,9 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 from ingestor.providers.contract import Post, Rules
 from ingestor.record import storable, stored_text
@@ -23,6 +25,21 @@ _DEEPEST = 16
 _TOO_DEEP = "(nested too deeply; the raw payload has it)"
 _LARGEST_INTEGER = 2**63 - 1
 _ENVELOPE = "message/http; kept=ingestor"
+
+
+def test_post(provider: str, now: datetime) -> Post:
+    """Return the documented sample of `provider`, addressed to TEST_DESTINATION, as if it arrived `now`.
+
+    It lies beside each POST reader as samples/documented.body, with its expected records in the .json.
+    """
+    folder = resources.files("ingestor.providers").joinpath(provider, "samples")
+    about = json.loads(folder.joinpath("documented.json").read_text("utf-8"))
+    body = folder.joinpath("documented.body").read_bytes()
+    written = about["readings"][0]["destination_raw"]
+    number = TEST_DESTINATION if written.startswith("+") else TEST_DESTINATION.removeprefix("+")
+    for form in (written, quote(written)):
+        body = body.replace(form.encode(), (number if form == written else quote(number)).encode())
+    return Post(body, b"", about["content_type"], now)
 
 
 def why_not_ours(destination: str, rules: Rules) -> str | None:

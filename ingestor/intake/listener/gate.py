@@ -2,7 +2,6 @@
 
 import binascii
 import hmac
-import secrets
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -135,11 +134,6 @@ def named(webhook: Webhook) -> list[tuple[str, Endpoint]]:
         counts[endpoint.provider] = counts.get(endpoint.provider, 0) + 1
         endpoints.append((f"{endpoint.provider}-{counts[endpoint.provider]}", endpoint))
     return endpoints
-
-
-def new_path(provider: str) -> str:
-    """Return an unguessable path for an endpoint of `provider`: 256 bits from the system's generator."""
-    return f"/{provider}/{secrets.token_urlsafe(32)}"
 
 
 def _by_https(headers: Headers, peer: Peer) -> bool:

@@ -198,14 +198,6 @@ def test_every_path_and_password_is_compared_whatever_matched(monkeypatch: pytes
     ]  # fmt: skip
 
 
-def test_new_paths_cannot_be_guessed() -> None:
-    """256 random bits, safe in a URL, beginning with the provider."""
-    made = {gate.new_path("ip1") for _ in range(100)}
-
-    assert len(made) == 100
-    assert all(path.startswith("/ip1/") and len(path) >= 48 for path in made)
-
-
 def test_secrets_stay_out_of_representations() -> None:
     """Neither a path nor a login can slip into a log by way of an object."""
     gatekeeper = _gate(("hunter2",), basic_username="agile", basic_password_credentials=("a",))
