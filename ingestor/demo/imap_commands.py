@@ -5,6 +5,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import Any
 
 from ingestor.demo.imap_box import Box, Message
 from ingestor.demo.imap_folders import FolderCommands
@@ -214,7 +215,8 @@ class Conversation(FolderCommands):
                 return
             news = asyncio.ensure_future(self.news.wait())
             try:
-                await asyncio.wait({done, news}, return_when=asyncio.FIRST_COMPLETED)
+                waited: set[asyncio.Future[Any]] = {done, news}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 news.cancel()
             if not done.done() and await self.sync():

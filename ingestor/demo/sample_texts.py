@@ -33,7 +33,7 @@ def draw_text(random: Random, *, charset: str) -> str:
     if chance < 0.005:
         return ""
     if chance < 0.12:
-        pool = _LINES
+        pool: tuple[str, ...] = _LINES
     elif charset == "ascii" or chance < 0.5:
         pool = _PLAIN
     elif charset == "cp1252" or chance < 0.8:
