@@ -95,7 +95,7 @@ def bulk_import_settings(engine: Engine) -> Iterator[None]:
 
     def enlarge(dbapi_connection: Any, _record: Any = None, _proxy: Any = None) -> None:
         dbapi_connection.execute("PRAGMA wal_autocheckpoint = 16384")
-        dbapi_connection.execute("PRAGMA cache_size = -131072")
+        dbapi_connection.execute("PRAGMA cache_size = -65536")
 
     def restore(dbapi_connection: Any, _record: Any = None) -> None:
         dbapi_connection.execute("PRAGMA wal_autocheckpoint = 1000")

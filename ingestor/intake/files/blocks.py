@@ -30,8 +30,8 @@ from ingestor.intake.files.separators import (
     separator_end,
 )
 
-BLOCK = 4 << 20
-"""Bytes read at a time: large enough for a worker, small enough that a dozen of them fit in memory."""
+BLOCK = 2 << 20
+"""Bytes read at a time: any mail that is parsed fits in, and a dozen of them fit in memory."""
 
 MAX_PARSED = 1 << 20
 """A mail of ours above 1 MiB is kept and quarantined unparsed."""
@@ -78,7 +78,7 @@ class LongMail:
     separators: int
     size: int
     header: bytes
-    raw: bytes | None
+    raw: bytes | bytearray | None
     content_key: bytes
     gap: Gap | None
     end: int
@@ -112,14 +112,14 @@ class _Collector:
             body, self._held = piece, b""
         self._canonical.update(body.replace(b"\r\n", b"\n"))
 
-    def raw(self, tail: int) -> bytes | None:
+    def raw(self, tail: int) -> bytes | bytearray | None:
         """Return what is kept, without the last `tail` bytes of the whole."""
         if self.kept is None:
             return None
         if len(self.kept) > MAX_KEPT:
             return bytes(self.kept[:MAX_PARSED])
         del self.kept[len(self.kept) - tail :]
-        return bytes(self.kept)
+        return self.kept  # not copied: it may have 32 MiB
 
     def content_key(self) -> bytes:
         return self._canonical.digest()
@@ -231,7 +231,7 @@ class Blocks:
             separator = next_separator(buffer, max(0, at - 1), self._fill)[0] if mbox else -1
             found = 0 <= separator <= sure
             stop = separator if found else sure
-            piece = bytes(buffer[at:stop])
+            piece = bytes(memoryview(buffer)[at:stop])
             collector.feed(piece)
             self._hasher.update(piece)
             if found or self._ended:

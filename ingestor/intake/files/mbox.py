@@ -17,8 +17,8 @@ from enum import StrEnum
 
 from ingestor.intake.files.separators import CANDIDATE, is_header_line, next_separator, separator_end
 
-BELIEVED_LENGTH = 3 << 19
-"""A mail longer than this (1.5 MiB, separator included) is cut at the next separator whatever its
+BELIEVED_LENGTH = 1 << 20
+"""A mail longer than this (1 MiB, separator included) is cut at the next separator whatever its
 Content-Length says: the length could only be checked by keeping it all in memory."""
 
 

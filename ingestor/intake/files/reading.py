@@ -1,9 +1,9 @@
 """Makes rows of mails, in a worker process: split, parsed, hashed, compressed, ready for the database."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ingestor.archive.entries import mail_content_key
 from ingestor.archive.payloads import pack
@@ -70,11 +70,11 @@ class Reader:
 
     def oversized(self, mail: LongMail) -> Row:
         """Return the row of a mail of ours that is too long to be parsed."""
-        raw = mail.raw or b""
+        raw = cast("bytes", mail.raw or b"")  # a bytearray does as well, and is not copied
         for module, rules in self._lanes:
             if module.may_be_ours(mail.header, rules):
                 verdict: Unreadable = module.oversized(mail.header, mail.size, len(raw), rules)
-                kept = replace(pack(raw, dictionary=self._dictionary), size=mail.size)
+                kept = pack(raw, dictionary=self._dictionary, size=mail.size)
                 return prepare(verdict, kept, mail.content_key, self._secret, 0, mail.size)
         raise ValueError("this mail is nobody's")
 
