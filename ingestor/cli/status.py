@@ -79,7 +79,8 @@ def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Re
     for source in noted:
         mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
         poll = mailbox.poll_seconds if mailbox else source.poll_seconds
-        dropped = bool(settings.mailbox) and source.kind == "mailbox" and mailbox is None
+        gone = mailbox is None if source.kind == "mailbox" else settings.webhook is None
+        dropped = bool(settings.mailbox) and gone
         state = "not configured" if dropped else source.state
         late = not dropped and poll is not None and _late(source.last_success, poll, now)
         reports.append(

@@ -23,9 +23,9 @@ from ingestor.service.mailboxes import Mailboxes
 from ingestor.service.notify import Notifier
 from ingestor.service.opening import open_archive, patiently
 from ingestor.service.reloading import merged, needs_restart, run_options
+from ingestor.service.reporting import LISTENER_LIMIT, Reporter
 from ingestor.service.schedule import Schedule
 from ingestor.service.signals import Signals, Wish, exit_at_once
-from ingestor.service.status import StatusLine
 from ingestor.service.watchdog import Beat, Watchdog
 from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, rules_for, state_directory
 
@@ -44,9 +44,7 @@ RUN_SECONDS = 1.0
 LAST_RESORT_SECONDS = 9.0
 
 LOOK_SECONDS = 1.0  # between two looks at the parts; a signal is heard at once
-STATUS_SECONDS = 10.0
 WRITER_LIMIT = 120.0
-LISTENER_LIMIT = 60.0
 
 
 class Daemon:
@@ -99,7 +97,10 @@ class Daemon:
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
-        self._status = StatusLine(engine, run)
+        address = self._settings.webhook.listen if self._settings.webhook else ""
+        self._reporter = Reporter(engine, run, (address, self._listener) if self._listener else None)
+        self._reporter.start()
+        stops.callback(self._reporter.stop)
         self._schedule = Schedule()
         self._schedule.replace(self._jobs())
         self._schedule.start()
@@ -107,7 +108,7 @@ class Daemon:
         names = [mailbox.name for mailbox in self._settings.mailbox]
         listening = self._settings.webhook.listen if self._settings.webhook else None
         log.info("daemon started", run=run, mailboxes=names, webhook=listening)
-        self._notifier.ready(self._status.text)
+        self._notifier.ready(self._reporter.text)
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
         rules = rules_for(self._settings, "agile")
@@ -126,17 +127,14 @@ class Daemon:
         return listener
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
-        """Return what the schedule calls: each mailbox's poll, and the status line if anybody reads it."""
-        jobs: dict[str, tuple[float, Callable[[], None]]] = {
+        """Return what the schedule calls: the poll of each mailbox."""
+        return {
             f"poll {mailbox.name}": (mailbox.poll_seconds, partial(self._mailboxes.wake, mailbox.name))
             for mailbox in self._settings.mailbox
         }
-        if self._notifier.listening:
-            jobs["status"] = (STATUS_SECONDS, self._status.refresh)
-        return jobs
 
     def _loop(self, signals: Signals) -> None:
-        told = self._status.text
+        told = self._reporter.text
         # Systemd wants to hear at least twice in the time that it gives.
         between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or LOOK_SECONDS) / 3)
         while True:
@@ -147,8 +145,8 @@ class Daemon:
                 self._reload()
             self._mailboxes.tend()
             self._watchdog.look(self._beats(), self._clock())
-            if self._status.text != told:
-                told = self._status.text
+            if self._reporter.text != told:
+                told = self._reporter.text
                 self._notifier.status(told)
 
     def _beats(self) -> list[Beat]:
@@ -163,7 +161,8 @@ class Daemon:
         """Take over newer mailboxes and numbers; where something is wrong with them the old ones stay."""
         self._notifier.reloading()
         try:
-            settings = self._read_again()
+            wanted = self._read_again()
+            settings = merged(self._settings, wanted)
             require_work(settings)
         except IngestorError as error:
             log.error(  # noqa: TRY400 - the sentence says it all; a traceback would bury it
@@ -171,9 +170,9 @@ class Daemon:
             )
             self._notifier.ready(f"reload refused: {error}")
             return
-        for what in needs_restart(self._settings, settings):
+        for what in needs_restart(self._settings, wanted):
             log.warning("a restart is needed", changed=what, needs="systemctl restart ingestor")
-        self._settings = merged(self._settings, settings)
+        self._settings = settings
         # All of them, changed or not: a password that was changed in its file is tried at once.
         self._mailboxes.stop(MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
@@ -181,7 +180,7 @@ class Daemon:
             self._listener.reload(listener_rules(self._settings))
         self._schedule.replace(self._jobs())
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
-        self._notifier.ready(self._status.text)
+        self._notifier.ready(self._reporter.text)
 
     def _stop_writer(self) -> None:
         if not self._writer.stop(WRITER_SECONDS):

@@ -23,11 +23,6 @@ class Notifier:
         self._complained = False
         self.watchdog_seconds = _watchdog_seconds(environment)
 
-    @property
-    def listening(self) -> bool:
-        """Whether anybody asked to be told."""
-        return self._address is not None
-
     def ready(self, status: str) -> None:
         """Say that start or reload is over."""
         self._send(f"READY=1\nSTATUS={_one_line(status)}")

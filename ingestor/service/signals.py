@@ -29,8 +29,8 @@ _WISHES = {signal.SIGTERM: Wish.STOP, signal.SIGINT: Wish.STOP, signal.SIGHUP: W
 class Signals:
     """While open, SIGTERM, SIGINT and SIGHUP become wishes; closing restores what was there before.
 
-    `last_resort` runs `seconds` after the first wish to stop unless this was closed before: it ends the
-    process when no orderly way does.
+    `last_resort` runs `seconds` after the first wish to stop, closed or not: it ends the process when no
+    orderly way does, and a thread that is stuck can hold up the very end of the interpreter too.
     """
 
     def __init__(self, last_resort: Callable[[], None], seconds: float) -> None:
@@ -38,7 +38,6 @@ class Signals:
         self._wishes: queue.SimpleQueue[Wish] = queue.SimpleQueue()
         self._last_resort = last_resort
         self._seconds = seconds
-        self._timer: threading.Timer | None = None
         self._stop_wished = threading.Event()
 
     def __enter__(self) -> Self:
@@ -52,15 +51,13 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signals back and call the last resort off."""
+        """Give the signals back."""
         signal.set_wakeup_fd(self._descriptor)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._writer.close()
         self._thread.join(1)
         self._reader.close()
-        if self._timer is not None:
-            self._timer.cancel()
 
     @property
     def stop_wished(self) -> bool:
@@ -83,9 +80,9 @@ class Signals:
             for number in numbers:
                 wish = _WISHES.get(signal.Signals(number))
                 if wish is Wish.STOP and not self._stop_wished.is_set():
-                    self._timer = threading.Timer(self._seconds, self._last_resort)
-                    self._timer.daemon = True
-                    self._timer.start()
+                    timer = threading.Timer(self._seconds, self._last_resort)
+                    timer.daemon = True  # a process that ends in order takes it along
+                    timer.start()
                     self._stop_wished.set()
                 if wish is not None:
                     self._wishes.put(wish)

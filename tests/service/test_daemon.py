@@ -1,6 +1,7 @@
 """The daemon as a service manager sees it: start, work, reload, stop."""
 
 import json
+import socket
 import sqlite3
 import urllib.parse
 import urllib.request
@@ -193,10 +194,24 @@ def test_a_daemon_with_a_webhook_serves_both(server: ImapServer, tmp_path: Path,
         body = urllib.parse.urlencode(sms).encode()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", body) as answer:
             assert answer.read() == b"+OK"
+        kinds = "SELECT kind FROM sources WHERE state IN ('watching', 'listening') ORDER BY kind"
+        until(lambda: rows(sqlite_url, kinds) == [("mailbox",), ("webhook",)], "both sources noted")
         assert daemon.stop() == 0
 
     assert stored(sqlite_url) == _expected(MAILS)
     assert rows(sqlite_url, "SELECT sum(arrivals) FROM inbound_sms") == [(int(str(before)) + 1,)]
+
+
+def test_a_taken_port_is_said_in_one_line(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """A listener that cannot listen ends the start in order with exit code 2: only a person can mend it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        webhook = WEBHOOK.replace(":0", f":{taken.getsockname()[1]}")
+        with running(configuration(tmp_path, sqlite_url, mailbox(server.port), webhook)) as daemon:
+            assert daemon.process.wait(30) == 2
+            said = [line for line in daemon.log_path.read_text().splitlines() if line.startswith("ingestor:")]
+
+    assert len(said) == 1
+    assert rows(sqlite_url, "SELECT count(*) FROM runs WHERE ended_at IS NULL") == [(0,)]
 
 
 def test_the_environment_goes_before_the_file(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:

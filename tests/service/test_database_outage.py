@@ -6,6 +6,7 @@ import pytest
 
 from ingestor.demo.imap_server import ImapServer
 from ingestor.demo.sample_mails import generate
+from tests.servers.fault_proxy import FaultProxy
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.archive import read_so_far, rows, stored
 from tests.service.process import configuration, mailbox, running, until
@@ -91,3 +92,25 @@ def test_a_stop_during_an_outage(postgresql: PostgresqlServer, server: ImapServe
         assert daemon.stop() == 0
 
     assert stored(url) == EXPECTED
+
+
+def test_a_stop_while_the_database_hangs(
+    postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path
+) -> None:
+    """SIGTERM while the database takes everything and answers nothing: exit 0 in time, nothing lost."""
+    proxy = FaultProxy(postgresql.port)
+    with proxy.running():
+        url = postgresql.url("archive").replace(str(postgresql.port), str(proxy.port))
+        config = configuration(tmp_path, url, mailbox(server.port, poll_seconds=1))
+        with running(config) as daemon:
+            daemon.wait_ready()
+            until(lambda: daemon.events("mailbox is read"), "the mailbox watched")
+            proxy.plan.blackhole = True
+            fetched = len(server.commands)
+            for mail in MAILS:
+                server.deliver(mail.raw)
+            until(lambda: len(server.commands) > fetched, "work in hand")
+            assert daemon.stop() == 0
+    with running(configuration(tmp_path, postgresql.url("archive"), mailbox(server.port))) as daemon:
+        until(lambda: stored(postgresql.url("archive")) == EXPECTED, "every SMS")
+        assert daemon.stop() == 0

@@ -1,0 +1,87 @@
+"""How the run stands, told to systemd and to the table that `ingestor status` reads."""
+
+import time
+from datetime import UTC, datetime
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.cursors import note_source, read_sources
+from ingestor.archive.runs import Balance, balance
+from ingestor.errors import IngestorError
+
+if TYPE_CHECKING:
+    from ingestor.intake.listener import Listener
+
+log = structlog.get_logger(__name__)
+
+REPORT_SECONDS = 10.0
+LISTENER_LIMIT = 60.0
+"""Seconds without a finished round after which the listener hangs."""
+
+
+class Reporter:
+    """Keeps `text`, and the listener's row among the sources.
+
+    It asks the database, which may hang; so it has a thread of its own that nobody ever waits for.
+    """
+
+    def __init__(self, engine: Engine, run: int, listener: "tuple[str, Listener] | None") -> None:
+        """Tell about run `run` and about `listener`, given with the address that it is known by."""
+        self._engine, self._run, self._listener = engine, run, listener
+        self._stopped = Event()
+        self._thread = Thread(target=self._work, name="reporter", daemon=True)
+        self.text = "reading"
+        """A line for people: the balance of the run and the state of every source."""
+
+    def start(self) -> None:
+        """Report now, and every ten seconds from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Report no more; a report in hand is not waited for."""
+        self._stopped.set()
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._note_listener()
+                self.text = self._line()
+            except IngestorError as error:
+                self.text = str(error)
+            except Exception as error:  # noqa: BLE001 - a report that fails must not be the last one
+                log.warning("a report failed", error=type(error).__name__)
+            self._stopped.wait(REPORT_SECONDS)
+
+    def _line(self) -> str:
+        counts = in_words(balance(self._engine, self._run))
+        states = "; ".join(f"{source.name}: {source.state}" for source in read_sources(self._engine))
+        return f"{counts}; {states}" if states else counts
+
+    def _note_listener(self) -> None:
+        """Write down how the listener fares, as the mailboxes do themselves."""
+        if self._listener is None:
+            return
+        address, listener = self._listener
+        hangs = time.monotonic() - listener.progress > LISTENER_LIMIT
+        state = "hanging" if hangs else "no spool" if listener.spool_trouble else "listening"
+        detail = f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
+        note_source(
+            self._engine, address, "webhook", state, listener.spool_trouble or detail,
+            poll_seconds=int(6 * REPORT_SECONDS), now=datetime.now(UTC), success=state == "listening",
+        )  # fmt: skip
+
+
+def in_words(counts: Balance) -> str:
+    """Return the balance as a sum that adds up, like `5 read = 4 stored + 1 ignored`."""
+    parts = (
+        (counts.stored, "stored"),
+        (counts.duplicate, "duplicate"),
+        (counts.ignored, "ignored"),
+        (counts.quarantined, "quarantined"),
+        (counts.failed, "failed"),
+    )
+    terms = [f"{count} {name}" for count, name in parts if count or name == "stored"]
+    return f"{counts.read} read = " + " + ".join(terms)
