@@ -17,7 +17,8 @@ from ingestor.archive import tables
 Row = tuple[Any, ...]
 
 _CHUNK = 500
-_COPY_FROM = 24  # fewer rows go in faster one by one: a COPY needs a temporary table to be emptied
+_IN_HAND = 50
+_COPY_FROM = 48  # fewer rows go in faster one by one: a COPY needs a temporary table to be emptied
 
 
 class Target(NamedTuple):
@@ -142,22 +143,31 @@ class PostgresqlInserts:
         self._connection = connection
 
     def reserve(self, target: Target, count: int) -> Sequence[int]:
-        """Draw ids from the table's sequence; those that are not used stay unused."""
+        """Draw ids from the table's sequence; those that are never used stay unused.
+
+        A connection keeps some in hand, so that a lone item need not ask for its ids first.
+        """
         if not count:
             return ()
-        drawn = self._connection.exec_driver_sql(
-            f"SELECT nextval('{target.name}_id_seq') FROM generate_series(1, %s::bigint)",  # noqa: S608 - names are our own
-            (count,),
-        )
-        return sorted(drawn.scalars())
+        in_hand: list[int] = self._connection.info.setdefault(f"ids of {target.name}", [])
+        if len(in_hand) < count:
+            in_hand += self._draw(target, count - len(in_hand) + _IN_HAND)
+        taken = in_hand[:count]
+        del in_hand[:count]
+        return taken
+
+    def _draw(self, target: Target, count: int) -> Sequence[int]:
+        draw = f"SELECT nextval('{target.name}_id_seq') AS id FROM generate_series(1, %s::bigint)"  # noqa: S608 - names are our own
+        execute = self._connection.exec_driver_sql
+        first, last = execute(f"SELECT min(id), max(id) FROM ({draw}) AS drawn", (count,)).one()  # noqa: S608 - names are our own
+        if last - first + 1 == count:
+            return range(first, last + 1)
+        return sorted(execute(draw, (count,)).scalars())  # somebody else drew in between
 
     def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:
         """Insert small batches row by row, larger ones by a binary COPY."""
         if not rows:
             return None
-        if target.key is not None:
-            # Two writers that lock the same keys in the same order cannot wait for each other.
-            rows = sorted(rows, key=itemgetter(target.key))
         if len(rows) < _COPY_FROM:
             return self._insert_each(target, rows)
         if target.key is None:  # the ids are new, so is everything that hangs on them
@@ -175,10 +185,16 @@ class PostgresqlInserts:
         found = self._connection.exec_driver_sql(_ARRIVALS_BY_KEY + "= ANY(%s)", (list(keys),))
         return {(key, number, channel): (identity, read) for key, number, channel, identity, read in found}
 
+    # Two writers that lock the same keys in the same order cannot wait for each other: both ways insert by
+    # the key, and equal keys in the order of input.
+
     def _insert_each(self, target: Target, rows: Sequence[Row]) -> set[int] | None:
-        result = self._connection.exec_driver_sql(_POSTGRESQL[target.name], list(rows))
-        if result.rowcount == len(rows):
-            return None
+        ordered = rows if target.key is None else sorted(rows, key=itemgetter(target.key))
+        result = self._connection.exec_driver_sql(_POSTGRESQL[target.name], list(ordered))
+        return None if result.rowcount == len(rows) else self._present(target, rows)
+
+    def _present(self, target: Target, rows: Sequence[Row]) -> set[int]:
+        """Return which ids of `rows` are in the table: ids are nobody else's."""
         first = target.columns[0]
         found = self._connection.exec_driver_sql(
             f"SELECT {first} FROM {target.name} WHERE {first} = ANY(%s)",  # noqa: S608 - names are our own
@@ -195,12 +211,11 @@ class PostgresqlInserts:
         self._copy(stage, target, rows)
         columns = ", ".join(target.columns)
         key = target.columns[target.key or 0]
-        inserted = self._connection.exec_driver_sql(
+        result = self._connection.exec_driver_sql(
             f"INSERT INTO {target.name} ({columns}) SELECT {columns} FROM {stage}"  # noqa: S608 - names are our own
-            f" ORDER BY {key}, {target.columns[0]} ON CONFLICT DO NOTHING RETURNING {target.columns[0]}"
+            f" ORDER BY {key}, {target.columns[0]} ON CONFLICT DO NOTHING"
         )
-        ids = set(inserted.scalars())
-        return None if len(ids) == len(rows) else ids
+        return None if result.rowcount == len(rows) else self._present(target, rows)
 
     def _copy(self, into: str, target: Target, rows: Sequence[Row]) -> None:
         cursor: Any = self._connection.connection.cursor()  # psycopg's own, which can do more than the DBAPI
