@@ -131,6 +131,7 @@ def test_killed_over_and_over(crowd: Crowd, archive_url: str, tmp_path: Path) ->
     assert len(set(counts)) > kills // 4, f"the kills came too early to hit any work: {counts}"
 
     with running(config) as daemon:
+        daemon.wait_ready()
         until(lambda: stored(archive_url) == crowd.expected(), "every SMS", 60)
         _wait_until_quiet(archive_url)
         assert daemon.stop() == 0

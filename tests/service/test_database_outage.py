@@ -88,6 +88,7 @@ def test_a_stop_during_an_outage(postgresql: PostgresqlServer, server: ImapServe
         assert daemon.stop() == 0
     postgresql.start()
     with running(config) as daemon:
+        daemon.wait_ready()
         until(lambda: read_so_far(url) >= len(MAILS), "all mails read")
         assert daemon.stop() == 0
 
@@ -112,5 +113,6 @@ def test_a_stop_while_the_database_hangs(
             until(lambda: len(server.commands) > fetched, "work in hand")
             assert daemon.stop() == 0
     with running(configuration(tmp_path, postgresql.url("archive"), mailbox(server.port))) as daemon:
+        daemon.wait_ready()
         until(lambda: stored(postgresql.url("archive")) == EXPECTED, "every SMS")
         assert daemon.stop() == 0
