@@ -5,14 +5,25 @@ are computed and the columns lie in their order before the one writer sees them.
 database library: workers stay small.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ingestor.archive.entries import InputProgress, Item, Payload, Position, Submission
+import zstandard
+
+from ingestor.archive.entries import (
+    InputProgress,
+    Item,
+    Payload,
+    Position,
+    Submission,
+    mail_content_key,
+)
 from ingestor.archive.keys import keyed
+from ingestor.archive.payloads import LEVEL
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint
@@ -59,38 +70,62 @@ class PreparedSubmission:
         return Submission(self.run_id, items, self.ignored, self.failed, progress=self.progress)
 
 
-def prepare(
-    reading: Readable | Unreadable,
-    payload: Payload,
-    content_key: bytes,
-    secret: bytes,
-    place: int,
-    length: int,
-) -> Row:
-    """Return a packed mail as a row; `secret` is the archive's key.
+class RowMaker:
+    """Makes rows of mails for one archive: keyed with its secret, packed with its dictionary."""
 
-    What cannot be written down (it never came out of a reader yet) becomes unreadable.
-    """
-    reason: str | None = None
-    sms: Row | None = None
-    content: Row | None = None
-    if isinstance(reading, Readable):
-        found = reading.sms
-        try:
-            sms = _sms_columns(found, fingerprint(found, secret))
-            content = (
-                found.originator, found.originator_raw, found.destination_raw, found.text, found.keyword,
-                found.clean_text, _encode(found.details) if found.details else "{}",
-            )  # fmt: skip
-        except (UnicodeError, OverflowError, TypeError, ValueError) as error:
-            sms, reason = None, f"the record cannot be written down: {type(error).__name__}"
-    else:
-        reason = reading.reason
-    return (
-        place, length, keyed(content_key, secret), content_key, payload.size, payload.sha256,
-        payload.dictionary_id, payload.compressed, reading.parser, reading.message_id, reading.subject,
-        reason, sms, content,
-    )  # fmt: skip
+    def __init__(self, secret: bytes, dictionary: tuple[int, bytes] | None = None) -> None:
+        """`dictionary` is its number and bytes; None packs without."""
+        self._secret = secret
+        self._number = dictionary[0] if dictionary else None
+        given = zstandard.ZstdCompressionDict(dictionary[1]) if dictionary else None
+        self._compress = zstandard.ZstdCompressor(level=LEVEL, dict_data=given).compress
+
+    def row(self, reading: Readable | Unreadable, raw: bytes, place: int, length: int) -> Row:
+        """Return the row of a whole mail, whose bytes stand at `place` and take `length` there."""
+        content_key, sha256 = _digests(raw)
+        return self._row(reading, raw, len(raw), content_key, sha256, place, length)
+
+    def row_of_long_mail(
+        self, reading: Unreadable, kept: bytes | bytearray, size: int, content_key: bytes
+    ) -> Row:
+        """Return the row of a mail of `size` bytes, of which `kept` is all or the beginning."""
+        return self._row(reading, kept, size, content_key, hashlib.sha256(kept).digest(), 0, size)
+
+    def _row(
+        self, reading: Readable | Unreadable, raw: bytes | bytearray, size: int, content_key: bytes,
+        sha256: bytes, place: int, length: int,
+    ) -> Row:  # fmt: skip
+        reason: str | None = None
+        sms: Row | None = None
+        content: Row | None = None
+        if isinstance(reading, Readable):
+            found = reading.sms
+            try:
+                sms = _sms_columns(found, fingerprint(found, self._secret))
+                content = (
+                    found.originator, found.originator_raw, found.destination_raw, found.text, found.keyword,
+                    found.clean_text, _encode(found.details) if found.details else "{}",
+                )  # fmt: skip
+            except (UnicodeError, OverflowError, TypeError, ValueError) as error:
+                # No reader gave such a record yet; the writer would refuse it in the same way.
+                sms, reason = None, f"the record cannot be written down: {type(error).__name__}"
+        else:
+            reason = reading.reason
+        return (
+            place, length, keyed(content_key, self._secret), content_key, size, sha256, self._number,
+            self._compress(raw), reading.parser, reading.message_id, reading.subject, reason, sms, content,
+        )  # fmt: skip
+
+
+def _digests(raw: bytes) -> tuple[bytes, bytes]:
+    """Return the content key of a mail and the SHA-256 of its bytes; without CRs one pass gives both."""
+    if b"\r" in raw:
+        return mail_content_key(raw), hashlib.sha256(raw).digest()
+    body = raw.rstrip(b"\n")
+    digest = hashlib.sha256(body)
+    content_key = digest.digest()
+    digest.update(raw[len(body) :])
+    return content_key, digest.digest()
 
 
 def _sms_columns(sms: InboundSms, unique: bytes) -> Row:

@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
-from ingestor.archive.entries import mail_content_key
-from ingestor.archive.payloads import pack
-from ingestor.archive.prepared import Row, prepare
+from ingestor.archive.prepared import Row, RowMaker
 from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import Dialect, Gap, split, unquoted
 from ingestor.providers import mail_reader
@@ -60,8 +58,7 @@ class Reader:
         """`secret` is the archive's key, `dictionary` what payloads are packed with."""
         self._lanes: list[tuple[ModuleType, Rules]] = [(mail_reader(name), rule) for name, rule in rules]
         self._window = window
-        self._secret = secret
-        self._dictionary = dictionary
+        self._rows = RowMaker(secret, dictionary)
         self._count_senders = count_senders
 
     def wanted(self, header: bytes) -> bool:
@@ -70,12 +67,11 @@ class Reader:
 
     def oversized(self, mail: LongMail) -> Row:
         """Return the row of a mail of ours that is too long to be parsed."""
-        raw = cast("bytes", mail.raw or b"")  # a bytearray does as well, and is not copied
+        kept = mail.raw or b""
         for module, rules in self._lanes:
             if module.may_be_ours(mail.header, rules):
-                verdict: Unreadable = module.oversized(mail.header, mail.size, len(raw), rules)
-                kept = pack(raw, dictionary=self._dictionary, size=mail.size)
-                return prepare(verdict, kept, mail.content_key, self._secret, 0, mail.size)
+                verdict: Unreadable = module.oversized(mail.header, mail.size, len(kept), rules)
+                return self._rows.row_of_long_mail(verdict, kept, mail.size, mail.content_key)
         raise ValueError("this mail is nobody's")
 
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:
@@ -112,16 +108,7 @@ class Reader:
         elif isinstance(reading, Readable) and reading.sms not in self._window:
             batch.ignored += 1
         else:
-            batch.rows.append(
-                prepare(
-                    reading,
-                    pack(mail, dictionary=self._dictionary),
-                    mail_content_key(mail),
-                    self._secret,
-                    place,
-                    length,
-                )
-            )
+            batch.rows.append(self._rows.row(reading, mail, place, length))
 
     def _read(self, mail: bytes) -> Reading:
         reading: Reading = NotOurs()

@@ -106,8 +106,8 @@ def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, 
     """Return start and end of the first separator line that begins after `start`; (-1, -1) without one."""
     while True:
         here = data.find(CANDIDATE, start, end)
-        nul = data.find(NUL_CANDIDATE, start, here if here >= 0 else end)
-        if nul >= 0:
+        stop = here if here >= 0 else end
+        if data.find(b"\0", start, stop) >= 0 and (nul := data.find(NUL_CANDIDATE, start, stop)) >= 0:
             here = nul
         if here < 0:
             return -1, -1

@@ -1,0 +1,88 @@
+"""The limit of an import: one process that splits an mbox, takes the SHA-256 and inserts the same raw bytes.
+
+    python -m tests.benchmarks._import_limit MBOX FLAGS sqlite:///FILE | postgresql+psycopg://…
+
+FLAGS is a file with a byte a mail, 1 where it is ours: what is not ours is split and left out, as an import
+does. It parses nothing, knows no duplicates but equal bytes, and keeps one table. It prints the seconds.
+"""
+
+import hashlib
+import mmap
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+BATCH = 4000
+Rows = list[tuple[bytes, bytes]]
+
+
+def batches(path: str, flags: bytes) -> Iterator[Rows]:
+    """Yield (sha256, mail) of our mails by the thousand."""
+    rows: Rows = []
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, number = 0, 0
+        while at >= 0:
+            start = data.find(b"\n", at) + 1
+            found = data.find(b"\nFrom ", start)
+            if flags[number]:
+                mail = data[start : found if found >= 0 else len(data)]
+                rows.append((hashlib.sha256(mail).digest(), mail))
+                if len(rows) == BATCH:
+                    yield rows
+                    rows = []
+            number += 1
+            at = found + 1 if found >= 0 else -1
+    yield rows
+
+
+def into_sqlite(file: str, batches: Iterator[Rows]) -> None:
+    """Insert as durably as an import does."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE mails (id INTEGER PRIMARY KEY, sha256 BLOB UNIQUE, raw BLOB)")
+    for rows in batches:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO mails (sha256, raw) VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+        connection.execute("COMMIT")
+    connection.close()
+
+
+def into_postgresql(url: str, batches: Iterator[Rows]) -> None:
+    """COPY, the fastest way in; equal mails are left out beforehand, as it knows no conflicts."""
+    import psycopg
+
+    seen: set[bytes] = set()
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("DROP TABLE IF EXISTS mails")
+        connection.execute(
+            "CREATE TABLE mails"
+            " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sha256 bytea UNIQUE, raw bytea)"
+        )
+        connection.commit()
+        for rows in batches:
+            statement = "COPY mails (sha256, raw) FROM STDIN (FORMAT BINARY)"
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(["bytea", "bytea"])
+                for row in rows:
+                    if row[0] not in seen:
+                        seen.add(row[0])
+                        copy.write_row(row)
+            connection.commit()
+
+
+def main(path: str, flags: str, url: str) -> None:
+    """Insert and print how long it took, without the start of Python."""
+    marks = Path(flags).read_bytes()
+    began = time.perf_counter()
+    if url.startswith("sqlite"):
+        into_sqlite(url.removeprefix("sqlite:///"), batches(path, marks))
+    else:
+        into_postgresql(url, batches(path, marks))
+    print(time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
