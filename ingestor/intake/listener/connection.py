@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
         if exchange.response is not None or self._transport is None:
             return
         if isinstance(answer, Refusal):
-            self._refusals.note(answer, str(self.peer.address))
+            self._refusals.note(answer, self.peer.text)
             exchange.close = True
             exchange.response = self._answers.refused(answer)
         else:

@@ -46,6 +46,7 @@ class Peer:
     """The other end of a connection: its address, and what the settings say about it."""
 
     address: Address
+    text: str
     encrypted: bool
     loopback: bool
     trusted: bool
@@ -92,7 +93,7 @@ class Gate:
         known = _address(address)
         if known is None:
             raise ValueError("no network address")
-        return Peer(known, encrypted, known.is_loopback, _within(known, self._proxies))
+        return Peer(known, str(known), encrypted, known.is_loopback, _within(known, self._proxies))
 
     def judge(self, method: bytes, target: bytes, headers: Headers, peer: Peer) -> Admission | Refusal:
         """Return whether the request may come in. `target` is the path, without the query string."""
@@ -106,12 +107,15 @@ class Gate:
             return WRONG_PATH
         if method != b"POST":
             return WRONG_METHOD
-        client = self._client(headers, peer) if peer.trusted else peer.address
+        client, text = peer.address, peer.text
+        if peer.trusted:
+            client = self._client(headers, peer)
+            text = str(client)
         if door.allow_from and not _within(client, door.allow_from):
             return WRONG_NETWORK
         if door.logins is not None and not _logged_in(headers.get(b"authorization", b""), door.logins):
             return WRONG_LOGIN
-        return Admission(door, str(client))
+        return Admission(door, text)
 
     def _client(self, headers: Headers, proxy: Peer) -> Address:
         """Return the rightmost hop that is no trusted proxy: everything left of it anybody can write."""

@@ -1,6 +1,7 @@
 """One POST on its way into the archive: what arrived, and the submission it becomes."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -44,6 +45,14 @@ class ReceivedPost:
     provider: str
     peer: str
     post: Post = field(repr=False)
+
+
+def new_identity() -> bytes:
+    """Return the 16 bytes of a new random UUID (version 4), which `uuid.uuid4` makes at thrice the price."""
+    number = bytearray(os.urandom(16))
+    number[6] = number[6] & 0x0F | 0x40
+    number[8] = number[8] & 0x3F | 0x80
+    return bytes(number)
 
 
 def reader(provider: str) -> ModuleType:

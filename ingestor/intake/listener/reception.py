@@ -5,7 +5,6 @@ the spool's threads call.
 """
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,7 +20,15 @@ from ingestor.intake.listener.connection import Connection, Exchange
 from ingestor.intake.listener.gate import Admission
 from ingestor.intake.listener.keeper import Keeper
 from ingestor.intake.listener.limits import Limits
-from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, items_of, reader
+from ingestor.intake.listener.received import (
+    ReceivedPost,
+    RulesByProvider,
+    Taker,
+    durable,
+    items_of,
+    new_identity,
+    reader,
+)
 from ingestor.providers.contract import Answer, Post
 
 _log = structlog.get_logger()
@@ -98,7 +105,7 @@ class Reception:
             return
         door = admission.door
         post = Post(body, query, content_type, self._now())
-        received = ReceivedPost(uuid.uuid4().bytes, door.name, door.provider, admission.client, post)
+        received = ReceivedPost(new_identity(), door.name, door.provider, admission.client, post)
         entry = _Entry(exchange, received, reader(door.provider).ACCEPTED, self._loop.time())
         self._unanswered[received.identity] = entry
         self._bytes += len(body)

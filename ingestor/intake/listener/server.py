@@ -153,7 +153,7 @@ class Listener:
 
     def _serve(self, make_service: "type[Service]", gate: Gate, certificate: Certificate | None) -> None:
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=_new_event_loop) as runner:
                 self._service = make_service(
                     gate, certificate, self._sockets, self._keeper, self._writer, self._rules, self._refusals,
                     runner.get_loop(), self._run_id, self._webhook.max_body_bytes, self._limits, self._now,
@@ -183,8 +183,13 @@ def _service_class() -> "type[Service]":
     return Service
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    return asyncio.new_event_loop
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop for the thread: uvloop's own share of a request is a quarter of the standard one's."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # it has no wheel everywhere
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:

@@ -25,6 +25,7 @@ PARSER = "agile.form/1"
 ACCEPTED = Answer(200, "text/plain", b"+OK")
 
 _FIELDS = ("originator", "destination", "date_time", "text")
+_NAMES = {name.encode(): name for name in _FIELDS}
 _MAY_BE_EMPTY = {"text"}
 # Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
 _LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
@@ -90,10 +91,20 @@ def _split(form: bytes) -> _Fields:
     for pair in pairs:
         if pair:
             name, _, value = pair.partition(b"=")
-            plain = unquote_to_bytes(name.replace(b"+", b" ")).decode("utf-8", "replace")
-            key = plain.lower() if plain.lower() in _FIELDS else plain
-            fields.setdefault(key, []).append(unquote_to_bytes(value.replace(b"+", b" ")))
+            key = _NAMES.get(name) or _field_name(name)
+            fields.setdefault(key, []).append(_unescaped(value))
     return fields
+
+
+def _field_name(name: bytes) -> str:
+    plain = _unescaped(name).decode("utf-8", "replace")
+    return plain.lower() if plain.lower() in _FIELDS else plain
+
+
+def _unescaped(value: bytes) -> bytes:
+    if b"+" in value:
+        value = value.replace(b"+", b" ")
+    return unquote_to_bytes(value) if b"%" in value else value
 
 
 def _decoded(
