@@ -13,10 +13,10 @@ from typing import Any
 from ingestor.archive.entries import Item
 from ingestor.archive.faults import DATA_ERRORS, refused
 from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, Inserts, Row
-from ingestor.archive.keys import keyed
+from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.payloads import compress
 from ingestor.providers.contract import Readable, Unreadable
-from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome, fingerprint
+from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome
 
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
 
@@ -65,7 +65,7 @@ class Batch:
             try:
                 if "\0" in sms.text or "\0" in sms.originator_raw or "\0" in sms.destination_raw:
                     raise ValueError  # SQLite would take a NUL, PostgreSQL would not: both refuse
-                unique = fingerprint(sms, secret)
+                unique = unique_key(sms, secret)
                 details = _encode(sms.details) if sms.details else "{}"
             except DATA_ERRORS as error:
                 item = unreadable(item, refused(error))

@@ -30,7 +30,8 @@ def usable_dictionary(engine: "Engine") -> tuple[int, bytes] | None:
     """
     from datetime import UTC, datetime
 
-    from sqlalchemy import insert, select
+    from sqlalchemy import select
+    from sqlalchemy.dialects import postgresql, sqlite
 
     from ingestor.archive.engine import reading, writing
     from ingestor.archive.tables import dictionaries
@@ -41,9 +42,8 @@ def usable_dictionary(engine: "Engine") -> tuple[int, bytes] | None:
         found = connection.execute(stands).scalar()
     if found is None:
         with writing(engine) as connection:
-            found = connection.execute(stands).scalar()
-            if found is None:
-                row = {"id": number, "bytes": content, "created_at": datetime.now(UTC)}
-                connection.execute(insert(dictionaries).values(**row))
-                found = content
+            row = {"id": number, "bytes": content, "created_at": datetime.now(UTC)}
+            insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+            connection.execute(insert(dictionaries).values(**row).on_conflict_do_nothing())
+            found = connection.execute(stands).scalar_one()
     return (number, content) if bytes(found) == content else None

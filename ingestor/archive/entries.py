@@ -1,12 +1,25 @@
 """What intakes hand to the writer: items with their evidence, and the cursor that moves with them."""
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, Outcome
+
+NO_DAY = bytes(4)
+MAIL_KEY_BYTES = 36
+
+_HEAD = 32768
+_DATE = re.compile(rb"\nDate:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2}) ([A-Za-z]{3}) ([0-9]{4})\b")
+_MONTHS = {
+    month: number
+    for number, month in enumerate(
+        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +136,31 @@ class Receipt:
 
 
 def mail_content_key(raw: bytes) -> bytes:
-    """Return the 32-byte content key of a mail: SHA-256 over its bytes with LF ends, none at the very end.
+    """Return the 36-byte content key of a mail: its day, then SHA-256 over its bytes with LF ends.
 
     IMAP hands a mail out with CRLF, an mbox keeps it with LF and adds a line end of its own; both are the
-    same arrival.
+    same arrival, so line ends at the very end do not count.
     """
+    day = mail_day(raw)
     if b"\r\n" in raw:
         raw = raw.replace(b"\r\n", b"\n")
-    return hashlib.sha256(raw.rstrip(b"\r\n")).digest()
+    return day + hashlib.sha256(raw.rstrip(b"\r\n")).digest()
+
+
+def mail_day(beginning: bytes) -> bytes:
+    """Return the day of a mail's Date line as four bytes that sort like days, zeros where it has none.
+
+    Mails come in the order of their days: with the day in front, keys that come together lie together in
+    the index. Without it each insert into a large archive touches pages of its own, and a million rows
+    took three times as long as the first hundred thousand. `beginning` is the mail, or at least its first
+    32 KiB; the answer is the same for both kinds of line ends.
+    """
+    head = b"\n" + beginning[:_HEAD]
+    if b"\r" in head:
+        head = head.replace(b"\r\n", b"\n")
+    at = head.find(b"\nDate:", 0, _HEAD // 2)
+    match = _DATE.match(head, at) if at >= 0 else None
+    if match is None:
+        return NO_DAY
+    day, month, year = match.groups()
+    return (int(year) * 10000 + _MONTHS.get(month, 0) * 100 + int(day)).to_bytes(4, "big")

@@ -6,8 +6,8 @@ from sqlalchemy import Connection
 
 from ingestor.archive.entries import Item
 from ingestor.archive.inserts import inserts_for
-from ingestor.archive.keys import keyed
-from ingestor.record import InboundSms, fingerprint
+from ingestor.archive.keys import keyed, unique_key
+from ingestor.record import InboundSms
 
 
 def known_sms(connection: Connection, secret: bytes, messages: Sequence[InboundSms]) -> list[int | None]:
@@ -15,7 +15,7 @@ def known_sms(connection: Connection, secret: bytes, messages: Sequence[InboundS
 
     `secret` is `Store.archive_key()`; `connection` one of `engine.reading`.
     """
-    unique = [fingerprint(sms, secret) for sms in messages]
+    unique = [unique_key(sms, secret) for sms in messages]
     found = inserts_for(connection).sms_by_fingerprint(unique) if unique else {}
     return [found.get(value) for value in unique]
 

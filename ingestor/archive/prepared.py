@@ -21,12 +21,13 @@ from ingestor.archive.entries import (
     Position,
     Submission,
     mail_content_key,
+    mail_day,
 )
-from ingestor.archive.keys import keyed
+from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.payloads import LEVEL
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable, Unreadable
-from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint
+from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms
 from ingestor.timestamps import TimeQuality, iso_utc
 
 Row = tuple[Any, ...]
@@ -101,7 +102,7 @@ class RowMaker:
         if isinstance(reading, Readable):
             found = reading.sms
             try:
-                sms = _sms_columns(found, fingerprint(found, self._secret))
+                sms = _sms_columns(found, unique_key(found, self._secret))
                 content = (
                     found.originator, found.originator_raw, found.destination_raw, found.text, found.keyword,
                     found.clean_text, _encode(found.details) if found.details else "{}",
@@ -123,7 +124,7 @@ def _digests(raw: bytes) -> tuple[bytes, bytes]:
         return mail_content_key(raw), hashlib.sha256(raw).digest()
     body = raw.rstrip(b"\n")
     digest = hashlib.sha256(body)
-    content_key = digest.digest()
+    content_key = mail_day(raw) + digest.digest()
     digest.update(raw[len(body) :])
     return content_key, digest.digest()
 

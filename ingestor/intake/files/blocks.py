@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ingestor.archive.entries import mail_day
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.mbox import (
     BELIEVED_LENGTH,
@@ -123,7 +124,7 @@ class _Collector:
         return self.kept  # not copied: it may have 32 MiB
 
     def content_key(self) -> bytes:
-        return self._canonical.digest()
+        return mail_day(bytes(memoryview(self.kept or b"")[:65536])) + self._canonical.digest()
 
 
 class Blocks:

@@ -6,7 +6,7 @@ from typing import Final
 
 import zstandard
 
-from ingestor.archive.entries import Payload
+from ingestor.archive.entries import NO_DAY, Payload, mail_day
 from ingestor.archive.payloads import LEVEL
 
 PIECE_BYTES: Final = 1024 * 1024
@@ -19,6 +19,7 @@ def pack_pieces(pieces: list[bytes], size: int) -> tuple[Payload, bytes]:
     `size` is that of the whole mail where `pieces` are only its beginning. The payload is what
     `payloads.pack`, the key what `mail_content_key` makes of the same bytes.
     """
+    day = mail_day(pieces[0]) if pieces else NO_DAY
     kept = sum(map(len, pieces))
     raw_digest = hashlib.sha256()
     key_digest = hashlib.sha256()
@@ -33,7 +34,7 @@ def pack_pieces(pieces: list[bytes], size: int) -> tuple[Payload, bytes]:
         key_digest.update(body.replace(b"\r\n", b"\n"))
     compressed.append(compressor.flush())
     payload = Payload(raw=None, size=size, sha256=raw_digest.digest(), compressed=b"".join(compressed))
-    return payload, key_digest.digest()
+    return payload, day + key_digest.digest()
 
 
 def _consumed(pieces: list[bytes]) -> Iterator[bytes]:
