@@ -55,7 +55,7 @@ class Suspects:
     fetched in smaller groups, then one by one, and the one that breaks it again is put off into `pending`.
     """
 
-    group_sizes: Sequence[int] = (500, 25, 1)
+    group_sizes: Sequence[int] = (750, 25, 1)
     breaks: dict[Place, int] = field(default_factory=dict)
 
     def of(self, place: Place) -> int:

@@ -55,10 +55,14 @@ class Fetch:
                 bodies = {first: pieces[0]} if pieces and size <= PIECE_BYTES else {}
             else:
                 bodies, size = self._session.bodies(group), 0
-        self._suspects.passed(map(self._place, group))
+        self.passed(group)
         if size > PIECE_BYTES:
             return {first: self._oversized(first, pieces, size)}
         return {uid: self._item(uid, raw) for uid, raw in bodies.items()}
+
+    def passed(self, uids: Sequence[int]) -> None:
+        """Clear `uids` of any suspicion: what was wanted of them has come."""
+        self._suspects.passed(map(self._place, uids))
 
     def _weight(self, uid: int, header: Header) -> int:
         """Return what a mail counts in a group: more than a group holds where it must come in pieces."""

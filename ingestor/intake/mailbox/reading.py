@@ -127,6 +127,7 @@ class FolderReading:
             if context.reader.may_be_ours(header.lines, context.rules)
         }
         foreign = [uid for uid in headers if uid not in wanted]
+        self.fetch.passed(foreign)
         groups = list(self.fetch.groups(wanted))
         done = 0
         for number, group in enumerate(groups or [[]], 1):

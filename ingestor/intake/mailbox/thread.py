@@ -80,7 +80,7 @@ class MailboxThread:
     @property
     def stall_limit(self) -> float:
         """Seconds without `progress` after which the thread is stuck: endless while the archive is down."""
-        if self._state == "waiting" or (self._delivery.waiting and self._writer.trouble is not None):
+        if self._delivery.waiting and self._writer.trouble is not None:
             return math.inf
         return self._waiting_for + 2 * self._timing.command
 
