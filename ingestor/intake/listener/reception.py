@@ -89,7 +89,7 @@ class Reception:
         self._bytes = 0
         self._gathering: _Group | None = None
         self._submitted: dict[_Group, None] = {}
-        self._done: deque[_Group] = deque()
+        self._done: deque[tuple[_Group, Future[Receipt]]] = deque()
 
     @property
     def in_flight(self) -> int:
@@ -160,20 +160,21 @@ class Reception:
             self._submitted[group] = None
             group.future.add_done_callback(partial(self._finished, group))
 
-    def _finished(self, group: _Group, _: "Future[Receipt]") -> None:
-        self._done.append(group)
+    def _finished(self, group: _Group, future: "Future[Receipt]") -> None:
+        self._done.append((group, future))
         try:
             self._loop.call_soon_threadsafe(self._collect)
         except RuntimeError:  # the loop has ended: nobody waits for an answer any more
-            self._settle_with_keeper(group)
+            self._settle_with_keeper(group, future)
 
     def _collect(self) -> None:
         while self._done:
-            group = self._done.popleft()
+            group, future = self._done.popleft()
             self._submitted.pop(group, None)
+            group.future = None  # else each would live on in a cycle until the garbage collector finds it
             if group.spooled:
-                self._settle_with_keeper(group)
-            if group.future is not None and durable(group.future):
+                self._settle_with_keeper(group, future)
+            if durable(future):
                 for entry in group.entries:
                     self._accept(entry)
             elif not group.spooled:
@@ -190,8 +191,8 @@ class Reception:
             self._spool(entry, with_writer=True)
         group.future.cancel()  # what the writer has not begun it gives back
 
-    def _settle_with_keeper(self, group: _Group) -> None:
-        done = group.future is not None and durable(group.future)
+    def _settle_with_keeper(self, group: _Group, future: "Future[Receipt]") -> None:
+        done = durable(future)
         if group.spooled:
             for entry in group.entries:
                 self._keeper.settle(entry.received, durable=done)
