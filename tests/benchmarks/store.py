@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 ITEMS = int(os.environ.get("INGESTOR_BENCH_ITEMS", "20000"))
 BATCH = 5000
-ROUNDS = 3
+ROUNDS = 5
 TARGETS = (SMS, CONTENT, ARRIVALS, PAYLOADS)
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -143,13 +144,16 @@ def _report(
         measured["store"].append(store())
         measured["again"].append(again())
     middle = {name: statistics.median(values) for name, values in measured.items()}
+    # Neighbours in time are compared: whatever else the machine does hits both.
+    ratio = statistics.median(map(truediv, measured["store"], measured["bare"]))
+    repeated = statistics.median(map(truediv, measured["again"], measured["store"]))
     print(
         f"{database}: {middle['store']:,.0f} items/s stored with payload, batches of {BATCH}; bare {driver} "
-        f"{middle['bare']:,.0f}/s: ratio {middle['store'] / middle['bare']:.2f} (at least 0.6)"
+        f"{middle['bare']:,.0f}/s: ratio {ratio:.2f} (at least 0.6)"
     )
     print(
         f"{database}: second run of the same items {middle['again']:,.0f}/s, "
-        f"{middle['again'] / middle['store']:.2f} times the first (at least 1)"
+        f"{repeated:.2f} times the first (at least 1)"
     )
 
 
