@@ -1,63 +1,34 @@
-"""The import itself: blocks go out to the workers, rows come back in order, batches go to the sink.
+"""The import itself: files are opened one after the other, and what is in them goes to the workers.
 
-The parent reads, hashes and writes; nothing else. What the workers return is taken in the order in which it
-was sent, so that arrivals follow the files whatever the number of workers.
+The parent reads, hashes and writes; nothing else. Arrivals follow the files whatever the number of workers.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ingestor.archive.entries import InputProgress
-from ingestor.archive.prepared import PreparedSubmission, Row, Where
-from ingestor.errors import IngestorError, InputUnreadable
+from ingestor.archive.prepared import Row
+from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, Block, Blocks, LongMail
+from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
 from ingestor.intake.files.folders import FileReference, without_flags
 from ingestor.intake.files.inputs import InputChanged, ListInput, OpenBooks, StreamInput
 from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.reading import SKIP_BITS, Reader
+from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.sources import OpenFile, Place, Source
 from ingestor.intake.files.streams import BombSuspected
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
-from ingestor.record import Outcome
 
 MOST_IN_PACK = 1000
 """Single mails that travel to a worker together."""
 
-SKIPPED = (1 << SKIP_BITS) - 1
-
-MOST_BYTES = 8 << 20
-"""Compressed bytes in one batch."""
-
-
-class CoverageBroken(IngestorError):
-    """Bytes of an input were not accounted for: a fault of ours, and nothing may be claimed about the run."""
-
 
 class _Stopped(Exception):
     """The user wants to end: it steers, it is no error."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """One stretch of input on its way: what came back, and what becomes durable with it."""
-
-    places: list[tuple[Place, int]]
-    expected: int
-    progress: dict[int, InputProgress] = field(default_factory=dict)
-    answer: tuple[Any, ...] | None = None
-    packed: bool = False
-    source: str = ""
-
-    def where(self, found: Row) -> Where:
-        """Return the place of a row, which has its number among single mails or its offset in the block."""
-        number, offset = (found[0] >> SKIP_BITS, found[0] & SKIPPED) if self.packed else (0, found[0])
-        place, base = self.places[number]
-        return Where(place.path, place.member, base + offset)
 
 
 @dataclass(slots=True)
@@ -82,9 +53,6 @@ class Wishes:
     source: str | None = None
 
 
-_NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {})
-
-
 class Importer:
     """Imports files, one call of `run`."""
 
@@ -103,23 +71,15 @@ class Importer:
         self.tally = Tally()
         self._pool = pool
         self._reader = reader
-        self._sink = sink
+        self._delivery = Delivery(pool, sink, wishes.run_id, self.tally, notice)
         self._books = books
         self._wishes = wishes
         self._stopping = stopping
-        self._notice = notice
         self._buffer = bytearray(BLOCK)
-        self._tickets: dict[int, _Ticket] = {}
-        self._next_ticket = 0
-        self._next_settled = 0
         self._pack: _Pack | None = None
         self._lists: dict[Place, ListInput] = {}
-        self._batch: list[PreparedSubmission] = []
-        self._batch_items = 0
-        self._batch_bytes = 0
         self._failures = 0
         self._taken_before = 0
-        self._source = ""
 
     def run(self, references: Iterable[tuple[str, FileReference]]) -> bool:
         """Import (name of the provenance, file) one after the other; return whether the end was reached.
@@ -138,18 +98,14 @@ class Importer:
         except _Stopped:
             finished = False
         self._flush_pack()
-        self._drain()
-        if finished and self._failures:
-            # Not before the end: a run that is resumed tries them again, and counts them once.
-            self._submit(PreparedSubmission(self._wishes.run_id, failed=self._failures))
-        self._flush()
-        self._notice(self.tally)
+        # Failures count at the end only: a run that is resumed tries them again.
+        self._delivery.finish(self._failures if finished else 0)
         return finished
 
     def _begin_source(self, source: str) -> None:
-        if source != self._source:
+        if source != self._delivery.source:
             self._flush_pack()
-            self._source = source
+            self._delivery.source = source
 
     def _read_file(self, reference: FileReference) -> None:
         try:
@@ -157,11 +113,14 @@ class Importer:
         except InputUnreadable as fault:
             self._fail(str(fault))
             return
+        failures = self._failures
         try:
             for source in opened:
                 self._check()
                 self._read_guarded(source)
                 self.tally.taken = self._taken_before + opened.budget.taken
+            if self._failures == failures:
+                opened.check_length()
         except InputUnreadable as fault:
             self._fail(str(fault))
         finally:
@@ -216,16 +175,16 @@ class Importer:
                 "for; please report it"
             )
         end = state.progress(blocks.offset, state.hasher.digest(), blocks.offset)
-        self._put(_Ticket([(source.place, 0)], 0, {end.input_id: end}, _NOTHING))
+        self._delivery.put(Ticket([(source.place, 0)], 0, {end.input_id: end}, NOTHING))
 
     def _send_block(self, place: Place, block: Block, dialect: Dialect, state: StreamInput) -> None:
-        slot = self._slot()
+        slot = self._delivery.slot()
         length = len(block.data)
         with self._pool.view(slot) as view:
             view[:length] = block.data
         step = state.progress(block.end, block.sha256)
-        number = self._put(_Ticket([(place, block.offset)], length, {step.input_id: step}))
-        self._pool.submit(number, slot, ("mbox", (length, dialect.value)))
+        ticket = Ticket([(place, block.offset)], length, {step.input_id: step})
+        self._delivery.send(ticket, slot, ("mbox", (length, dialect.value)))
 
     def _read_listed(self, source: Source, inputs: ListInput) -> None:
         """Read one file of a list: a mail, or something that is none and only fills its place."""
@@ -285,7 +244,7 @@ class Importer:
             self._flush_pack()
             pack = None
         if pack is None:
-            slot = self._slot()
+            slot = self._delivery.slot()
             pack = self._pack = _Pack(slot, self._pool.view(slot))
         end = pack.used + len(mail)
         pack.view[pack.used : end] = mail
@@ -300,9 +259,8 @@ class Importer:
         if pack is None:
             return
         pack.view.release()
-        ticket = _Ticket(pack.places, pack.used, pack.progress, packed=True)
-        number = self._put(ticket)
-        self._pool.submit(number, pack.slot, ("mails", pack.mails))
+        ticket = Ticket(pack.places, pack.used, pack.progress, packed=True)
+        self._delivery.send(ticket, pack.slot, ("mails", pack.mails))
 
     def _step(self, progress: InputProgress | None) -> None:
         """Move an input on where no mail goes with it."""
@@ -311,7 +269,7 @@ class Importer:
         if self._pack is not None:
             self._pack.progress[progress.input_id] = progress
         else:
-            self._put(_Ticket([], 0, {progress.input_id: progress}, _NOTHING))
+            self._delivery.put(Ticket([], 0, {progress.input_id: progress}, NOTHING))
 
     def _add_long(self, place: Place, mail: LongMail, progress: dict[int, InputProgress]) -> None:
         """Take in a mail that was longer than a block: it is never parsed."""
@@ -320,17 +278,9 @@ class Importer:
             rows.append(self._reader.oversized(mail))
         is_mail = mail.gap is None
         gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
-        answer: tuple[Any, ...] = (
-            rows,
-            int(is_mail and not rows),
-            int(is_mail),
-            mail.size,
-            mail.separators,
-            gaps,
-            {},
-        )
+        counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)
         expected = mail.size + mail.separators + sum(length for _, length, _ in gaps)
-        self._put(_Ticket([(place, mail.offset)], expected, progress, answer))
+        self._delivery.put(Ticket([(place, mail.offset)], expected, progress, (rows, *counts, gaps, {})))
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:
@@ -345,7 +295,7 @@ class Importer:
             except InputChanged as fault:
                 self._fail(str(fault))
             else:
-                self._put(_Ticket([], 0, {step.input_id: step}, _NOTHING))
+                self._delivery.put(Ticket([], 0, {step.input_id: step}, NOTHING))
 
     def _fail(self, reason: str) -> None:
         if reason in self.tally.failures:
@@ -356,95 +306,3 @@ class Importer:
     def _check(self) -> None:
         if self._stopping():
             raise _Stopped
-
-    def _slot(self) -> int:
-        """Return a free slot; while there is none, take in what the workers have done."""
-        while True:
-            self._take_in(block=False)
-            slot = self._pool.slot()
-            if slot is not None:
-                return slot
-            self._take_in(block=True)
-
-    def _put(self, ticket: _Ticket) -> int:
-        number = self._next_ticket
-        self._next_ticket += 1
-        ticket.source = self._source
-        self._tickets[number] = ticket
-        return number
-
-    def _take_in(self, *, block: bool) -> None:
-        for number, answer in self._pool.collect(block=block):
-            self._tickets[number].answer = answer
-        self._settle()
-
-    def _drain(self) -> None:
-        while self._pool.outstanding:
-            self._take_in(block=True)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Turn what has come back, in order, into submissions."""
-        while (ticket := self._tickets.get(self._next_settled)) is not None and ticket.answer is not None:
-            del self._tickets[self._next_settled]
-            self._next_settled += 1
-            self._settle_one(ticket, ticket.answer)
-
-    def _settle_one(self, ticket: _Ticket, answer: tuple[Any, ...]) -> None:
-        rows, ignored, mails, mail_bytes, separators, gaps, senders = answer
-        tally = self.tally
-        covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
-        if covered != ticket.expected or mails != len(rows) + ignored:
-            place = ticket.places[0][0] if ticket.places else "?"
-            raise CoverageBroken(
-                f"{place}: {covered} of {ticket.expected} bytes and {len(rows) + ignored} of {mails} mails "
-                "are accounted for; please report it"
-            )
-        tally.mails += mails
-        tally.mail_bytes += mail_bytes
-        tally.separator_bytes += separators
-        for offset, length, reason in gaps:
-            place, base = ticket.places[0]
-            tally.add_gap(str(place), base + offset, length, reason)
-        tally.senders.update(senders)
-        self._submit(
-            PreparedSubmission(
-                self._wishes.run_id,
-                ticket.source,
-                rows,
-                [ticket.where(found) for found in rows],
-                ignored,
-                progress=tuple(ticket.progress.values()),
-                compressed_bytes=sum(len(found[7]) for found in rows),
-            )
-        )
-
-    def _submit(self, submission: PreparedSubmission) -> None:
-        if self._batch and self._batch_items + len(submission.rows) > self._sink.limit:
-            self._flush()
-        self._batch.append(submission)
-        self._batch_items += len(submission.rows)
-        self._batch_bytes += submission.compressed_bytes
-        if self._batch_items >= self._sink.limit or self._batch_bytes >= MOST_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Commit the batch, and only then count it."""
-        batch, self._batch = self._batch, []
-        self._batch_items = self._batch_bytes = 0
-        if not batch:
-            return
-        tally = self.tally
-        for submission, outcomes in zip(batch, self._sink.write(batch), strict=True):
-            tally.outcomes.update(outcomes)
-            tally.outcomes[Outcome.IGNORED] += submission.ignored
-            tally.outcomes[Outcome.FAILED] += submission.failed
-            if Outcome.QUARANTINED in outcomes:
-                self._note_quarantined(submission, outcomes)
-        self._notice(tally)
-
-    def _note_quarantined(self, submission: PreparedSubmission, outcomes: Sequence[Outcome]) -> None:
-        for row, where, outcome in zip(submission.rows, submission.places, outcomes, strict=True):
-            if outcome is Outcome.QUARANTINED:
-                place = str(Place(where.input, where.member))
-                self.tally.add_quarantined(place, where.offset, row[11] or "the database refused it")

@@ -79,6 +79,8 @@ class OpenFile:
         self._forced = Kind.MAIL if reference.is_mail else forced
         self._listed = None if reference.folder is None else Place(printable(reference.folder))
         self._seekable = reference.size is not None and reference.path != "-"
+        self._size = reference.size or 0
+        self._plain = False
         self.budget = Budget(self._name, reference.size)
         try:
             if reference.fault:
@@ -94,6 +96,11 @@ class OpenFile:
         """Close the file."""
         if self._file is not sys.stdin.buffer:
             self._file.close()
+
+    def check_length(self) -> None:
+        """Raise `InputUnreadable` when less was read than the file had when it was found."""
+        if self._plain and self.budget.taken < self._size:
+            raise InputUnreadable(f"{self._name} became shorter while it was read; import it again")
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the sources in the order of the file. Raises `InputUnreadable`, also as `BombSuspected`."""
@@ -114,6 +121,7 @@ class OpenFile:
             for name, member in tar_members(stream, str(place), self.budget):
                 yield from self._unfold(member, place.inside(printable(name)), place, depth + 1, None)
         else:
+            self._plain = depth == 0
             yield self._leaf(kind, stream, place, listed)
 
     def _unzip(self, stream: Stream, place: Place, depth: int, file: _File | None) -> Iterator[Source]:

@@ -96,8 +96,8 @@ def test_prepared_rows_are_what_the_writer_makes(
         " time_quality, provider_message_id, segments, fingerprint FROM sms",
         "sms_content": "SELECT originator, originator_raw, destination_raw, text, keyword, clean_text,"
         " details FROM sms_content",
-        "arrivals": "SELECT content_key, number, message_id, subject, peer, sender_verified, size, reason, parser, source"
-        " FROM arrivals WHERE channel = '{}'",
+        "arrivals": "SELECT content_key, number, message_id, subject, peer, sender_verified, size, reason,"
+        " parser, source FROM arrivals WHERE channel = '{}'",
         "payloads": "SELECT p.content_type, p.size, p.sha256 FROM payloads p"
         " JOIN arrivals a ON a.id = p.arrival_id WHERE a.channel = '{}'",
     }

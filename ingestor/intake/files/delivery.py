@@ -1,0 +1,182 @@
+"""From the workers to the archive: what was sent comes back in any order, and is written in the order sent.
+
+Each stretch of input has a ticket. Its rows become a submission together with the step of its inputs, and
+submissions become a batch: one transaction.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingestor.archive.entries import InputProgress
+from ingestor.archive.prepared import PreparedSubmission, Row, Where
+from ingestor.errors import IngestorError
+from ingestor.intake.files.reading import SKIP_BITS
+from ingestor.intake.files.sinks import Sink
+from ingestor.intake.files.sources import Place
+from ingestor.intake.files.tally import Tally
+from ingestor.intake.files.workers import Pool
+from ingestor.record import Outcome
+
+SKIPPED = (1 << SKIP_BITS) - 1
+
+MOST_BYTES = 8 << 20
+"""Compressed bytes in one batch."""
+
+LONGEST_WAIT = 2.0
+"""Seconds after which a batch is written however small it is, as where hardly a mail is ours."""
+
+NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {})
+"""The answer for a stretch without any byte."""
+
+
+class CoverageBroken(IngestorError):
+    """Bytes of an input were not accounted for: a fault of ours, and nothing may be claimed about the run."""
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One stretch of input on its way: what came back, and what becomes durable with it.
+
+    `places` has one entry for a block, one a mail where single mails are `packed` together.
+    """
+
+    places: list[tuple[Place, int]]
+    expected: int
+    progress: dict[int, InputProgress] = field(default_factory=dict)
+    answer: tuple[Any, ...] | None = None
+    packed: bool = False
+    source: str = ""
+
+    def where(self, found: Row) -> Where:
+        """Return the place of a row, which has its number among single mails or its offset in the block."""
+        number, offset = (found[0] >> SKIP_BITS, found[0] & SKIPPED) if self.packed else (0, found[0])
+        place, base = self.places[number]
+        return Where(place.path, place.member, base + offset)
+
+
+class Delivery:
+    """Keeps the order, the batch and the counts. `source` is what arrivals name from now on."""
+
+    def __init__(
+        self, pool: Pool, sink: Sink, run_id: int | None, tally: Tally, notice: Callable[[Tally], None]
+    ) -> None:
+        """`notice` is called often with how far it is."""
+        self.source = ""
+        self._pool = pool
+        self._sink = sink
+        self._run_id = run_id
+        self._tally = tally
+        self._notice = notice
+        self._tickets: dict[int, Ticket] = {}
+        self._next_ticket = 0
+        self._next_settled = 0
+        self._batch: list[PreparedSubmission] = []
+        self._batch_items = 0
+        self._batch_bytes = 0
+        self._written = time.monotonic()
+
+    def slot(self) -> int:
+        """Return a free slot; while there is none, take in what the workers have done."""
+        while True:
+            self._take_in(block=False)
+            slot = self._pool.slot()
+            if slot is not None:
+                return slot
+            self._take_in(block=True)
+
+    def put(self, ticket: Ticket) -> int:
+        """Take a ticket in its turn; return its number."""
+        number = self._next_ticket
+        self._next_ticket += 1
+        ticket.source = self.source
+        self._tickets[number] = ticket
+        return number
+
+    def send(self, ticket: Ticket, slot: int, task: tuple[Any, ...]) -> None:
+        """Take a ticket in its turn, and have a worker do its task."""
+        self._pool.submit(self.put(ticket), slot, task)
+
+    def finish(self, failed: int) -> None:
+        """Wait for what is under way and write it all, with a count of inputs that failed."""
+        while self._pool.outstanding:
+            self._take_in(block=True)
+        self._settle()
+        if failed:
+            self._submit(PreparedSubmission(self._run_id, failed=failed))
+        self._flush()
+        self._notice(self._tally)
+
+    def _take_in(self, *, block: bool) -> None:
+        for number, answer in self._pool.collect(block=block):
+            self._tickets[number].answer = answer
+        self._settle()
+
+    def _settle(self) -> None:
+        """Turn what has come back, in order, into submissions."""
+        while (ticket := self._tickets.get(self._next_settled)) is not None and ticket.answer is not None:
+            del self._tickets[self._next_settled]
+            self._next_settled += 1
+            self._settle_one(ticket, ticket.answer)
+
+    def _settle_one(self, ticket: Ticket, answer: tuple[Any, ...]) -> None:
+        rows, ignored, mails, mail_bytes, separators, gaps, senders = answer
+        tally = self._tally
+        covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
+        if covered != ticket.expected or mails != len(rows) + ignored:
+            place = ticket.places[0][0] if ticket.places else "?"
+            raise CoverageBroken(
+                f"{place}: {covered} of {ticket.expected} bytes and {len(rows) + ignored} of {mails} mails "
+                "are accounted for; please report it"
+            )
+        tally.mails += mails
+        tally.mail_bytes += mail_bytes
+        tally.separator_bytes += separators
+        for offset, length, reason in gaps:
+            place, base = ticket.places[0]
+            tally.add_gap(str(place), base + offset, length, reason)
+        tally.senders.update(senders)
+        self._submit(
+            PreparedSubmission(
+                self._run_id,
+                ticket.source,
+                rows,
+                [ticket.where(found) for found in rows],
+                ignored,
+                progress=tuple(ticket.progress.values()),
+                compressed_bytes=sum(len(found[7]) for found in rows),
+            )
+        )
+
+    def _submit(self, submission: PreparedSubmission) -> None:
+        if self._batch and self._batch_items + len(submission.rows) > self._sink.limit:
+            self._flush()
+        self._batch.append(submission)
+        self._batch_items += len(submission.rows)
+        self._batch_bytes += submission.compressed_bytes
+        full = self._batch_items >= self._sink.limit or self._batch_bytes >= MOST_BYTES
+        if full or time.monotonic() - self._written > LONGEST_WAIT:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Commit the batch, and only then count it."""
+        batch, self._batch = self._batch, []
+        self._batch_items = self._batch_bytes = 0
+        if not batch:
+            return
+        tally = self._tally
+        for submission, outcomes in zip(batch, self._sink.write(batch), strict=True):
+            tally.outcomes.update(outcomes)
+            tally.outcomes[Outcome.IGNORED] += submission.ignored
+            tally.outcomes[Outcome.FAILED] += submission.failed
+            if Outcome.QUARANTINED in outcomes:
+                self._note_quarantined(submission, outcomes)
+        self._written = time.monotonic()
+        self._notice(tally)
+
+    def _note_quarantined(self, submission: PreparedSubmission, outcomes: Sequence[Outcome]) -> None:
+        for row, where, outcome in zip(submission.rows, submission.places, outcomes, strict=True):
+            if outcome is Outcome.QUARANTINED:
+                place = str(Place(where.input, where.member))
+                self._tally.add_quarantined(place, where.offset, row[11] or "the database refused it")

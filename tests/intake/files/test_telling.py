@@ -1,0 +1,107 @@
+"""What an import says while it runs and at its end."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingestor.cli import import_display, import_report
+from ingestor.cli.import_display import display_for
+from ingestor.intake.files.tally import Tally
+from ingestor.record import Outcome
+from tests.intake.files.importing import Importer
+from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
+
+
+def tally(mails: int) -> Tally:
+    """Return a tally of an import under way."""
+    made = Tally(mails=mails, taken=mails * 1000)
+    made.outcomes.update({Outcome.STORED: mails - 1, Outcome.IGNORED: 1})
+    return made
+
+
+def test_lines_come_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Elsewhere than on a terminal a line says bytes, mails, rate and balance, and not too often."""
+    now = [100.0]
+    monkeypatch.setattr(import_display.time, "monotonic", lambda: now[0])
+    with display_for(quiet=False) as display:
+        display.expect(lambda: 10_000_000)
+        for mails in (1000, 2000, 3000):
+            display.show(tally(mails))
+            now[0] += 6
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["3.0 MB of 10.0 MB, 3,000 mails, 250 a second; 2,999 stored, 1 ignored"]
+
+
+def test_a_terminal_has_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal there is a bar with the live balance, and nothing of it stays."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with display_for(quiet=False) as display:
+        display.expect(lambda: 10_000)
+        display.show(tally(7))
+        display.progress.refresh()  # type: ignore[attr-defined]
+    assert "6 stored, 1 ignored" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_quiet_is_quiet(run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quiet nothing but the result is said, and no walk is taken to measure."""
+    monkeypatch.setattr(import_display, "INTERVAL", 0.0)
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1), foreign_mail(1)))
+    assert " MB, " not in run_sqlite_import(box, "--quiet").err
+    assert "MB of " in run_sqlite_import(box).err
+
+
+def test_long_lists_are_cut(
+    run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a bound the quarantined are counted, and the command that shows all is named."""
+    monkeypatch.setattr(import_report, "MOST_SHOWN", 3)
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(*(broken_mail(i) for i in range(9))))
+    out = run_sqlite_import(box).out
+    assert out.count(" at ") == 3
+    assert "`ingestor quarantine list` shows all" in out
+
+
+def test_no_text_and_no_number_is_said(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Neither result nor log holds a word of a message or a whole number."""
+    box = tmp_path / "box"
+    box.write_bytes(
+        mbox_of(sms_mail(1, "the planted secret"), broken_mail(77), sms_mail(1, "the planted secret"))
+    )
+    for options in ([], ["--dry-run"]):
+        done = run_sqlite_import(box, *options)
+        for word in ("planted", "secret", "393350000001", "393350000077"):
+            assert word not in done.out + done.err
+
+
+def test_a_file_that_shrinks_is_noticed(
+    run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that loses its end between the walk and the reading is a failure, not a smaller file."""
+    from ingestor.intake.files import importing
+
+    box = tmp_path / "box"
+    content = mbox_of(sms_mail(1), sms_mail(2))
+    box.write_bytes(content)
+    real = importing.OpenFile
+
+    def shrunk(*arguments: object) -> object:
+        box.write_bytes(content[: len(content) // 2])
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(importing, "OpenFile", shrunk)
+    done = run_sqlite_import(box)
+    assert (done.code, done.counts[5]) == (1, 1)
+    assert "became shorter" in done.err
