@@ -73,7 +73,9 @@ def test_move_with_neither_move_nor_uidplus(desk: Desk, logged: list[dict[str, o
         assert len(server.boxes["INBOX"].messages) == 6
         assert len(server.boxes["Stored"].messages) == 3
         assert not {"EXPUNGE", "UID EXPUNGE"} & set(server.commands)
+        assert pending_work(desk.engine) == []
     assert any("neither MOVE nor UIDPLUS" in str(entry["event"]) for entry in logged)
+    assert not [entry for entry in logged if entry["log_level"] == "error"]
 
 
 def test_delete(desk: Desk, server: ImapServer) -> None:

@@ -57,10 +57,12 @@ def test_implicit_tls_with_a_private_authority(desk: Desk, authority: trustme.CA
         assert thread.join(10)
 
 
+@pytest.mark.parametrize("piece", [10, 65536])
 def test_exists_in_one_tls_record_with_the_continuation(
-    desk: Desk, authority: trustme.CA, ca_file: Path
+    desk: Desk, authority: trustme.CA, ca_file: Path, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes that TLS has already decrypted are not waited for on the socket."""
+    """Bytes that we, or TLS, have already taken off the socket are not waited for there."""
+    monkeypatch.setattr(stream, "_PIECE", piece)
     server = ImapServer(tls=context_of(authority.issue_cert("127.0.0.1")))
     server.faults.exists_with_continuation = mail(1)
     with server.running():
