@@ -149,6 +149,7 @@ def test_a_silent_writer_is_given_up_and_takes_nothing_twice(
     stand.at_hand.silent = True
     assert stand.sms(1).body == b"+OK"
     eventually(lambda: len(stand.at_hand.taken) == 2)
+    assert spool.depth(stand.spool) == 1  # until the replay is durable too
     finish(*stand.at_hand.taken[1])
     eventually(lambda: stand.listener.spool_depth == 0)
 
@@ -177,6 +178,24 @@ def test_what_the_writer_still_holds_is_not_replayed_beside_it(
 
     assert len(stand.at_hand.taken) == 1
     eventually(lambda: stand.listener.spool_depth == 0)
+
+
+def test_a_replay_that_fails_keeps_its_file(stand: Stand, eventually: Eventually) -> None:
+    """A replayed POST that the writer cannot write stays in the spool, and those behind it go on."""
+    stand.at_hand.trouble = "down"
+    for number in range(3):
+        stand.sms(number)
+    stand.at_hand.silent = True
+    stand.at_hand.trouble = None
+    eventually(lambda: len(stand.at_hand.taken) == 3)
+    (_, failing), *others = stand.at_hand.taken
+    failing.set_exception(RuntimeError("a fault of the program"))
+    for one in others:
+        finish(*one)
+    eventually(lambda: stand.listener.spool_depth == 1)
+
+    [name] = spool.names(stand.spool)
+    assert spool.read(stand.spool, name).post.body == sms(0)
 
 
 def test_a_writer_that_refuses_means_the_spool(stand: Stand, eventually: Eventually) -> None:
