@@ -17,7 +17,6 @@ from ingestor.archive import tables
 Row = tuple[Any, ...]
 
 _CHUNK = 500
-_IN_HAND = 50
 _COPY_FROM = 48  # fewer rows go in faster one by one: a COPY needs a temporary table to be emptied
 
 
@@ -145,18 +144,10 @@ class PostgresqlInserts:
     def reserve(self, target: Target, count: int) -> Sequence[int]:
         """Draw ids from the table's sequence; those that are never used stay unused.
 
-        A connection keeps some in hand, so that a lone item need not ask for its ids first.
+        No connection keeps any for later: a higher id must not stand for an earlier arrival or verdict.
         """
         if not count:
             return ()
-        in_hand: list[int] = self._connection.info.setdefault(f"ids of {target.name}", [])
-        if len(in_hand) < count:
-            in_hand += self._draw(target, count - len(in_hand) + _IN_HAND)
-        taken = in_hand[:count]
-        del in_hand[:count]
-        return taken
-
-    def _draw(self, target: Target, count: int) -> Sequence[int]:
         draw = f"SELECT nextval('{target.name}_id_seq') AS id FROM generate_series(1, %s::bigint)"  # noqa: S608 - names are our own
         execute = self._connection.exec_driver_sql
         first, last = execute(f"SELECT min(id), max(id) FROM ({draw}) AS drawn", (count,)).one()  # noqa: S608 - names are our own

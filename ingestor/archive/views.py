@@ -61,6 +61,8 @@ FROM arrivals AS a
 WHERE a.outcome = 'quarantined'
   AND coalesce((SELECT r.outcome FROM retries AS r WHERE r.arrival_id = a.id ORDER BY r.id DESC LIMIT 1),
     'quarantined') = 'quarantined'
+  -- Of two verdicts at once either may have the higher number; one that read it is the last.
+  AND NOT EXISTS (SELECT 1 FROM retries AS r WHERE r.arrival_id = a.id AND r.sms_id IS NOT NULL)
 """
 
 NAMES = ("inbound_sms", "quarantine")

@@ -1,14 +1,15 @@
 """The views that scripts and auditors depend on."""
 
 import pytest
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, insert, inspect
 
-from ingestor.archive.engine import reading
+from ingestor.archive import tables
+from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.views import inbound_sms, quarantine
 from ingestor.record import Channel
-from tests.archive.reading import one, rows
+from tests.archive.reading import one, opened, rows
 from tests.archive.samples import NOW, broken, item
 
 INBOUND_SMS = (
@@ -103,3 +104,33 @@ def test_a_count_leaves_the_evidence_alone(archive_engine: Engine) -> None:
         explain = "EXPLAIN QUERY PLAN" if archive_engine.dialect.name == "sqlite" else "EXPLAIN"
         plan = connection.exec_driver_sql(f"{explain} SELECT count(*) FROM inbound_sms").all()
     assert "arrivals" not in "\n".join(str(row[-1]) for row in plan)
+
+
+def test_a_later_arrival_over_an_older_connection_changes_no_channel(archive_engine: Engine) -> None:
+    """A daemon that has been connected for long may be the second to bring an SMS: its channel stays."""
+    daemon = Store(archive_engine)
+    daemon.write([Submission(None, (item(1),))], NOW)
+    with opened(archive_engine.url.render_as_string(hide_password=False)) as another:
+        Store(another).write([Submission(None, (item(2, channel=Channel.IMPORT),))], NOW)
+    before = rows(archive_engine, "SELECT channel FROM inbound_sms ORDER BY id")
+    daemon.write([Submission(None, (item(2, channel=Channel.MAILBOX),))], NOW)
+    assert rows(archive_engine, "SELECT channel FROM inbound_sms ORDER BY id") == before
+    assert one(archive_engine, "SELECT max(id) FROM arrivals WHERE outcome = 'duplicate'") == one(
+        archive_engine, "SELECT max(id) FROM arrivals"
+    )
+
+
+def test_what_was_read_left_the_quarantine_whichever_verdict_has_the_higher_number(
+    archive_engine: Engine,
+) -> None:
+    """Two processes judge one mail at once: the one that read it is right, whatever its number."""
+    store = Store(archive_engine)
+    store.write([Submission(None, (broken(1),))], NOW)
+    store.write([Submission(None, (item(1),))], NOW)
+    with writing(archive_engine) as connection:
+        connection.execute(
+            insert(tables.retries).values(
+                id=1000, arrival_id=1, outcome="quarantined", reason="not read here", retried_at=NOW
+            )
+        )
+    assert rows(archive_engine, "SELECT id FROM quarantine") == []
