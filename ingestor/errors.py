@@ -27,6 +27,10 @@ class ArchiveUnavailable(IngestorError):
     retry = True
 
 
+class TransactionGivenUp(ArchiveUnavailable):
+    """The database gave a transaction up for another's sake (a deadlock): it may be tried again at once."""
+
+
 class SchemaMismatch(ConfigurationError):
     """The archive's schema is newer than this program, or older and must not be upgraded by it."""
 

@@ -15,10 +15,11 @@ from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.bookkeeping import keep_books
 from ingestor.archive.engine import writing
-from ingestor.archive.faults import DATA_ERRORS, is_conflict, is_data_error
+from ingestor.archive.faults import DATA_ERRORS, is_data_error
 from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, SMS, Inserts, inserts_for
 from ingestor.archive.prepared import PreparedSubmission, Row
 from ingestor.archive.store import Store
+from ingestor.errors import TransactionGivenUp
 from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc
 
@@ -50,10 +51,9 @@ class BulkStore:
         for attempt in range(_CONFLICT_TRIES):
             try:
                 return self._commit(submissions, now)
+            except TransactionGivenUp:
+                time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
             except (_Unusual, *DATA_ERRORS, DBAPIError) as error:
-                if isinstance(error, DBAPIError) and is_conflict(error):
-                    time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
-                    continue
                 if not isinstance(error, _Unusual) and not is_data_error(error):
                     raise
                 break

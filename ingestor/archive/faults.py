@@ -17,7 +17,13 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
+from ingestor.errors import (
+    ArchiveUnavailable,
+    ConfigurationError,
+    IngestorError,
+    SchemaMismatch,
+    TransactionGivenUp,
+)
 
 # Classes of SQLSTATE that pass by themselves or when an administrator mends the server.
 _PASSING = ("08", "53", "57", "58", "F0", "XX", "25", "40", "55P03", "55006")
@@ -54,11 +60,6 @@ def is_data_error(error: BaseException) -> bool:
         # sqlite3 says so when a value is of no type it knows.
         return "binding parameter" in str(error.orig)
     return isinstance(error, DATA_ERRORS)
-
-
-def is_conflict(error: DBAPIError) -> bool:
-    """Say whether PostgreSQL gave this transaction up for another's sake: it may be tried again at once."""
-    return _sqlstate(error) in (_DEADLOCK, _SERIALISATION)
 
 
 def place(engine: Engine) -> str:
@@ -121,6 +122,8 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
         return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
     if state == _NOT_ALLOWED:
         return ConfigurationError(f"{name} refuses this role a right that it needs; see the README on roles")
+    if state in (_DEADLOCK, _SERIALISATION):
+        return TransactionGivenUp(f"{name} gave a transaction up for another's sake; it is tried again")
     if state == "53100":
         return ArchiveUnavailable(f"the disk of {name} is full; make room, this is tried again")
     if state is None or state.startswith(_PASSING) or error.connection_invalidated:

@@ -16,9 +16,9 @@ from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
 from ingestor.archive.bookkeeping import keep_books
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Receipt, Submission
-from ingestor.archive.faults import DATA_ERRORS, is_conflict, is_data_error, refused
+from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
 from ingestor.archive.inserts import inserts_for
-from ingestor.errors import SchemaMismatch
+from ingestor.errors import SchemaMismatch, TransactionGivenUp
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
@@ -49,14 +49,7 @@ class Store:
             return settled
         secret = self._secret or self._read_secret()
         batches = [_prepared(submission, secret) for submission in submissions]
-        for attempt in range(_CONFLICT_TRIES):
-            try:
-                return self._commit(submissions, batches, now)
-            except DBAPIError as error:
-                if not is_conflict(error) or attempt == _CONFLICT_TRIES - 1:
-                    raise
-            time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
-        raise AssertionError("unreachable")
+        return self._commit(submissions, batches, now)
 
     def read_again(
         self, kept: Sequence[tuple[Item, bytes]], run_id: int | None, now: datetime
@@ -87,6 +80,19 @@ class Store:
         return self._secret
 
     def _commit(
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
+    ) -> list[Receipt]:
+        """Write everything, again where PostgreSQL gives the transaction up for another's sake."""
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                return self._commit_once(submissions, batches, now)
+            except TransactionGivenUp:
+                if attempt == _CONFLICT_TRIES - 1:
+                    raise
+            time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
+        raise AssertionError("unreachable")
+
+    def _commit_once(
         self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
     ) -> list[Receipt]:
         """Write everything at once, or with a savepoint a submission where an item is refused."""

@@ -4,8 +4,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive import engine as engine_module
 from ingestor.archive import writer as writer_module
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.entries import CursorMove, Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.store import Store
@@ -315,3 +316,26 @@ def test_two_writers_on_one_postgresql_never_lock_each_other_out(postgresql_engi
     outcomes = [str(outcome) for receipt in results for outcome in receipt.outcomes]
     assert (outcomes.count("stored"), outcomes.count("duplicate")) == (150, 450)
     assert number_of(postgresql_engine, "inbound_sms") == number_of(postgresql_engine, "arrivals") == 150
+
+
+def test_a_transaction_that_postgresql_gives_up_is_made_again(postgresql_engine: Engine) -> None:
+    """In a real deadlock the store is the victim: it tries again at once, and nobody hears of it."""
+    move = CursorMove("main", "INBOX", 7, 1)
+    run_id = begin_run(postgresql_engine, "run", {}, NOW)
+    store = Store(postgresql_engine)
+    store.write([Submission(run_id, (), cursor=move)], NOW)
+    url = postgresql_engine.url.render_as_string(hide_password=False)
+    with opened(url) as other, other.begin() as connection, ThreadPoolExecutor(1) as pool:
+        execute = connection.exec_driver_sql
+        execute("SET LOCAL deadlock_timeout = '1min'")
+        execute("UPDATE cursors SET last_uid = last_uid")
+        further = Submission(run_id, (item(1),), cursor=replace(move, last_uid=2))
+        written = pool.submit(store.write, [further], NOW)
+        while not execute("SELECT 1 FROM pg_locks WHERE NOT granted").all():
+            time.sleep(0.01)  # until the store waits for the cursor
+        # It holds the run: this waits for the store, until the server breaks the circle.
+        execute(f"UPDATE runs SET command = command WHERE id = {run_id}")
+        connection.rollback()
+        (receipt,) = written.result(30)
+    assert [str(outcome) for outcome in receipt.outcomes] == ["stored"]
+    assert balance(postgresql_engine, run_id).read == 1
