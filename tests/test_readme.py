@@ -17,7 +17,7 @@ from ingestor.settings import load
 from tests import readme
 from tests.servers.postgresql import PostgresqlServer
 
-PLACES = {"checkout", "guest", "sandbox", "sql", "auditor", "postgresql", "listener", "proxy"}
+PLACES = {"checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy"}
 MAILS = [mail.raw for mail in generate(60, seed=3)]
 ROOT = readme.ROOT
 
@@ -130,25 +130,6 @@ def test_every_configuration_is_valid(tmp_path: Path, example: str) -> None:
     file.write_text(example)
 
     load(file, None)
-
-
-def test_the_auditors_role_reads_the_views_and_nothing_else(postgresql_server: PostgresqlServer) -> None:
-    """The README's recipe gives both views, and no table, to the role it makes."""
-    postgresql_server.sql("CREATE DATABASE audited")
-    _upgrade(postgresql_server.url("audited"))
-    postgresql_server.sql("; ".join(readme.blocks("auditor")), "audited")
-
-    engine = sqlalchemy.create_engine(postgresql_server.url("audited", "auditor"))
-    with engine.connect() as connection:
-        for view in ("inbound_sms", "quarantine"):
-            assert connection.execute(sqlalchemy.text(f"SELECT count(*) FROM {view}")).scalar() == 0
-    for table in ("sms", "sms_content", "arrivals", "payloads", "archive_key", "runs"):
-        with (
-            engine.connect() as connection,
-            pytest.raises(sqlalchemy.exc.ProgrammingError, match="permission denied"),
-        ):
-            connection.execute(sqlalchemy.text(f"SELECT * FROM {table}"))
-    engine.dispose()
 
 
 def test_the_database_recipe_makes_a_database_that_the_program_takes(
