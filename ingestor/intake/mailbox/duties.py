@@ -81,12 +81,29 @@ class Duties:
             self._complain(folder.name, action, len(uids), "the folder can only be read")
             return
         try:
-            perform(sorted(self._session.present(uids)))
+            ours, unknown = self._ours(uids, folder)
+            perform(ours)
         except Refused as refusal:
             self._complain(folder.name, action, len(uids), str(refusal))
             return
         self._complained.discard((folder.name, action))
-        self._done([self._pending(uid, action, folder) for uid in uids])
+        self._done([self._pending(uid, action, folder) for uid in uids if uid not in unknown])
+
+    def _ours(self, uids: Sequence[int], folder: Selected) -> tuple[list[int], set[int]]:
+        """Return which of `uids` are mails of ours, and which do not show their header now.
+
+        A server restored from an old copy gives the same UIDs to other people's mails, and need not say so.
+        """
+        present = self._session.present(uids)
+        headers = self._session.headers(sorted(present)) if present else {}
+        may_be_ours, rules = self._context.reader.may_be_ours, self._context.rules
+        ours = sorted(uid for uid, header in headers.items() if may_be_ours(header.lines, rules))
+        if foreign := len(headers) - len(ours):
+            log.warning(
+                "pending work names mails that are not ours; they are left alone",
+                mailbox=self._context.mailbox.name, folder=folder.name, count=foreign,
+            )  # fmt: skip
+        return ours, present - headers.keys()
 
     def _complain(self, folder: str, action: Action, count: int, reason: str) -> None:
         if (folder, action) not in self._complained:

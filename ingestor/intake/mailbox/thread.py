@@ -85,6 +85,8 @@ class MailboxThread:
         return self._waiting_for + 2 * self._timing.command
 
     def start(self) -> None:
+        """Begin to read, in a thread of its own."""
+        self._progressed()
         self._thread.start()
 
     def wake(self) -> None:
@@ -172,7 +174,7 @@ class MailboxThread:
         try:
             self._refusals = 0
             visit = Visit(self._context, session, self._delivery, self._memory)
-            visit.stay(self._timing, self._wake, lambda: self._finished(session), self._expect)
+            visit.stay(self._timing, self._wake, lambda: self._finished(visit), self._expect)
         finally:
             session.close()
 
@@ -182,13 +184,11 @@ class MailboxThread:
     def _expect(self, seconds: float) -> None:
         self._waiting_for = seconds
 
-    def _finished(self, session: Session) -> None:
+    def _finished(self, visit: Visit) -> None:
         self._progressed()
         self._waiting_for = 0.0
-        mailbox = self._context.mailbox
         missing = "; ".join(self._memory.missing.values()) or None
-        watching = mailbox.idle and session.can_idle and mailbox.folders[0] not in self._memory.missing
-        self._enter("watching" if watching else "polling", missing, success=missing is None)
+        self._enter("watching" if visit.watching else "polling", missing, success=missing is None)
 
     def _pause_after(self, fault: Exception, lived: float) -> float:
         """Report a fault, and return how many seconds to wait before the next attempt."""

@@ -31,6 +31,7 @@ class Visit:
         self._duties = Duties(context, session, delivery, memory.complained)
         self._reading: FolderReading | None = None
         self._last = 0
+        self._idle_refused = False
         if memory.dictionary is None:
             memory.dictionary = usable_dictionary(context.engine)
 
@@ -60,21 +61,39 @@ class Visit:
             finished()
             # Without the scheduled poll we look ourselves, if less often; a connection wants to be used.
             longest = min(timing.idle, max(30.0, 2.0 * mailbox.poll_seconds))
-            watching = mailbox.idle and self._session.can_idle and self._reading is not None
             while True:
-                waits(timing.idle if watching else longest)
-                if not watching:
+                waits(timing.idle if self.watching else longest)
+                if not self.watching:
                     self._session.wire.stream.wait_for_news(longest, wake)
                     break
-                news = self._session.idle(timing.idle, wake)
-                if not news or len(mailbox.folders) > 1 or self._reading is None:
+                if not self._idle(timing.idle, wake) or len(mailbox.folders) > 1 or self._reading is None:
                     break
                 self._last = self._catch_up(self._reading, self._last)
                 finished()
 
+    @property
+    def watching(self) -> bool:
+        """Whether IDLE can stand on the first folder; else there is the poll alone."""
+        able = self._context.mailbox.idle and self._session.can_idle and not self._idle_refused
+        return able and self._reading is not None
+
+    def _idle(self, seconds: float, wake: Bell) -> bool:
+        """Wait in IDLE; return whether the server had news."""
+        try:
+            return self._session.idle(seconds, wake)
+        except Refused as refusal:  # offered, and refused: this connection polls
+            self._idle_refused = True
+            log.warning(
+                "the server refuses IDLE; it is polled",
+                mailbox=self._context.mailbox.name,
+                reason=str(refusal),
+            )
+            return False
+
     def rescan(self, folder: str, since: date | None) -> None:
         """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""
         reading = self._open(folder)
+        reading.start()  # what stands in `pending` must not be done to mails that were renumbered
         reading.read_after(0, since=since, move_cursor=False)
         self._delivery.settle()
         self._duties.work_off(reading)

@@ -229,3 +229,52 @@ def test_a_refused_action_does_not_stop_the_reading(
 
     eventually(lambda: flags(server) == {1: {"\\Seen"}, 2: {"\\Seen"}})
     assert len([entry for entry in logged if entry["log_level"] == "error"]) == 1
+
+
+@pytest.mark.parametrize("further", [0, 3])
+@pytest.mark.parametrize("after_store", ["delete", "seen"])
+def test_a_server_restored_from_an_old_copy_loses_nobody_elses_mail(
+    desk: Desk, server: ImapServer, further: int, after_store: str
+) -> None:
+    """The UIDs of what is pending are given to other people's mails: those are never touched.
+
+    With few of them the server's next UID lies below our cursor, with `further` ones nothing tells.
+    """
+    server.deliver(mail(1))
+    server.deliver(mail(2))
+    server.faults.refuse = {"UID STORE": b"NO not now"}
+    desk.thread(server.port, start=False, after_store=after_store).run_once()
+    assert {entry.work.uid for entry in pending_work(desk.engine)} == {1, 2}
+
+    box = server.boxes["INBOX"]
+
+    def restore_an_old_copy() -> None:
+        box.remove(box.messages)
+        box.uidnext = 1
+
+    server.call(restore_an_old_copy)
+    for _ in range(1 + further):
+        server.deliver(FOREIGN)
+    server.faults.refuse = {}
+    desk.thread(server.port, start=False, after_store=after_store).run_once()
+
+    assert [m.flags for m in box.messages] == [set()] * (1 + further)
+    assert pending_work(desk.engine) == []
+
+
+def test_a_rescan_of_a_restored_folder_touches_nobody_elses_mail(desk: Desk, server: ImapServer) -> None:
+    """What was pending under the old numbers is forgotten before anything is done on the server."""
+    for number in (1, 2):
+        server.deliver(mail(number))
+    server.faults.refuse = {"UID STORE": b"NO not now"}
+    desk.thread(server.port, start=False, after_store="delete").run_once()
+    box = server.boxes["INBOX"]
+    server.call(lambda: box.remove(box.messages))
+    server.call(lambda: setattr(box, "uidnext", 1))
+    server.deliver(BROKEN)  # ours, but quarantined mail stays where it is
+    server.faults.refuse = {}
+
+    desk.thread(server.port, start=False, after_store="delete").rescan()
+
+    assert len(box.messages) == 1
+    assert pending_work(desk.engine) == []

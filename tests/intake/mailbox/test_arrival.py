@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 from imapclient.imap_utf7 import encode
+from sqlalchemy import Engine
 
 from ingestor.archive.cursors import read_cursor
 from ingestor.demo.imap_box import Box
@@ -77,6 +78,20 @@ def test_polling_alone_where_idle_is_not_offered(desk: Desk) -> None:
         eventually(lambda: desk.has(1))
         assert "IDLE" not in server.commands
         assert server.commands.count("LOGIN") == 1
+
+
+def test_polling_where_idle_is_offered_and_refused(desk: Desk, server: ImapServer) -> None:
+    """NO to IDLE is an answer: the connection stays, and the poll goes on."""
+    server.faults.refuse["IDLE"] = b"NO not for you"
+    thread = desk.thread(server.port)
+    eventually(lambda: thread.state == "polling")
+    server.deliver(mail(1))
+
+    thread.wake()
+
+    eventually(lambda: desk.has(1))
+    assert server.commands.count("LOGIN") == 1
+    assert server.commands.count("IDLE") == 1
 
 
 def test_the_poll_finds_what_idle_keeps_quiet_about(desk: Desk, server: ImapServer) -> None:
@@ -257,8 +272,22 @@ def test_a_server_that_names_no_uidnext(desk: Desk, server: ImapServer) -> None:
     assert desk.has(1)
 
 
-def test_two_daemons_on_one_mailbox_and_database(desk: Desk, server: ImapServer) -> None:
-    """Each SMS is stored once, however many read it."""
+def test_no_ranges_in_a_fetch(desk: Desk, server: ImapServer) -> None:
+    """imapclient 4 refuses range strings after the round trip; mails are named one by one."""
+    named: list[bytes] = []
+    server.faults.on_command = lambda name, words: named.append(words.split()[0]) if "FETCH" in name else None
+    for number in range(30):
+        server.deliver(mail(number))
+
+    desk.thread(server.port, start=False).run_once()
+
+    assert named
+    assert not any(set(uids) & set(b":*") for uids in named)
+
+
+def test_two_daemons_on_one_mailbox_and_database(archive_engine: Engine, server: ImapServer) -> None:
+    """Each SMS is stored once, however many read it; on both databases."""
+    desk = Desk(archive_engine)
     for number in range(40):
         server.deliver(mail(number))
     first, second = desk.thread(server.port), desk.thread(server.port)
@@ -270,3 +299,4 @@ def test_two_daemons_on_one_mailbox_and_database(desk: Desk, server: ImapServer)
     eventually(lambda: desk.has(*range(60)))
     assert desk.count("arrivals") == 60
     assert desk.balance.adds_up
+    desk.close()

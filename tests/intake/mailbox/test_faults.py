@@ -244,7 +244,7 @@ def test_a_search_answer_beyond_imaplibs_line(desk: Desk, server: ImapServer) ->
 
 
 @pytest.mark.parametrize("answer", [b"NO [SERVERBUG] oops", b"BAD what"])
-@pytest.mark.parametrize("command", ["UID SEARCH", "UID FETCH", "IDLE", "EXAMINE", "CAPABILITY"])
+@pytest.mark.parametrize("command", ["UID SEARCH", "UID FETCH", "EXAMINE", "CAPABILITY"])
 def test_commands_that_are_refused_for_a_while(
     desk: Desk, server: ImapServer, command: str, answer: bytes
 ) -> None:

@@ -95,6 +95,15 @@ def test_tls_to_a_port_that_speaks_none(desk: Desk, server: ImapServer) -> None:
         logged_in(desk.mailbox(server.port, security="tls"))
 
 
+@pytest.mark.parametrize("security", ["tls", "starttls", "plain"])
+def test_a_server_that_takes_the_connection_and_says_nothing(desk: Desk, security: str) -> None:
+    """The time for a connection covers TLS and the greeting, too (imapclient up to 3.1 waited for ever)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        mailbox = desk.mailbox(listener.getsockname()[1], security=security)
+        with pytest.raises(MailboxUnavailable, match=r"no answer|takes longer"):
+            connect(mailbox, "demo", replace(QUICK, connect=0.1), Bell())
+
+
 def test_a_ca_file_that_cannot_be_used(desk: Desk, server: ImapServer, tmp_path: Path) -> None:
     """A missing or wrong `ca_file` is a fault of the configuration."""
     (tmp_path / "junk.pem").write_text("no certificate")

@@ -11,8 +11,8 @@ from ingestor.archive.cursors import read_sources
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.demo.imap_server import ImapServer
-from ingestor.errors import IngestorError
-from ingestor.intake.mailbox import MailboxThread
+from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
+from ingestor.intake.mailbox import MailboxThread, Timing
 from ingestor.intake.mailbox.waiting import Bell
 from tests.intake.mailbox.desk import QUICK, RULES, Desk, eventually, mail
 
@@ -237,6 +237,20 @@ def test_whatever_is_raised_the_mailbox_is_tried_again(
 
     assert "planted" not in repr(logged)
     assert any("RuntimeError" in str(entry.get("reason")) for entry in logged)
+
+
+def test_pauses_grow_with_jitter_up_to_their_bound(desk: Desk) -> None:
+    """The pause after a fault doubles up to five minutes, that after a refused login up to an hour."""
+    thread = desk.thread(1, start=False, timing=Timing())
+    unavailable, refused = MailboxUnavailable("gone"), CredentialsRefused("no")
+
+    pauses = [thread._pause_after(unavailable, 0.1) for _ in range(14)]
+    refusals = [thread._pause_after(refused, 0.1) for _ in range(7)]
+
+    assert all(min(300, 2**n) / 2 <= pause <= min(300, 2**n) for n, pause in enumerate(pauses))
+    assert len(set(pauses)) == len(pauses)
+    assert refusals == [300, 600, 1200, 2400, 3600, 3600, 3600]
+    assert thread._pause_after(unavailable, 3600.0) <= 1
 
 
 def test_bells_do_not_leak(desk: Desk) -> None:
