@@ -59,14 +59,14 @@ def read_cursor(engine: Engine, mailbox: str, folder: str) -> Cursor | None:
 
 
 def reset_cursor(engine: Engine, mailbox: str, folder: str) -> None:
-    """Forget how far a folder was read, so that it is read from its beginning.
+    """Forget how far a folder was read and what was pending in it, so that it is read from its beginning.
 
     For a server that renumbered its mails without saying so (our cursor lies beyond its UIDNEXT): a cursor
-    never moves backwards by itself.
+    never moves backwards by itself, and UIDs that were pending mean other mails now.
     """
-    table = tables.cursors
     with writing(engine) as connection:
-        connection.execute(delete(table).where(table.c.mailbox == mailbox, table.c.folder == folder))
+        for table in (tables.cursors, tables.pending):
+            connection.execute(delete(table).where(table.c.mailbox == mailbox, table.c.folder == folder))
 
 
 def read_pending(engine: Engine, mailbox: str, folder: str | None = None) -> list[Pending]:
