@@ -18,6 +18,7 @@ from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
+from ingestor.service.door import Door
 from ingestor.service.ended import Ended
 from ingestor.service.mailboxes import Mailboxes
 from ingestor.service.notify import Notifier
@@ -64,6 +65,8 @@ class Daemon:
         self._notifier = notifier
         self._clock = clock
         self._watchdog = Watchdog(notifier)
+        self._door = Door()
+        self._listener: Listener | None = None
         self._ended: Ended | None = None
 
     def run(self) -> Ended | None:
@@ -73,7 +76,8 @@ class Daemon:
         SchemaMismatch when the archive is not for this program.
         """
         require_work(self._settings)
-        with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals:
+        with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals, ExitStack() as listening:
+            self._start_listener(listening)
             archive = patiently(
                 partial(open_archive, self._settings, "run", run_options(self._settings)),
                 stop_wished=signals.wait_for_stop,
@@ -81,19 +85,20 @@ class Daemon:
             )
             if archive is not None:
                 with ExitStack() as stops:
-                    self._start(*archive, stops)
+                    self._start(*archive, stops, listening)
                     self._loop(signals)
                     log.info("daemon stops")
                     self._notifier.stopping("stopping")
         return self._ended
 
-    def _start(self, engine: Engine, run: int, stops: ExitStack) -> None:
+    def _start(self, engine: Engine, run: int, stops: ExitStack, listening: ExitStack) -> None:
         self._engine, self._run, self._begun = engine, run, self._clock()
         stops.callback(self._end_run)
         self._writer = Writer(Store(engine))
         self._writer.start()
         stops.callback(self._stop_writer)
-        self._listener = self._start_listener(stops)
+        stops.push(listening.pop_all())  # the listener stops before the writer
+        self._door.open(self._writer, run)
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
@@ -106,25 +111,29 @@ class Daemon:
         self._schedule.start()
         stops.callback(self._schedule.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
-        listening = self._settings.webhook.listen if self._settings.webhook else None
-        log.info("daemon started", run=run, mailboxes=names, webhook=listening)
+        log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
         self._notifier.ready(self._reporter.text)
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
         rules = rules_for(self._settings, "agile")
         return MailboxThread(mailbox, rules, self._writer, self._engine, self._run)
 
-    def _start_listener(self, stops: ExitStack) -> "Listener | None":
+    def _start_listener(self, stops: ExitStack) -> None:
+        """Listen where it is asked for, before anything else: until the archive is open POSTs are spooled."""
         webhook = self._settings.webhook
         if webhook is None:
-            return None
+            return
         from ingestor.intake.listener import Listener
 
-        spool = state_directory(self._settings) / "spool"
-        listener = Listener(webhook, listener_rules(self._settings), self._writer, spool, run_id=self._run)
-        listener.start()
-        stops.callback(listener.stop, LISTENER_SECONDS)
-        return listener
+        directory = state_directory(self._settings)
+        if not directory.is_dir():
+            raise ConfigurationError(
+                f"the folder {directory} does not exist; make it, or change database.url"
+            )
+        rules = listener_rules(self._settings)
+        self._listener = Listener(webhook, rules, self._door, directory / "spool")
+        self._listener.start()
+        stops.callback(self._listener.stop, LISTENER_SECONDS)
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
         """Return what the schedule calls: the poll of each mailbox."""

@@ -60,6 +60,7 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ingestor", "--config", str(config), *words],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=log,
+                cwd=config.parent,  # with PostgreSQL it is the state directory, where the spool goes
                 env={**clean, "NOTIFY_SOCKET": f"{self._folder.name}/notify", **(environment or {})},
             )  # fmt: skip
 

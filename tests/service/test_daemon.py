@@ -211,7 +211,16 @@ def test_a_taken_port_is_said_in_one_line(server: ImapServer, tmp_path: Path, sq
             said = [line for line in daemon.log_path.read_text().splitlines() if line.startswith("ingestor:")]
 
     assert len(said) == 1
-    assert rows(sqlite_url, "SELECT count(*) FROM runs WHERE ended_at IS NULL") == [(0,)]
+    assert not (tmp_path / "archive.db").exists()
+
+
+def test_a_missing_state_directory_is_said_and_not_made(tmp_path: Path) -> None:
+    """A mistyped place ends the start with exit code 2; no spool is made there behind anybody's back."""
+    with running(configuration(tmp_path, f"sqlite:///{tmp_path}/nowhere/archive.db", WEBHOOK)) as daemon:
+        assert daemon.process.wait(30) == 2
+        assert "nowhere does not exist" in daemon.log_path.read_text()
+
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_environment_goes_before_the_file(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:

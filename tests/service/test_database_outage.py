@@ -1,7 +1,9 @@
 """PostgreSQL that is absent at boot, goes away in the middle, or hangs: nothing lost, nothing doubled."""
 
 import time
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -10,7 +12,7 @@ from ingestor.demo.sample_mails import generate
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.archive import read_so_far, rows, stored
-from tests.service.process import configuration, mailbox, running, until
+from tests.service.process import Running, configuration, mailbox, running, until
 
 pytestmark = pytest.mark.postgresql
 
@@ -35,6 +37,39 @@ def test_absent_at_boot(postgresql: PostgresqlServer, server: ImapServer, tmp_pa
         assert daemon.stop() == 0
 
     assert stored(url) == EXPECTED
+
+
+def test_posts_are_taken_while_the_database_is_absent_at_boot(
+    postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    """The listener serves before there is an archive: a POST is spooled, acknowledged, and stored later.
+
+    So it is across a kill -9 in between, and the replayed POSTs count for the run that stored them.
+    """
+    webhook = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
+    sent = [mail.expected for mail in MAILS if mail.expected is not None][:3]
+
+    def post(daemon: Running, sms: dict[str, str]) -> bytes:
+        port = until(lambda: daemon.events("webhook listening"), "the listener")[0]["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", urlencode(sms).encode()) as answer:
+            return bytes(answer.read())
+
+    url = postgresql.url("archive")
+    config = configuration(tmp_path, url, webhook)
+    postgresql.stop()
+    with running(config) as daemon:
+        assert post(daemon, sent[0]) == b"+OK"
+        daemon.kill()
+    with running(config) as daemon:
+        assert post(daemon, sent[1]) == b"+OK"
+        postgresql.start()
+        daemon.wait_ready()
+        assert post(daemon, sent[2]) == b"+OK"
+        until(lambda: read_so_far(url) == len(sent), "every POST stored")
+        assert daemon.stop() == 0
+
+    assert stored(url) == sorted({tuple(sms.values()) for sms in sent})
+    assert rows(url, "SELECT read, ended_at IS NOT NULL FROM runs") == [(len(sent), True)]
 
 
 def test_a_stop_while_waiting_at_boot(
