@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from ingestor.archive.migrate import ensure_schema
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 _numbers = itertools.count(1)
+
+# A shell starts what it runs in the background with SIGINT ignored, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
 

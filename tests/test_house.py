@@ -91,7 +91,7 @@ def test_no_source_file_outgrows_its_room() -> None:
 
 def test_nothing_is_left_for_later() -> None:
     """No stub and no reminder stays behind in the product."""
-    words = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    words = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError")
     found = [
         str(path.relative_to(ROOT)) for path in _tracked("ingestor/*.py") if words.search(path.read_text())
     ]
