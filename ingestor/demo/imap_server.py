@@ -118,7 +118,7 @@ class ImapServer:
         async def run() -> Result:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
 
     def deliver(self, source: Source, folder: str = "INBOX", flags: tuple[str, ...] = ()) -> int:
         """Deliver a mail from any other thread; returns its UID."""
@@ -127,7 +127,7 @@ class ImapServer:
     def disconnect(self) -> None:
         """Cut every connection from any other thread, without a BYE."""
         if self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self.drop_everybody(), self._loop).result(10)
+            asyncio.run_coroutine_threadsafe(self.drop_everybody(), self._loop).result(60)
 
     def accepts(self, username: str, password: str) -> bool:
         return (username, password) == (self.username, self.password)
