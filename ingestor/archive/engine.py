@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
-from ingestor.archive.faults import translated
+from ingestor.archive.faults import place, translated
 from ingestor.errors import ConfigurationError
 
 BUSY_SECONDS = 5.0
@@ -192,7 +192,24 @@ def _open_postgresql(url: URL, read_only: bool) -> Engine:
             "with postgresql+psycopg://"
         ) from error
     event.listen(engine, "connect", _set_up_postgresql_read_only if read_only else _set_up_postgresql)
+    # First of all: SQLAlchemy's own first questions fail over SQL_ASCII.
+    event.listen(engine, "connect", _encoding_check(place(engine)), insert=True)
     return engine
+
+
+def _encoding_check(name: str) -> Callable[[Any, Any], None]:
+    """Refuse a database that would send most SMS with an emoji or a euro sign to the quarantine."""
+
+    def check(dbapi_connection: Any, _record: Any) -> None:
+        encoding = dbapi_connection.info.parameter_status("server_encoding")
+        if encoding not in (None, "UTF8"):
+            dbapi_connection.close()
+            raise ConfigurationError(
+                f"{name} has the encoding {encoding}, which cannot hold every SMS; make another one: "
+                "createdb --encoding UTF8 --template template0 NAME"
+            )
+
+    return check
 
 
 def _set_up_postgresql(dbapi_connection: Any, _record: Any) -> None:

@@ -25,6 +25,7 @@ from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
 from tests.archive.reading import one, opened
 from tests.archive.samples import NOW, item
+from tests.servers.postgresql import PostgresqlServer
 
 
 def test_sqlite_is_set_up_for_durability(sqlite_engine: Engine) -> None:
@@ -197,3 +198,18 @@ def test_sources_keep_their_last_success(archive_engine: Engine) -> None:
         NOW,
         later,
     )
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_postgresql_database_that_cannot_hold_every_sms_is_refused(
+    postgresql_server: PostgresqlServer, encoding: str, read_only: bool
+) -> None:
+    """In LATIN1 each emoji would send its SMS to the quarantine: the message has the command to run."""
+    name = f"in_{encoding.lower()}_{'read' if read_only else 'write'}"
+    options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    postgresql_server.sql(f"CREATE DATABASE {name} {options}")
+    engine = open_engine(postgresql_server.url(name), read_only=read_only)
+    with pytest.raises(ConfigurationError, match=f"{encoding}.*createdb --encoding UTF8"), reading(engine):
+        pass
+    engine.dispose()
