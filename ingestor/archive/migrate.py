@@ -4,6 +4,7 @@ Alembic is imported only when there is something to do: loading it takes longer 
 """
 
 import contextlib
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -166,8 +167,10 @@ def _copy_before(engine: Engine, stands: str | None) -> None:
     if path is None or stands is None:
         return
     target = path.with_name(f"{path.name}.{stands}.bak")
+    # It holds personal content and the key: nobody else may open it, not even while it is made.
     # A second connection sees what was committed; the write lock is ours, so nothing moves meanwhile.
     try:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
         target.chmod(path.stat().st_mode & 0o777)

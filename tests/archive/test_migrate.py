@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -130,6 +131,25 @@ def test_an_older_sqlite_archive_is_copied_before_it_is_migrated(
         assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone() == (1,)
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o640
+
+
+def test_the_copy_is_for_nobody_else_while_it_is_made(
+    sqlite_engine: Engine, next_schema: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds all content and the key: until it gets the archive's mode only its owner may open it."""
+    modes: list[int] = []
+    backup = sqlite3.connect
+
+    def connect(path: Path, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = backup(path, *args, **kwargs)
+        if str(path).endswith(".bak"):
+            connection.execute("PRAGMA user_version = 1")
+            modes.append(stat.S_IMODE(Path(path).stat().st_mode))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    migrate.upgrade(sqlite_engine)
+    assert modes == [0o600]
 
 
 def test_a_migration_that_fails_leaves_everything_as_it_was(
