@@ -135,15 +135,20 @@ def _arrivals(
     outcomes: Sequence[Outcome], written: Any,
 ) -> list[Row]:  # fmt: skip
     """Return rows in the order of the columns of `arrivals`."""
+    # `Outcome.value` is a property written in Python: asked for each row it would cost as much as the row.
+    stored, duplicate, quarantined = _STORED.value, _DUPLICATE.value, _QUARANTINED.value
+    names = [
+        stored if one is _STORED else duplicate if one is _DUPLICATE else quarantined for one in outcomes
+    ]
     rows: list[Row] = []
     at = 0
     for submission in submissions:
         source, run_id = submission.source, submission.run_id
-        for row, where in zip(submission.rows, submission.places, strict=True):
+        for row, (path, member, offset) in zip(submission.rows, submission.places, strict=True):
             (_, length, key, _, size, _, _, _, parser, message_id, subject, reason, _, _) = row
             rows.append((
-                ids[at], key, _CHANNEL, 0, source, None, None, None, where.input, where.member, where.offset,
-                length, message_id, subject, None, None, size, outcomes[at].value, reason, sms_ids[at],
+                ids[at], key, _CHANNEL, 0, source, None, None, None, path, member, offset,
+                length, message_id, subject, None, None, size, names[at], reason, sms_ids[at],
                 parser, run_id, written, written,
             ))  # fmt: skip
             at += 1

@@ -13,6 +13,7 @@ NO_DAY = bytes(4)
 MAIL_KEY_BYTES = 36
 
 _HEAD = 32768
+_SURE = _HEAD // 2 - 8  # found before this, it is within the bound with either kind of line ends
 _DATE = re.compile(rb"\nDate:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2}) ([A-Za-z]{3}) ([0-9]{4})\b")
 _MONTHS = {
     month: number
@@ -155,10 +156,13 @@ def mail_day(beginning: bytes) -> bytes:
     took three times as long as the first hundred thousand. `beginning` is the mail, or at least its first
     32 KiB; the answer is the same for both kinds of line ends.
     """
-    head = b"\n" + beginning[:_HEAD]
-    if b"\r" in head:
-        head = head.replace(b"\r\n", b"\n")
-    at = head.find(b"\nDate:", 0, _HEAD // 2)
+    head = beginning
+    at = -1 if head.startswith(b"Date:") else head.find(b"\nDate:", 0, _SURE)
+    if at < 0:
+        head = b"\n" + beginning[:_HEAD]
+        if b"\r" in head:
+            head = head.replace(b"\r\n", b"\n")
+        at = head.find(b"\nDate:", 0, _HEAD // 2)
     match = _DATE.match(head, at) if at >= 0 else None
     if match is None:
         return NO_DAY

@@ -7,7 +7,7 @@ database library: workers stay small.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -34,16 +34,12 @@ Row = tuple[Any, ...]
 """(place, length, key, content key, size, sha256, dictionary id, compressed, parser, Message-ID, subject,
 reason, sms, content): `place` is for whoever made it, `sms` and `content` are None where it is unreadable."""
 
+_MOST_DETAILS = 1000
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Place and length of an item's bytes in an input file."""
-
-    input: str
-    member: str | None
-    offset: int
+Where = tuple[str, str | None, int]
+"""Input file, member of it, and offset of an item's bytes."""
 
 
 @dataclass(slots=True)
@@ -78,6 +74,7 @@ class RowMaker:
         """`dictionary` is its number and bytes; None packs without."""
         self._secret = secret
         self._number = dictionary[0] if dictionary else None
+        self._known_details: dict[str, str] = {}
         given = zstandard.ZstdCompressionDict(dictionary[1]) if dictionary else None
         self._compress = zstandard.ZstdCompressor(level=LEVEL, dict_data=given).compress
 
@@ -105,7 +102,7 @@ class RowMaker:
                 sms = _sms_columns(found, unique_key(found, self._secret))
                 content = (
                     found.originator, found.originator_raw, found.destination_raw, found.text, found.keyword,
-                    found.clean_text, _encode(found.details) if found.details else "{}",
+                    found.clean_text, self._details(found.details),
                 )  # fmt: skip
             except (UnicodeError, OverflowError, TypeError, ValueError) as error:
                 # No reader gave such a record yet; the writer would refuse it in the same way.
@@ -116,6 +113,18 @@ class RowMaker:
             place, length, keyed(content_key, self._secret), content_key, size, sha256, self._number,
             self._compress(raw), reading.parser, reading.message_id, reading.subject, reason, sms, content,
         )  # fmt: skip
+
+    def _details(self, details: Mapping[str, Any]) -> str:
+        """Return details as JSON: few kinds of them come again and again, and encoding takes a while."""
+        if not details:
+            return "{}"
+        known = repr(details)
+        text = self._known_details.get(known)
+        if text is None:
+            text = _encode(details)
+            if len(self._known_details) < _MOST_DETAILS:
+                self._known_details[known] = text
+        return text
 
 
 def _digests(raw: bytes) -> tuple[bytes, bytes]:
@@ -154,7 +163,7 @@ def _item(row: Row, where: Where, source: str, now: datetime) -> Item:
         content_key=content_key,
         arrived_at=now,
         payload=Payload(None, size, sha256, None, compressed, dictionary_id),
-        position=Position(input=where.input, member=where.member, offset=where.offset, length=length),
+        position=Position(input=where[0], member=where[1], offset=where[2], length=length),
     )
 
 

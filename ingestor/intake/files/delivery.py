@@ -49,11 +49,19 @@ class Ticket:
     packed: bool = False
     source: str = ""
 
-    def where(self, found: Row) -> Where:
-        """Return the place of a row, which has its number among single mails or its offset in the block."""
-        number, offset = (found[0] >> SKIP_BITS, found[0] & SKIPPED) if self.packed else (0, found[0])
-        place, base = self.places[number]
-        return Where(place.path, place.member, base + offset)
+    def where(self, rows: Sequence[Row]) -> list[Where]:
+        """Return the place of each row, which has a number among single mails or an offset in the block."""
+        if self.packed:
+            return [self._where_packed(row[0]) for row in rows]
+        if not rows:
+            return []
+        place, base = self.places[0]
+        path, member = place.path, place.member
+        return [(path, member, base + row[0]) for row in rows]
+
+    def _where_packed(self, number: int) -> Where:
+        place, base = self.places[number >> SKIP_BITS]
+        return place.path, place.member, base + (number & SKIPPED)
 
 
 class Delivery:
@@ -142,7 +150,7 @@ class Delivery:
                 self._run_id,
                 ticket.source,
                 rows,
-                [ticket.where(found) for found in rows],
+                ticket.where(rows),
                 ignored,
                 progress=tuple(ticket.progress.values()),
                 compressed_bytes=sum(len(found[7]) for found in rows),
@@ -167,7 +175,8 @@ class Delivery:
             return
         tally = self._tally
         for submission, outcomes in zip(batch, self._sink.write(batch), strict=True):
-            tally.outcomes.update(outcomes)
+            for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED):
+                tally.outcomes[outcome] += outcomes.count(outcome)
             tally.outcomes[Outcome.IGNORED] += submission.ignored
             tally.outcomes[Outcome.FAILED] += submission.failed
             if Outcome.QUARANTINED in outcomes:
@@ -178,5 +187,7 @@ class Delivery:
     def _note_quarantined(self, submission: PreparedSubmission, outcomes: Sequence[Outcome]) -> None:
         for row, where, outcome in zip(submission.rows, submission.places, outcomes, strict=True):
             if outcome is Outcome.QUARANTINED:
-                place = str(Place(where.input, where.member))
-                self._tally.add_quarantined(place, where.offset, row[11] or "the database refused it")
+                path, member, offset = where
+                self._tally.add_quarantined(
+                    str(Place(path, member)), offset, row[11] or "the database refused it"
+                )

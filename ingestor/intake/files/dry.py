@@ -76,24 +76,25 @@ class DrySink:
         return known, {key for (key, _, way), (_, read) in arrivals.items() if read and way == channel}
 
     def _judge(self, row: Row, where: Where, known: dict[bytes, int], read_before: set[bytes]) -> Outcome:
-        place = str(Place(where.input, where.member))
+        path, member, offset = where
+        place = str(Place(path, member))
         unique = row[12][0] if row[12] is not None else None
         if unique in known:
-            self._note_duplicate(place, where.offset, f"SMS {known[unique]} in the archive")
+            self._note_duplicate(place, offset, f"SMS {known[unique]} in the archive")
             return Outcome.DUPLICATE
         if row[2] in read_before:
-            self._note_duplicate(place, where.offset, "a mail that was imported before")
+            self._note_duplicate(place, offset, "a mail that was imported before")
             return Outcome.DUPLICATE
         if unique is None:
             self.reasons[row[11]] += 1
             return Outcome.QUARANTINED
         new = self._keys.execute(
-            "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (unique, f"{place} at {where.offset}")
+            "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (unique, f"{place} at {offset}")
         )
         if new.rowcount:
             return Outcome.STORED
         (first,) = self._keys.execute("SELECT place FROM seen WHERE fingerprint = ?", (unique,)).fetchone()
-        self._note_duplicate(place, where.offset, f"the one in {first}")
+        self._note_duplicate(place, offset, f"the one in {first}")
         return Outcome.DUPLICATE
 
     def _note_duplicate(self, place: str, offset: int, of: str) -> None:
