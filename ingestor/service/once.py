@@ -100,8 +100,6 @@ def _pass_over(passes: Sequence[Pass], writer: Writer, signals: Signals) -> dict
     if running and not signals.stop_wished:
         raise ArchiveUnavailable(f"{writer.trouble}; nothing is lost, call this again")
     failures = {one.name: one.failure for one in passes if one not in running and one.failure is not None}
-    for name, failure in failures.items():
-        log.error("mailbox failed", mailbox=name, reason=failure)
     for one in running:
         log.warning("mailbox not read to its end", mailbox=one.name, reason="stopped by a signal")
     return failures

@@ -46,6 +46,7 @@ def test_one_failing_mailbox_does_not_stop_the_others(
         complaints = once.log_path.read_text()
 
     assert "ingestor: mailbox locked:" in complaints
+    assert complaints.count("refuses the user name or password") == 1
     assert "wrong-one" not in complaints
 
 

@@ -88,5 +88,5 @@ def _judged(session: Session, cause: BaseException) -> Exception:
         return session.wire.fault(f"it puts the login off ({words})")
     return CredentialsRefused(
         f"{session.wire.host}:{session.wire.port}: it refuses the user name or password ({words}); "
-        "mend the credential, then reload"
+        "mend the credential, then: systemctl restart ingestor"
     )

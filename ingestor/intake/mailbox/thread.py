@@ -18,7 +18,7 @@ from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorErro
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import Session
+from ingestor.intake.mailbox.session import FolderMissing, Session
 from ingestor.intake.mailbox.visit import Visit, check_folders
 from ingestor.intake.mailbox.waiting import Bell, Stopped, Timing
 from ingestor.providers import mail_reader
@@ -73,8 +73,8 @@ class MailboxThread:
 
     @property
     def state(self) -> str:
-        """`starting`, `watching`, `polling`, `unreachable`, `refused` (the login), `waiting` (for the
-        archive), `misconfigured`, `failing` or `stopped`."""
+        """`starting`, `watching`, `polling`, `no folder` (none of those configured), `unreachable`,
+        `refused` (the login), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
         return self._state
 
     @property
@@ -107,12 +107,19 @@ class MailboxThread:
 
         Raises an IngestorError where the mailbox or a folder of it could not be read; `stop` ends it early.
         """
-        return self._once(lambda visit: visit.full_pass())
+        try:
+            tally = self._once(lambda visit: visit.full_pass())
+        except IngestorError as fault:
+            self._note(_state_of(fault), str(fault), success=False)  # the caller says it
+            raise
+        self._note("read once", None, success=True)
+        return tally
 
     def rescan(self, folder: str | None = None, since: date | None = None) -> Counter[Outcome]:
         """Read a folder (None: every configured one) again from its beginning, or from day `since` on.
 
-        The cursor does not move. Raises an IngestorError where it could not be read.
+        The cursor does not move, nor does what `status` says of the mailbox: that is the daemon's word.
+        Raises an IngestorError where it could not be read.
         """
         folders = (folder,) if folder is not None else self._context.mailbox.folders
 
@@ -131,14 +138,10 @@ class MailboxThread:
             check_folders(self._memory)
         except Stopped:
             raise IngestorError("stopped before the end") from None
-        except IngestorError as fault:
-            self._enter("refused" if isinstance(fault, CredentialsRefused) else "unreachable", str(fault))
-            raise
         finally:
             self._settle()
             if session is not None:
                 session.close()
-        self._enter("stopped", None, success=True)
         return self._delivery.tally - before
 
     def _connect(self) -> Session:
@@ -203,10 +206,8 @@ class MailboxThread:
             self._failures = 0
         pause = min(timing.retry_longest, timing.retry_first * 2.0**self._failures)
         self._failures = min(self._failures + 1, 20)
-        if isinstance(fault, ArchiveUnavailable):
-            self._enter("waiting", str(fault))
-        elif isinstance(fault, IngestorError):
-            self._enter("unreachable" if fault.retry else "misconfigured", str(fault))
+        if isinstance(fault, IngestorError):
+            self._enter(_state_of(fault), str(fault))
         else:
             # Its words may be anybody's: only its kind is fit for a log.
             place = fault.__traceback__
@@ -228,10 +229,14 @@ class MailboxThread:
         elif changed and state == "waiting":
             # Said here too: a writer with nothing to write does not notice that the archive is gone.
             log.warning("mailbox waits for the archive", mailbox=self.name, reason=detail)
-        elif changed and healthy:
+        elif changed and healthy:  # of a missing folder the visit has told
             log.info("mailbox is read", mailbox=self.name, state=state, before=before)
         if not changed and success and time.monotonic() - self._noted[0] < _NOTED_EVERY:
             return
+        self._note(state, detail, success=success)
+
+    def _note(self, state: str, detail: str | None, *, success: bool) -> None:
+        """Write down for `status` how the mailbox fares."""
         context = self._context
         try:
             note_source(
@@ -241,3 +246,15 @@ class MailboxThread:
         except IngestorError:
             return  # the writer says what ails the archive
         self._noted = (time.monotonic(), state)
+
+
+def _state_of(fault: IngestorError) -> str:
+    """Return the state that `fault` puts a mailbox into."""
+    match fault:
+        case CredentialsRefused():
+            return "refused"
+        case ArchiveUnavailable():
+            return "waiting"
+        case FolderMissing():
+            return "no folder"
+    return "unreachable" if fault.retry else "misconfigured"

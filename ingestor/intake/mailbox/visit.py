@@ -8,7 +8,6 @@ import structlog
 
 from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.entries import Action
-from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.duties import Duties
@@ -122,7 +121,7 @@ class Visit:
         if self._memory.missing.get(folder) != reason:
             self._memory.missing[folder] = reason
             log.error(
-                "a folder cannot be read; the others go on",
+                "a folder cannot be read; it is looked for again",
                 mailbox=self._context.mailbox.name, folder=folder, reason=reason,
             )  # fmt: skip
 
@@ -158,6 +157,6 @@ class Visit:
 
 
 def check_folders(memory: Memory) -> None:
-    """Raise MailboxUnavailable where a configured folder could not be read."""
+    """Raise FolderMissing where a configured folder could not be read."""
     if memory.missing:
-        raise MailboxUnavailable("; ".join(memory.missing.values()))
+        raise FolderMissing("; ".join(memory.missing.values()))

@@ -164,6 +164,23 @@ def test_a_missing_folder_is_named_and_the_others_go_on(desk: Desk, logged: list
             desk.thread(server.port, start=False, folders=("Archiv", "INBOX")).run_once()
 
 
+def test_without_any_of_its_folders_a_mailbox_is_not_called_unreachable(
+    desk: Desk, logged: list[dict[str, object]]
+) -> None:
+    """One line and a state of its own, however often it is looked for; it is read once it appears."""
+    server = ImapServer({"INBOX": Box(), "Archive": Box()})
+    with server.running():
+        thread = desk.thread(server.port, folders=("Archiv",))
+        eventually(lambda: desk.source_state() == "no folder")
+        eventually(lambda: server.commands.count("LIST") > 2)
+        faults = [entry for entry in logged if entry["log_level"] in ("warning", "error")]
+        assert [entry.get("folder") for entry in faults] == ["Archiv"]
+
+        server.call(lambda: server.boxes.update(Archiv=Box()))
+        server.deliver(mail(1), "Archiv")
+        eventually(lambda: desk.has(1) and thread.state == "watching")
+
+
 def test_uids_that_begin_at_743_million(desk: Desk) -> None:
     """No UID space is walked: a folder whose UIDs begin high costs as few commands as any."""
     server = ImapServer({"INBOX": Box(1, first_uid=743_000_000)})

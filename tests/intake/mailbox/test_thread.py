@@ -1,5 +1,6 @@
 """The life of a mailbox's thread: it ends when asked, tells how it fares, outlives an archive's trouble."""
 
+import contextlib
 import math
 import socket
 import sqlite3
@@ -207,6 +208,37 @@ def test_a_writer_that_has_stopped_ends_the_cycle(desk: Desk, server: ImapServer
         thread.run_once()
 
     assert desk.count("arrivals") == 0
+
+
+def test_a_rescan_beside_a_daemon_leaves_its_state_alone(
+    desk: Desk, server: ImapServer, logged: list[dict[str, object]]
+) -> None:
+    """What `status` says of a mailbox is the daemon's word: neither a rescan nor a failed one changes it."""
+    desk.thread(server.port)
+    eventually(lambda: desk.source_state() == "watching")
+    before = read_sources(desk.engine)
+    logged.clear()
+
+    desk.thread(server.port, start=False).rescan()
+    with pytest.raises(IngestorError, match="Nope"):
+        desk.thread(server.port, start=False).rescan("Nope")
+
+    assert read_sources(desk.engine) == before
+    assert not [entry for entry in logged if entry["log_level"] in ("warning", "error")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [({}, "read once"), ({"password": "wrong"}, "refused"), ({"folders": ("Nope",)}, "no folder")],
+)
+def test_a_single_pass_is_written_down_as_one(
+    desk: Desk, server: ImapServer, changed: dict[str, object], state: str
+) -> None:
+    """`status` tells a single pass from a daemon that was stopped, and why one failed."""
+    with contextlib.suppress(IngestorError):
+        desk.thread(server.port, start=False, **changed).run_once()
+
+    assert desk.source_state() == state
 
 
 def test_a_password_that_cannot_be_had(desk: Desk, server: ImapServer) -> None:
