@@ -125,7 +125,7 @@ def test_the_auditors_role_reads_the_views_and_nothing_else(
             "DELETE FROM inbound_sms", "UPDATE runs SET command = ''", "CREATE TABLE mine (id int)",
             "INSERT INTO arrivals (id) VALUES (1)", "TRUNCATE runs",
         ):  # fmt: skip
-            with pytest.raises(IngestorError, match="refuses|SQLSTATE 25006"):  # read-only by default
+            with pytest.raises(IngestorError, match=r"refuses|SQLSTATE 25006"):  # read-only by default
                 rows(auditor, statement)
     postgresql_server.sql(
         "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM auditor; DROP OWNED BY auditor", database
