@@ -148,8 +148,11 @@ class PostgresqlInserts:
         """
         if not count:
             return ()
-        draw = f"SELECT nextval('{target.name}_id_seq') AS id FROM generate_series(1, %s::bigint)"  # noqa: S608 - names are our own
         execute = self._connection.exec_driver_sql
+        following = f"SELECT nextval('{target.name}_id_seq') AS id"
+        if count == 1:
+            return [execute(following).scalar_one()]
+        draw = f"{following} FROM generate_series(1, %s::bigint)"
         first, last = execute(f"SELECT min(id), max(id) FROM ({draw}) AS drawn", (count,)).one()  # noqa: S608 - names are our own
         if last - first + 1 == count:
             return range(first, last + 1)
