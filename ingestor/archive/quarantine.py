@@ -94,12 +94,11 @@ def retry(
     """
     standing = standing_ids(store.engine, ids)
     for start in range(0, len(standing), _BATCH):
-        arrivals = [_kept(store.engine, number) for number in standing[start : start + _BATCH]]
-        items = [_item(kept, _read(reader, kept)) for kept in arrivals]
-        keys = [bytes(kept.row.content_key) for kept in arrivals]
-        outcomes = store.read_again(list(zip(items, keys, strict=True)), run_id, now)
-        for kept, item, outcome in zip(arrivals, items, outcomes, strict=True):
-            yield Verdict(kept.id, outcome, getattr(item.reading, "reason", None))
+        numbers = standing[start : start + _BATCH]
+        again = [_read_again(store.engine, reader, number) for number in numbers]
+        outcomes = store.read_again(again, run_id, now)
+        for number, (item, _), outcome in zip(numbers, again, outcomes, strict=True):
+            yield Verdict(number, outcome, getattr(item.reading, "reason", None))
 
 
 def discard(
@@ -179,6 +178,12 @@ def _kept(engine: Engine, arrival_id: int) -> Kept:
         whole=payload is not None and payload.whole,
         row=row,
     )
+
+
+def _read_again(engine: Engine, reader: Reader, arrival_id: int) -> tuple[Item, bytes]:
+    """Return an arrival as it reads today, with its content key; its raw bytes, many perhaps, are let go."""
+    kept = _kept(engine, arrival_id)
+    return _item(kept, _read(reader, kept)), bytes(kept.row.content_key)
 
 
 def _read(reader: Reader, kept: Kept) -> Readable | Unreadable:

@@ -2,6 +2,8 @@
 
 import io
 import mailbox
+import random
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -149,3 +151,22 @@ def test_the_quarantine_opens_in_a_mail_client(archive_engine: Engine, tmp_path:
     assert one == b"Subject: one\n\n>From here\n>>From there\n"
     assert two.rstrip(b"\n") == raws[1]
     assert b"X-Ingestor-Reason: the label To is missing" in three
+
+
+def test_a_retry_holds_few_mails_at_a_time(archive_engine: Engine) -> None:
+    """A quarantine full of mails of megabytes is read again in the memory of a few of them."""
+    size, number = 1_000_000, 20
+    for n in range(number):
+        Store(archive_engine).write(
+            [Submission(None, (broken(n, raw=random.Random(n).randbytes(size)),))], NOW
+        )
+    tracemalloc.start()
+    try:
+        verdicts = list(
+            retry(Store(archive_engine), reader(lambda _: Unreadable("large", "agile.mail/2")), None, LATER)
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(verdicts) == number
+    assert peak < 8 * size
