@@ -189,4 +189,5 @@ def _is_due(entry: PendingWork, now: datetime) -> bool:
     if entry.tried_at is None:
         return True
     pause = timedelta(minutes=min(60, 2 ** min(entry.attempts, 6)))
-    return now - entry.tried_at >= pause
+    # A clock that was wrong may have put the last attempt into the future.
+    return not timedelta(0) <= now - entry.tried_at < pause

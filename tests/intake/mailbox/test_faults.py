@@ -179,6 +179,22 @@ def test_one_mail_that_always_breaks_the_connection(desk: Desk, server: ImapServ
     assert desk.balance.adds_up
 
 
+def test_a_clock_that_was_ahead_puts_no_mail_off(desk: Desk, server: ImapServer) -> None:
+    """An attempt noted in the future, before the clock was set right, is no reason to wait until then."""
+    server.deliver(mail(1))
+    server.faults.missing_body = {1: 3}
+    for _ in range(2):
+        desk.thread(server.port, start=False).run_once()
+    assert pending_work(desk.engine)[0].tried_at is not None
+    server.faults.missing_body = {}
+    desk.pass_time(days=-400)
+
+    desk.thread(server.port, start=False).run_once()
+
+    assert desk.has(1)
+    assert pending_work(desk.engine) == []
+
+
 def test_a_body_that_is_missing_is_tried_again(desk: Desk, server: ImapServer) -> None:
     """A row without a body, or no row at all, puts the mail into pending and not out of the world."""
     for number in range(4):
