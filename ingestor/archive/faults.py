@@ -11,10 +11,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     InterfaceError,
+    PendingRollbackError,
     ProgrammingError,
-    SQLAlchemyError,
+    ResourceClosedError,
+    TimeoutError,  # noqa: A004 - the pool's, not the operating system's
 )
 
 from ingestor.errors import (
@@ -30,6 +33,11 @@ _PASSING = ("08", "53", "57", "58", "F0", "XX", "25", "40", "55P03", "55006")
 _DEADLOCK, _SERIALISATION = "40P01", "40001"
 _UNDEFINED = ("42P01", "42703", "3F000")
 _NOT_ALLOWED = "42501"
+_OUR_FAULT = "42"  # what is left of this class: syntax, types, names of functions
+
+# No connection became free, or one was found dead between two statements. Any other error that SQLAlchemy
+# raises by itself is a fault of the program, which no waiting mends.
+_PASSING_IN_THE_POOL = (TimeoutError, DisconnectionError, PendingRollbackError, ResourceClosedError)
 
 DATA_ERRORS = (DataError, IntegrityError, UnicodeError, OverflowError, TypeError, ValueError)
 """What one bad item can cause; everything else concerns the whole batch."""
@@ -37,7 +45,10 @@ DATA_ERRORS = (DataError, IntegrityError, UnicodeError, OverflowError, TypeError
 
 @contextlib.contextmanager
 def translated(engine: Engine) -> Iterator[None]:
-    """Turn driver errors of the block into the program's own; errors that one item causes pass through."""
+    """Turn driver errors of the block into the program's own.
+
+    Those that one item causes pass through, and so do faults of the program.
+    """
     try:
         yield
     except DBAPIError as error:
@@ -45,13 +56,8 @@ def translated(engine: Engine) -> Iterator[None]:
         if mapped is None:
             raise
         raise mapped from None
-    except SQLAlchemyError as error:
-        # The pool ran dry, or a connection was found dead between two statements.
-        if isinstance(error, DATA_ERRORS):
-            raise
-        raise ArchiveUnavailable(
-            f"{place(engine)} cannot be used now ({type(error).__name__}); this is tried again"
-        ) from None
+    except _PASSING_IN_THE_POOL as error:
+        raise ArchiveUnavailable(f"{place(engine)} cannot be used now ({type(error).__name__})") from None
 
 
 def is_data_error(error: BaseException) -> bool:
@@ -80,7 +86,7 @@ def refused(error: BaseException) -> str:
 
 
 def translate(engine: Engine, error: DBAPIError) -> IngestorError | None:
-    """Return the program's own error for `error`, None where a single item may have caused it."""
+    """Return the program's own error for `error`, None where one item, or the program, is at fault."""
     if is_data_error(error):
         return None
     if engine.dialect.name == "sqlite":
@@ -88,14 +94,14 @@ def translate(engine: Engine, error: DBAPIError) -> IngestorError | None:
     return _of_postgresql(engine, error)
 
 
-def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError:
+def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError | None:
     original = error.orig
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF
     name = place(engine)
     if code == sqlite3.SQLITE_BUSY or code == sqlite3.SQLITE_LOCKED:
-        return ArchiveUnavailable(f"{name} is locked by another program; this is tried again")
+        return ArchiveUnavailable(f"{name} is locked by another program")
     if code == sqlite3.SQLITE_FULL:
-        return ArchiveUnavailable(f"the disk of {name} is full; make room, this is tried again")
+        return ArchiveUnavailable(f"the disk of {name} is full; make room")
     if code == sqlite3.SQLITE_READONLY:
         return ArchiveUnavailable(f"{name} or its folder may not be written by this user; check the owner")
     if code == sqlite3.SQLITE_CANTOPEN:
@@ -103,11 +109,15 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError:
             f"{name} cannot be opened; check that it exists and who may read its folder"
         )
     if code == sqlite3.SQLITE_IOERR:
-        return ArchiveUnavailable(f"the disk of {name} fails to read or write; look at the kernel's log")
+        return ArchiveUnavailable(
+            f"the disk of {name} is full, or fails to read or write; look at `df` and at the kernel's log"
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return IngestorError(f"{name} is damaged or no SQLite database; restore it from a copy")
     if "no such table" in str(original) or "no such column" in str(original):
         return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
+    if code == sqlite3.SQLITE_ERROR:
+        return None  # no statement that SQLite knows: a fault of the program
     return ArchiveUnavailable(
         f"{name} refuses to work ({getattr(original, 'sqlite_errorname', type(original).__name__)})"
     )
@@ -122,10 +132,12 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
         return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
     if state == _NOT_ALLOWED:
         return ConfigurationError(f"{name} refuses this role a right that it needs; see the README on roles")
+    if state is not None and state.startswith(_OUR_FAULT):
+        return None
     if state in (_DEADLOCK, _SERIALISATION):
-        return TransactionGivenUp(f"{name} gave a transaction up for another's sake; it is tried again")
+        return TransactionGivenUp(f"{name} gave a transaction up for another's sake")
     if state == "53100":
-        return ArchiveUnavailable(f"the disk of {name} is full; make room, this is tried again")
+        return ArchiveUnavailable(f"the disk of {name} is full; make room")
     if state is None or state.startswith(_PASSING) or error.connection_invalidated:
         return ArchiveUnavailable(f"{name} cannot be reached or is not ready ({_brief(error)})")
     return ArchiveUnavailable(f"{name} refuses to work (SQLSTATE {state})")

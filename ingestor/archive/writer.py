@@ -9,10 +9,8 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from ingestor.archive.entries import Receipt, Submission
-from ingestor.archive.faults import is_data_error
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 
@@ -125,9 +123,7 @@ class Writer:
         while True:
             try:
                 receipts = self._store.write([submission for submission, _ in batch], self._clock())
-            except (IngestorError, SQLAlchemyError) as error:
-                if is_data_error(error):  # no form of one submission can be written
-                    return self._write_apart(batch, error)
+            except IngestorError as error:
                 self.progress = time.monotonic()
                 self._say_trouble(error)
                 self.progress = time.monotonic()
@@ -135,7 +131,7 @@ class Writer:
                     self._abandon(batch, error)
                     return False
                 pause = min(pause * 2, _LONGEST_PAUSE)
-            except Exception as error:  # noqa: BLE001 - a fault of the program must not end the thread
+            except Exception as error:  # noqa: BLE001 - waiting mends neither a submission nor the program
                 return self._write_apart(batch, error)
             else:
                 self._say_over()
@@ -172,8 +168,8 @@ class Writer:
             if not future.done():
                 future.set_exception(ArchiveUnavailable(f"not written before the stop: {error}"))
 
-    def _say_trouble(self, error: Exception) -> None:
-        said = str(error) if isinstance(error, IngestorError) else type(error).__name__
+    def _say_trouble(self, error: IngestorError) -> None:
+        said = str(error)
         if self.trouble is None:
             log.error("the archive takes no writes; intake waits and tries again", reason=said)
         self.trouble = said

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Executable, exc, insert, table, text
 
 from ingestor.archive.cursors import (
     drop_pending,
@@ -117,6 +117,20 @@ def test_a_database_that_is_locked_is_unavailable(
         with pytest.raises(ArchiveUnavailable, match="locked"), writing(sqlite_engine):
             pass
         assert one(sqlite_engine, "SELECT count(*) FROM sms") == 0
+
+
+@pytest.mark.parametrize("statement", [insert(table("sms")).values(nowhere=1), text("SELEKT 1")])
+def test_a_fault_of_the_program_is_no_outage(archive_engine: Engine, statement: Executable) -> None:
+    """What waiting cannot mend is not called unavailable: it would be tried again for ever."""
+    with pytest.raises(exc.SQLAlchemyError), writing(archive_engine) as connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("kind", [exc.TimeoutError, exc.PendingRollbackError, exc.ResourceClosedError])
+def test_a_pool_in_trouble_is_an_outage(sqlite_engine: Engine, kind: type[exc.SQLAlchemyError]) -> None:
+    """No free connection, or one that was found dead, passes by itself."""
+    with pytest.raises(ArchiveUnavailable, match=kind.__name__), writing(sqlite_engine):
+        raise kind("gone")
 
 
 def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:

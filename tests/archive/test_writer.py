@@ -12,6 +12,7 @@ from datetime import datetime
 import pytest
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import CompileError
 
 from ingestor.archive import engine as engine_module
 from ingestor.archive import writer as writer_module
@@ -279,6 +280,28 @@ def test_a_submission_that_cannot_be_written_fails_alone(archive_engine: Engine)
     assert [str(futures[n].result().outcomes[0]) for n in (0, 2)] == ["stored", "stored"]
     assert str(writer.submit(submission(4)).result(30).outcomes[0]) == "stored"
     assert writer.stop(10)
+
+
+@pytest.mark.parametrize("fault", [CompileError("a programmer's error"), RuntimeError("another")], ids=repr)
+def test_a_fault_of_the_program_is_not_waited_out(sqlite_engine: Engine, fault: Exception) -> None:
+    """It fails the submission, whose source still has it, instead of looking like an outage for ever."""
+
+    class Faulty(Store):
+        def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
+            if any(one.items[0].content_key == item(2).content_key for one in submissions):
+                raise fault
+            return super().write(submissions, now)
+
+    writer = Writer(Faulty(sqlite_engine))
+    writer.start()
+    futures = [writer.submit(submission(number)) for number in (1, 2, 3)]
+
+    assert futures[1].exception(30) is fault
+    wait(futures, 30)
+    assert futures[0].result()
+    assert futures[2].result()
+    assert writer.trouble is None
+    assert writer.stop(5)
 
 
 def test_the_same_post_submitted_twice_is_there_once(archive_engine: Engine) -> None:
