@@ -81,6 +81,11 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
         with path.open("wb") as device:  # /dev/stdout, a named pipe
             yield device
         return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        from ingestor.errors import ConfigurationError
+
+        raise ConfigurationError(f"the folder {folder} does not exist; make it, or name another")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     try:

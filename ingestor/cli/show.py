@@ -24,19 +24,22 @@ ingestor show 42 --json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
     parser.add_argument("id", metavar="ID", type=count, help="id of the SMS, as `search` prints it")
-    parser.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
     parser.add_argument(
         "--arrival", metavar="N", type=count, help="with --raw: of this arrival (default: the first kept)"
     )
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    form.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the SMS, or its raw bytes."""
     from ingestor.archive.queries import show
     from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.errors import IngestorError
+    from ingestor.errors import ConfigurationError, IngestorError
 
+    if arguments.arrival is not None and not arguments.raw:
+        raise ConfigurationError("--arrival says whose bytes to write: give --raw too")
     engine = open_for_reading(settings_of(arguments))
     evidence = show(engine, arguments.id)
     if evidence is None:

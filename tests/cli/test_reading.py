@@ -109,6 +109,12 @@ def test_show_raw_of_a_chosen_arrival(filled: Filled) -> None:
     assert wrong.err.startswith("ingestor: arrival 1 is none of SMS 2; it has: ")
 
 
+def test_show_refuses_what_contradicts_itself(filled: Filled) -> None:
+    """One form at a time, and an arrival only for its raw bytes: exit 2 instead of a silent choice."""
+    assert filled.call("show", "1", "--raw", "--json").code == 2
+    assert filled.call("show", "1", "--arrival", "1").code == 2
+
+
 def test_what_is_not_there_is_one_line(filled: Filled) -> None:
     """An unknown id is one line and exit 1; one that no database could hold is wrong usage."""
     called = filled.call("show", "99")
@@ -152,8 +158,8 @@ def test_export_to_a_file_is_whole_and_private(filled: Filled) -> None:
     assert "originator_digits" in path.read_text()
     assert [one.name for one in filled.folder.glob(".out*")] == []
     failed = filled.call("export", "--output", filled.folder / "no" / "out.csv")
-    assert failed.code == 1
-    assert failed.err.endswith("No such file or directory\n")
+    assert failed.code == 2
+    assert failed.err.endswith("no does not exist; make it, or name another\n")
     assert len(failed.faults) == 1
 
 

@@ -152,7 +152,7 @@ def test_databases_that_will_not_do(server: ImapServer, tmp_path: Path, sqlite_u
     block = _sound(server, tmp_path)
     code, lines = _check(configuration(tmp_path, f"sqlite:///{tmp_path}/nowhere/archive.db", block))
     assert code == 1
-    assert any("install -d" in line for line in lines)
+    assert sum("install -d" in line for line in lines) == 1
 
     config = configuration(tmp_path, sqlite_url, block)
     _upgrade(sqlite_url)

@@ -8,8 +8,9 @@ from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.migrate import current, head, upgrade_command
-from ingestor.service.checks.findings import Finding, fail, ok, warn
-from ingestor.settings import Settings, hide_url_password
+from ingestor.service.checks import machine
+from ingestor.service.checks.findings import Finding, Level, fail, ok, warn
+from ingestor.settings import Settings, hide_url_password, state_directory
 
 # What the daemon's role must be allowed on PostgreSQL.
 _INSERTED = ("sms", "sms_content", "payloads", "arrivals", "cursors", "runs", "pending")
@@ -21,7 +22,7 @@ def check(settings: Settings) -> Sequence[Finding]:
     path = sqlite_path(url)
     shown = str(path) if path else hide_url_password(url)
     if path is not None and (finding := _file(path.absolute(), settings)) is not None:
-        return [finding]
+        return [] if finding.level is Level.FAIL and _told_of(path.absolute().parent, settings) else [finding]
     engine = open_engine(url, read_only=True)
     try:
         schema = _schema(engine, settings)
@@ -30,6 +31,11 @@ def check(settings: Settings) -> Sequence[Finding]:
         return [ok("database", f"{shown} can be read and written"), schema]
     finally:
         engine.dispose()
+
+
+def _told_of(folder: Path, settings: Settings) -> bool:
+    """Say whether the state directory is `folder`, and what ails it was said already, with its fix."""
+    return folder == state_directory(settings) and machine.state(settings).level is Level.FAIL
 
 
 def _file(path: Path, settings: Settings) -> Finding | None:
