@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select
 
 from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import reading, sqlite_path
@@ -93,20 +93,17 @@ def _copy_sqlite(engine: Engine, path: Path) -> None:
 
 
 def _copy_tables(engine: Engine, path: Path) -> None:
-    """Copy every table but the key into an SQLite file with the same names."""
+    """Copy the rows of every table but the key's into an SQLite file with the same names."""
     copy = create_engine(f"sqlite:///{path}", hide_parameters=True)
-    whole = tables.metadata
-    kept = MetaData()
-    for table in whole.sorted_tables:
-        if table is not tables.archive_key:
-            table.to_metadata(kept)
     try:
         with translated(engine), _one_moment(engine) as source, copy.begin() as sink:
-            kept.create_all(sink)
+            tables.metadata.create_all(sink)
             version = source.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
             sink.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
             sink.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (version,))
-            for table in kept.sorted_tables:
+            for table in tables.metadata.sorted_tables:
+                if table is tables.archive_key:
+                    continue
                 rows = source.execution_options(yield_per=_ROWS).execute(select(table))
                 for part in rows.mappings().partitions(_ROWS):
                     sink.execute(insert(table), [dict(row) for row in part])

@@ -302,7 +302,7 @@ sources = _table(
     PrimaryKeyConstraint("name"),
 )
 
-PERMANENT: Final = ("dictionaries", "sms", "arrivals", "retries")
+PERMANENT: Final = ("archive_key", "dictionaries", "sms", "arrivals", "retries")
 """Append-only for ever."""
 
 ERASABLE: Final = ("sms_content", "payloads")

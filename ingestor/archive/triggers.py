@@ -10,6 +10,7 @@ from ingestor.archive.tables import ERASABLE, PERMANENT
 
 # What identifies a row: an insert that meets one of these is ignored, never turned into a REPLACE.
 _KEYS = {
+    "archive_key": ("id = NEW.id",),
     "dictionaries": ("id = NEW.id",),
     "sms": ("id = NEW.id", "fingerprint = NEW.fingerprint"),
     "arrivals": (
