@@ -183,6 +183,7 @@ def test_a_role_without_rights(server: ImapServer, postgresql: PostgresqlServer,
     code, lines = _check(configuration(tmp_path, postgresql.url("archive"), block))
     assert code == 1
     assert _about(lines, "database")[0].startswith("fail")
+    assert "start it" in _about(lines, "database")[0]
 
 
 def test_a_taken_port(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:

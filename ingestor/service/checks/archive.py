@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.migrate import current, head, upgrade_command
+from ingestor.errors import ArchiveUnavailable
 from ingestor.service.checks import machine
 from ingestor.service.checks.findings import Finding, Level, fail, ok, warn
 from ingestor.settings import Settings, hide_url_password, state_directory
@@ -29,6 +30,10 @@ def check(settings: Settings) -> Sequence[Finding]:
         if engine.dialect.name == "postgresql":
             return [_rights(engine, shown), schema]
         return [ok("database", f"{shown} can be read and written"), schema]
+    except ArchiveUnavailable as error:
+        if path is not None:
+            raise
+        return [fail("database", str(error), "start it, or correct database.url; the daemon waits for it")]
     finally:
         engine.dispose()
 
