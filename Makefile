@@ -24,15 +24,18 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.benchmarks
 
+# An editable install: .venv runs the code that is checked out, even when the folder has been moved.
+EDITABLE := -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
 setup: $(STAMP)
+	@cd / && '$(CURDIR)/$(BIN)/python' -c 'import sys, ingestor; sys.exit(not ingestor.__file__.startswith(sys.argv[1]))' \
+	  '$(CURDIR)/' || { cd '$(CURDIR)' && $(BIN)/python $(EDITABLE); }
 
-# An editable install: .venv always runs the code that is checked out.
 $(STAMP): pyproject.toml $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "ingestor needs Python 3.11 or newer; call: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r $(REQUIREMENTS)
-	$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
+	$(BIN)/python $(EDITABLE)
 	@touch $@
 
 # Two files of one resolution: everything for the checkout, and what a server runs.

@@ -70,18 +70,12 @@ def test_the_make_targets_exist(target: str) -> None:
     assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0
 
 
-def test_make_run_leaves_an_archive_and_ends(tmp_path: Path) -> None:
+def test_make_run_leaves_an_archive_and_ends() -> None:
     """`make run` ends by itself with exactly one database of at least twenty SMS."""
-    copy = tmp_path / "checkout"
-    copy.mkdir()
-    (copy / ".venv").symlink_to(ROOT / ".venv")
-    for name in ("Makefile", "pyproject.toml", ".ci"):
-        (copy / name).symlink_to(ROOT / name)
-
-    done = subprocess.run(["make", "run"], cwd=copy, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["make", "run"], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    [archive] = (copy / "demo").glob("*.db")
+    [archive] = (ROOT / "demo").glob("*.db")
     with sqlite3.connect(f"file:{archive}?mode=ro", uri=True) as connection:
         assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone()[0] >= 20
 
