@@ -102,11 +102,16 @@ class SqliteInserts:
         if result.rowcount == len(rows):
             return None
         first = target.columns[0]
-        found = self._connection.exec_driver_sql(
-            f"SELECT {first} FROM {target.name} WHERE {first} BETWEEN ? AND ?",  # noqa: S608 - names are our own
-            (rows[0][0], rows[-1][0]),
-        )
-        return {number for (number,) in found}
+        # By the driver's own cursor: thousands of rows of one number cost three times as much through Core.
+        with (
+            _as_sqlalchemy(self._connection),
+            contextlib.closing(self._connection.connection.cursor()) as cursor,
+        ):
+            cursor.execute(
+                f"SELECT {first} FROM {target.name} WHERE {first} BETWEEN ? AND ?",  # noqa: S608 - names are our own
+                (rows[0][0], rows[-1][0]),
+            )
+            return {number for (number,) in cursor.fetchall()}
 
     def sms_by_fingerprint(self, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
         """Look up in chunks of a fixed size, so that the statement is prepared once."""

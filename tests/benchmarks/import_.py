@@ -9,6 +9,7 @@ import json
 import mailbox
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -17,9 +18,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
+from ingestor.archive.engine import open_engine
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
 from ingestor.demo.sample_mails import generate
+from tests.archive.samples import item
 from tests.servers.postgresql import PostgresqlServer, binaries
 
 MAILS = int(os.environ.get("IMPORT_MAILS", "100000"))
@@ -36,6 +43,7 @@ def main() -> None:
         write_mbox(box, flags, MAILS)
         print(f"{MAILS:,} mails, {box.stat().st_size / 1e6:,.0f} MB; medians of {ROUNDS} rounds")
         rate = _sqlite(folder, box, flags)
+        _beside_a_daemon(folder, box)
         _postgresql(folder, box, flags)
         _peers(folder, box, rate)
         if os.environ.get("BENCH_FULL") == "1":
@@ -76,6 +84,33 @@ def _sqlite(folder: Path, box: Path, flags: Path) -> float:
     print(f"  with --jobs 1: ratio {limit / statistics.median(singles):.2f}")
     print(f"  memory of all processes (PSS): {max(peaks) / 2**20:.0f} MB at most (< 200)")
     return MAILS / first
+
+
+def _beside_a_daemon(folder: Path, box: Path) -> None:
+    """Print how long a daemon's write waits while an import runs on the same SQLite archive."""
+    url = f"sqlite:///{folder}/shared.db"
+    _prepare(url)
+    engine = open_engine(url)
+    store = Store(engine)
+    waits: list[float] = []
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(0.05):
+            began = time.perf_counter()
+            store.write([Submission(None, (item(10_000_000 + len(waits)),))], datetime.now(UTC))
+            waits.append(time.perf_counter() - began)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    _import(url, box)
+    done.set()
+    writer.join()
+    engine.dispose()
+    typical = statistics.median(waits)
+    print(
+        f"  a daemon's write beside it: {max(waits):.2f} s at worst (< 0.5), median {typical * 1000:.0f} ms"
+    )
 
 
 def _postgresql(folder: Path, box: Path, flags: Path) -> None:
@@ -198,8 +233,6 @@ def _maildir(folder: Path, box: Path) -> None:
 
 def _naive(folder: Path, box: Path) -> float:
     """Return the rate of what a user writes first, on the first mails of the file."""
-    import re
-
     import mailparser
     from sqlalchemy import LargeBinary, Text, create_engine, select
     from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -271,17 +304,18 @@ def _flat(folder: Path) -> None:
 
 
 def _quick(first: int, count: int) -> Iterator[bytes]:
-    """Yield mails that are all ours and all new, as fast as they can be written."""
+    """Yield mails that are all ours and all new, in the order of their dates, as fast as can be written."""
     pattern = next(mail for mail in generate(50, 7) if mail.variant == "7bit").raw.replace(b"\r\n", b"\n")
-    header, _, _ = pattern.partition(b"\n\n")
+    header = re.sub(rb"(?m)^Date: .*\n", b"", pattern.partition(b"\n\n")[0] + b"\n")
     draw = random.Random(first)
     for number in range(first, first + count):
-        clock = f"{number // 3600 % 24:02}{number // 60 % 60:02}{number % 60:02}"
+        moment = datetime(2014, 1, 1, tzinfo=UTC) + timedelta(seconds=number * 300)
         body = (
-            f"From: +39335{number:07}\nTo: +393331234333\nDate/Time: {20200101 + number % 28}{clock}\n"
-            f"Body: {draw.getrandbits(400):x}\n"
+            f"Date: {format_datetime(moment)}\nX-Number: {number}\n\n"
+            f"From: +39335{number:07}\nTo: +393331234333\nDate/Time: {moment:%Y%m%d%H%M%S}\n"
+            f"Body: {draw.getrandbits(400):x}\n\n"
         )
-        yield SEPARATOR + header + b"\nX-Number: %d\n\n" % number + body.encode() + b"\n"
+        yield SEPARATOR + header + body.encode()
 
 
 if __name__ == "__main__":

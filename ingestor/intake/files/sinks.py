@@ -15,7 +15,7 @@ from ingestor.record import Outcome
 PATIENCE = 60.0
 """How many seconds a database may be away before the import gives up; what is committed stays."""
 
-LONGEST_TRANSACTION = 0.2
+LONGEST_TRANSACTION = 0.12
 """Seconds aimed at on SQLite, so that a daemon beside us never waits for half a second."""
 
 GAP = 0.02

@@ -60,6 +60,14 @@ class _File:
         self._budget.take(len(piece))
         return piece
 
+    def readinto(self, view: memoryview) -> int:
+        try:
+            got: int = self._file.readinto(view)  # type: ignore[attr-defined]  # raw files and buffered ones have it
+        except OSError as error:
+            raise InputUnreadable(f"{self._name} cannot be read: {error.strerror}") from None
+        self._budget.take(got)
+        return got
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
 

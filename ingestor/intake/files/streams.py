@@ -73,8 +73,9 @@ class Stream:
     """A forward-only stream with a look at its beginning."""
 
     def __init__(self, source: Any) -> None:
-        """`source` has `readinto(view)` or `read(count)`."""
+        """`source` has `read(count)`, and better `readinto(view)` as well."""
         self._source = source
+        self._into = getattr(source, "readinto", None)
         self._head = b""
         self._at = 0
         self._ended = False
@@ -105,6 +106,11 @@ class Stream:
 
     def readinto(self, view: memoryview) -> int:
         """Fill `view` from its start, return how many bytes were read, 0 at the end."""
+        if self._at >= len(self._head) and self._into is not None and not self._ended:
+            got: int = self._into(view)
+            self._ended = got == 0
+            self.consumed += got
+            return got
         if self._at < len(self._head):
             piece = self._head[self._at : self._at + len(view)]
             self._at += len(piece)
