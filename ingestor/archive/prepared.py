@@ -32,7 +32,8 @@ from ingestor.timestamps import TimeQuality, iso_utc
 
 Row = tuple[Any, ...]
 """(place, length, key, content key, size, sha256, dictionary id, compressed, parser, Message-ID, subject,
-reason, sms, content): `place` is for whoever made it, `sms` and `content` are None where it is unreadable."""
+reason, sms, content): `place` is for whoever made it. `sms` (the columns between the id and `ingested_at`)
+and `content` are None where it is unreadable."""
 
 _MOST_DETAILS = 1000
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -96,10 +97,16 @@ class RowMaker:
         reason: str | None = None
         sms: Row | None = None
         content: Row | None = None
+        secret = self._secret
         if isinstance(reading, Readable):
             found = reading.sms
             try:
-                sms = _sms_columns(found, unique_key(found, self._secret))
+                sms = (
+                    unique_key(found, secret), FINGERPRINT_VERSION, found.provider,
+                    found.originator_kind.value, found.destination, found.date_time,
+                    iso_utc(found.received_at), found.time_quality.value, found.provider_message_id,
+                    found.segments,
+                )  # fmt: skip
                 content = (
                     found.originator, found.originator_raw, found.destination_raw, found.text, found.keyword,
                     found.clean_text, self._details(found.details),
@@ -110,7 +117,7 @@ class RowMaker:
         else:
             reason = reading.reason
         return (
-            place, length, keyed(content_key, self._secret), content_key, size, sha256, self._number,
+            place, length, keyed(content_key, secret), content_key, size, sha256, self._number,
             self._compress(raw), reading.parser, reading.message_id, reading.subject, reason, sms, content,
         )  # fmt: skip
 
@@ -136,14 +143,6 @@ def _digests(raw: bytes) -> tuple[bytes, bytes]:
     content_key = mail_day(raw) + digest.digest()
     digest.update(raw[len(body) :])
     return content_key, digest.digest()
-
-
-def _sms_columns(sms: InboundSms, unique: bytes) -> Row:
-    """Return the columns of `sms` between the id and `ingested_at`."""
-    return (
-        unique, FINGERPRINT_VERSION, sms.provider, sms.originator_kind.value, sms.destination, sms.date_time,
-        iso_utc(sms.received_at), sms.time_quality.value, sms.provider_message_id, sms.segments,
-    )  # fmt: skip
 
 
 def _item(row: Row, where: Where, source: str, now: datetime) -> Item:

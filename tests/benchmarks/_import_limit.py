@@ -7,33 +7,36 @@ does. It parses nothing, knows no duplicates but equal bytes, and keeps one tabl
 """
 
 import hashlib
-import mmap
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
+
+from ingestor.intake.files.blocks import Block, Blocks
+from ingestor.intake.files.mbox import Dialect, split
+from ingestor.intake.files.streams import Stream
 
 BATCH = 4000
 Rows = list[tuple[bytes, bytes]]
 
 
 def batches(path: str, flags: bytes) -> Iterator[Rows]:
-    """Yield (sha256, mail) of our mails by the thousand."""
+    """Yield (sha256, mail) of our mails by the thousand, split by the same rule as the import's."""
     rows: Rows = []
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at, number = 0, 0
-        while at >= 0:
-            start = data.find(b"\n", at) + 1
-            found = data.find(b"\nFrom ", start)
-            if flags[number]:
-                mail = data[start : found if found >= 0 else len(data)]
-                rows.append((hashlib.sha256(mail).digest(), mail))
-                if len(rows) == BATCH:
-                    yield rows
-                    rows = []
-            number += 1
-            at = found + 1 if found >= 0 else -1
+    number = 0
+    with Path(path).open("rb", buffering=0) as file:
+        for block in Blocks(Stream(file), Dialect.MBOXRD, lambda _: False):
+            data = bytes(cast("Block", block).data)
+            for start, end, _ in split(data, Dialect.MBOXRD).mails:
+                if flags[number]:
+                    mail = data[start:end]
+                    rows.append((hashlib.sha256(mail).digest(), mail))
+                number += 1
+            if len(rows) >= BATCH:
+                yield rows
+                rows = []
     yield rows
 
 

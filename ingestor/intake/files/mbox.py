@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ingestor.intake.files.separators import CANDIDATE, is_header_line, next_separator, separator_end
+from ingestor.intake.files.separators import (
+    CANDIDATE,
+    MAX_LINE,
+    USUAL,
+    is_header_line,
+    next_separator,
+    separator_end,
+)
 
 BELIEVED_LENGTH = 1 << 20
 """A mail longer than this (1 MiB, separator included) is cut at the next separator whatever its
@@ -142,7 +149,10 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
         start = first
     else:
         start = _lead(data, end, result)
+    usual_only = not with_lengths
     while start >= 0:
+        if usual_only:
+            start = _split_usual(data, start, result)
         stop, separator, after = next_boundary(data, start, end, with_lengths=with_lengths)
         mail_end = separator if separator >= 0 else end
         _add(data, start, mail_end, stop, result)
@@ -150,6 +160,26 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
             result.separators += after - separator
         start = after
     return result
+
+
+def _split_usual(data: bytes, start: int, result: Split) -> int:
+    """Place the mails from `start` on as long as each ends at an empty line and a separator of the usual
+    form; return where the first other one begins. This only saves steps: the general way finds the same.
+    """
+    find, match, add = data.find, USUAL.match, result.mails.append
+    separators = 0
+    while True:
+        here = find(CANDIDATE, start)
+        if here <= start or data[here - 1] != 0x0A or data.startswith(b"From ", start):
+            break
+        line = match(data, here + 1, here + 1 + MAX_LINE)
+        if line is None or find(b"\0", start, here) >= 0:
+            break
+        add((start, here, False))
+        start = line.end()
+        separators += start - here
+    result.separators += separators
+    return start
 
 
 def _lead(data: bytes, end: int, result: Split) -> int:

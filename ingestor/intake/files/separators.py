@@ -40,7 +40,7 @@ _DATED = re.compile(
     + rb")" + _ZONE + rb"{0,2}(?:[ \t]+remote from [^\r\n]{1,200})?[ \t]*\r?\n?\Z"
 )  # fmt: skip
 # The dated line that nearly every program writes, found without a search for its end.
-_USUAL = re.compile(rb"From [!-~]{1,200} +" + _DAY + rb" " + _MONTH + rb" [ \d]\d \d\d:\d\d:\d\d \d{4}\r?\n")
+USUAL = re.compile(rb"From [!-~]{1,200} +" + _DAY + rb" " + _MONTH + rb" [ \d]\d \d\d:\d\d:\d\d \d{4}\r?\n")
 _UNDATED = re.compile(
     rb"From (?:[ \t]*|-[ \t]*|MAILER-DAEMON[ \t]*|[^\s@]{1,200}@[^\s@]{0,200}[ \t]*"
     rb"|[^\r\n]{0,300}\b\d{1,2}:\d\d\b[^\r\n]{0,100}\b\d{4}[ \t]*"
@@ -65,7 +65,7 @@ def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
     `data[start:]` begins with `From ` at the start of a line; `end` is the end of what is known. The answer
     is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
     """
-    usual = _USUAL.match(data, start, min(end, start + MAX_LINE))
+    usual = USUAL.match(data, start, min(end, start + MAX_LINE))
     if usual and _after_blank_line(data, start):
         return usual.end()
     newline = data.find(b"\n", start, min(end, start + MAX_LINE))

@@ -57,6 +57,16 @@ def test_no_mail_of_a_strict_reader_is_lost(data: bytes) -> None:
     assert {match.end() for match in STRICT.finditer(data)} <= starts
 
 
+@given(st.lists(st.sampled_from([mbox_of(sms_mail(1)), mbox_of(foreign_mail(1, b"\n")), b"\0"]) | PIECES))
+def test_the_short_way_finds_what_the_general_way_finds(pieces: list[bytes]) -> None:
+    """Ordinary mailboxes are split in fewer steps, to the very same result."""
+    data = b"".join(pieces)
+    short = split(data, Dialect.MBOXRD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mbox_module, "_split_usual", lambda _data, start, _result: start)
+        assert split(data, Dialect.MBOXRD) == short
+
+
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.booleans(), JUNK)
 def test_junk_in_a_body_costs_no_other_mail(kinds: Sequence[int], crlf: bool, junk: bytes) -> None:
     """Mails around a body full of junk come out byte for byte, however the file ends its lines."""
