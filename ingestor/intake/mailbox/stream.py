@@ -111,9 +111,10 @@ class Stream:
     def readline(self) -> bytes:
         """Return the next line with its end."""
         searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
+        # The end is looked for within the bound only: the packet that goes beyond it may bring the end, too.
+        while (end := self._buffer.find(b"\n", searched, LONGEST_LINE)) < 0:
             searched = len(self._buffer)
-            if searched > LONGEST_LINE:
+            if searched >= LONGEST_LINE:
                 raise self.fault(f"it sends a line of more than {LONGEST_LINE} bytes")
             self._receive()
         return self._take(end + 1)
