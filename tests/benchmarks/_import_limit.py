@@ -54,25 +54,25 @@ def into_sqlite(file: str, batches: Iterator[Rows]) -> None:
 
 
 def into_postgresql(url: str, batches: Iterator[Rows]) -> None:
-    """COPY, the fastest way in; equal mails are left out beforehand, as it knows no conflicts."""
+    """COPY into a temporary table and insert from there: the fastest way that knows what is there already."""
     import psycopg
 
-    seen: set[bytes] = set()
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        connection.execute("DROP TABLE IF EXISTS mails")
         connection.execute(
             "CREATE TABLE mails"
             " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sha256 bytea UNIQUE, raw bytea)"
         )
+        connection.execute("CREATE TEMPORARY TABLE stage (sha256 bytea, raw bytea) ON COMMIT DELETE ROWS")
         connection.commit()
         for rows in batches:
-            statement = "COPY mails (sha256, raw) FROM STDIN (FORMAT BINARY)"
+            statement = "COPY stage (sha256, raw) FROM STDIN (FORMAT BINARY)"
             with connection.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types(["bytea", "bytea"])
                 for row in rows:
-                    if row[0] not in seen:
-                        seen.add(row[0])
-                        copy.write_row(row)
+                    copy.write_row(row)
+            connection.execute(
+                "INSERT INTO mails (sha256, raw) SELECT sha256, raw FROM stage ON CONFLICT DO NOTHING"
+            )
             connection.commit()
 
 
