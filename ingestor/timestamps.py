@@ -95,4 +95,6 @@ def as_fourteen_digits(instant: datetime) -> str:
 
 def iso_utc(instant: datetime) -> str:
     """Return an aware `instant` as ISO 8601 text in UTC with Z; whole seconds have no fraction."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return instant.isoformat()[:-6] + "Z"

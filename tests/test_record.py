@@ -183,3 +183,10 @@ def test_canonical_text_is_its_own_canonical_text(text: str) -> None:
     """Canonical text of canonical text is itself, and stored text has the canonical text of its original."""
     assert canonical_text(canonical_text(text)) == canonical_text(text)
     assert canonical_text(stored_text(text)) == canonical_text(text)
+
+
+@given(key=st.binary(min_size=32, max_size=32), text=st.text(max_size=200))
+def test_the_fingerprint_is_hmac_sha_256(key: bytes, text: str) -> None:
+    """It is what the standard library makes of the canonical form, so that others can make it too."""
+    sms = replace(SMS, text=storable(text)[0])
+    assert fingerprint(sms, key) == hmac.digest(key, canonical_form(sms), "sha256")

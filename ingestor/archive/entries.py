@@ -11,6 +11,7 @@ from ingestor.record import Channel, Outcome
 
 NO_DAY = bytes(4)
 MAIL_KEY_BYTES = 36
+POST_KEY_BYTES = 16
 
 _HEAD = 32768
 _SURE = _HEAD // 2 - 8  # found before this, it is within the bound with either kind of line ends

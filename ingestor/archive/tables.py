@@ -155,7 +155,7 @@ sms = _table(
     PrimaryKeyConstraint("id"),
     UniqueConstraint("fingerprint"),
     # OR and not IN: SQLite builds a temporary index for a list of values, for each row anew.
-    CheckConstraint("length(fingerprint) = 36", name="fingerprint"),
+    CheckConstraint("length(fingerprint) = 38", name="fingerprint"),
     CheckConstraint(
         "originator_kind = 'msisdn' OR originator_kind = 'short'"
         " OR originator_kind = 'alpha' OR originator_kind = 'unknown'",
