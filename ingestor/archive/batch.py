@@ -12,12 +12,14 @@ from typing import Any
 
 from ingestor.archive.entries import Item
 from ingestor.archive.faults import DATA_ERRORS, refused
-from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, Inserts, Row
+from ingestor.archive.inserts import Inserts
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.payloads import compress
+from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, Row
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome
 
+_MOST_SEGMENTS = 2**31 - 1
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
 
 # Shared: an encoder a call is slower than the encoding.
@@ -65,6 +67,8 @@ class Batch:
             try:
                 if "\0" in sms.text or "\0" in sms.originator_raw or "\0" in sms.destination_raw:
                     raise ValueError  # SQLite would take a NUL, PostgreSQL would not: both refuse
+                if sms.segments is not None and not 0 <= sms.segments <= _MOST_SEGMENTS:
+                    raise OverflowError  # likewise
                 unique = unique_key(sms, secret)
                 details = _encode(sms.details) if sms.details else "{}"
             except DATA_ERRORS as error:

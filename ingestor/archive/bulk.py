@@ -16,9 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from ingestor.archive.bookkeeping import keep_books
 from ingestor.archive.engine import writing
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
-from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, SMS, Inserts, inserts_for
+from ingestor.archive.inserts import Inserts, inserts_for
 from ingestor.archive.prepared import PreparedSubmission, Row
 from ingestor.archive.store import Store
+from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, SMS
 from ingestor.errors import TransactionGivenUp
 from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc

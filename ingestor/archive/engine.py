@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
 from ingestor.archive.faults import place, translated
+from ingestor.archive.postgresql_arrays import teach
 from ingestor.errors import ConfigurationError
 
 BUSY_SECONDS = 5.0
@@ -152,6 +153,9 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
         if not read_only:
+            # Each insert of many rows keeps the pages it changes, in case it fails half-way: in a temporary
+            # file that took as long as the insert.
+            connection.execute("PRAGMA temp_store = MEMORY")
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
@@ -213,6 +217,7 @@ def _encoding_check(name: str) -> Callable[[Any, Any], None]:
 
 
 def _set_up_postgresql(dbapi_connection: Any, _record: Any) -> None:
+    teach(dbapi_connection)
     with dbapi_connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
         cursor.execute(

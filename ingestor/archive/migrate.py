@@ -128,6 +128,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
     with translated(engine), engine.connect() as plain:
         driver: Any = plain.connection.dbapi_connection
         driver.execute("PRAGMA foreign_keys = OFF")
+        driver.execute("PRAGMA temp_store = FILE")  # a new index over ten million rows is sorted first
         try:
             connection = plain.execution_options(begin="IMMEDIATE")
             with connection.begin():
@@ -136,6 +137,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
                     raise AssertionError("a migration left references to rows that are not there")
         finally:
             driver.execute("PRAGMA foreign_keys = ON")
+            driver.execute("PRAGMA temp_store = MEMORY")
 
 
 def _known() -> dict[str, Path]:

@@ -15,9 +15,10 @@ from ingestor import providers
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Position
-from ingestor.archive.inserts import RETRIES, inserts_for
+from ingestor.archive.inserts import inserts_for
 from ingestor.archive.queries import kept_payload
 from ingestor.archive.store import Store
+from ingestor.archive.targets import RETRIES
 from ingestor.archive.views import quarantine
 from ingestor.providers import posts
 from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable

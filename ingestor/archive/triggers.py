@@ -83,5 +83,5 @@ def _statements(dialect: str, table: str) -> list[str]:
         for event in ("UPDATE", "DELETE")
     ]
     # IGNORE and not ABORT: ON CONFLICT DO NOTHING stays right, and INSERT OR REPLACE changes nothing.
-    known = " UNION ALL ".join(f"SELECT RAISE(IGNORE) FROM {table} WHERE {key}" for key in _KEYS[table])  # noqa: S608 - names are our own
-    return [*refuse, f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} BEGIN {known}; END"]
+    known = " ".join(f"SELECT RAISE(IGNORE) FROM {table} WHERE {key};" for key in _KEYS[table])  # noqa: S608 - names are our own
+    return [*refuse, f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} BEGIN {known} END"]

@@ -25,10 +25,10 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import bulk_import_settings, open_engine, reading
 from ingestor.archive.entries import Item, Submission
-from ingestor.archive.inserts import ARRIVALS, CONTENT, PAYLOADS, SMS, Target
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
+from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, SMS, Target
 from ingestor.archive.writer import Writer
 from tests.archive.samples import NOW, item
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries

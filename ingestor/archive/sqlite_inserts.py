@@ -1,0 +1,94 @@
+"""The writer's statements in SQLite's fastest form; see `inserts.Inserts`."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target, as_sqlalchemy
+
+_CHUNK = 500
+
+
+class SqliteInserts:
+    """SQLite: one writer at a time, so the next ids are simply the next ones."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def reserve(self, target: Target, count: int) -> Sequence[int]:
+        """Return the ids after the highest one; `BEGIN IMMEDIATE` keeps everybody else out."""
+        if not count:
+            return ()
+        highest = self._connection.exec_driver_sql(f"SELECT max(id) FROM {target.name}").scalar() or 0  # noqa: S608 - names are our own
+        return range(highest + 1, highest + 1 + count)
+
+    def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:
+        """Insert as many rows in a statement as can be.
+
+        The driver lets go of the interpreter for each statement, and of several threads that want it each
+        waits long to get it back: a row at a time, a busy listener got half as many POSTs into the archive.
+        """
+        if not rows:
+            return None
+        first = target.columns[0]
+        # By the driver's own cursor: thousands of rows of one number cost three times as much through Core.
+        with (
+            as_sqlalchemy(self._connection),
+            contextlib.closing(self._connection.connection.cursor()) as cursor,
+        ):
+            inserted, start = 0, 0
+            for statement, count in _steps(target, len(rows)):
+                cursor.execute(statement, tuple(chain.from_iterable(rows[start : start + count])))
+                inserted += cursor.rowcount
+                start += count
+            if inserted == len(rows):
+                return None
+            cursor.execute(
+                f"SELECT {first} FROM {target.name} WHERE {first} BETWEEN ? AND ?",  # noqa: S608 - names are our own
+                (rows[0][0], rows[-1][0]),
+            )
+            return {number for (number,) in cursor.fetchall()}
+
+    def sms_by_fingerprint(self, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
+        """Look up in chunks of a fixed size, so that the statement is prepared once."""
+        return dict(map(tuple, self._in_chunks(SMS_BY_FINGERPRINT, fingerprints)))
+
+    def arrivals_by_key(self, keys: Sequence[bytes]) -> dict[tuple[bytes, int, str], tuple[int, bool]]:
+        """Look up in chunks of a fixed size, so that the statement is prepared once."""
+        return {
+            (key, number, channel): (identity, bool(read))
+            for key, number, channel, identity, read in self._in_chunks(ARRIVALS_BY_KEY, keys)
+        }
+
+    def _in_chunks(self, select: str, keys: Sequence[bytes]) -> Iterator[Any]:
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            width = 1 if len(chunk) == 1 else _CHUNK
+            marks = ",".join("?" * width)
+            padded = (*chunk, *([chunk[-1]] * (width - len(chunk))))
+            yield from self._connection.exec_driver_sql(f"{select} IN ({marks})", padded)
+
+
+_ROWS_A_STATEMENT = (64, 32, 8, 1)  # few lengths, so that each is prepared once
+
+
+def _statement(target: Target, count: int) -> str:
+    row = f"({', '.join('?' * len(target.columns))})"
+    columns = ", ".join(target.columns)
+    return f"INSERT INTO {target.name} ({columns}) VALUES {', '.join([row] * count)} ON CONFLICT DO NOTHING"  # noqa: S608 - names are our own
+
+
+_STATEMENTS = {
+    target.name: [(_statement(target, count), count) for count in _ROWS_A_STATEMENT] for target in TARGETS
+}
+
+
+def _steps(target: Target, left: int) -> Iterator[tuple[str, int]]:
+    """Return the statements that insert `left` rows, each with how many of them it takes."""
+    for step in _STATEMENTS[target.name]:
+        while left >= step[1]:
+            yield step
+            left -= step[1]

@@ -1,0 +1,63 @@
+"""The tables that the writer inserts into, and the look-ups that both databases answer in one way."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import DBAPIError
+
+from ingestor.archive import tables
+
+Row = tuple[Any, ...]
+
+
+class Target(NamedTuple):
+    """A table to insert into: its columns, and the position of the unique key that rows are ordered by."""
+
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    key: int | None
+
+
+def _target(table: Table, key: str | None) -> Target:
+    names = tuple(column.name for column in table.columns)
+    types = tuple(_postgresql_type(column.type) for column in table.columns)
+    return Target(table.name, names, types, names.index(key) if key else None)
+
+
+def _postgresql_type(kind: Any) -> str:
+    return {
+        "Instant": "timestamptz", "BigInteger": "int8", "SmallInteger": "int2", "Integer": "int4",
+        "LargeBinary": "bytea", "Boolean": "bool",
+    }.get(type(kind).__name__, "text")  # fmt: skip
+
+
+SMS: Final = _target(tables.sms, "fingerprint")
+CONTENT: Final = _target(tables.sms_content, None)
+ARRIVALS: Final = _target(tables.arrivals, "content_key")
+PAYLOADS: Final = _target(tables.payloads, None)
+RETRIES: Final = _target(tables.retries, "arrival_id")
+TARGETS: Final = (SMS, CONTENT, ARRIVALS, PAYLOADS, RETRIES)
+
+# An arrival has been read when it became an SMS at once, or by a later verdict.
+ARRIVALS_BY_KEY: Final = (
+    "SELECT a.content_key, a.number, a.channel, a.id, a.sms_id IS NOT NULL OR EXISTS"
+    " (SELECT 1 FROM retries AS r WHERE r.arrival_id = a.id AND r.sms_id IS NOT NULL)"
+    " FROM arrivals AS a WHERE a.content_key "
+)
+SMS_BY_FINGERPRINT: Final = "SELECT fingerprint, id FROM sms WHERE fingerprint "
+
+
+@contextlib.contextmanager
+def as_sqlalchemy(connection: Connection) -> Iterator[None]:
+    """Raise the driver's errors as SQLAlchemy's, as for any statement that goes through it."""
+    base = connection.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except base as error:
+        raise DBAPIError.instance(
+            "INSERT", None, error, base, hide_parameters=True, dialect=connection.dialect,
+            connection_invalidated=connection.dialect.is_disconnect(error, None, None),
+        ) from error  # fmt: skip
