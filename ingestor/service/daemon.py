@@ -1,5 +1,6 @@
 """The daemon: it starts its parts in order, watches that they make progress, and stops them in reverse."""
 
+import gc
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -46,6 +47,15 @@ LAST_RESORT_SECONDS = 9.0
 
 LOOK_SECONDS = 1.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
+
+
+def collect_seldom() -> None:
+    """Let the garbage collector look less often, and never at what is loaded for good.
+
+    Messages come and go without cycles; under a load of POSTs it took a twelfth of the time.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 class Daemon:
@@ -111,6 +121,7 @@ class Daemon:
         self._schedule.start()
         stops.callback(self._schedule.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
+        collect_seldom()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
         self._notifier.ready(self._reporter.text)
 
