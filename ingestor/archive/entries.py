@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, Outcome
@@ -15,7 +16,7 @@ POST_KEY_BYTES = 16
 
 _HEAD = 32768
 _SURE = _HEAD // 2 - 8  # found before this, it is within the bound with either kind of line ends
-_DATE = re.compile(rb"\nDate:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2}) ([A-Za-z]{3}) ([0-9]{4})\b")
+_DATE = re.compile(rb"\nDate:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2} [A-Za-z]{3} [0-9]{4})\b")
 _MONTHS = {
     month: number
     for number, month in enumerate(
@@ -165,7 +166,10 @@ def mail_day(beginning: bytes) -> bytes:
             head = head.replace(b"\r\n", b"\n")
         at = head.find(b"\nDate:", 0, _HEAD // 2)
     match = _DATE.match(head, at) if at >= 0 else None
-    if match is None:
-        return NO_DAY
-    day, month, year = match.groups()
+    return _day(match[1]) if match else NO_DAY
+
+
+@lru_cache(maxsize=64)
+def _day(written: bytes) -> bytes:
+    day, month, year = written.split(b" ")
     return (int(year) * 10000 + _MONTHS.get(month, 0) * 100 + int(day)).to_bytes(4, "big")

@@ -57,11 +57,13 @@ class Readable(Protocol):
 @dataclass(frozen=True, slots=True)
 class Block:
     """Whole mails: `data` is valid until the next block is asked for. `sha256` is over the stream up to the
-    end of this block."""
+    end of this block; `dialect` is what it may be split by: the stream's, or a simpler one that comes to the
+    same."""
 
     offset: int
     data: memoryview
     sha256: bytes
+    dialect: Dialect | None = None
 
     @property
     def end(self) -> int:
@@ -145,7 +147,7 @@ class Blocks:
         buffer: bytearray | None = None,
     ) -> None:
         self._stream = stream
-        self._dialect = dialect
+        self._dialect = self._split_as = dialect
         self._wanted = wanted
         self._offset = offset
         self._hasher = hasher or hashlib.sha256()
@@ -164,7 +166,7 @@ class Blocks:
             if end:
                 view = memoryview(self._buffer)[:end]
                 self._hasher.update(view)
-                yield Block(self._offset, view, self._hasher.digest())
+                yield Block(self._offset, view, self._hasher.digest(), self._split_as)
                 self._drop(end)
             elif self._trouble:
                 break
@@ -200,6 +202,9 @@ class Blocks:
         if self._dialect is None:
             return self._fill if self._ended else 0
         buffer, fill = self._buffer, self._fill
+        with_lengths = uses_lengths(self._dialect) and has_lengths(buffer, fill)
+        plain = self._dialect is Dialect.MBOX and not with_lengths
+        self._split_as = Dialect.MBOXRD if plain else self._dialect  # nobody need search for lengths again
         crowd = self._crowd()
         if self._ended and crowd <= MOST_MAILS:
             return fill
@@ -207,7 +212,7 @@ class Blocks:
         sure, believed = (fill, 0) if self._trouble or self._ended else (fill - LOOKAHEAD, BELIEVED_LENGTH)
         if crowd > MOST_MAILS:
             sure = min(sure, fill * MOST_MAILS // crowd)
-        if not (uses_lengths(self._dialect) and has_lengths(buffer, fill)):
+        if not with_lengths:
             return last_separator(buffer, max(0, sure), fill) or (fill if self._ended else 0)
         cut = 0
         after = separator_end(buffer, 0, fill) if buffer.startswith(b"From ") else 0

@@ -184,7 +184,7 @@ class Importer:
             view[:length] = block.data
         step = state.progress(block.end, block.sha256)
         ticket = Ticket([(place, block.offset)], length, {step.input_id: step})
-        self._delivery.send(ticket, slot, ("mbox", (length, dialect.value)))
+        self._delivery.send(ticket, slot, ("mbox", (length, (block.dialect or dialect).value)))
 
     def _read_listed(self, source: Source, inputs: ListInput) -> None:
         """Read one file of a list: a mail, or something that is none and only fills its place."""

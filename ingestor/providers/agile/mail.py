@@ -12,6 +12,8 @@ Source: Agile Telecom's inbound SMS guide for the addresses, the subject and the
 charset and layout are documented nowhere, so every plausible one is read.
 """
 
+from functools import lru_cache
+
 from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.envelope import read_envelope
 from ingestor.providers.agile.fast_lane import fast_part
@@ -96,17 +98,29 @@ def _read_slowly(header: Header, body: bytes, rules: Rules) -> Reading:
 def _verdict(record: InboundSms | str, header: Header) -> Reading:
     if isinstance(record, str):
         return _unreadable(record, header)
-    return Readable(record, PARSER, _shown(header, b"message-id"), _shown(header, b"subject"))
+    return Readable(record, PARSER, *_names(header))
 
 
 def _unreadable(reason: str, header: Header) -> Unreadable:
-    return Unreadable(reason, PARSER, _shown(header, b"message-id"), _shown(header, b"subject"))
+    return Unreadable(reason, PARSER, *_names(header))
 
 
-def _shown(header: Header, name: bytes) -> str | None:
-    value = header.first.get(name)
-    if value is None:
-        return None
+def _names(header: Header) -> tuple[str | None, str | None]:
+    """Return the Message-ID and the Subject as the archive shows them."""
+    message_id, subject = header.first.get(b"message-id"), header.first.get(b"subject")
+    return (
+        None if message_id is None else _shown(message_id),
+        None if subject is None else _shown_subject(subject) if len(subject) < _LONGEST_SHOWN
+        else _shown(subject),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)  # an SMS has one of four
+def _shown_subject(value: bytes) -> str:
+    return _shown(value)
+
+
+def _shown(value: bytes) -> str:
     if len(value) < _LONGEST_SHOWN and b"=?" not in value and value.isascii():
         plain = value.decode("ascii").strip()
         if plain.isprintable():

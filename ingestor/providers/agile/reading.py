@@ -56,7 +56,7 @@ def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header
     if not destination_raw:
         return "the To label has no value"
     originator = normalise_agile(originator_raw)
-    destination = normalise_agile(destination_raw).value
+    destination = _our_number(destination_raw)
     if rules.numbers and destination not in rules.numbers:
         return NOT_OUR_NUMBER
     digits = fourteen_digits(block.date_time)
@@ -91,6 +91,11 @@ def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header
         text=text,
         details=details,
     )
+
+
+@lru_cache(maxsize=64)  # we have few numbers, and all mails are for them
+def _our_number(raw: str) -> str:
+    return normalise_agile(raw).value
 
 
 def _details(decoded: Decoded, part: Part) -> dict[str, Any]:
