@@ -19,11 +19,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
-from ingestor.archive.faults import place, translated
+from ingestor.archive.faults import as_sqlalchemy, place, translated
 from ingestor.archive.postgresql_arrays import teach
 from ingestor.errors import ConfigurationError
 
 BUSY_SECONDS = 5.0
+_LOOK_AGAIN_MS = 10
 _POSTGRESQL_DEFAULTS = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -136,8 +137,32 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    mode = connection.get_execution_options().get("begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
+    if connection.get_execution_options().get("begin") == "IMMEDIATE":
+        with as_sqlalchemy(connection):
+            _wait_for_turn(connection.connection.dbapi_connection)
+    else:
+        connection.exec_driver_sql("BEGIN DEFERRED")
+
+
+def _wait_for_turn(driver: Any) -> None:
+    """Begin to write, as soon as nobody else does.
+
+    SQLite's own waiting looks again after longer and longer pauses, of 100 ms in the end, and could miss the
+    20 ms that an import leaves between two transactions several times: a daemon waited for up to 0.6 s.
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    driver.execute(f"PRAGMA busy_timeout = {_LOOK_AGAIN_MS}")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            else:
+                return
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
 def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:

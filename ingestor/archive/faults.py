@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -153,3 +153,16 @@ def _brief(error: DBAPIError) -> str:
         return f"SQLSTATE {_sqlstate(error)}"
     lines = str(error.orig).strip().splitlines()
     return lines[0][:200] if lines else type(error.orig).__name__
+
+
+@contextlib.contextmanager
+def as_sqlalchemy(connection: Connection) -> Iterator[None]:
+    """Raise the driver's errors as SQLAlchemy's, as for any statement that goes through it."""
+    base = connection.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except base as error:
+        raise DBAPIError.instance(
+            "INSERT", None, error, base, hide_parameters=True, dialect=connection.dialect,
+            connection_invalidated=connection.dialect.is_disconnect(error, None, None),
+        ) from error  # fmt: skip

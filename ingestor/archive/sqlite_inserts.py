@@ -9,14 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target, as_sqlalchemy
+from ingestor.archive.faults import as_sqlalchemy
+from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target
 
 _CHUNK = 500
 
 if sys.version_info < (3, 12):
     # Python 3.11 asks every None and every bytes in turn whether it can adapt itself, which took a tenth of
     # the time of an insert. An adapter that gives back the same ends the asking.
-    sqlite3.register_adapter(type(None), {}.get)
+    _nothing: dict[None, None] = {}
+    sqlite3.register_adapter(type(None), _nothing.get)
     sqlite3.register_adapter(bytes, bytes)
 
 

@@ -1,11 +1,8 @@
 """The tables that the writer inserts into, and the look-ups that both databases answer in one way."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Table
 
 from ingestor.archive import tables
 
@@ -48,16 +45,3 @@ ARRIVALS_BY_KEY: Final = (
     " FROM arrivals AS a WHERE a.content_key "
 )
 SMS_BY_FINGERPRINT: Final = "SELECT fingerprint, id FROM sms WHERE fingerprint "
-
-
-@contextlib.contextmanager
-def as_sqlalchemy(connection: Connection) -> Iterator[None]:
-    """Raise the driver's errors as SQLAlchemy's, as for any statement that goes through it."""
-    base = connection.dialect.loaded_dbapi.Error
-    try:
-        yield
-    except base as error:
-        raise DBAPIError.instance(
-            "INSERT", None, error, base, hide_parameters=True, dialect=connection.dialect,
-            connection_invalidated=connection.dialect.is_disconnect(error, None, None),
-        ) from error  # fmt: skip

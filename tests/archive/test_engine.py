@@ -2,6 +2,8 @@
 
 import sqlite3
 import stat
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -131,6 +133,32 @@ def test_a_pool_in_trouble_is_an_outage(sqlite_engine: Engine, kind: type[exc.SQ
     """No free connection, or one that was found dead, passes by itself."""
     with pytest.raises(ArchiveUnavailable, match=kind.__name__), writing(sqlite_engine):
         raise kind("gone")
+
+
+def test_a_writer_gets_its_turn_between_two_transactions_of_an_import(sqlite_engine: Engine) -> None:
+    """Whoever writes in long transactions and leaves short gaps keeps nobody out for half a second."""
+    done = threading.Event()
+
+    def importing() -> None:
+        with closing(sqlite3.connect(str(sqlite_engine.url.database), isolation_level=None)) as connection:
+            while not done.is_set():
+                connection.execute("BEGIN IMMEDIATE")
+                time.sleep(0.12)
+                connection.execute("COMMIT")
+                time.sleep(0.02)
+
+    other = threading.Thread(target=importing)
+    other.start()
+    waits = []
+    try:
+        for _ in range(25):
+            began = time.monotonic()
+            with writing(sqlite_engine):
+                waits.append(time.monotonic() - began)
+    finally:
+        done.set()
+        other.join()
+    assert max(waits) < 0.5
 
 
 def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:

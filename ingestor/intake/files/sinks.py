@@ -46,7 +46,7 @@ class ArchiveSink:
         self._store = BulkStore(store)
         self._stopping = stopping
         self._shared = store.engine.dialect.name == "sqlite"
-        self._limit = 4000
+        self._limit = 2000
         self._last_end = 0.0
 
     @property
