@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from datetime import date
 
 EXAMPLES = """\
@@ -57,12 +58,30 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(
             "--resume and --dry-run do not go together: a dry run leaves nothing to resume"
         )
+    _require_there(arguments.paths)
     jobs = arguments.jobs or min(len(os.sched_getaffinity(0)), 4)
     # Forked before anything heavy is imported: each worker then costs a tenth of the memory.
     with Pool(jobs) as pool:
         from ingestor.cli.import_session import import_files
 
         return import_files(arguments, pool)
+
+
+def _require_there(paths: Sequence[str]) -> None:
+    """Refuse a mistyped PATH before anything is begun."""
+    from ingestor.errors import ConfigurationError
+
+    for path in paths:
+        try:
+            if path != "-":
+                os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            raise ConfigurationError(
+                f"{shown}: there is no such file or folder; nothing was imported"
+            ) from None
+        except (OSError, ValueError):
+            continue  # reading it will say more
 
 
 def _jobs(value: str) -> int:

@@ -249,9 +249,20 @@ def test_what_is_no_mailbox_is_refused_in_one_line(run_sqlite_import: Importer, 
     folder = run_sqlite_import(tmp_path / "in")
     assert (folder.code, folder.counts) == (0, (1, 0, 1, 0, 0, 0))
     assert f"{picture} at 0: 800 bytes: neither mail" in folder.out
-    missing = run_sqlite_import(tmp_path / "nothing")
-    assert (missing.code, missing.counts[5]) == (1, 1)
-    assert f"{tmp_path}/nothing: No such file or directory" in missing.err
+
+
+def test_a_mistyped_path_is_refused_before_anything_begins(
+    run_sqlite_import: Importer, tmp_path: Path
+) -> None:
+    """One wrong name among right ones: one line, exit 2, no run, and nothing of the others imported."""
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1)))
+    missing = run_sqlite_import(box, tmp_path / "nothing")
+    assert missing.code == 2
+    assert missing.err == (
+        f"ingestor: {tmp_path}/nothing: there is no such file or folder; nothing was imported\n"
+    )
+    assert run_sqlite_import.rows("SELECT * FROM runs") == []
 
 
 @pytest.mark.parametrize("pack_in", [zip_of, tar_of])
