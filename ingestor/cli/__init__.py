@@ -203,13 +203,26 @@ def build_parser(name: str | None, module: ModuleType | None) -> argparse.Argume
         name, description=f"{summary[0].upper()}{summary[1:]}.", epilog=_epilog(module)
     )
     module.add_arguments(child)
+    _describe_verbs(child, module)
     return parser
 
 
-def _epilog(module: ModuleType) -> str:
-    """Return the examples of a command, indented, for the end of its help."""
-    lines = "\n".join(f"  {line.strip()}" for line in module.EXAMPLES.strip().splitlines())
-    return f"examples:\n{lines}\n\nThe options of `ingestor --help` may stand here too."
+def _describe_verbs(parser: argparse.ArgumentParser, module: ModuleType) -> None:
+    """Give each verb of a command the sentence that lists it, and the examples that show it."""
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way to its verbs
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - likewise
+            summaries = {listed.dest: listed.help for listed in action._choices_actions}  # noqa: SLF001 - likewise
+            for verb, child in action.choices.items():
+                summary = summaries.get(verb) or ""
+                child.description = f"{summary[:1].upper()}{summary[1:]}."
+                child.epilog = _epilog(module, f" {verb}")
+
+
+def _epilog(module: ModuleType, verb: str = "") -> str:
+    """Return the examples of a command (of one `verb`, where given), indented, for the end of its help."""
+    lines = [line.strip() for line in module.EXAMPLES.strip().splitlines()]
+    shown = "\n".join(f"  {line}" for line in lines if f"{verb} " in f"{line} ")
+    return f"examples:\n{shown}\n\nThe options of `ingestor --help` may stand here too."
 
 
 def _report(fault: Exception) -> int:

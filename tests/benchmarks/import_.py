@@ -194,9 +194,7 @@ def _peers(folder: Path, box: Path, rate: float) -> None:
     print(f"mailbox.mbox + mail-parser + ORM, a commit a mail: {rate / naive:.0f} times its rate (>= 40)")
     if program := shutil.which("mbox-to-sqlite"):
         taken = _timed([program, "mbox", str(folder / "peer.db"), str(box)])
-        print(
-            f"mbox-to-sqlite: {rate * taken / MAILS:.1f} times; a row a Message-ID, bodies as encoded, no raw bytes"
-        )
+        print(f"mbox-to-sqlite: {rate * taken / MAILS:.1f} times; one row a Message-ID, no raw bytes")
     if program := shutil.which("mu"):
         _maildir(folder, box)
         home = f"--muhome={folder}/mu"

@@ -46,6 +46,26 @@ def test_each_command_explains_itself(command: str, called: Callable[..., Called
     assert examples[0].startswith(f"  ingestor {command}")
 
 
+@pytest.mark.parametrize(
+    ("command", "verbs"),
+    {
+        "quarantine": ["list", "show", "retry", "discard", "export"],
+        "db": ["upgrade", "current", "history"],
+        "config": ["example", "show", "new-endpoint"],
+        "webhook": ["test"],
+    }.items(),
+)
+def test_each_verb_explains_itself(command: str, verbs: list[str], called: Callable[..., Called]) -> None:
+    """`COMMAND VERB --help` says in a sentence what it does, and shows examples of that verb alone."""
+    for verb in verbs:
+        answer = called(command, verb, "--help")
+        assert (answer.code, answer.err) == (0, "")
+        assert answer.out.split("\n\n")[1].endswith(".")
+        examples = answer.out.partition("\nexamples:\n")[2].partition("\n\n")[0].splitlines()
+        assert examples
+        assert all(f"{command} {verb}" in example for example in examples)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_module_keeps_the_convention(command: str) -> None:
     """Every entry of the table has a module with EXAMPLES, add_arguments and run."""
