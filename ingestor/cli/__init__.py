@@ -208,10 +208,13 @@ def build_parser(name: str | None, module: ModuleType | None) -> argparse.Argume
 
 
 def _describe_verbs(parser: argparse.ArgumentParser, module: ModuleType) -> None:
-    """Give each verb of a command the sentence that lists it, and the examples that show it."""
-    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way to its verbs
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - likewise
-            summaries = {listed.dest: listed.help for listed in action._choices_actions}  # noqa: SLF001 - likewise
+    """Give each verb of a command the sentence that lists it, and the examples that show it.
+
+    argparse has no public way to the verbs of a parser.
+    """
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            summaries = {listed.dest: listed.help for listed in action._choices_actions}
             for verb, child in action.choices.items():
                 summary = summaries.get(verb) or ""
                 child.description = f"{summary[:1].upper()}{summary[1:]}."
