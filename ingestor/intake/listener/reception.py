@@ -42,7 +42,7 @@ _GATHERING_SECONDS = 0.005
 # Two threads that both want the interpreter wake each other for every system call of either, which took as
 # long as the work itself: with many clients at once the loop got twice as many POSTs through when it waited
 # for the writer. No longer than this, and not again before the writer was that quick.
-_COURTESY_SECONDS = 0.02
+_COURTESY_SECONDS = 0.05
 
 
 class _Entry:
