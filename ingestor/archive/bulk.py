@@ -14,7 +14,9 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.bookkeeping import keep_books
+from ingestor.archive.doubt import Doubt
 from ingestor.archive.engine import writing
+from ingestor.archive.entries import Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
 from ingestor.archive.inserts import Inserts, inserts_for
 from ingestor.archive.prepared import PreparedSubmission, Row
@@ -42,6 +44,8 @@ class BulkStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._sqlite = store.engine.dialect.name == "sqlite"
+        self._doubt: Doubt[Sequence[Outcome]] = Doubt()
+        self._whole: tuple[Sequence[PreparedSubmission], list[Submission]] = ((), [])
 
     def write(self, submissions: Sequence[PreparedSubmission], now: datetime) -> list[Sequence[Outcome]]:
         """Commit `submissions` in one transaction; return the outcomes of each, in their order.
@@ -49,16 +53,23 @@ class BulkStore:
         `now` is aware UTC. Raises ArchiveUnavailable, with nothing written, where the database cannot take a
         write now.
         """
-        for attempt in range(_CONFLICT_TRIES):
-            try:
-                return self._commit(submissions, now)
-            except TransactionGivenUp:
-                time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
-            except (_Unusual, *DATA_ERRORS, DBAPIError) as error:
-                if not isinstance(error, _Unusual) and not is_data_error(error):
-                    raise
-                break
-        receipts = self.store.write([submission.whole(now) for submission in submissions], now)
+        settled = self._doubt.settle(self.store.engine, submissions)
+        if settled is not None:
+            return settled
+        if self._whole[0] is not submissions:
+            for attempt in range(_CONFLICT_TRIES):
+                try:
+                    return self._commit(submissions, now)
+                except TransactionGivenUp:
+                    time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
+                except (_Unusual, *DATA_ERRORS, DBAPIError) as error:
+                    if not isinstance(error, _Unusual) and not is_data_error(error):
+                        raise
+                    break
+            # Kept until they are written: the writer knows by them whether a commit broke off.
+            self._whole = (submissions, [submission.whole(now) for submission in submissions])
+        receipts = self.store.write(self._whole[1], now)
+        self._whole = ((), [])
         return [receipt.outcomes for receipt in receipts]
 
     def _commit(self, submissions: Sequence[PreparedSubmission], now: datetime) -> list[Sequence[Outcome]]:
@@ -70,7 +81,9 @@ class BulkStore:
                 split.append(outcomes[start : start + len(submission.rows)])
                 start += len(submission.rows)
             keep_books(connection, [submission.books() for submission in submissions], split, now)
-            return split
+            self._doubt.begin(connection, submissions, split)
+        self._doubt.end()
+        return split
 
     def _settle(
         self, inserts: Inserts, submissions: Sequence[PreparedSubmission], now: datetime

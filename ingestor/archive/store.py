@@ -3,9 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from operator import is_
 
 import structlog
 from sqlalchemy import Connection, Engine, select
@@ -14,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ingestor.archive import tables
 from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
 from ingestor.archive.bookkeeping import keep_books
+from ingestor.archive.doubt import Doubt
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
@@ -33,7 +32,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._secret: bytes | None = None
-        self._doubt: _Doubt | None = None
+        self._doubt: Doubt[Receipt] = Doubt()
         self._instant = iso_utc if engine.dialect.name == "sqlite" else _as_it_is
 
     def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
@@ -44,7 +43,7 @@ class Store:
         """
         if not submissions:
             return []
-        settled = self._settle_doubt(submissions)
+        settled = self._doubt.settle(self.engine, submissions)
         if settled is not None:
             return settled
         secret = self._secret or self._read_secret()
@@ -104,7 +103,7 @@ class Store:
                     outcomes = settle(inserts_for(connection), whole, now, self._instant, skip)
                     receipts = _split(outcomes, submissions)
                     keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
-                    self._doubt = _Doubt.about(connection, submissions, receipts)
+                    self._doubt.begin(connection, submissions, receipts)
             except ReadBefore as again:
                 skip |= again.indexes
             except (*DATA_ERRORS, DBAPIError) as error:
@@ -112,19 +111,8 @@ class Store:
                     raise
                 return self._commit_piecemeal(submissions, batches, now)
             else:
-                self._doubt = None
+                self._doubt.end()
                 return receipts
-
-    def _settle_doubt(self, submissions: Sequence[Submission]) -> list[Receipt] | None:
-        """Return the receipts of a commit that broke off, if these submissions are in the archive by it."""
-        doubt, self._doubt = self._doubt, None
-        if doubt is None or not doubt.concerns(submissions):
-            return None
-        self._doubt = doubt  # should the database still be away
-        with reading(self.engine) as connection:
-            committed = doubt.committed(connection)
-        self._doubt = None
-        return doubt.receipts if committed else None
 
     def _commit_piecemeal(
         self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
@@ -142,6 +130,8 @@ class Store:
                     outcomes = self._settle_apart(connection, cleaned, now)
                 keep_books(connection, [submission], [outcomes], now)
                 receipts.append(Receipt(tuple(outcomes)))
+            self._doubt.begin(connection, submissions, receipts)
+        self._doubt.end()
         return receipts
 
     def _settle_apart(self, connection: Connection, batch: Batch, now: datetime) -> list[Outcome]:
@@ -180,34 +170,6 @@ class Store:
         finally:
             probe.rollback()
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """A PostgreSQL transaction whose commit may have broken off: only the server knows whether it counts.
-
-    Writing again would store nothing twice, but would count each item of the run once more.
-    """
-
-    transaction: str
-    submissions: Sequence[Submission]
-    receipts: list[Receipt]
-
-    @classmethod
-    def about(
-        cls, connection: Connection, submissions: Sequence[Submission], receipts: list[Receipt]
-    ) -> "_Doubt | None":
-        if connection.dialect.name != "postgresql":
-            return None
-        number = connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()
-        return cls(str(number), submissions, receipts)
-
-    def concerns(self, submissions: Sequence[Submission]) -> bool:
-        return len(submissions) == len(self.submissions) and all(map(is_, submissions, self.submissions))
-
-    def committed(self, connection: Connection) -> bool:
-        status = connection.exec_driver_sql("SELECT pg_xact_status(%s::text::xid8)", (self.transaction,))
-        return status.scalar() == "committed"
 
 
 def _as_it_is(instant: datetime) -> datetime:

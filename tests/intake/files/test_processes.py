@@ -186,3 +186,42 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(
     assert "import --resume 2 " in done.out
     failures[0] = 0
     assert run_sqlite_import("--resume", "2", box).counts == (1, 0, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("lane", ["bulk", "writer"])
+def test_a_commit_that_broke_off_is_counted_once(
+    postgresql_engine: Engine, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, lane: str,
+) -> None:  # fmt: skip
+    """PostgreSQL committed and then the connection died: the import goes on, and its balance adds up."""
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+    from ingestor.archive import bulk
+    from ingestor.archive.doubt import Doubt
+
+    armed: list[bool] = []
+    begin, commit = Doubt.begin, PGDialect_psycopg.do_commit
+
+    def begin_and_arm(self: Doubt[object], *arguments: object) -> None:
+        begin(self, *arguments)  # type: ignore[arg-type]
+        armed.append(True)
+
+    def commit_and_break(self: PGDialect_psycopg, connection: object) -> None:
+        commit(self, connection)  # type: ignore[arg-type]
+        if len(armed) == 1:
+            armed.append(True)
+            connection.driver_connection.close()  # type: ignore[attr-defined]
+            connection.driver_connection.execute("SELECT 1")  # type: ignore[attr-defined]
+
+    def unusual(*_: object) -> None:
+        raise bulk._Unusual
+
+    monkeypatch.setattr(Doubt, "begin", begin_and_arm)
+    monkeypatch.setattr(PGDialect_psycopg, "do_commit", commit_and_break)
+    if lane == "writer":
+        monkeypatch.setattr(bulk.BulkStore, "_settle", unusual)
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1), sms_mail(2), foreign_mail(3)))
+    done = Importer(postgresql_engine, capsys)(box)
+    assert len(armed) >= 2
+    assert (done.code, done.counts) == (0, (3, 2, 0, 1, 0, 0))
