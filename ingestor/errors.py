@@ -47,5 +47,13 @@ class CredentialsRefused(IngestorError):
     retry = True
 
 
+class RunTaken(IngestorError):
+    """Two processes go on with one run of an import; the later one of each step gives way."""
+
+
+class TemporaryFolderFull(IngestorError):
+    """A dry run has no room for the keys of what it has seen."""
+
+
 class InputUnreadable(IngestorError):
     """A file given to `import` cannot be read as what it claims to be."""

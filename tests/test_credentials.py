@@ -208,8 +208,26 @@ def test_unwise_settings_are_cautions(tmp_path: Path, monkeypatch: pytest.Monkey
     found = cautions(load(config, None))
 
     assert [re.split(r"[:;]", line)[0] for line in found] == [
-        "running as root", "mailbox main", str(config), str(key), "webhook endpoint 0 (agile)",
+        "running as root", "mailbox main", str(config), str(key), "webhook endpoint 1 (agile)",
     ]  # fmt: skip
     key.chmod(stat.S_IRUSR)
     config.chmod(0o640)
     assert len(cautions(load(config, None))) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "strong"),
+    [
+        ("/agile/k3QxAbCdEfGhIjKlMnOpQrStUvWxYz01", True),
+        ("/agile/0f3c9a1b77d24e6f8a5b3c2d1e0f9a8b", True),
+        ("/agile/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", False),
+        ("/agile/11111111112222222222333333333344", False),
+        ("/agile/agile-sms-inbound-webhook-endpoint", False),
+        ("/agile/short1A", False),
+    ],
+)
+def test_a_path_of_words_or_of_few_letters_is_weak(tmp_path: Path, path: str, *, strong: bool) -> None:
+    """Length alone does not make a path hard to guess."""
+    config = write(tmp_path, f'[webhook]\n[[webhook.endpoint]]\npath = "{path}"\nprovider = "agile"\n')
+    config.chmod(0o600)
+    assert any("easily guessed" in line for line in cautions(load(config, None))) is not strong

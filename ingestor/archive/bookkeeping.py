@@ -9,7 +9,8 @@ from sqlalchemy import Connection, bindparam, delete, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive.entries import Pending, Submission
-from ingestor.archive.tables import cursors, pending, run_inputs, runs
+from ingestor.archive.tables import Big, cursors, pending, run_inputs, runs
+from ingestor.errors import RunTaken
 from ingestor.record import Channel, Outcome
 
 _DONE = (Outcome.STORED, Outcome.DUPLICATE)
@@ -23,7 +24,10 @@ _count = (
 _remove = delete(pending).where(*(pending.c[name] == bindparam(f"the_{name}") for name in _PLACE))
 _advance = (
     update(run_inputs)
-    .where(run_inputs.c.id == bindparam("input"))
+    .where(
+        run_inputs.c.id == bindparam("input"),
+        run_inputs.c.position == func.coalesce(bindparam("since", type_=Big), run_inputs.c.position),
+    )
     .values(
         position=bindparam("to"),
         sha256=bindparam("prefix"),
@@ -79,16 +83,14 @@ def keep_books(
         )
     for submission in submissions:
         for step in submission.progress:
-            connection.execute(
-                _advance,
-                {
-                    "input": step.input_id,
-                    "to": step.position,
-                    "prefix": step.sha256,
-                    "whole": step.size,
-                    "now": now,
-                },
-            )
+            values = {
+                "input": step.input_id, "to": step.position, "prefix": step.sha256, "whole": step.size,
+                "since": step.since, "now": now,
+            }  # fmt: skip
+            if connection.execute(_advance, values).rowcount != 1:
+                raise RunTaken(
+                    "another process goes on with the same run; this one ends, and nothing is counted twice"
+                )
 
 
 def _newest(places: list[dict[str, Any]]) -> list[dict[str, Any]]:

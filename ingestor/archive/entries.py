@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -104,12 +104,18 @@ class Pending:
 @dataclass(frozen=True, slots=True)
 class InputProgress:
     """How far an input file of an import has been read: `position` in the decompressed stream, and the
-    SHA-256 of all bytes before it."""
+    SHA-256 of all bytes before it. `since` is where the step began (None: anywhere): the archive must stand
+    there still, else somebody else reads the same input for the same run."""
 
     input_id: int
     position: int
     sha256: bytes
     size: int | None = None
+    since: int | None = None
+
+    def after(self, earlier: "InputProgress | None") -> "InputProgress":
+        """Return this step joined to the `earlier` one of the same input."""
+        return self if earlier is None else replace(self, since=earlier.since)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,18 @@ def end_run(engine: Engine, run_id: int, now: datetime) -> None:
         )
 
 
+def reopen_run(engine: Engine, run_id: int) -> None:
+    """Record that the run goes on: it has no end any more, and what had failed is tried again, so that it
+    is not counted twice."""
+    table = tables.runs
+    with writing(engine) as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.id == run_id)
+            .values(ended_at=None, read=table.c.read - table.c.failed, failed=0)
+        )
+
+
 def balance(engine: Engine, run_id: int) -> Balance:
     """Return the balance of a run so far. Raises LookupError where there is no such run."""
     return find_run(engine, run_id).balance

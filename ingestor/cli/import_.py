@@ -58,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(
             "--resume and --dry-run do not go together: a dry run leaves nothing to resume"
         )
-    _require_there(arguments.paths)
+    if arguments.since and arguments.until and arguments.since > arguments.until:
+        raise ConfigurationError(
+            f"no day is from {arguments.since} on and until {arguments.until}; swap --since and --until"
+        )
+    _require_there(arguments.paths, folders=arguments.format in {"maildir", "mh"})
     jobs = arguments.jobs or min(len(os.sched_getaffinity(0)), 4)
     # Forked before anything heavy is imported: each worker then costs a tenth of the memory.
     with Pool(jobs) as pool:
@@ -67,12 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         return import_files(arguments, pool)
 
 
-def _require_there(paths: Sequence[str]) -> None:
-    """Refuse a mistyped PATH before anything is begun."""
+def _require_there(paths: Sequence[str], *, folders: bool) -> None:
+    """Refuse a mistyped PATH before anything is begun, and what is no folder where that is asked for."""
     from ingestor.errors import ConfigurationError
 
     for path in paths:
         try:
+            if not path:
+                raise ConfigurationError("an empty PATH names nothing; nothing was imported")
             if path != "-":
                 os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -82,6 +88,10 @@ def _require_there(paths: Sequence[str]) -> None:
             ) from None
         except (OSError, ValueError):
             continue  # reading it will say more
+        if folders and not os.path.isdir(path):  # noqa: PTH112 -- pathlib is loaded by nothing here
+            raise ConfigurationError(
+                f"{path} is no folder, as --format maildir and mh ask for; nothing was imported"
+            )
 
 
 def _jobs(value: str) -> int:

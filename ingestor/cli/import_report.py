@@ -21,6 +21,7 @@ class Result:
     tally: Tally | None
     seconds: float
     finished: bool
+    resumed: bool = False
 
 
 def print_result(
@@ -31,6 +32,12 @@ def print_result(
     balance = result.balance
     if note:
         print(note)
+    if result.tally is not None:  # long lists first: what counts stands where the eye is
+        _print_remarks("quarantined", result.tally.quarantined, "… `ingestor quarantine list` shows all")
+        gaps = result.tally.gap_count
+        _print_remarks("gaps", result.tally.gaps, f"… {gaps:,} in all")
+        if dry is not None:
+            _print_dry(dry, result.tally)
     name = "dry run" if result.run_id is None else f"run {result.run_id}"
     print(
         f"{name}: {balance.read:,} read = {balance.stored:,} stored + {balance.duplicate:,} duplicate + "
@@ -38,10 +45,15 @@ def print_result(
         f" ({result.seconds:.1f} s)"
     )
     if result.tally is not None:
-        _print_tally(result.tally)
-        if dry is not None:
-            _print_dry(dry, result.tally)
-    if result.finished and result.tally is not None and balance.read and not balance.stored:
+        _print_tally(result.tally, " since it was resumed" if result.resumed else "")
+    if dry is not None:
+        print("nothing was written")
+    if (
+        result.finished
+        and result.tally is not None
+        and balance.read
+        and not (balance.stored or balance.failed)
+    ):
         print(
             "nothing new: every SMS in it was in the archive already"
             if balance.duplicate
@@ -49,6 +61,8 @@ def print_result(
         )
     if not result.finished:
         _print_unfinished(resume)
+    elif balance.failed and resume:
+        print(f"what failed is tried again by:\n  {resume}")
     if as_json:
         print(json.dumps(as_object(result)))
     good = result.finished and balance.adds_up and not balance.failed
@@ -67,21 +81,18 @@ def as_object(result: Result) -> dict[str, float | int | None]:
     return {"run": result.run_id, **counts, "seconds": round(result.seconds, 3)}
 
 
-def _print_tally(tally: Tally) -> None:
+def _print_tally(tally: Tally, when: str) -> None:
     total = tally.mail_bytes + tally.separator_bytes + tally.gap_bytes
     print(
-        f"bytes: {total:,} = {tally.mail_bytes:,} in {tally.mails:,} mails + {tally.separator_bytes:,} of "
-        f"separators + {tally.gap_bytes:,} in {tally.gap_count:,} gaps"
+        f"bytes{when}: {total:,} = {tally.mail_bytes:,} in {tally.mails:,} mails + "
+        f"{tally.separator_bytes:,} of separators + {tally.gap_bytes:,} in {tally.gap_count:,} gaps"
     )
-    _print_remarks("quarantined", tally.quarantined, "`ingestor quarantine list` shows all")
-    _print_remarks("gaps", tally.gaps, f"{tally.gap_count:,} in all")
     for failure in tally.failures:
         print(f"ingestor: {failure}", file=sys.stderr)
 
 
 def _print_dry(dry: DrySink, tally: Tally) -> None:
-    print("nothing was written")
-    _print_remarks("duplicates", dry.duplicates, "and more")
+    _print_remarks("duplicates", dry.duplicates, f"… {dry.duplicate_count:,} in all")
     _print_counts("quarantined, by reason", dry.reasons)
     _print_counts("ignored, by sender", tally.senders)
 
@@ -109,7 +120,7 @@ def _print_remarks(title: str, remarks: list[Remark], more: str) -> None:
         length = f"{remark.length:,} bytes: " if remark.length else ""
         print(f"  {remark.place} at {remark.offset}: {length}{remark.reason}")
     if len(remarks) > MOST_SHOWN:
-        print(f"  … {more}")
+        print(f"  {more}")
 
 
 def _print_unfinished(resume: str | None) -> None:

@@ -73,11 +73,12 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
             raise ConfigurationError(
                 "stdin cannot be resumed: its beginning is gone; import it from the start"
             )
+        runs.reopen_run(engine, run_id)
     fault: IngestorError | None = None
     finished = False
     with _stop_signals() as stopping, display_for(quiet=arguments.quiet) as display:
         store = Store(engine)
-        sink = ArchiveSink(store, stopping)
+        sink = ArchiveSink(store, stopping, display.tell)
         books = Books(engine, run_id, sink.leave_room)
         display.expect(lambda: _size(options))
         reader = _reader(options, settings, pool, store.archive_key(), usable_dictionary(engine))
@@ -96,7 +97,10 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         balance = runs.balance(engine, run_id)
     except IngestorError as error:
         raise _with_resume(fault or error, resume) from None
-    result = Result(run_id, balance, importer.tally, time.monotonic() - began, finished=finished)
+    result = Result(
+        run_id, balance, importer.tally, time.monotonic() - began, finished=finished,
+        resumed=arguments.resume is not None,
+    )  # fmt: skip
     code = print_result(result, as_json=arguments.json, resume=resume)
     if fault is not None:
         raise fault
@@ -159,8 +163,13 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
             raise ConfigurationError(
                 f"the run was begun with --{name} {earlier.get(name) or '(none)'}; resume it without --{name}"
             )
-    agreed = {name: earlier.get(name) for name in _KEPT}
-    return {"paths": asked["paths"] or list(earlier.get("paths", [])), **agreed}
+    paths = list(earlier.get("paths", []))
+    if asked["paths"] and "-" not in paths and set(asked["paths"]) != set(paths):
+        raise ConfigurationError(
+            f"the run was begun with {', '.join(map(printable, paths))}, and goes on with the same only; "
+            "import something else without --resume"
+        )
+    return {"paths": paths, **{name: earlier.get(name) for name in _KEPT}}
 
 
 def _reader(
@@ -202,7 +211,19 @@ def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], r
         return None
     given = [(f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in ("config", "database_url")]
     words = [word for option, value in given if value for word in (option, value)]
-    return shlex.join(["ingestor", *words, "import", "--resume", str(run_id), *options["paths"]])
+    words = ["ingestor", *words, "import", "--resume", str(run_id), *options["paths"]]
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """Return `word` for a shell to take as it is; what a terminal would not show is written in escapes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    )
+    return f"$'{escaped}'"
 
 
 @contextmanager

@@ -54,12 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.archive.queries import counts
     from ingestor.archive.runs import last_runs
     from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.errors import IngestorError
 
     settings = settings_of(arguments)
-    engine = open_for_reading(settings)
     now = datetime.now(UTC)
-    reports = judge(settings, read_sources(engine), now)
-    found = (reports, counts(engine), last_runs(engine, _RUNS), _spool(settings))
+    try:
+        engine = open_for_reading(settings)
+        reports = judge(settings, read_sources(engine), now)
+        found = (reports, counts(engine), last_runs(engine, _RUNS), _spool(settings))
+    except IngestorError:
+        if (spool := _spool(settings)) is not None:  # what is known without the database
+            print(f"spool  {_in_words(spool)}")
+        raise
     if arguments.json:
         _print_json(*found, now)
     else:
@@ -105,6 +111,11 @@ def _spool(settings: "Settings") -> Spool | None:
         return Spool(depth(folder), corrupt(folder)) if folder.is_dir() else None
     except PermissionError:
         return Spool(None, None)
+
+
+def _in_words(spool: Spool) -> str:
+    waiting = "may not be read by this user" if spool.waiting is None else f"{spool.waiting:,} waiting"
+    return f"{waiting}, {spool.corrupt:,} damaged" if spool.corrupt else waiting
 
 
 def _print_json(
@@ -165,8 +176,7 @@ def _print(
         "last received": counts.last_received or "never",
     }
     if spool is not None:
-        waiting = "may not be read by this user" if spool.waiting is None else f"{spool.waiting:,} waiting"
-        fields["spool"] = f"{waiting}, {spool.corrupt:,} damaged" if spool.corrupt else waiting
+        fields["spool"] = _in_words(spool)
     print_fields(fields)
     print()
     print_table(

@@ -62,11 +62,14 @@ def _try(settings: "Settings", webhook: "Webhook", name: str, endpoint: "Endpoin
 
     print(f"{name} (listening on {webhook.listen})")
     began = datetime.now(UTC)
+    delivered = True
     for step in try_endpoint(webhook, endpoint, endpoint_passwords):
         print(f"  {'ok  ' if step.well else 'FAIL'}  {step.says}", flush=True)
         if not step.well:
             return False
-    print(f"  {_whereabouts(settings, name, began)}")
+        delivered = step.delivered
+    if delivered:
+        print(f"  {_whereabouts(settings, name, began)}")
     return True
 
 
@@ -83,6 +86,8 @@ def _whereabouts(settings: "Settings", name: str, began: datetime) -> str:
     try:
         newest = quarantine_list(open_for_reading(settings), limit=100)
     except IngestorError as fault:
+        if depth(state_directory(settings) / "spool"):
+            return waiting
         return f"note  it was made durable, but the archive cannot be looked into: {fault}"
     for row in newest:
         if row["source"] == name and row["reason"] == A_TEST and row["arrived_at"] >= began:

@@ -24,6 +24,7 @@ A_TEST = "a test sent by `ingestor webhook test`, not an SMS"
 _DEEPEST = 16
 _TOO_DEEP = "(nested too deeply; the raw payload has it)"
 _LARGEST_INTEGER = 2**63 - 1
+_IDENTITIES = {"id", "messageId"}
 _ENVELOPE = "message/http; kept=ingestor"
 
 
@@ -98,6 +99,14 @@ class Cleaner:
         details.setdefault("charset", charset)
         if self.replaced:
             details.setdefault("replaced_characters", self.replaced)
+
+    def keep_odd(self, details: dict[str, Any], document: Mapping[str, Any], name: str) -> None:
+        """Keep the field `name` of `document` in `details` where its column cannot take its kind."""
+        value = document.get(name)
+        if value is not None and (
+            written(value) is None if name in _IDENTITIES else not isinstance(value, str)
+        ):
+            details[name] = self.value(value)
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """Return a JSON value that both databases can hold: no NUL, no lone surrogate, no huge number."""

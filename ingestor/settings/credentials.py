@@ -144,10 +144,16 @@ def cautions(settings: Settings) -> list[str]:
         found += [
             f"webhook endpoint {number} ({one.provider}): its path is easily guessed; "
             f"`ingestor config new-endpoint {one.provider}` makes a strong one"
-            for number, one in enumerate(settings.webhook.endpoint)
-            if max(map(len, one.path.split("/"))) < RANDOM_CHARACTERS
+            for number, one in enumerate(settings.webhook.endpoint, 1)
+            if not any(map(_hard_to_guess, one.path.split("/")))
         ]
     return found
+
+
+def _hard_to_guess(part: str) -> bool:
+    """Say whether a part of a path may be random: long, of many letters, and not of words alone."""
+    words_alone = not any(letter.isdigit() or letter.isupper() for letter in part)
+    return len(part) >= RANDOM_CHARACTERS and len(set(part)) >= 10 and not words_alone  # 10: hex has 16
 
 
 def _open_mode(path: Path) -> list[str]:

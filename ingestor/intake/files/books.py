@@ -17,7 +17,7 @@ COMMAND = "import"
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A run to be taken up again: what it was asked for, and whether it had reached its end."""
+    """A run to be taken up again: what it was asked for, and whether it reached its end with nothing left."""
 
     run_id: int
     options: Mapping[str, Any]
@@ -32,7 +32,7 @@ def find(engine: Engine, run_id: int) -> Resumed:
         raise ConfigurationError(f"there is no run {run_id}; `ingestor status` lists the last runs") from None
     if run.command != COMMAND:
         raise ConfigurationError(f"run {run_id} was `{run.command}`, not an import; only imports are resumed")
-    return Resumed(run_id, run.options, run.ended_at is not None)
+    return Resumed(run_id, run.options, run.ended_at is not None and not run.balance.failed)
 
 
 class Books:
@@ -53,11 +53,10 @@ class Books:
         self._before()
         return Earlier(runs.begin_input(self._engine, self._run_id, place.path, place.member, None))
 
-    def missing(self) -> list[str]:
-        """Return a sentence for each input that was not read to its end and was not met again."""
+    def missing(self) -> list[tuple[str, str]]:
+        """Return path and sentence of each input that was not read to its end and was not met again."""
         return [
-            f"{Place(one.path, one.member)} had been read up to {one.position} and is not there any more; "
-            "what was read of it is safe"
+            (one.path, _gone(one))
             for one in self._known.values()
             if one.position and (one.size is None or one.position < one.size)
         ]
@@ -66,3 +65,10 @@ class Books:
         """Record that the run reached its end."""
         self._before()
         runs.end_run(self._engine, self._run_id, datetime.now(UTC))
+
+
+def _gone(one: runs.RunInput) -> str:
+    place = Place(one.path, one.member)
+    return (
+        f"{place} had been read up to {one.position} and is not there any more; what was read of it is safe"
+    )

@@ -5,7 +5,7 @@ submissions become a batch: one transaction.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,28 @@ class Ticket:
         return place.path, place.member, base + (number & SKIPPED)
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Where the bytes of a stretch belong: told once its mails are committed, like their outcomes."""
+
+    mails: int
+    mail_bytes: int
+    separators: int
+    gaps: Sequence[tuple[int, int, str]]
+    senders: Mapping[str, int]
+    begin: tuple[Place, int] | None
+
+    def add_to(self, tally: Tally) -> None:
+        tally.mails += self.mails
+        tally.mail_bytes += self.mail_bytes
+        tally.separator_bytes += self.separators
+        tally.senders.update(self.senders)
+        if self.begin is not None:
+            place, base = self.begin
+            for offset, length, reason in self.gaps:
+                tally.add_gap(str(place), base + offset, length, reason)
+
+
 class Delivery:
     """Keeps the order, the batch and the counts. `source` is what arrivals name from now on."""
 
@@ -81,6 +103,7 @@ class Delivery:
         self._next_ticket = 0
         self._next_settled = 0
         self._batch: list[PreparedSubmission] = []
+        self._counted: list[_Counted | None] = []
         self._batch_items = 0
         self._batch_bytes = 0
         self._written = time.monotonic()
@@ -130,7 +153,6 @@ class Delivery:
 
     def _settle_one(self, ticket: Ticket, answer: tuple[Any, ...]) -> None:
         rows, ignored, mails, mail_bytes, separators, gaps, senders = answer
-        tally = self._tally
         covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
         if covered != ticket.expected or mails != len(rows) + ignored:
             place = ticket.places[0][0] if ticket.places else "?"
@@ -138,13 +160,7 @@ class Delivery:
                 f"{place}: {covered} of {ticket.expected} bytes and {len(rows) + ignored} of {mails} mails "
                 "are accounted for; please report it"
             )
-        tally.mails += mails
-        tally.mail_bytes += mail_bytes
-        tally.separator_bytes += separators
-        for offset, length, reason in gaps:
-            place, base = ticket.places[0]
-            tally.add_gap(str(place), base + offset, length, reason)
-        tally.senders.update(senders)
+        counted = _Counted(mails, mail_bytes, separators, gaps, senders, ticket.places[0] if gaps else None)
         self._submit(
             PreparedSubmission(
                 self._run_id,
@@ -154,13 +170,15 @@ class Delivery:
                 ignored,
                 progress=tuple(ticket.progress.values()),
                 compressed_bytes=sum(len(found[7]) for found in rows),
-            )
+            ),
+            counted,
         )
 
-    def _submit(self, submission: PreparedSubmission) -> None:
+    def _submit(self, submission: PreparedSubmission, counted: "_Counted | None" = None) -> None:
         if self._batch and self._batch_items + len(submission.rows) > self._sink.limit:
             self._flush()
         self._batch.append(submission)
+        self._counted.append(counted)
         self._batch_items += len(submission.rows)
         self._batch_bytes += submission.compressed_bytes
         full = self._batch_items >= self._sink.limit or self._batch_bytes >= MOST_BYTES
@@ -170,6 +188,7 @@ class Delivery:
     def _flush(self) -> None:
         """Commit the batch, and only then count it."""
         batch, self._batch = self._batch, []
+        counted, self._counted = self._counted, []
         self._batch_items = self._batch_bytes = 0
         if not batch:
             return
@@ -181,6 +200,9 @@ class Delivery:
             tally.outcomes[Outcome.FAILED] += submission.failed
             if Outcome.QUARANTINED in outcomes:
                 self._note_quarantined(submission, outcomes)
+        for part in counted:
+            if part is not None:
+                part.add_to(tally)
         self._written = time.monotonic()
         self._notice(tally)
 

@@ -14,7 +14,7 @@ from ingestor.archive.engine import reading
 from ingestor.archive.inserts import inserts_for
 from ingestor.archive.prepared import PreparedSubmission, Row, Where
 from ingestor.archive.tables import archive_key
-from ingestor.errors import SchemaMismatch
+from ingestor.errors import SchemaMismatch, TemporaryFolderFull
 from ingestor.intake.files.inputs import Earlier
 from ingestor.intake.files.sources import Place
 from ingestor.intake.files.tally import MOST_LISTED, Remark
@@ -31,6 +31,7 @@ class DrySink:
     def __init__(self, engine: Engine | None) -> None:
         """`engine` reads the archive; None where there is none yet."""
         self.duplicates: list[Remark] = []
+        self.duplicate_count = 0
         self.reasons: Counter[str] = Counter()
         self._engine = engine
         self.secret = os.urandom(_KEY_BYTES) if engine is None else _read_key(engine)
@@ -50,7 +51,21 @@ class DrySink:
         self._folder.cleanup()
 
     def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
-        """Return the outcomes the archive would give; write nothing there."""
+        """Return the outcomes the archive would give; write nothing there.
+
+        Raises TemporaryFolderFull.
+        """
+        try:
+            return self._write(submissions)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise
+            raise TemporaryFolderFull(
+                f"a dry run has no room for its keys in {tempfile.gettempdir()}; make room, or name another "
+                "folder in TMPDIR"
+            ) from None
+
+    def _write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
         known, read_before = self._look_up([row for submission in submissions for row in submission.rows])
         self._keys.execute("BEGIN")
         outcomes = [
@@ -98,6 +113,7 @@ class DrySink:
         return Outcome.DUPLICATE
 
     def _note_duplicate(self, place: str, offset: int, of: str) -> None:
+        self.duplicate_count += 1
         if len(self.duplicates) < MOST_LISTED:
             self.duplicates.append(Remark(place, offset, of))
 
@@ -112,7 +128,7 @@ class DryBooks:
         """Return an input at its beginning."""
         return Earlier(next(self._numbers))
 
-    def missing(self) -> list[str]:
+    def missing(self) -> list[tuple[str, str]]:
         """Return nothing: nothing was begun earlier."""
         return []
 

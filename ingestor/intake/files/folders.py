@@ -36,19 +36,20 @@ def walk(path: str, *, layout: str | None = None) -> Iterator[FileReference]:
         yield FileReference(path, None, fault=error.strerror or "cannot be opened")
         return
     if stat.S_ISDIR(status.st_mode):
-        yield from _walk_folder(path, layout, ())
+        yield from _walk_folder(path, layout, set())
+    elif stat.S_ISREG(status.st_mode):
+        yield FileReference(path, None, size=status.st_size)
     else:
-        yield FileReference(path, None, size=status.st_size if stat.S_ISREG(status.st_mode) else None)
+        yield FileReference(path, None, fault="is a pipe or a device; give what comes out of it to stdin: -")
 
 
-def _walk_folder(
-    path: str, layout: str | None, above: tuple[tuple[int, int], ...]
-) -> Iterator[FileReference]:
+def _walk_folder(path: str, layout: str | None, seen: set[tuple[int, int]]) -> Iterator[FileReference]:
     try:
         status = Path(path).stat()
         identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            return  # a symbolic link to a folder above
+        if identity in seen:
+            return  # there by another way, through a symbolic link
+        seen.add(identity)
         with os.scandir(path) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
@@ -69,7 +70,7 @@ def _walk_folder(
             for entry in files:
                 yield _reference(entry, path, is_mail=False)
     for entry in folders:
-        yield from _walk_folder(entry.path, layout, (*above, identity))
+        yield from _walk_folder(entry.path, layout, seen)
 
 
 def _maildir(path: str) -> Iterator[FileReference]:
@@ -126,5 +127,5 @@ def _reference(entry: "os.DirEntry[str]", folder: str, *, is_mail: bool) -> File
     except OSError as error:
         return FileReference(entry.path, folder, fault=error.strerror or "cannot be opened")
     if not stat.S_ISREG(status.st_mode):
-        return FileReference(entry.path, folder, size=0, fault="is not a regular file")
+        return FileReference(entry.path, folder, size=0, fault="is no regular file, and was left out")
     return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size)

@@ -18,7 +18,7 @@ from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.sinks import Sink
-from ingestor.intake.files.sources import OpenFile, Place, Source
+from ingestor.intake.files.sources import Interrupted, OpenFile, Place, Source, printable
 from ingestor.intake.files.streams import BombSuspected
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
@@ -79,6 +79,7 @@ class Importer:
         self._pack: _Pack | None = None
         self._lists: dict[Place, ListInput] = {}
         self._failures = 0
+        self._failed_paths: set[str] = set()
         self._taken_before = 0
 
     def run(self, references: Iterable[tuple[str, FileReference]]) -> bool:
@@ -92,10 +93,11 @@ class Importer:
                 self._begin_source(self._wishes.source or source)
                 self._read_file(reference)
             self._end_lists()
-            for missing in self._books.missing():
-                self._fail(missing)
+            for path, missing in self._books.missing():
+                if path not in self._failed_paths:
+                    self._fail(missing)
             finished = True
-        except _Stopped:
+        except (_Stopped, Interrupted):
             finished = False
         self._flush_pack()
         # Failures count at the end only: a run that is resumed tries them again.
@@ -109,9 +111,10 @@ class Importer:
 
     def _read_file(self, reference: FileReference) -> None:
         try:
-            opened = OpenFile(reference, self._wishes.forced)
+            opened = OpenFile(reference, self._wishes.forced, self._stopping)
         except InputUnreadable as fault:
             self._fail(str(fault))
+            self._failed_paths.add(printable(reference.path))
             return
         failures = self._failures
         try:
@@ -252,7 +255,7 @@ class Importer:
         pack.places.append((place, offset))
         pack.used = end
         if progress:
-            pack.progress[progress.input_id] = progress
+            pack.progress[progress.input_id] = progress.after(pack.progress.get(progress.input_id))
 
     def _flush_pack(self) -> None:
         pack, self._pack = self._pack, None
@@ -267,7 +270,8 @@ class Importer:
         if progress is None:
             return
         if self._pack is not None:
-            self._pack.progress[progress.input_id] = progress
+            known = self._pack.progress
+            known[progress.input_id] = progress.after(known.get(progress.input_id))
         else:
             self._delivery.put(Ticket([], 0, {progress.input_id: progress}, NOTHING))
 

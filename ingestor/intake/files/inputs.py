@@ -31,8 +31,8 @@ class OpenBooks(Protocol):
     def begin(self, place: Place) -> Earlier:
         """Make or find the row of an input."""
 
-    def missing(self) -> list[str]:
-        """Return a sentence for each input that was not read to its end and was not met again."""
+    def missing(self) -> list[tuple[str, str]]:
+        """Return path and sentence of each input that was not read to its end and was not met again."""
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class StreamInput:
     place: Place
     earlier: Earlier
     hasher: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    _reached: int | None = None
 
     def catch_up(self, stream: Stream, mark: int) -> int:
         """Read what had been read before, `mark` bytes of which are already consumed; return its end.
@@ -63,7 +64,9 @@ class StreamInput:
 
     def progress(self, position: int, sha256: bytes, size: int | None = None) -> InputProgress:
         """Return the step to `position`; `size` once the end was seen."""
-        return InputProgress(self.earlier.id, position, sha256, size)
+        since = self.earlier.position if self._reached is None else self._reached
+        self._reached = position
+        return InputProgress(self.earlier.id, position, sha256, size, since)
 
 
 @dataclass(slots=True)
@@ -89,7 +92,7 @@ class ListInput:
         self._chain.update(name.encode("utf-8", "replace") + b"\0" + content_sha256)
         self.count += 1
         if not was_before:
-            return InputProgress(self.earlier.id, self.count, self._chain.digest())
+            return InputProgress(self.earlier.id, self.count, self._chain.digest(), None, self.count - 1)
         if not self.catching_up and self._chain.digest() != self.earlier.sha256:
             raise InputChanged(_changed(self.place, "does not begin with the same files as when it was read"))
         return None
@@ -98,7 +101,7 @@ class ListInput:
         """Return the last step: now the length of the list is known. Raises `InputChanged` if it is short."""
         if self.catching_up:
             raise InputChanged(_changed(self.place, "holds fewer files than had been read of it"))
-        return InputProgress(self.earlier.id, self.count, self._chain.digest(), self.count)
+        return InputProgress(self.earlier.id, self.count, self._chain.digest(), self.count, self.count)
 
 
 def _changed(place: Place, how: str) -> str:

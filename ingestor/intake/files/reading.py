@@ -15,6 +15,8 @@ from ingestor.record import InboundSms
 SKIP_BITS = 11
 """Enough for the longest separator line."""
 
+OUTSIDE = "an SMS outside --since and --until"
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -107,6 +109,8 @@ class Reader:
                 batch.senders[sender] = batch.senders.get(sender, 0) + 1
         elif isinstance(reading, Readable) and reading.sms not in self._window:
             batch.ignored += 1
+            if self._count_senders:
+                batch.senders[OUTSIDE] = batch.senders.get(OUTSIDE, 0) + 1
         else:
             batch.rows.append(self._rows.row(reading, mail, place, length))
 

@@ -41,8 +41,12 @@ class Sink(Protocol):
 class ArchiveSink:
     """Writes to the archive itself."""
 
-    def __init__(self, store: Store, stopping: Callable[[], bool]) -> None:
-        """`stopping` says whether the user wants to end: then a missing database is not waited for."""
+    def __init__(
+        self, store: Store, stopping: Callable[[], bool], tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`stopping` says whether the user wants to end: then a missing database is not waited for. `tell`
+        hears why it is waited for."""
+        self._tell = tell
         self._store = BulkStore(store)
         self._stopping = stopping
         self._shared = store.engine.dialect.name == "sqlite"
@@ -58,14 +62,18 @@ class ArchiveSink:
         """Commit; where the database is away for a while, wait for it."""
         deadline = time.monotonic() + PATIENCE
         pause = 0.1
+        told = False
         while True:
             self.leave_room()
             begin = time.monotonic()
             try:
                 outcomes = self._store.write(submissions, datetime.now(UTC))
-            except ArchiveUnavailable:
+            except ArchiveUnavailable as error:
                 if time.monotonic() > deadline or self._stopping():
                     raise
+                if not told:
+                    self._tell(f"{error}; trying for {PATIENCE:.0f} s")
+                    told = True
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, no secret
                 pause = min(pause * 2, 5.0)
             else:

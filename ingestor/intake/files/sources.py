@@ -1,8 +1,9 @@
 """Opens what the walk found, layer by layer, until there are mailboxes and mails."""
 
 import os
+import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -11,6 +12,8 @@ from ingestor.intake.files.archives import buffered_zip, tar_members, zip_member
 from ingestor.intake.files.folders import FileReference
 from ingestor.intake.files.kinds import BYTE_ORDER_MARK, COMPRESSED, Kind, sniff
 from ingestor.intake.files.streams import Budget, Decompressed, Stream
+
+_LISTEN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Place:
     member: str | None = None
 
     def __str__(self) -> str:
-        return self.path if self.member is None else f"{self.path}!{self.member}"
+        return shown(self.path if self.member is None else f"{self.path}!{self.member}")
 
     def inside(self, name: str) -> "Place":
         """Return the place of member `name` of the archive that stands here."""
@@ -44,15 +47,32 @@ class Source:
     fault: InputUnreadable | None = None
 
 
-class _File:
-    """The physical file: counts what is read of it."""
+class Interrupted(Exception):
+    """The user wants to end, in the middle of a file: it steers, it is no error."""
 
-    def __init__(self, file: BinaryIO, name: str, budget: Budget) -> None:
+
+class _File:
+    """The physical file: counts what is read of it, and hears before each read that the user wants to end."""
+
+    def __init__(self, file: BinaryIO, name: str, budget: Budget, stopping: Callable[[], bool]) -> None:
         self._file = file
         self._name = name
         self._budget = budget
+        self._stopping = stopping
+        self._waits = file is sys.stdin.buffer or file is getattr(sys.stdin.buffer, "raw", None)
+
+    def _listen(self) -> None:
+        """Raise Interrupted where the user wants to end, even while nothing comes through a pipe."""
+        while not self._stopping():
+            try:
+                if not self._waits or select.select([self._file], [], [], _LISTEN_SECONDS)[0]:
+                    return
+            except (OSError, ValueError):
+                return  # no descriptor: nothing to wait for
+        raise Interrupted
 
     def read(self, count: int = -1) -> bytes:
+        self._listen()
         try:
             piece = self._file.read(count)
         except OSError as error:
@@ -61,6 +81,7 @@ class _File:
         return piece
 
     def readinto(self, view: memoryview) -> int:
+        self._listen()
         try:
             got: int = self._file.readinto(view)  # type: ignore[attr-defined]  # raw files and buffered ones have it
         except OSError as error:
@@ -81,9 +102,14 @@ class _File:
 class OpenFile:
     """One file of the walk, opened; iterate it for its sources. Each is to be read before the next."""
 
-    def __init__(self, reference: FileReference, forced: Kind | None) -> None:
-        """`forced` is the kind of every leaf. Raises `InputUnreadable`."""
-        self._name = printable(reference.path)
+    def __init__(
+        self, reference: FileReference, forced: Kind | None, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`forced` is the kind of every leaf. Raises `InputUnreadable`; reading it, `Interrupted` as well."""
+        path = printable(reference.path)
+        self._path = path
+        self._name = shown(path)
+        self._stopping = stopping
         self._forced = Kind.MAIL if reference.is_mail else forced
         self._listed = None if reference.folder is None else Place(printable(reference.folder))
         self._seekable = reference.size is not None and reference.path != "-"
@@ -94,15 +120,15 @@ class OpenFile:
             if reference.fault:
                 raise InputUnreadable(f"{self._name}: {reference.fault}")
             if reference.path == "-":
-                self._file: BinaryIO = sys.stdin.buffer
+                self._file: BinaryIO = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
             else:
                 self._file = open(reference.path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- closed by close()
         except OSError as error:
-            raise InputUnreadable(f"{self._name} cannot be opened: {error.strerror}") from None
+            raise InputUnreadable(f"{self._name} cannot be opened: {_advised(error)}") from None
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not sys.stdin.buffer:
+        if self._path != "-":
             self._file.close()
 
     def check_length(self) -> None:
@@ -112,8 +138,8 @@ class OpenFile:
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the sources in the order of the file. Raises `InputUnreadable`, also as `BombSuspected`."""
-        file = _File(self._file, self._name, self.budget)
-        yield from self._unfold(Stream(file), Place(self._name), self._listed, 0, file)
+        file = _File(self._file, self._name, self.budget, self._stopping)
+        yield from self._unfold(Stream(file), Place(self._path), self._listed, 0, file)
 
     def _unfold(
         self, stream: Stream, place: Place, listed: Place | None, depth: int, file: _File | None
@@ -149,6 +175,21 @@ class OpenFile:
         mark = len(BYTE_ORDER_MARK) if stream.head(3) == BYTE_ORDER_MARK else 0
         stream.skip(mark)
         return Source(kind if kind is Kind.EMPTY else self._forced or kind, place, stream, listed, mark)
+
+
+def _advised(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; run the import as a user who may read it"
+    return error.strerror or type(error).__name__
+
+
+def shown(name: str) -> str:
+    """Return `name` in one line and without what would move the cursor of a terminal."""
+    if name.isprintable():
+        return name
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
+    )
 
 
 def printable(path: str) -> str:

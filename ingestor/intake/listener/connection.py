@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
         if exchange.response is not None or self._transport is None:
             return
         if isinstance(answer, Refusal):
-            self._refusals.note(answer, self.peer.text)
+            self._refusals.note(answer, self._gate.client_of(self._headers, self.peer))
             exchange.close = True
             exchange.response = self._answers.refused(answer)
         else:

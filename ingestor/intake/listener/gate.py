@@ -35,6 +35,7 @@ WRONG_METHOD = Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "wrong method")
 WRONG_LOGIN = Refusal(HTTPStatus.UNAUTHORIZED, "wrong login")
 TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body over max_body_bytes")
 HEAD_TOO_LARGE = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header too large")
+NO_HANDSHAKE = Refusal(HTTPStatus.FORBIDDEN, "no TLS handshake")
 TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "request too slow")
 OVERLOADED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "more at once than can be taken")
 STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
@@ -107,15 +108,16 @@ class Gate:
             return WRONG_PATH
         if method != b"POST":
             return WRONG_METHOD
-        client, text = peer.address, peer.text
-        if peer.trusted:
-            client = self._client(headers, peer)
-            text = str(client)
+        client = self._client(headers, peer) if peer.trusted else peer.address
         if door.allow_from and not _within(client, door.allow_from):
             return WRONG_NETWORK
         if door.logins is not None and not _logged_in(headers.get(b"authorization", b""), door.logins):
             return WRONG_LOGIN
-        return Admission(door, text)
+        return Admission(door, str(client) if peer.trusted else peer.text)
+
+    def client_of(self, headers: Headers, peer: Peer) -> str:
+        """Return the address that a request with these headers came from, as far as trusted proxies say."""
+        return str(self._client(headers, peer)) if peer.trusted else peer.text
 
     def _client(self, headers: Headers, proxy: Peer) -> Address:
         """Return the rightmost hop that is no trusted proxy: everything left of it anybody can write."""

@@ -14,12 +14,16 @@ _WARNINGS = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.FORBIDDEN, HTT
 
 
 class RefusalLog:
-    """Counts refusals by kind and says so at most once a minute. No line holds the path asked for."""
+    """Counts refusals by kind and says so at most once a minute: the first at once, those after it together.
+
+    No line holds the path asked for.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
+        self._newest: dict[str, tuple[Refusal, str]] = {}
         self.counts: dict[str, int] = {}
 
     def note(self, refusal: Refusal, peer: str) -> None:
@@ -27,10 +31,24 @@ class RefusalLog:
         kind = refusal.kind
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+        self._newest[kind] = (refusal, peer)
+        if self._clock() >= self._last.get(kind, -_SECONDS_BETWEEN) + _SECONDS_BETWEEN:
+            self._say(kind)
+
+    def tick(self) -> None:
+        """Say what has been counted for a minute since the last line of its kind."""
         now = self._clock()
-        if now - self._last.get(kind, -_SECONDS_BETWEEN) < _SECONDS_BETWEEN:
-            return
-        self._last[kind] = now
+        for kind in [one for one in self._unsaid if now >= self._last[one] + _SECONDS_BETWEEN]:
+            self._say(kind)
+
+    def end(self) -> None:
+        """Say what has not been said yet: the listener ends."""
+        for kind in list(self._unsaid):
+            self._say(kind)
+
+    def _say(self, kind: str) -> None:
+        refusal, peer = self._newest[kind]
+        self._last[kind] = self._clock()
         say = _log.warning if refusal.status in _WARNINGS else _log.info
         say(
             "webhook request refused",

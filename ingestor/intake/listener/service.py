@@ -70,6 +70,7 @@ class Service:
         for listening in self._sockets:
             listening.close()
         await rounds
+        self._refusals.end()
         await asyncio.gather(*acceptors, return_exceptions=True)
 
     def _begin_stop(self, seconds: float) -> None:
@@ -120,6 +121,8 @@ class Service:
     def _opened(self, connection: Connection, client: socket.socket, task: "asyncio.Task[None]") -> None:
         """Take note that a connection can be read, or never will be (TLS failed, dropped before)."""
         if task.cancelled() or task.exception() is not None:
+            if not task.cancelled() and self._certificate is not None:
+                self._refusals.note(gate.NO_HANDSHAKE, connection.peer.text)
             client.close()
             self._connections.pop(connection, None)
         elif connection in self._connections:
@@ -137,6 +140,7 @@ class Service:
                     and not connection.waiting
                     and (connection.idle or not proven)
                 ):
+                    self._refusals.note(gate.OVERLOADED, connection.peer.text)
                     self._drop(connection)
                     return True
         return False
@@ -158,6 +162,7 @@ class Service:
         while True:
             self._answers.tick()
             self.reception.look_after()
+            self._refusals.tick()
             now = self._loop.time()
             for connection in [one for one in self._connections if one.deadline < now]:
                 connection.expire()

@@ -133,6 +133,15 @@ def unpack(content: bytes) -> ReceivedPost:
         raise Corrupt("the file is cut off") from None
     if magic != _MAGIC or digest != hashlib.sha256(rest).hexdigest().encode():
         raise Corrupt("the checksum is wrong")
+    try:
+        return _unpacked(rest)
+    except Corrupt:
+        raise
+    except (ValueError, TypeError, KeyError) as fault:
+        raise Corrupt(f"the content is of another kind ({type(fault).__name__})") from None
+
+
+def _unpacked(rest: bytes) -> ReceivedPost:
     line, _, data = rest.partition(b"\n")
     about = json.loads(line)
     query, body = data[: about["query"]], data[about["query"] :]

@@ -69,12 +69,14 @@ def _read(result: dict[str, Any], envelope: Mapping[str, Any], charset: str, rul
         raise ValueError("receivedAt is no time with an offset") from None
     details = cleaner.value({key: value for key, value in result.items() if key not in _COLUMNS})
     if envelope:
-        details.setdefault("request", cleaner.value(envelope))
+        details["envelope" if "request" in details else "request"] = cleaner.value(envelope)
     text = cleaner.text(text)
     keyword = string(result.get("keyword"))
     keyword = None if keyword is None else cleaner.string(keyword)
     clean_text = string(result.get("cleanText"))
     clean_text = None if clean_text is None else cleaner.text(clean_text)
+    for name in ("keyword", "cleanText", "messageId"):
+        cleaner.keep_odd(details, result, name)
     identity = cleaner.string(written(result.get("messageId")) or "") or None
     cleaner.note(details, charset)
     return InboundSms(

@@ -55,7 +55,8 @@ def _read(document: Any, charset: str, rules: Rules) -> InboundSms:
     identity = cleaner.string(written(message.get("id")) or "") or None
     details = cleaner.value({key: value for key, value in message.items() if key not in _COLUMNS})
     if message.get("direction") != "mo":
-        details.setdefault("flags", ["direction is not mo"])
+        details["our_flags" if "flags" in details else "flags"] = ["direction is not mo"]
+    cleaner.keep_odd(details, message, "id")
     cleaner.note(details, charset)
     return InboundSms(
         provider="ip1",

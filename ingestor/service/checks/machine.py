@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from ingestor.archive.ownership import ownership_advice
 from ingestor.service.checks.findings import Finding, fail, ok, warn
@@ -25,6 +26,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield time_zone(settings, datetime.now(UTC))
     yield clock(datetime.now(UTC))
     yield state(settings)
+    if settings.webhook is not None:
+        yield from spool(state_directory(settings) / "spool")
 
 
 def time_zone(settings: Settings, now: datetime) -> Finding:
@@ -59,6 +62,14 @@ def state(settings: Settings) -> Finding:
         owner = directory.owner()
         return ok("state", f"{directory} belongs to {owner}; call all else with: sudo -u {owner}")
     return ok("state", f"{directory} may be written, {free // 2**20} MiB free")
+
+
+def spool(folder: Path) -> Iterator[Finding]:
+    """Say where the webhook's spool could not be kept; it is made at the first start."""
+    if folder.exists() and not folder.is_dir():
+        yield fail("spool", f"{folder} is no folder", "move it away: `run` makes the spool there")
+    elif folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        yield fail("spool", f"{folder} may not be written by this user", f"chown -R {_user()} {folder}")
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ingestor.errors import ConfigurationError
+from ingestor.intake.listener.gate import named
 from ingestor.intake.listener.tls import server_context, validity
 from ingestor.service.checks.findings import Finding, fail, ok, warn
 from ingestor.settings import Webhook, endpoint_passwords
@@ -67,10 +68,10 @@ def _dates(chain: Path, begins: datetime, ends: datetime, now: datetime) -> Find
 
 def passwords(webhook: Webhook) -> Iterator[Finding]:
     """Say whether every endpoint's Basic passwords can be read. How strong its path is, the cautions say."""
-    for number, endpoint in enumerate(webhook.endpoint):
+    for name, endpoint in named(webhook):
         try:
             endpoint_passwords(endpoint)
         except ConfigurationError as error:
-            yield fail("webhook", f"endpoint {number} ({endpoint.provider}): {error}")
+            yield fail("webhook", f"endpoint {name}: {error}")
         else:
-            yield ok("webhook", f"endpoint {number} ({endpoint.provider}) is complete")
+            yield ok("webhook", f"endpoint {name} is complete")

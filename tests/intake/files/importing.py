@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from ingestor.archive.engine import reading
+from ingestor.archive.engine import reading, writing
 from ingestor.cli import main
 
 COUNTS = ("read", "stored", "duplicate", "ignored", "quarantined", "failed")
@@ -63,3 +63,8 @@ class Importer:
     def texts(self) -> list[str]:
         """The texts of all SMS, in the order in which they were stored."""
         return [row[0] for row in self.rows("SELECT text FROM inbound_sms ORDER BY id")]
+
+    def execute(self, statement: str, **values: object) -> None:
+        """Change the books from outside."""
+        with writing(self.engine) as connection:
+            connection.execute(text(statement), values)

@@ -128,6 +128,36 @@ def test_logs_say_each_kind_once_a_minute() -> None:
     assert counts == [("wrong path", 1), ("not by HTTPS", 1)] + [("wrong path", 60), ("not by HTTPS", 60)] * 2
 
 
+def test_a_flood_is_counted_to_its_last() -> None:
+    """What came after the first line of a minute is said when the minute is over, or at the end."""
+    now = [0.0]
+    log = RefusalLog(lambda: now[0])
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(500):
+            log.note(gate.MALFORMED, "192.0.2.1")
+        log.tick()
+        assert [line["count"] for line in lines] == [1]
+        now[0] = 60.0
+        log.tick()
+        log.tick()
+        assert [line["count"] for line in lines] == [1, 499]
+        log.note(gate.MALFORMED, "192.0.2.1")
+        log.end()
+    assert [line["count"] for line in lines] == [1, 499, 1]
+
+
+def test_the_client_is_named_and_not_its_proxy(make_stand: MakeStand) -> None:
+    """Behind a trusted proxy the log says which address to put into allow_from."""
+    stand = make_stand(
+        endpoints=({"path": AGILE, "provider": "agile", "allow_from": ("192.0.2.0/24",)},),
+        trusted_proxies=("127.0.0.1",),
+    )
+    with structlog.testing.capture_logs() as lines:
+        heads = ("X-Forwarded-Proto: https", "X-Forwarded-For: 198.51.100.7")
+        assert stand.ask(post(AGILE, sms(1), *heads)).status == 403
+    assert [(line["kind"], line["peer"]) for line in lines] == [("network not in allow_from", "198.51.100.7")]
+
+
 def test_nothing_secret_reaches_the_log(stand: Stand) -> None:
     """Paths, texts and numbers stay out of every line, whatever goes wrong."""
     with structlog.testing.capture_logs() as lines:

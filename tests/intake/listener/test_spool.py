@@ -1,5 +1,6 @@
 """The spool: files that are whole or not there, in the order of arrival, each replayed once."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -300,3 +301,17 @@ def test_agile_hears_something_whatever_hangs(make_stand: MakeStand, monkeypatch
     monkeypatch.setattr(spool, "store", hanging)
     assert stand.sms(1).status == 503
     released.set()
+
+
+@pytest.mark.parametrize("about", [b"not json", b"[]", b"{}", b'{"query": "x", "body": 3}'])
+def test_content_of_another_kind_is_set_aside(
+    make_stand: MakeStand, eventually: Eventually, about: bytes
+) -> None:
+    """A file that is whole, but says nothing this program understands, is set aside like a damaged one."""
+    folder = make_stand().spool
+    rest = about + b"\nabc"
+    content = b"ingestor spool 1\n" + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+    (folder / f"{1:020d}-{'c' * 32}{spool.ENDING}").write_bytes(content)
+    again = make_stand()
+    eventually(lambda: spool.corrupt(folder) == 1)
+    assert again.listener.spool_depth == 0

@@ -105,3 +105,20 @@ def test_numbers_no_database_can_hold_are_kept_as_text() -> None:
     details = reading.sms.details
     assert (details["a"], details["b"], details["c"]) == ("1e999", "NaN", "123456789012345678901")
     assert len(json.dumps(details["d"])) < 150
+
+
+def test_fields_of_an_odd_kind_are_kept_in_details() -> None:
+    """What a column cannot take stays whole, and so does the envelope beside a field of the same name."""
+    sms = _sms(keyword=5, cleanText=["x"], messageId={"a": 1}, request="theirs")
+    assert (sms.keyword, sms.clean_text, sms.provider_message_id) == (None, None, None)
+    kept = {name: sms.details[name] for name in ("keyword", "cleanText", "messageId", "request")}
+    assert kept == {"keyword": 5, "cleanText": ["x"], "messageId": {"a": 1}, "request": "theirs"}
+    body = json.dumps({"results": [RESULT | {"request": "theirs"}], "messageCount": 1}).encode()
+    [reading] = callback.read_post(
+        Post(body, b"", "application/json", datetime(2026, 11, 22, tzinfo=UTC)), RULES
+    )
+    assert isinstance(reading, Readable)
+    assert (reading.sms.details["request"], reading.sms.details["envelope"]) == (
+        "theirs",
+        {"messageCount": 1},
+    )

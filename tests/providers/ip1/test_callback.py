@@ -63,3 +63,12 @@ def test_a_sender_with_letters_stays_as_it_is() -> None:
 
     assert isinstance(reading, Readable)
     assert reading.sms.originator == "TestNOS"
+
+
+def test_its_own_flags_do_not_hide_ours() -> None:
+    """A field called flags stays as it came, and so does an id of an odd kind."""
+    reading = _read(direction="mt", flags="theirs", id={"$oid": "x"})
+    assert isinstance(reading, Readable)
+    details = reading.sms.details
+    assert (details["flags"], details["our_flags"]) == ("theirs", ["direction is not mo"])
+    assert (details["id"], reading.sms.provider_message_id) == ({"$oid": "x"}, None)
