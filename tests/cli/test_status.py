@@ -117,3 +117,16 @@ def test_status_without_an_archive(called: Callable[..., Called], tmp_path: Path
     assert answer.code == 1
     assert answer.err.startswith(f"ingestor: there is no archive at {tmp_path}/ingestor.db; ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_spool_is_shown_while_the_database_is_away(
+    tmp_path: Path, called: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many POSTs wait is known from the folder alone, and said before the fault."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / f"{1:020d}-{'c' * 32}.post").touch()
+    answer = called("--database-url", "postgresql+psycopg://nobody@127.0.0.1:1/none", "status")
+    assert answer.code == 1
+    assert answer.out == "spool  1 waiting\n"
+    assert "127.0.0.1" in answer.err

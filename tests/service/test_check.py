@@ -242,6 +242,18 @@ def test_an_unwritable_state_directory(tmp_path: Path, monkeypatch: pytest.Monke
     assert str(finding.fix).startswith("make it: install -d")
 
 
+def test_a_file_in_the_place_of_the_spool(tmp_path: Path) -> None:
+    """What would end `run` fails the check too, with what to do."""
+    folder = tmp_path / "spool"
+    assert list(machine.spool(folder)) == []
+    folder.mkdir()
+    assert list(machine.spool(folder)) == []
+    folder.rmdir()
+    folder.touch()
+    [finding] = machine.spool(folder)
+    assert (finding.level, finding.fix) == (Level.FAIL, "move it away: `run` makes the spool there")
+
+
 def test_one_check_never_stops_the_next() -> None:
     """A check that raises or hangs is a failed line of its own."""
     hang = threading.Event()

@@ -166,3 +166,19 @@ def test_a_file_without_a_certificate_has_no_dates(tmp_path: Path) -> None:
         tls.validity(tmp_path / "x")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         tls.validity(tmp_path / "y")
+
+
+def test_a_handshake_that_fails_is_said(secure: Stand) -> None:
+    """Plain HTTP, or a client that does not trust the certificate, leaves a line: an empty log would mean
+    that nothing came."""
+    with structlog.testing.capture_logs() as lines:
+        with Client(secure.listener.address) as client:
+            client.send(post(AGILE, sms(1)))
+            with suppress(OSError):
+                client.rest()
+        with pytest.raises(ssl.SSLError):
+            Client(secure.listener.address, ssl.create_default_context())
+        secure.listener.stop()
+    refused = [line for line in lines if line["event"] == "webhook request refused"]
+    assert {line["kind"] for line in refused} == {"no TLS handshake"}
+    assert sum(line["count"] for line in refused) == 2
