@@ -35,6 +35,9 @@ class Certificate:
         self._key = key
         self._stamps = self._look()
         self.context = server_context(chain, key)
+        ends = validity(chain).ends
+        if ends < datetime.now(UTC):
+            _log.error("the webhook certificate has ended: no provider will trust it", ended=iso_utc(ends))
 
     def refresh(self) -> None:
         """Take renewed files up; where they cannot be used the old certificate stays, and the log says so."""

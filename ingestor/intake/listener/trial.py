@@ -27,6 +27,8 @@ _MEANS = {
     503: "neither the database nor the spool takes it, or the listener has too much to do; see its log",
 }
 
+_CERTIFICATE_HAS_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -54,9 +56,9 @@ def try_endpoint(
     try:
         yield from _deliver(connection, webhook, endpoint, passwords)
     except ssl.SSLCertVerificationError as fault:
-        yield Step(
-            False, f"another certificate than {webhook.tls_certificate} is served ({fault.verify_message})"
-        )
+        ended = fault.verify_code == _CERTIFICATE_HAS_EXPIRED
+        what = "is out of date: renew it" if ended else "is not the one that is served"
+        yield Step(False, f"the certificate {webhook.tls_certificate} {what} ({fault.verify_message})")
     except ssl.SSLError:
         yield Step(False, "no TLS: the listener runs with another configuration; restart the daemon")
     except ConnectionRefusedError:
