@@ -19,7 +19,7 @@ from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.sources import Interrupted, OpenFile, Place, Source, printable
-from ingestor.intake.files.streams import BombSuspected
+from ingestor.intake.files.streams import BombSuspected, Budget
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
 
@@ -81,6 +81,7 @@ class Importer:
         self._failures = 0
         self._failed_paths: set[str] = set()
         self._taken_before = 0
+        self._budget: Budget | None = None
 
     def run(self, references: Iterable[tuple[str, FileReference]]) -> bool:
         """Import (name of the provenance, file) one after the other; return whether the end was reached.
@@ -117,17 +118,18 @@ class Importer:
             self._failed_paths.add(printable(reference.path))
             return
         failures = self._failures
+        self._budget = opened.budget
         try:
             for source in opened:
                 self._check()
                 self._read_guarded(source)
-                self.tally.taken = self._taken_before + opened.budget.taken
             if self._failures == failures:
                 opened.check_length()
         except InputUnreadable as fault:
             self._fail(str(fault))
         finally:
             opened.close()
+            self._budget = None
             self._taken_before += reference.size or opened.budget.taken
             self.tally.taken = self._taken_before
 
@@ -308,5 +310,8 @@ class Importer:
         self._failures += 1
 
     def _check(self) -> None:
+        """Tell how far it is, and end where the user wants to."""
+        if self._budget is not None:
+            self.tally.taken = self._taken_before + self._budget.taken
         if self._stopping():
             raise _Stopped

@@ -109,3 +109,20 @@ def test_a_file_that_shrinks_is_noticed(
     done = run_sqlite_import(box)
     assert (done.code, done.counts[5]) == (1, 1)
     assert "became shorter" in done.err
+
+
+def test_the_bytes_of_one_large_file_are_told_on_the_way(
+    run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar moves within a file, not only from file to file."""
+    from ingestor.cli.import_display import _Silent
+    from ingestor.intake.files import sinks
+
+    told: list[int] = []
+    monkeypatch.setattr(_Silent, "show", lambda _, tally: told.append(tally.taken))
+    monkeypatch.setattr(sinks.ArchiveSink, "limit", 100)
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(*(sms_mail(number, "x" * 3000) for number in range(6000))))
+    assert run_sqlite_import(box, "--quiet").code == 0
+    assert len({taken for taken in told if 0 < taken < box.stat().st_size}) > 1
+    assert told[-1] == box.stat().st_size
