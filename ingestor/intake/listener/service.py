@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -121,7 +122,8 @@ class Service:
     def _opened(self, connection: Connection, client: socket.socket, task: "asyncio.Task[None]") -> None:
         """Take note that a connection can be read, or never will be (TLS failed, dropped before)."""
         if task.cancelled() or task.exception() is not None:
-            if not task.cancelled() and self._certificate is not None:
+            # Who only knocks and leaves, as a balancer's probe does, is not worth a line.
+            if not task.cancelled() and isinstance(task.exception(), ssl.SSLError):
                 self._refusals.note(gate.NO_HANDSHAKE, connection.peer.text)
             client.close()
             self._connections.pop(connection, None)
