@@ -11,6 +11,12 @@ CROWD = 20
 def test_a_crowd_needs_few_commits(stand: Stand) -> None:
     """Twenty POSTs sent at once reach the writer in a few submissions, each POST in one of them."""
     clients = [stand.client() for _ in range(CROWD)]
+    service = stand.listener._service
+    assert service is not None
+    while len(service._connections) < CROWD:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    service._loop.call_soon_threadsafe(time.sleep, 0.5)  # then the loop finds all of them waiting
     for number, client in enumerate(clients):
         client.send(post(AGILE, sms(number)))
     for client in clients:
