@@ -59,7 +59,7 @@ class _File:
         self._name = name
         self._budget = budget
         self._stopping = stopping
-        self._waits = file is sys.stdin.buffer or file is getattr(sys.stdin.buffer, "raw", None)
+        self._waits = file is _stdin()
 
     def _listen(self) -> None:
         """Raise Interrupted where the user wants to end, even while nothing comes through a pipe."""
@@ -120,7 +120,10 @@ class OpenFile:
             if reference.fault:
                 raise InputUnreadable(f"{self._name}: {reference.fault}")
             if reference.path == "-":
-                self._file: BinaryIO = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+                stdin = _stdin()
+                if stdin is None:
+                    raise InputUnreadable("stdin is closed: there is nothing to read")
+                self._file: BinaryIO = stdin
             else:
                 self._file = open(reference.path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- closed by close()
         except OSError as error:
@@ -175,6 +178,12 @@ class OpenFile:
         mark = len(BYTE_ORDER_MARK) if stream.head(3) == BYTE_ORDER_MARK else 0
         stream.skip(mark)
         return Source(kind if kind is Kind.EMPTY else self._forced or kind, place, stream, listed, mark)
+
+
+def _stdin() -> BinaryIO | None:
+    """Return stdin without its buffer, whose content `select` does not see; None where it is closed."""
+    buffered = getattr(sys.stdin, "buffer", None)
+    return getattr(buffered, "raw", buffered)
 
 
 def _advised(error: OSError) -> str:

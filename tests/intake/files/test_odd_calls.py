@@ -187,3 +187,15 @@ def test_names_cannot_write_lines_of_their_own(run_sqlite_import: Importer, tmp_
     done = run_sqlite_import(odd)
     assert f"{tmp_path}/a\\nb\\x1b[31m is neither mail" in done.err
     assert "\x1b" not in done.out + done.err
+
+
+def test_a_closed_stdin_is_no_hindrance(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Called with stdin closed, files are imported all the same, and `-` is refused in a line."""
+    box = box_of(tmp_path, 2)
+    for path, code, words in ((str(box), 0, ""), ("-", 1, "stdin is closed")):
+        command = [*COMMAND, run_sqlite_import.url, "import", "--quiet", path]
+        done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert words in done.stderr
+        assert "fault" not in done.stderr
+    assert run_sqlite_import.rows("SELECT stored FROM runs ORDER BY id LIMIT 1") == [(2,)]
