@@ -170,8 +170,6 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
         with contextlib.suppress(OSError):  # SQLite says it better
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o640))  # it holds personal content
     uri = "file:" + urllib.parse.quote(str(path.absolute())) + ("?mode=ro" if read_only else "?mode=rw")
-    if read_only and _at_rest(path):
-        uri += "&immutable=1"
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
         cached_statements=256,
@@ -189,13 +187,6 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _at_rest(path: Path) -> bool:
-    """Say whether nobody writes to the file now, and this user could not even leave SQLite's index of a WAL
-    beside it: then it can be read only as a file that does not change."""
-    beside = path.absolute().parent
-    return not os.access(beside, os.W_OK) and not (beside / f"{path.name}-wal").exists()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

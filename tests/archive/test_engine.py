@@ -85,25 +85,6 @@ def test_a_url_that_is_none_of_ours_is_refused_in_words(url: str) -> None:
         open_engine(url)
 
 
-def test_an_archive_at_rest_is_read_without_a_trace(
-    sqlite_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who may not write into the folder reads all the same, and leaves no file beside the archive."""
-    Store(sqlite_engine).write([Submission(None, (item(1),))], NOW)
-    sqlite_engine.dispose()
-    path = Path(str(sqlite_engine.url.database))
-    copy = tmp_path / "kept" / "archive.db"
-    copy.parent.mkdir()
-    copy.write_bytes(path.read_bytes())
-    monkeypatch.setattr("ingestor.archive.engine.os.access", lambda *_: False)
-    engine = open_engine(f"sqlite:///{copy}", read_only=True)
-    try:
-        assert one(engine, "SELECT count(*) FROM inbound_sms") == 1
-        assert [path.name for path in copy.parent.iterdir()] == ["archive.db"]
-    finally:
-        engine.dispose()
-
-
 def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
     """Damage is no reason to try again for ever."""
     path = tmp_path / "archive.db"
