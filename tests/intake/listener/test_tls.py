@@ -182,3 +182,11 @@ def test_a_handshake_that_fails_is_said(secure: Stand) -> None:
     refused = [line for line in lines if line["event"] == "webhook request refused"]
     assert {line["kind"] for line in refused} == {"no TLS handshake"}
     assert sum(line["count"] for line in refused) == 2
+
+
+def test_a_certificate_that_has_ended_is_said_at_the_start(authority: trustme.CA, tmp_path: Path) -> None:
+    """The listener starts all the same, and the log says why no provider will come."""
+    chain, key = _issue(authority, tmp_path, not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    with structlog.testing.capture_logs() as lines:
+        tls.Certificate(chain, key)
+    assert [(line["log_level"], line["ended"]) for line in lines] == [("error", "2020-01-01T00:00:00Z")]
