@@ -53,14 +53,12 @@ class Doubt(Generic[Result]):
         Raises ArchiveUnavailable where the database is still away; the doubt stays.
         """
         commit = self._commit
-        if commit is None:
-            return None
-        if commit.is_of(submissions):
-            with reading(engine) as connection:
-                status = connection.exec_driver_sql(
-                    "SELECT pg_xact_status(%s::text::xid8)", (commit.transaction,)
-                ).scalar()
+        if commit is None or not commit.is_of(submissions):
             self._commit = None
-            return commit.results if status == "committed" else None
+            return None
+        with reading(engine) as connection:
+            status = connection.exec_driver_sql(
+                "SELECT pg_xact_status(%s::text::xid8)", (commit.transaction,)
+            ).scalar()
         self._commit = None
-        return None
+        return commit.results if status == "committed" else None

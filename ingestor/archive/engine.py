@@ -150,19 +150,25 @@ def _wait_for_turn(driver: Any) -> None:
     SQLite's own waiting looks again after longer and longer pauses, of 100 ms in the end, and could miss the
     20 ms that an import leaves between two transactions several times: a daemon waited for up to 0.6 s.
     """
-    until = time.monotonic() + BUSY_SECONDS
     driver.execute(f"PRAGMA busy_timeout = {_LOOK_AGAIN_MS}")
     try:
-        while True:
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-            else:
-                return
+        _until_free(driver, "BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def _until_free(driver: sqlite3.Connection, statement: str, pause: float = 0.0) -> None:
+    """Execute `statement`, again and again where the database is busy, `pause` seconds after each time."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            driver.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+        else:
+            return
 
 
 def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
@@ -181,26 +187,13 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
             # Each insert of many rows keeps the pages it changes, in case it fails half-way: in a temporary
             # file that took as long as the insert.
             connection.execute("PRAGMA temp_store = MEMORY")
-            _use_wal(connection)
+            # The busy timeout does not cover this change of mode: of several first starts at once one loses.
+            _until_free(connection, "PRAGMA journal_mode = WAL", 0.02)
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    # The busy timeout does not cover this change of mode: of several first starts at once one loses.
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
 
 
 def _open_postgresql(url: URL, read_only: bool) -> Engine:

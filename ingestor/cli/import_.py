@@ -82,9 +82,10 @@ def _require_there(paths: Sequence[str], *, folders: bool) -> None:
             if path != "-":
                 os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            from ingestor.intake.files.sources import printable, shown
+
             raise ConfigurationError(
-                f"{shown}: there is no such file or folder; nothing was imported"
+                f"{shown(printable(path))}: there is no such file or folder; nothing was imported"
             ) from None
         except (OSError, ValueError):
             continue  # reading it will say more

@@ -5,7 +5,7 @@ Nothing here knows a provider, and nothing here raises on hostile input except w
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -24,7 +24,6 @@ A_TEST = "a test sent by `ingestor webhook test`, not an SMS"
 _DEEPEST = 16
 _TOO_DEEP = "(nested too deeply; the raw payload has it)"
 _LARGEST_INTEGER = 2**63 - 1
-_IDENTITIES = {"id", "messageId"}
 _ENVELOPE = "message/http; kept=ingestor"
 
 
@@ -100,12 +99,13 @@ class Cleaner:
         if self.replaced:
             details.setdefault("replaced_characters", self.replaced)
 
-    def keep_odd(self, details: dict[str, Any], document: Mapping[str, Any], name: str) -> None:
-        """Keep the field `name` of `document` in `details` where its column cannot take its kind."""
+    def keep_odd(
+        self, details: dict[str, Any], document: Mapping[str, Any], name: str,
+        reader: Callable[[Any], str | None],
+    ) -> None:  # fmt: skip
+        """Keep the field `name` of `document` in `details` where its column's `reader` gets nothing."""
         value = document.get(name)
-        if value is not None and (
-            written(value) is None if name in _IDENTITIES else not isinstance(value, str)
-        ):
+        if value is not None and reader(value) is None:
             details[name] = self.value(value)
 
     def value(self, value: Any, depth: int = 0) -> Any:

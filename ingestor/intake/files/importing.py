@@ -27,10 +27,6 @@ MOST_IN_PACK = 1000
 """Single mails that travel to a worker together."""
 
 
-class _Stopped(Exception):
-    """The user wants to end: it steers, it is no error."""
-
-
 @dataclass(slots=True)
 class _Pack:
     """Single mails that are being collected in a slot."""
@@ -41,6 +37,10 @@ class _Pack:
     mails: list[tuple[int, int, int]] = field(default_factory=list)
     places: list[tuple[Place, int]] = field(default_factory=list)
     progress: dict[int, InputProgress] = field(default_factory=dict)
+
+    def add_step(self, step: InputProgress) -> None:
+        """Move an input on together with these mails."""
+        self.progress[step.input_id] = step.after(self.progress.get(step.input_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Importer:
                 if path not in self._failed_paths:
                     self._fail(missing)
             finished = True
-        except (_Stopped, Interrupted):
+        except Interrupted:
             finished = False
         self._flush_pack()
         # Failures count at the end only: a run that is resumed tries them again.
@@ -257,7 +257,7 @@ class Importer:
         pack.places.append((place, offset))
         pack.used = end
         if progress:
-            pack.progress[progress.input_id] = progress.after(pack.progress.get(progress.input_id))
+            pack.add_step(progress)
 
     def _flush_pack(self) -> None:
         pack, self._pack = self._pack, None
@@ -272,8 +272,7 @@ class Importer:
         if progress is None:
             return
         if self._pack is not None:
-            known = self._pack.progress
-            known[progress.input_id] = progress.after(known.get(progress.input_id))
+            self._pack.add_step(progress)
         else:
             self._delivery.put(Ticket([], 0, {progress.input_id: progress}, NOTHING))
 
@@ -314,4 +313,4 @@ class Importer:
         if self._budget is not None:
             self.tally.taken = self._taken_before + self._budget.taken
         if self._stopping():
-            raise _Stopped
+            raise Interrupted

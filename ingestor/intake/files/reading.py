@@ -103,16 +103,16 @@ class Reader:
         batch.mail_bytes += length
         reading = self._read(mail)
         if isinstance(reading, NotOurs):
-            batch.ignored += 1
-            if self._count_senders:
-                sender = reading.sender or ""
-                batch.senders[sender] = batch.senders.get(sender, 0) + 1
+            self._ignore(batch, reading.sender or "")
         elif isinstance(reading, Readable) and reading.sms not in self._window:
-            batch.ignored += 1
-            if self._count_senders:
-                batch.senders[OUTSIDE] = batch.senders.get(OUTSIDE, 0) + 1
+            self._ignore(batch, OUTSIDE)
         else:
             batch.rows.append(self._rows.row(reading, mail, place, length))
+
+    def _ignore(self, batch: Batch, sender: str) -> None:
+        batch.ignored += 1
+        if self._count_senders:
+            batch.senders[sender] = batch.senders.get(sender, 0) + 1
 
     def _read(self, mail: bytes) -> Reading:
         reading: Reading = NotOurs()

@@ -48,7 +48,7 @@ class Source:
 
 
 class Interrupted(Exception):
-    """The user wants to end, in the middle of a file: it steers, it is no error."""
+    """The user wants to end: it steers, it is no error."""
 
 
 class _File:

@@ -75,8 +75,8 @@ def _read(result: dict[str, Any], envelope: Mapping[str, Any], charset: str, rul
     keyword = None if keyword is None else cleaner.string(keyword)
     clean_text = string(result.get("cleanText"))
     clean_text = None if clean_text is None else cleaner.text(clean_text)
-    for name in ("keyword", "cleanText", "messageId"):
-        cleaner.keep_odd(details, result, name)
+    for name, reader in (("keyword", string), ("cleanText", string), ("messageId", written)):
+        cleaner.keep_odd(details, result, name, reader)
     identity = cleaner.string(written(result.get("messageId")) or "") or None
     cleaner.note(details, charset)
     return InboundSms(

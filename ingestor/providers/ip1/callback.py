@@ -56,7 +56,7 @@ def _read(document: Any, charset: str, rules: Rules) -> InboundSms:
     details = cleaner.value({key: value for key, value in message.items() if key not in _COLUMNS})
     if message.get("direction") != "mo":
         details["our_flags" if "flags" in details else "flags"] = ["direction is not mo"]
-    cleaner.keep_odd(details, message, "id")
+    cleaner.keep_odd(details, message, "id", written)
     cleaner.note(details, charset)
     return InboundSms(
         provider="ip1",
