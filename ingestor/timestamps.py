@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,8 @@ _WRITTEN = re.compile(
 )
 _CLOCK_SLACK = timedelta(minutes=2)
 _NONE = timedelta(0)
-_DAY = timedelta(days=1)  # no zone changes its clock twice within two days
+_DAY = timedelta(days=1)  # no zone changes its clock twice within two days and an hour
+_HOUR = timedelta(hours=1)
 _FIRST_YEAR, _LAST_YEAR = 1992, 2199  # the first SMS was sent in 1992
 
 
@@ -57,10 +59,11 @@ def read_local(digits: str, zone: ZoneInfo, known_by: Callable[[], datetime | No
     wall = datetime.fromisoformat(f"{digits[:8]}T{digits[8:]}Z")
     if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
         raise ValueError("the year is outside 1992 to 2199")
+    sure = _offset_in(digits[:10], zone)
+    if sure is not None:
+        return LocalReading(wall - sure, TimeQuality.OK, None)
     offset = zone.utcoffset(wall) or _NONE
     received_at = wall - offset
-    if zone.utcoffset(wall - _DAY) == offset == zone.utcoffset(wall + _DAY):
-        return LocalReading(received_at, TimeQuality.OK, None)
     other_offset = zone.utcoffset(wall.replace(fold=1)) or _NONE
     if offset == other_offset:
         return LocalReading(received_at, TimeQuality.OK, None)
@@ -73,6 +76,15 @@ def read_local(digits: str, zone: ZoneInfo, known_by: Callable[[], datetime | No
     if later - known <= _CLOCK_SLACK:
         return LocalReading(later, TimeQuality.AMBIGUOUS, "latest candidate before arrival")
     return LocalReading(received_at, TimeQuality.AMBIGUOUS, "first candidate, the later one is after arrival")
+
+
+@lru_cache(maxsize=1024)
+def _offset_in(hour: str, zone: ZoneInfo) -> timedelta | None:
+    """Return the offset of `zone` in a local `hour` (ten digits), None where it changes within a day."""
+    begins = datetime.fromisoformat(f"{hour[:8]}T{hour[8:]}Z")
+    offset = zone.utcoffset(begins) or _NONE
+    before, after = zone.utcoffset(begins - _DAY), zone.utcoffset(begins + _HOUR + _DAY)
+    return offset if before == offset == after else None
 
 
 def read_instant(written: str) -> datetime:

@@ -4,12 +4,12 @@ The unique keys are the only judges: everything is inserted first, and only what
 up afterwards, in the same transaction.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ingestor.archive.details import details_json
 from ingestor.archive.entries import Item
 from ingestor.archive.faults import DATA_ERRORS, refused
 from ingestor.archive.inserts import Inserts
@@ -21,9 +21,6 @@ from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome
 
 _MOST_SEGMENTS = 2**31 - 1
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
-
-# Shared: an encoder a call is slower than the encoding.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 class ReadBefore(Exception):
@@ -70,7 +67,7 @@ class Batch:
                 if sms.segments is not None and not 0 <= sms.segments <= _MOST_SEGMENTS:
                     raise OverflowError  # likewise
                 unique = unique_key(sms, secret)
-                details = _encode(sms.details) if sms.details else "{}"
+                details = details_json(sms.details)
             except DATA_ERRORS as error:
                 item = unreadable(item, refused(error))
         payload = item.payload

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, Outcome
@@ -25,16 +26,18 @@ _MONTHS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """Raw bytes as they arrived. `compressed` is set where a worker has already packed them."""
 
-    raw: bytes | None = field(repr=False)
+    raw: bytes | None
     size: int
     sha256: bytes
     content_type: str | None = None
-    compressed: bytes | None = field(default=None, repr=False)
+    compressed: bytes | None = None
     dictionary_id: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Payload(size={self.size}, content_type={self.content_type!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ class Position:
     length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One SMS-to-be: what it means, how it reached us, and its raw bytes.
 
     `content_key` makes the arrival unique within its channel together with `number`: `mail_content_key`

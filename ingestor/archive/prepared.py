@@ -7,13 +7,14 @@ database library: workers stay small.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import zstandard
 
+from ingestor.archive.details import details_json
 from ingestor.archive.entries import (
     InputProgress,
     Item,
@@ -34,9 +35,6 @@ Row = tuple[Any, ...]
 """(place, length, key, content key, size, sha256, dictionary id, compressed, parser, Message-ID, subject,
 reason, sms, content): `place` is for whoever made it. `sms` (the columns between the id and `ingested_at`)
 and `content` are None where it is unreadable."""
-
-_MOST_DETAILS = 1000
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 Where = tuple[str, str | None, int]
@@ -75,7 +73,6 @@ class RowMaker:
         """`dictionary` is its number and bytes; None packs without."""
         self._secret = secret
         self._number = dictionary[0] if dictionary else None
-        self._known_details: dict[str, str] = {}
         given = zstandard.ZstdCompressionDict(dictionary[1]) if dictionary else None
         self._compress = zstandard.ZstdCompressor(level=LEVEL, dict_data=given).compress
 
@@ -103,13 +100,13 @@ class RowMaker:
             try:
                 sms = (
                     unique_key(found, secret), FINGERPRINT_VERSION, found.provider,
-                    found.originator_kind.value, found.destination, found.date_time,
-                    iso_utc(found.received_at), found.time_quality.value, found.provider_message_id,
+                    str(found.originator_kind), found.destination, found.date_time,
+                    iso_utc(found.received_at), str(found.time_quality), found.provider_message_id,
                     found.segments,
                 )  # fmt: skip
                 content = (
                     found.originator, found.originator_raw, found.destination_raw, found.text, found.keyword,
-                    found.clean_text, self._details(found.details),
+                    found.clean_text, details_json(found.details),
                 )  # fmt: skip
             except (UnicodeError, OverflowError, TypeError, ValueError) as error:
                 # No reader gave such a record yet; the writer would refuse it in the same way.
@@ -120,18 +117,6 @@ class RowMaker:
             place, length, keyed(content_key, secret), content_key, size, sha256, self._number,
             self._compress(raw), reading.parser, reading.message_id, reading.subject, reason, sms, content,
         )  # fmt: skip
-
-    def _details(self, details: Mapping[str, Any]) -> str:
-        """Return details as JSON: few kinds of them come again and again, and encoding takes a while."""
-        if not details:
-            return "{}"
-        known = repr(details)
-        text = self._known_details.get(known)
-        if text is None:
-            text = _encode(details)
-            if len(self._known_details) < _MOST_DETAILS:
-                self._known_details[known] = text
-        return text
 
 
 def _digests(raw: bytes) -> tuple[bytes, bytes]:

@@ -6,14 +6,13 @@ A provider knows what bytes mean. It does no I/O, and knows neither where they c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from ingestor.record import InboundSms
 
 
-@dataclass(frozen=True, slots=True)
-class Readable:
+class Readable(NamedTuple):
     """Ours, and read whole. `parser` names what read it and its version, like `agile.mail/1`."""
 
     sms: InboundSms
@@ -22,8 +21,7 @@ class Readable:
     subject: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """Ours, but it goes to the quarantine. `reason` is words without any personal content."""
 
     reason: str

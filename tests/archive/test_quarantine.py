@@ -5,7 +5,6 @@ import mailbox
 import random
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -87,7 +86,7 @@ def test_the_second_item_of_a_post_is_read_from_the_whole_payload(archive_engine
     """Its bytes hang on the first item; the reader gets them all and the second answer counts."""
     store = Store(archive_engine)
     first = item(1, channel=Channel.WEBHOOK, content_key=b"u" * 16, raw=b"[1, 2]")
-    second = replace(broken(2, channel=Channel.WEBHOOK), content_key=b"u" * 16, number=1, payload=None)
+    second = broken(2, channel=Channel.WEBHOOK)._replace(content_key=b"u" * 16, number=1, payload=None)
     store.write([Submission(None, (first, second))], NOW)
     assert rows(archive_engine, "SELECT size FROM quarantine") == [(6,)]
 
@@ -108,7 +107,7 @@ def test_todays_reader_asks_the_provider_of_each_arrival(archive_engine: Engine)
     post = b"originator=%2B393331234567&destination=%2B393331234333&date_time=20260301130000&text=hello"
     store = Store(archive_engine)
     posted = broken(2, channel=Channel.WEBHOOK, content_key=b"u" * 16, raw=post)
-    posted = replace(posted, reading=Unreadable("old parser", "agile.form/0"))
+    posted = posted._replace(reading=Unreadable("old parser", "agile.form/0"))
     store.write([Submission(None, (broken(1, raw=mail), posted))], NOW)
     rules = Rules(zone=ZoneInfo("Europe/Rome"))
     verdicts = list(retry(store, todays_reader(lambda provider: rules), None, LATER))

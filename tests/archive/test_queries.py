@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -57,7 +56,7 @@ def test_show_gives_all_evidence_and_the_raw_bytes(archive_engine: Engine) -> No
     """Every arrival with its place, the raw numbers, and the identical bytes."""
     raw = b"Subject: x\r\n\r\n\xff\x00body\r\n"
     post = item(1, channel=Channel.WEBHOOK, content_key=b"u" * 16, raw=raw)
-    second = replace(item(2, channel=Channel.WEBHOOK), content_key=b"u" * 16, number=1, payload=None)
+    second = item(2, channel=Channel.WEBHOOK)._replace(content_key=b"u" * 16, number=1, payload=None)
     fill(archive_engine, post, second, broken(1))
     fill(archive_engine, item(1), item(2, copy=1))
     evidence = queries.show(archive_engine, 1)

@@ -1,7 +1,6 @@
 """The writer: outcomes, evidence, book-keeping, and what one bad item may do to the others."""
 
 import random
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -122,7 +121,7 @@ def test_one_sms_by_every_channel_is_one_row(archive_engine: Engine) -> None:
 
 def test_one_text_to_two_of_our_numbers_is_two_rows(archive_engine: Engine) -> None:
     """The destination is part of what makes an SMS itself."""
-    other = replace(item(1, copy=1), reading=Readable(sms(1, destination="+393330000000"), PARSER))
+    other = item(1, copy=1)._replace(reading=Readable(sms(1, destination="+393330000000"), PARSER))
     assert write(archive_engine, item(1), other) == ["stored", "stored"]
 
 
@@ -138,7 +137,7 @@ def test_several_items_of_one_payload_keep_it_once(archive_engine: Engine) -> No
     """A POST with three results is three arrivals, and its bytes hang on the first."""
     post = item(1, channel=Channel.WEBHOOK, content_key=b"0123456789abcdef")
     others = [
-        replace(item(n, channel=Channel.WEBHOOK), content_key=post.content_key, number=n, payload=None)
+        item(n, channel=Channel.WEBHOOK)._replace(content_key=post.content_key, number=n, payload=None)
         for n in (1, 2)
     ]
     assert write(archive_engine, post, *others) == ["stored", "duplicate", "stored"]
@@ -150,8 +149,8 @@ def test_several_items_of_one_payload_keep_it_once(archive_engine: Engine) -> No
 def test_a_better_parser_does_not_double_what_was_read(archive_engine: Engine, padding: int) -> None:
     """A mail that was read keeps its one SMS, even when today's parser would make another of it."""
     write(archive_engine, item(1))
-    better = replace(item(1), reading=Readable(sms(1, text="read better"), "agile.mail/2"))
-    same_sms_elsewhere = replace(item(1, copy=5), reading=better.reading)
+    better = item(1)._replace(reading=Readable(sms(1, text="read better"), "agile.mail/2"))
+    same_sms_elsewhere = item(1, copy=5)._replace(reading=better.reading)
     others = [item(n) for n in range(100, 100 + padding)]
     outcomes = write(archive_engine, *others, better, same_sms_elsewhere)
     assert outcomes == ["stored"] * padding + ["duplicate", "stored"]
@@ -311,7 +310,7 @@ def test_any_order_and_splitting_ends_in_the_same_archive(archive_engine: Engine
     numbers = range(first + 1, first + 13)
     channels = (Channel.MAILBOX, Channel.IMPORT)
     items = [
-        replace(item(n, copy=copy, channel=channel), position=Position(uid=first + 12))
+        item(n, copy=copy, channel=channel)._replace(position=Position(uid=first + 12))
         for n in numbers for copy in range(2) for channel in channels
     ] + [broken(n, raw=b"broken %d" % n) for n in numbers]  # fmt: skip
     items += order.sample(items, 10)

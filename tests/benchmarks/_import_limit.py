@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from ingestor.intake.files.blocks import Block, Blocks
-from ingestor.intake.files.mbox import Dialect, split
+from ingestor.intake.files.mbox import Dialect, split, unquoted
 from ingestor.intake.files.streams import Stream
 
 BATCH = 4000
@@ -23,15 +23,16 @@ Rows = list[tuple[bytes, bytes]]
 
 
 def batches(path: str, flags: bytes) -> Iterator[Rows]:
-    """Yield (sha256, mail) of our mails by the thousand, split by the same rule as the import's."""
+    """Yield (sha256, mail) of our mails by the thousand, split and unquoted by the import's rules."""
     rows: Rows = []
     number = 0
     with Path(path).open("rb", buffering=0) as file:
-        for block in Blocks(Stream(file), Dialect.MBOXRD, lambda _: False):
-            data = bytes(cast("Block", block).data)
-            for start, end, _ in split(data, Dialect.MBOXRD).mails:
+        for piece in Blocks(Stream(file), Dialect.MBOX, lambda _: False):
+            block = cast("Block", piece)
+            data, dialect = bytes(block.data), block.dialect or Dialect.MBOX
+            for start, end, verbatim in split(data, dialect).mails:
                 if flags[number]:
-                    mail = data[start:end]
+                    mail = unquoted(data[start:end], dialect, verbatim=verbatim)
                     rows.append((hashlib.sha256(mail).digest(), mail))
                 number += 1
             if len(rows) >= BATCH:

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -77,6 +79,7 @@ def _sqlite(folder: Path, box: Path, flags: Path) -> float:
         seconds_.append(second)
         singles.append(single)
         peaks.append(peak)
+        _compare(folder / f"limit-{number}.db", folder / f"ours-{number}.db")
         for file in folder.glob("*.db*"):
             file.unlink()
     limit, first = statistics.median(limits), statistics.median(firsts)
@@ -84,6 +87,13 @@ def _sqlite(folder: Path, box: Path, flags: Path) -> float:
     print(f"  with --jobs 1: ratio {limit / statistics.median(singles):.2f}")
     print(f"  memory of all processes (PSS): {max(peaks) / 2**20:.0f} MB at most (< 200)")
     return MAILS / first
+
+
+def _compare(limit: Path, ours: Path) -> None:
+    """Leave where the limit did not insert the very bytes that the import keeps."""
+    with closing(sqlite3.connect(limit)) as one, closing(sqlite3.connect(ours)) as other:
+        if set(one.execute("SELECT sha256 FROM mails")) != set(other.execute("SELECT sha256 FROM payloads")):
+            sys.exit("the limit and the import did not keep the same mails")
 
 
 def _beside_a_daemon(folder: Path, box: Path) -> None:

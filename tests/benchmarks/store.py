@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from operator import truediv
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def _items(number: int) -> list[Item]:
         header = "".join(f"Received: from {order.random()} by mx{order.random()}\n" for _ in range(12))
         body = " ".join(order.choices(words, k=350))
         raw = f"{header}Subject: Agile Telecom -- SMS received\n\n{body}\n".encode()
-        items.append(replace(item(n, raw=raw), payload=pack(raw)))
+        items.append(item(n, raw=raw)._replace(payload=pack(raw)))
     return items
 
 

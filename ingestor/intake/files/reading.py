@@ -59,7 +59,7 @@ class Reader:
     ) -> None:  # fmt: skip
         """`secret` is the archive's key, `dictionary` what payloads are packed with."""
         self._lanes: list[tuple[ModuleType, Rules]] = [(mail_reader(name), rule) for name, rule in rules]
-        self._window = window
+        self._window = window if window.since or window.until else None
         self._rows = RowMaker(secret, dictionary)
         self._count_senders = count_senders
 
@@ -80,8 +80,12 @@ class Reader:
         """Read a block of whole mails."""
         parts = split(data, dialect)
         batch = Batch(separators=parts.separators, gaps=[_plain(gap) for gap in parts.gaps])
+        quoted = data.find(b">From ")
         for start, end, verbatim in parts.mails:
-            mail = unquoted(data[start:end], dialect, verbatim=verbatim)
+            mail = data[start:end]
+            if 0 <= quoted < end:
+                mail = unquoted(mail, dialect, verbatim=verbatim)
+                quoted = data.find(b">From ", end)
             self._add(batch, mail, start, end - start)
         return batch
 
@@ -104,7 +108,7 @@ class Reader:
         reading = self._read(mail)
         if isinstance(reading, NotOurs):
             self._ignore(batch, reading.sender or "")
-        elif isinstance(reading, Readable) and reading.sms not in self._window:
+        elif self._window is not None and isinstance(reading, Readable) and reading.sms not in self._window:
             self._ignore(batch, OUTSIDE)
         else:
             batch.rows.append(self._rows.row(reading, mail, place, length))

@@ -11,7 +11,9 @@ the parameters into the query string of the POST.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -66,7 +68,10 @@ def _read(post: Post, rules: Rules) -> InboundSms:
     if reading.decided_by is not None:
         details["time_decided_by"] = reading.decided_by
     text = cleaner.text(fields["text"])
-    cleaner.note(details, charset)
+    noted: Mapping[str, Any] = _plain_details(charset)
+    if details or cleaner.replaced:
+        cleaner.note(details, charset)
+        noted = details
     return InboundSms(
         provider="agile",
         originator=originator.value,
@@ -78,8 +83,13 @@ def _read(post: Post, rules: Rules) -> InboundSms:
         received_at=reading.received_at,
         time_quality=reading.quality,
         text=text,
-        details=details,
+        details=noted,
     )
+
+
+@lru_cache(maxsize=64)  # an ordinary POST has nothing else to say
+def _plain_details(charset: str) -> Mapping[str, Any]:
+    return MappingProxyType({"charset": charset})
 
 
 def _split(form: bytes) -> _Fields:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from ingestor.numbers import normalise_agile
@@ -71,13 +72,13 @@ def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header
         text = unflowed(text, delete_space=part.delete_space)
     text, count = storable(stored_text(text))
     replaced += count
-    details = _details(decoded, part)
+    details = _details(decoded.charset, decoded.reason, part.charset, part.encoding, part.html, part.flowed)
     if part.html:
         replaced += text.count(_REPLACEMENT)  # references to characters that do not exist
     if replaced:
-        details["replaced_characters"] = replaced
+        details = {**details, "replaced_characters": replaced}
     if reading.decided_by is not None:
-        details["time_decided_by"] = reading.decided_by
+        details = {**details, "time_decided_by": reading.decided_by}
     return InboundSms(
         provider="agile",
         originator=originator.value,
@@ -98,17 +99,20 @@ def _our_number(raw: str) -> str:
     return normalise_agile(raw).value
 
 
-def _details(decoded: Decoded, part: Part) -> dict[str, Any]:
-    details: dict[str, Any] = {"charset": decoded.charset, "charset_from": decoded.reason}
-    if part.charset is not None and decoded.reason != "declared":
-        details["charset_declared"] = storable(part.charset[:60])[0].lower()
-    if part.encoding:
-        details["transfer_encoding"] = storable(part.encoding[:60])[0]
-    if part.html:
+@lru_cache(maxsize=256)  # all mails of one gateway say the same
+def _details(
+    charset: str, reason: str, declared: str | None, encoding: str, html: bool, flowed: bool
+) -> Mapping[str, Any]:
+    details: dict[str, Any] = {"charset": charset, "charset_from": reason}
+    if declared is not None and reason != "declared":
+        details["charset_declared"] = storable(declared[:60])[0].lower()
+    if encoding:
+        details["transfer_encoding"] = storable(encoding[:60])[0]
+    if html:
         details["layout"] = "html"
-    elif part.flowed:
+    elif flowed:
         details["layout"] = "flowed"
-    return details
+    return MappingProxyType(details)
 
 
 def _date_of(header: Header) -> datetime | None:

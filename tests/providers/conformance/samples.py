@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +59,6 @@ def as_expected(readings: Sequence[Readable | Unreadable]) -> list[dict[str, Any
         if isinstance(reading, Unreadable):
             written.append({"quarantined": reading.reason})
             continue
-        fields = asdict(reading.sms) | {"received_at": iso_utc(reading.sms.received_at)}
+        fields = reading.sms._asdict() | {"received_at": iso_utc(reading.sms.received_at)}
         written.append({name: value for name, value in fields.items() if value is not None})
     return written

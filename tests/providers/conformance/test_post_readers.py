@@ -46,7 +46,7 @@ def _hold_storable(reading: Readable) -> None:
     )):  # fmt: skip
         assert "\0" not in text
         text.encode()
-    json.dumps(sms.details, allow_nan=False)
+    json.dumps(dict(sms.details), allow_nan=False)
     assert re.fullmatch(r"[0-9]{14}", sms.date_time)
     assert sms.received_at.tzinfo is UTC
     assert not sms.text.endswith("\n")
