@@ -32,8 +32,10 @@ class SqliteInserts:
         """Return the ids after the highest one; `BEGIN IMMEDIATE` keeps everybody else out."""
         if not count:
             return ()
-        highest = self._connection.exec_driver_sql(f"SELECT max(id) FROM {target.name}").scalar() or 0  # noqa: S608 - names are our own
-        return range(highest + 1, highest + 1 + count)
+        with self._cursor() as cursor:
+            cursor.execute(f"SELECT max(id) FROM {target.name}")  # noqa: S608 - names are our own
+            following = (cursor.fetchone()[0] or 0) + 1
+        return range(following, following + count)
 
     def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:
         """Insert as many rows in a statement as can be.
@@ -44,11 +46,7 @@ class SqliteInserts:
         if not rows:
             return None
         first = target.columns[0]
-        # By the driver's own cursor: thousands of rows of one number cost three times as much through Core.
-        with (
-            as_sqlalchemy(self._connection),
-            contextlib.closing(self._connection.connection.cursor()) as cursor,
-        ):
+        with self._cursor() as cursor:
             inserted, start = 0, 0
             for statement, count in _steps(target, len(rows)):
                 cursor.execute(statement, tuple(chain.from_iterable(rows[start : start + count])))
@@ -61,6 +59,17 @@ class SqliteInserts:
                 (rows[0][0], rows[-1][0]),
             )
             return {number for (number,) in cursor.fetchall()}
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """Give the driver's own cursor: thousands of rows of one number cost three times as much through Core,
+        and one of a small transaction still twice as much.
+        """
+        with (
+            as_sqlalchemy(self._connection),
+            contextlib.closing(self._connection.connection.cursor()) as cursor,
+        ):
+            yield cursor
 
     def sms_by_fingerprint(self, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
         """Look up in chunks of a fixed size, so that the statement is prepared once."""

@@ -11,18 +11,25 @@ import select
 import socket
 import sys
 import time
+from functools import lru_cache
 
 
-def request(path: str, number: int) -> bytes:
-    """Return the POST of the SMS called `number`."""
-    body = (
-        b"originator=%%2B39335%07d&destination=%%2B393331234333&date_time=20260514102301&text=message+%d"
-        % (number % 10_000_000, number)
+def request(path: str, number: int, second: int) -> bytes:
+    """Return the POST of the SMS called `number`, sent at `second` (of the epoch)."""
+    body = b"originator=%%2B39335%07d&destination=%%2B393331234333&date_time=%b&text=message+%d" % (
+        number % 10_000_000,
+        _written(second),
+        number,
     )
     return (
         b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
     )
+
+
+@lru_cache(maxsize=2)
+def _written(second: int) -> bytes:
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(second)).encode()
 
 
 class _Client:
@@ -81,7 +88,7 @@ def load(port: int, path: str, connections: int, seconds: float, first: int) -> 
     until = began + seconds
     for _ in range(connections):
         client = _Client(port, poll, clients)
-        client.send(request(path, number))
+        client.send(request(path, number, int(time.time())))
         number += 1
     while clients:
         for descriptor, _ in poll.poll(30):
@@ -99,7 +106,7 @@ def load(port: int, path: str, connections: int, seconds: float, first: int) -> 
             if client.closing:  # gunicorn's plain workers end the connection after each answer
                 client.close()
                 client = _Client(port, poll, clients)
-            client.send(request(path, number))
+            client.send(request(path, number, int(time.time())))
             number += 1
     took = time.perf_counter() - began
     waits.sort()
