@@ -62,8 +62,9 @@ class SqliteInserts:
 
     @contextlib.contextmanager
     def _cursor(self) -> Iterator[Any]:
-        """Give the driver's own cursor: through Core, thousands of rows of one number cost three times as much,
-        and one row of a small transaction still twice as much.
+        """Give the driver's own cursor.
+
+        Through Core, thousands of rows of one number cost three times as much, and one row twice as much.
         """
         with (
             as_sqlalchemy(self._connection),
