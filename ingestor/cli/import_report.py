@@ -36,6 +36,7 @@ def print_result(
         _print_remarks("quarantined", result.tally.quarantined, "… `ingestor quarantine list` shows all")
         gaps = result.tally.gap_count
         _print_remarks("gaps", result.tally.gaps, f"… {gaps:,} in all")
+        _print_remarks("looks wrong", result.tally.overruled, "… and more")
         if dry is not None:
             _print_dry(dry, result.tally)
     name = "dry run" if result.run_id is None else f"run {result.run_id}"

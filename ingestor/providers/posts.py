@@ -126,14 +126,33 @@ class Cleaner:
 def read_json(post: Post) -> tuple[Any, str]:
     """Return the JSON document of a POST and the charset it was in. Raises ValueError where it is none.
 
+    A field that is named twice is refused too: readers differ about which one counts (RFC 8259, section 4).
     The message of the ValueError holds nothing of the document.
     """
     text, charset = decode(post.body, declared_charset(post.content_type))
     try:
-        document = json.loads(text.removeprefix("\ufeff"), parse_float=_finite, parse_constant=str)
+        document = json.loads(
+            text.removeprefix("\ufeff"),
+            parse_float=_finite,
+            parse_constant=str,
+            object_pairs_hook=_unambiguous,
+        )
+    except _NamedTwice:
+        raise ValueError("the JSON names a field twice") from None
     except (ValueError, RecursionError):
         raise ValueError("the body is not JSON") from None
     return document, charset
+
+
+class _NamedTwice(Exception):
+    """An object of the document has two fields of one name."""
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _NamedTwice
+    return fields
 
 
 def _finite(written: str) -> float | str:

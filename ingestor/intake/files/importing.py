@@ -157,6 +157,8 @@ class Importer:
                 f"{source.place} is neither mail, mailbox nor archive; --format forces a reading"
             )
         elif source.kind is Kind.MAIL:
+            if source.looks is Kind.MBOX:
+                self.tally.add_overruled(str(source.place))
             self._read_mail(source)
 
     def _read_mbox(self, source: Source) -> None:

@@ -36,7 +36,8 @@ class Source:
     """A leaf: a mailbox, a mail, something unknown, or what cannot be read.
 
     `listed` is the folder or archive whose list it belongs to, None when it stands for itself. `mark` is the
-    length of the byte order mark that was left out in front.
+    length of the byte order mark that was left out in front; `looks` is what it seemed to be where `kind` was
+    forced.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Source:
     listed: Place | None
     mark: int = 0
     fault: InputUnreadable | None = None
+    looks: Kind | None = None
 
 
 class Interrupted(Exception):
@@ -111,6 +113,7 @@ class OpenFile:
         self._name = shown(path)
         self._stopping = stopping
         self._forced = Kind.MAIL if reference.is_mail else forced
+        self._in_folder = reference.is_mail  # of mails: one that begins with a `From ` line is still one
         self._listed = None if reference.folder is None else Place(printable(reference.folder))
         self._seekable = reference.size is not None and reference.path != "-"
         self._size = reference.size or 0
@@ -177,7 +180,9 @@ class OpenFile:
     def _leaf(self, kind: Kind, stream: Stream, place: Place, listed: Place | None) -> Source:
         mark = len(BYTE_ORDER_MARK) if stream.head(3) == BYTE_ORDER_MARK else 0
         stream.skip(mark)
-        return Source(kind if kind is Kind.EMPTY else self._forced or kind, place, stream, listed, mark)
+        if kind is Kind.EMPTY or self._forced is None:
+            return Source(kind, place, stream, listed, mark)
+        return Source(self._forced, place, stream, listed, mark, looks=None if self._in_folder else kind)
 
 
 def _stdin() -> BinaryIO | None:

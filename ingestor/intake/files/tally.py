@@ -31,6 +31,8 @@ class Tally:
     gap_count: int = 0
     gaps: list[Remark] = field(default_factory=list)
     quarantined: list[Remark] = field(default_factory=list)
+    overruled: list[Remark] = field(default_factory=list)
+    """Mailboxes that were read as one mail each, because the user wanted so."""
     failures: list[str] = field(default_factory=list)
     senders: Counter[str] = field(default_factory=Counter)
     taken: int = 0
@@ -47,6 +49,11 @@ class Tally:
         self.gap_count += 1
         if len(self.gaps) < MOST_LISTED:
             self.gaps.append(Remark(place, offset, reason, length))
+
+    def add_overruled(self, place: str) -> None:
+        """Note a mailbox that was read as one mail."""
+        if len(self.overruled) < MOST_LISTED:
+            self.overruled.append(Remark(place, 0, "a mailbox, but --format eml made one mail of it"))
 
     def add_quarantined(self, place: str, offset: int, reason: str) -> None:
         """Note a mail of ours that could not be read."""

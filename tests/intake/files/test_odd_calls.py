@@ -156,6 +156,20 @@ def test_wishes_that_cannot_be_are_refused(run_sqlite_import: Importer, tmp_path
     assert run_sqlite_import.rows("SELECT id FROM runs") == []
 
 
+def test_a_mailbox_read_as_one_mail_is_named(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """A forced format that swallows a whole mailbox is obeyed, and said; a mail in a Maildir may begin so."""
+    box = box_of(tmp_path, 3)
+    folder = tmp_path / "Maildir"
+    for name in ("cur", "new", "tmp"):
+        (folder / name).mkdir(parents=True)
+    (folder / "cur" / "1").write_bytes(mbox_of(sms_mail(7)))
+    forced = run_sqlite_import("--format", "eml", box)
+    assert forced.counts[0] == 1
+    assert f"looks wrong:\n  {box} at 0: a mailbox, but --format eml made one mail of it" in forced.out
+    for fine in (run_sqlite_import(folder), run_sqlite_import(box)):
+        assert "looks wrong" not in fine.out
+
+
 def test_a_dry_run_says_who_is_outside_the_days(run_sqlite_import: Importer, tmp_path: Path) -> None:
     """The lists of a dry run add up to its balance: SMS of other days have a line of their own."""
     box = tmp_path / "box"

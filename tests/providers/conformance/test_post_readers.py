@@ -42,7 +42,7 @@ def _hold_storable(reading: Readable) -> None:
     sms = reading.sms
     for text in filter(None, _strings(
         [sms.originator, sms.originator_raw, sms.destination, sms.destination_raw, sms.text, sms.keyword,
-         sms.clean_text, sms.provider_message_id, sms.details]
+         sms.clean_text, sms.provider_message_id, dict(sms.details)]
     )):  # fmt: skip
         assert "\0" not in text
         text.encode()
