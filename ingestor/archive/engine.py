@@ -68,20 +68,22 @@ def sqlite_path(url: URL | str) -> Path | None:
 
 
 @contextlib.contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine, *, patient: bool = True) -> Iterator[Connection]:
     """Give a connection in a write transaction: committed at the end, rolled back on any exception.
 
-    Raises ArchiveUnavailable where the database cannot be reached or written now, SchemaMismatch where
-    its tables are missing.
+    An SQLite file in which somebody else writes is waited for, unless `patient` is False. Raises
+    ArchiveUnavailable where the database cannot be reached or written now, SchemaMismatch where its tables
+    are missing.
     """
-    with translated(engine), _connected(engine, immediate=True) as connection, connection.begin():
+    begin = "IMMEDIATE" if patient else "AT ONCE"
+    with translated(engine), _connected(engine, begin) as connection, connection.begin():
         yield connection
 
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a read transaction: on SQLite all its statements see one moment."""
-    with translated(engine), _connected(engine, immediate=False) as connection, connection.begin():
+    with translated(engine), _connected(engine, "DEFERRED") as connection, connection.begin():
         yield connection
 
 
@@ -113,9 +115,9 @@ def bulk_import_settings(engine: Engine) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _connected(engine: Engine, *, immediate: bool) -> Iterator[Connection]:
+def _connected(engine: Engine, begin: str) -> Iterator[Connection]:
     with engine.connect() as connection:
-        yield connection.execution_options(begin="IMMEDIATE" if immediate else "DEFERRED")
+        yield connection.execution_options(begin=begin)
 
 
 def _open_sqlite(url: URL, read_only: bool) -> Engine:
@@ -137,29 +139,32 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get("begin") == "IMMEDIATE":
+    begin = connection.get_execution_options().get("begin")
+    if begin in {"IMMEDIATE", "AT ONCE"}:
         with as_sqlalchemy(connection):
-            _wait_for_turn(connection.connection.dbapi_connection)
+            _wait_for_turn(
+                connection.connection.dbapi_connection, 0.0 if begin == "AT ONCE" else BUSY_SECONDS
+            )
     else:
         connection.exec_driver_sql("BEGIN DEFERRED")
 
 
-def _wait_for_turn(driver: Any) -> None:
-    """Begin to write, as soon as nobody else does.
+def _wait_for_turn(driver: Any, patience: float) -> None:
+    """Begin to write, as soon as nobody else does; give up after `patience` seconds.
 
     SQLite's own waiting looks again after longer and longer pauses, of 100 ms in the end, and could miss the
     20 ms that an import leaves between two transactions several times: a daemon waited for up to 0.6 s.
     """
     driver.execute(f"PRAGMA busy_timeout = {_LOOK_AGAIN_MS}")
     try:
-        _until_free(driver, "BEGIN IMMEDIATE")
+        _until_free(driver, "BEGIN IMMEDIATE", patience)
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
-def _until_free(driver: sqlite3.Connection, statement: str, pause: float = 0.0) -> None:
+def _until_free(driver: sqlite3.Connection, statement: str, patience: float, pause: float = 0.0) -> None:
     """Execute `statement`, again and again where the database is busy, `pause` seconds after each time."""
-    deadline = time.monotonic() + BUSY_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             driver.execute(statement)
@@ -188,7 +193,7 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
             # file that took as long as the insert.
             connection.execute("PRAGMA temp_store = MEMORY")
             # The busy timeout does not cover this change of mode: of several first starts at once one loses.
-            _until_free(connection, "PRAGMA journal_mode = WAL", 0.02)
+            _until_free(connection, "PRAGMA journal_mode = WAL", BUSY_SECONDS, 0.02)
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()

@@ -33,13 +33,17 @@ class Store:
         self.engine = engine
         self._secret: bytes | None = None
         self._doubt: Doubt[Receipt] = Doubt()
-        self._instant = iso_utc if engine.dialect.name == "sqlite" else _as_it_is
+        self.in_a_file = engine.dialect.name == "sqlite"
+        self._instant = iso_utc if self.in_a_file else _as_it_is
 
-    def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
+    def write(
+        self, submissions: Sequence[Submission], now: datetime, *, patient: bool = True
+    ) -> list[Receipt]:
         """Commit `submissions` in one transaction; return a receipt for each, in their order.
 
         `now` is aware UTC. An item that the database refuses goes to the quarantine. Raises
-        ArchiveUnavailable, with nothing written, where the database cannot take a write now.
+        ArchiveUnavailable, with nothing written, where the database cannot take a write now; where somebody
+        else writes in the file, at once unless `patient`.
         """
         if not submissions:
             return []
@@ -48,7 +52,7 @@ class Store:
             return settled
         secret = self._secret or self._read_secret()
         batches = [_prepared(submission, secret) for submission in submissions]
-        return self._commit(submissions, batches, now)
+        return self._commit(submissions, batches, now, patient=patient)
 
     def read_again(
         self, kept: Sequence[tuple[Item, bytes]], run_id: int | None, now: datetime
@@ -64,7 +68,7 @@ class Store:
         for item, key in kept:
             batch.add(item, run_id, secret, key)
         submission = Submission(run_id, tuple(item for item, _ in kept))
-        return self._commit([submission], [batch], now)[0].outcomes
+        return self._commit([submission], [batch], now, patient=True)[0].outcomes
 
     def archive_key(self) -> bytes:
         """Return the secret under which this archive takes fingerprints and content keys."""
@@ -79,12 +83,12 @@ class Store:
         return self._secret
 
     def _commit(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
     ) -> list[Receipt]:
         """Write everything, again where PostgreSQL gives the transaction up for another's sake."""
         for attempt in range(_CONFLICT_TRIES):
             try:
-                return self._commit_once(submissions, batches, now)
+                return self._commit_once(submissions, batches, now, patient=patient)
             except TransactionGivenUp:
                 if attempt == _CONFLICT_TRIES - 1:
                     raise
@@ -92,14 +96,14 @@ class Store:
         raise AssertionError("unreachable")
 
     def _commit_once(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
     ) -> list[Receipt]:
         """Write everything at once, or with a savepoint a submission where an item is refused."""
         skip: set[int] = set()
         whole = batches[0] if len(batches) == 1 else _joined(batches)
         while True:
             try:
-                with writing(self.engine) as connection:
+                with writing(self.engine, patient=patient) as connection:
                     outcomes = settle(inserts_for(connection), whole, now, self._instant, skip)
                     receipts = _split(outcomes, submissions)
                     keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
@@ -109,17 +113,17 @@ class Store:
             except (*DATA_ERRORS, DBAPIError) as error:
                 if not is_data_error(error):
                     raise
-                return self._commit_piecemeal(submissions, batches, now)
+                return self._commit_piecemeal(submissions, batches, now, patient=patient)
             else:
                 self._doubt.end()
                 return receipts
 
     def _commit_piecemeal(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
     ) -> list[Receipt]:
         """Write one submission after the other, still in one transaction, and find the refused items."""
         receipts: list[Receipt] = []
-        with writing(self.engine) as connection:
+        with writing(self.engine, patient=patient) as connection:
             for submission, batch in zip(submissions, batches, strict=True):
                 try:
                     outcomes = self._settle_apart(connection, batch, now)

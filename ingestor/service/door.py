@@ -27,11 +27,11 @@ class Door:
         """Why nothing can be written now, None where it can."""
         return _CLOSED if self._writer is None else self._writer.trouble
 
-    def submit(self, submission: Submission) -> "Future[Receipt]":
+    def submit(self, submission: Submission, *, here: bool = False) -> "Future[Receipt]":
         """Hand `submission` to the writer, under the daemon's run. Raises ArchiveUnavailable while closed."""
         if self._writer is None:
             raise ArchiveUnavailable(_CLOSED)
-        return self._writer.submit(replace(submission, run_id=self._run))
+        return self._writer.submit(replace(submission, run_id=self._run), here=here)
 
     def open(self, writer: Writer, run: int) -> None:
         """Let everything through to `writer` from now on, counted under run number `run`."""

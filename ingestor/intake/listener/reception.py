@@ -41,7 +41,8 @@ _GATHERING_SECONDS = 0.005
 
 # Two threads that both want the interpreter wake each other for every system call of either, which took as
 # long as the work itself: with many clients at once the loop got twice as many POSTs through when it waited
-# for the writer. No longer than this, and not again before the writer was that quick.
+# for the writer, and another quarter when it wrote into a file itself. No longer than this, and not again
+# before the writer was that quick.
 _COURTESY_SECONDS = 0.05
 
 
@@ -173,7 +174,8 @@ class Reception:
         if group is None:
             return
         try:
-            group.future = self._writer.submit(Submission(self._run_id, tuple(group.items)))
+            work = Submission(self._run_id, tuple(group.items))
+            group.future = self._writer.submit(work, here=self._writer_is_prompt)
         except (IngestorError, RuntimeError) as fault:  # it is stopping
             _log.warning("the writer took no POST", error=type(fault).__name__)
             for entry in group.entries:
