@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 _BLANKS = str.maketrans("", "", " \t\u00a0\u202f")
@@ -35,6 +36,12 @@ def normalise_agile(raw: str) -> Number:
     Source: the examples of Agile's inbound guide always show +39 numbers; older set-ups post them bare.
     """
     return _normalise(raw, _PLUSLESS)
+
+
+@lru_cache(maxsize=64)  # we have few numbers, and everything is for them
+def agile_destination(raw: str) -> str:
+    """Return the number of ours that Agile Telecom meant by `raw`, by the same rules."""
+    return normalise_agile(raw).value
 
 
 def normalise_plusless(raw: str) -> Number:

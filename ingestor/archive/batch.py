@@ -177,7 +177,8 @@ def _insert_arrivals(
             position.folder, position.uidvalidity, position.uid,
             position.input, position.member, position.offset, position.length,
             reading.message_id, reading.subject, item.peer, item.sender_verified,
-            payload.size if payload else None, str(outcomes[i]), getattr(reading, "reason", None),
+            payload.size if payload else None, str(outcomes[i]),
+            reading.reason if isinstance(reading, Unreadable) else None,
             sms_ids[i], reading.parser, batch.run_ids[i], arrived_at, written,
         ))  # fmt: skip
     return dict(zip(fresh, ids, strict=True)), inserts.insert(ARRIVALS, rows)

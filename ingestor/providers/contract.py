@@ -55,14 +55,16 @@ class Rules:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(NamedTuple):
     """One POST as it came: raw body, raw query string, content type, and when (aware UTC)."""
 
-    body: bytes = field(repr=False)
-    query: bytes = field(repr=False)
+    body: bytes
+    query: bytes
     content_type: str
     arrived_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Post({len(self.body)} bytes, arrived_at={self.arrived_at!r})"
 
 
 @dataclass(frozen=True, slots=True)

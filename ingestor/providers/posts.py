@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -51,6 +52,7 @@ def why_not_ours(destination: str, rules: Rules) -> str | None:
     return None
 
 
+@lru_cache(maxsize=64)
 def declared_charset(content_type: str) -> str | None:
     """Return the charset parameter of a Content-Type, if it has one."""
     for parameter in content_type.split(";")[1:]:
@@ -66,7 +68,11 @@ def decode(raw: bytes, charset: str | None) -> tuple[str, str]:
     Latin-1 posts are real, and no charset parameter is standard for form posts, so UTF-8 goes first: text
     in another charset almost never is valid UTF-8.
     """
-    for candidate in ("utf-8", charset, "cp1252"):
+    try:
+        return raw.decode(), "utf-8"
+    except UnicodeDecodeError:
+        pass
+    for candidate in (charset, "cp1252"):
         if candidate:
             try:
                 return raw.decode(candidate), candidate.lower()
@@ -85,6 +91,8 @@ class Cleaner:
 
     def string(self, text: str) -> str:
         """Return `text` with NUL and lone surrogates replaced."""
+        if text.isascii() and "\0" not in text:
+            return text
         cleaned, count = storable(text)
         self.replaced += count
         return cleaned

@@ -4,10 +4,9 @@ import hashlib
 import random
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ingestor.archive.entries import Item, Payload, Receipt, Submission
 from ingestor.providers import post_reader
@@ -33,8 +32,11 @@ _readers: dict[str, ModuleType] = {}
 _random = random.Random().getrandbits  # noqa: S311 - seeded by the system; it must be unique, nobody gains by guessing it
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedPost:
+_VERSION_7 = 7 << 76 | 2 << 62
+_FREE = ~(15 << 76 | 3 << 62)
+
+
+class ReceivedPost(NamedTuple):
     """One POST that passed the gate.
 
     `identity` is the 16 bytes of the UUID given on receipt: whichever way the POST takes from here (writer,
@@ -46,7 +48,7 @@ class ReceivedPost:
     source: str
     provider: str
     peer: str
-    post: Post = field(repr=False)
+    post: Post
 
 
 def new_identity(now: datetime) -> bytes:
@@ -54,10 +56,7 @@ def new_identity(now: datetime) -> bytes:
 
     They begin with the time in milliseconds: POSTs that come together lie together in the archive's index.
     """
-    number = bytearray(int(now.timestamp() * 1000).to_bytes(6, "big") + _random(80).to_bytes(10, "big"))
-    number[6] = number[6] & 0x0F | 0x70
-    number[8] = number[8] & 0x3F | 0x80
-    return bytes(number)
+    return (int(now.timestamp() * 1000) << 80 | _random(80) & _FREE | _VERSION_7).to_bytes(16, "big")
 
 
 def reader(provider: str) -> ModuleType:

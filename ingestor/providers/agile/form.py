@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from ingestor.numbers import normalise_agile
+from ingestor.numbers import agile_destination, normalise_agile
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
 from ingestor.providers.posts import Cleaner, declared_charset, decode, why_not_ours
 from ingestor.record import InboundSms
@@ -32,6 +32,7 @@ _MAY_BE_EMPTY = {"text"}
 # Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
 _LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
 _MOST_FIELDS = 200
+_SHORT = 24
 
 _Fields = dict[str, list[bytes]]
 
@@ -54,8 +55,8 @@ def _read(post: Post, rules: Rules) -> InboundSms:
     details: dict[str, Any] = {}
     fields, charset = _decoded(raw, post, cleaner, details)
     originator = normalise_agile(_repaired(fields, "originator", details))
-    destination = normalise_agile(_repaired(fields, "destination", details))
-    reason = why_not_ours(destination.value, rules)
+    destination = agile_destination(_repaired(fields, "destination", details))
+    reason = why_not_ours(destination, rules)
     if reason is not None:
         raise ValueError(reason)
     digits = fourteen_digits(fields["date_time"])
@@ -77,7 +78,7 @@ def _read(post: Post, rules: Rules) -> InboundSms:
         originator=originator.value,
         originator_kind=originator.kind,
         originator_raw=fields["originator"],
-        destination=destination.value,
+        destination=destination,
         destination_raw=fields["destination"],
         date_time=digits,
         received_at=reading.received_at,
@@ -102,8 +103,19 @@ def _split(form: bytes) -> _Fields:
         if pair:
             name, _, value = pair.partition(b"=")
             key = _NAMES.get(name) or _field_name(name)
-            fields.setdefault(key, []).append(_unescaped(value))
+            if b"%" in value or b"+" in value:
+                value = _known(value) if len(value) < _SHORT else _unescaped(value)
+            values = fields.get(key)
+            if values is None:
+                fields[key] = [value]
+            else:
+                values.append(value)
     return fields
+
+
+@lru_cache(maxsize=256)  # all messages are for a few numbers, and many come from a few more
+def _known(value: bytes) -> bytes:
+    return _unescaped(value)
 
 
 def _field_name(name: bytes) -> str:

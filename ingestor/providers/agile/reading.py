@@ -7,7 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from ingestor.numbers import normalise_agile
+from ingestor.numbers import agile_destination, normalise_agile
 from ingestor.providers.agile.block import Block, Labels, compile_labels, read_block
 from ingestor.providers.agile.charsets import Decoded, decode_text
 from ingestor.providers.agile.flowed import unflowed
@@ -57,7 +57,7 @@ def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header
     if not destination_raw:
         return "the To label has no value"
     originator = normalise_agile(originator_raw)
-    destination = _our_number(destination_raw)
+    destination = agile_destination(destination_raw)
     if rules.numbers and destination not in rules.numbers:
         return NOT_OUR_NUMBER
     digits = fourteen_digits(block.date_time)
@@ -92,11 +92,6 @@ def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header
         text=text,
         details=details,
     )
-
-
-@lru_cache(maxsize=64)  # we have few numbers, and all mails are for them
-def _our_number(raw: str) -> str:
-    return normalise_agile(raw).value
 
 
 @lru_cache(maxsize=256)  # all mails of one gateway say the same

@@ -27,7 +27,7 @@ RULES = Rules(zone=ZoneInfo("Europe/Rome"))
 
 def _read(sample: Sample, body: bytes, content_type: str | None = None) -> Sequence[Readable | Unreadable]:
     """Read a changed body of `sample` by its provider, and hold it to what every reading must keep."""
-    post = replace(sample.post, body=body, query=b"", content_type=content_type or sample.post.content_type)
+    post = sample.post._replace(body=body, query=b"", content_type=content_type or sample.post.content_type)
     readings: Sequence[Readable | Unreadable] = sample.reader.read_post(post, RULES)
     for reading in readings:
         assert reading.parser == sample.reader.PARSER
