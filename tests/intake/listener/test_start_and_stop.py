@@ -64,11 +64,13 @@ def test_counts_say_what_was_done(stand: Stand) -> None:
 
 def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(stand: Stand, eventually: Eventually) -> None:
     """Requests in hand wait for the writer and hear +OK; idle connections end, new ones are refused."""
-    stand.at_hand.silent = True
     idle, waiting, half = stand.client(), stand.client(), stand.client()
-    waiting.send(post(AGILE, sms(1)))
     half.send(post(AGILE, sms(2))[:-3])
-    eventually(lambda: bool(stand.at_hand.taken))
+    waiting.send(post(AGILE, sms(0)))
+    assert waiting.answer().body == b"+OK"  # so what came before it has been read
+    stand.at_hand.silent = True
+    waiting.send(post(AGILE, sms(1)))
+    eventually(lambda: len(stand.at_hand.taken) == 2)
     stopping = threading.Thread(target=stand.listener.stop)
     stopping.start()
 
