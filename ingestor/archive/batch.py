@@ -4,7 +4,7 @@ The unique keys are the only judges: everything is inserted first, and only what
 up afterwards, in the same transaction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -109,14 +109,18 @@ def settle(
     before. Raises ReadBefore where more of them turn up.
     """
     written = instant(now)
-    sms_ids, own = _insert_sms(inserts, batch, written, instant, skip)
+    fresh = [i for i in range(len(batch.items)) if i not in skip]
+    readable = [i for i in fresh if batch.fingerprints[i] is not None]
+    new_ids, ids = inserts.reserve((SMS, len(readable)), (ARRIVALS, len(fresh)))
+    sms_ids, own = _insert_sms(inserts, batch, dict(zip(readable, new_ids, strict=True)), written, instant)
     outcomes = [
         _QUARANTINED if sms_id is None else _STORED if i in own else _DUPLICATE
         for i, sms_id in enumerate(sms_ids)
     ]
     for i in skip:
         outcomes[i] = _DUPLICATE
-    arrival_ids, new = _insert_arrivals(inserts, batch, sms_ids, outcomes, written, instant, skip)
+    arrival_ids = dict(zip(fresh, ids, strict=True))
+    new = _insert_arrivals(inserts, batch, arrival_ids, sms_ids, outcomes, written, instant)
     if new is not None:
         repeated = [i for i, number in arrival_ids.items() if number not in new]
         _settle_repeated(inserts, batch, repeated, sms_ids, own, outcomes, written)
@@ -129,26 +133,23 @@ def settle(
 
 
 def _insert_sms(
-    inserts: Inserts, batch: Batch, written: Any, instant: Callable[[datetime], Any], skip: set[int]
-) -> tuple[list[int | None], dict[int, int]]:
-    """Return each item's SMS id, and which items' SMS is new (by index)."""
+    inserts: Inserts, batch: Batch, ids: Mapping[int, int], written: Any, instant: Callable[[datetime], Any]
+) -> tuple[list[int | None], Mapping[int, int]]:
+    """Return each item's SMS id, and which items' SMS is new (by index); `ids` are for the readable ones."""
     sms_ids: list[int | None] = [None] * len(batch.items)
     unique = batch.fingerprints
-    readable = [i for i, value in enumerate(unique) if value is not None and i not in skip]
-    ids = inserts.reserve(SMS, len(readable))
     items = batch.items
     rows = [
         _sms_row(number, unique[i], items[i].reading.sms, written, instant)  # type: ignore[union-attr]  # readable ones only
-        for i, number in zip(readable, ids, strict=True)
+        for i, number in ids.items()
     ]
     new = inserts.insert(SMS, rows)
     if new is None:
-        own = dict(zip(readable, ids, strict=True))
-        for i, number in own.items():
+        for i, number in ids.items():
             sms_ids[i] = number
-        return sms_ids, own
-    own = {i: number for i, number in zip(readable, ids, strict=True) if number in new}
-    others = [i for i in readable if i not in own]
+        return sms_ids, ids
+    own = {i: number for i, number in ids.items() if number in new}
+    others = [i for i in ids if i not in own]
     found = inserts.sms_by_fingerprint([unique[i] for i in others])  # type: ignore[misc]  # readable ones only
     for i, number in own.items():
         sms_ids[i] = number
@@ -158,16 +159,14 @@ def _insert_sms(
 
 
 def _insert_arrivals(
-    inserts: Inserts, batch: Batch, sms_ids: Sequence[int | None], outcomes: Sequence[Outcome],
-    written: Any, instant: Callable[[datetime], Any], skip: set[int],
-) -> tuple[dict[int, int], set[int] | None]:  # fmt: skip
-    """Return each item's candidate arrival id (by index), and which went in (None: all)."""
-    fresh = [i for i in range(len(batch.items)) if i not in skip]
-    ids = inserts.reserve(ARRIVALS, len(fresh))
+    inserts: Inserts, batch: Batch, ids: Mapping[int, int], sms_ids: Sequence[int | None],
+    outcomes: Sequence[Outcome], written: Any, instant: Callable[[datetime], Any],
+) -> set[int] | None:  # fmt: skip
+    """Insert an arrival for each item that has an id kept for it; return which went in (None: all)."""
     rows: list[Row] = []
     # Mails of one batch often share their time of arrival, and writing it down is not cheap.
     last, arrived_at = None, None
-    for i, number in zip(fresh, ids, strict=True):
+    for i, number in ids.items():
         item = batch.items[i]
         if item.arrived_at is not last:
             last, arrived_at = item.arrived_at, instant(item.arrived_at)
@@ -181,11 +180,11 @@ def _insert_arrivals(
             reading.reason if isinstance(reading, Unreadable) else None,
             sms_ids[i], reading.parser, batch.run_ids[i], arrived_at, written,
         ))  # fmt: skip
-    return dict(zip(fresh, ids, strict=True)), inserts.insert(ARRIVALS, rows)
+    return inserts.insert(ARRIVALS, rows)
 
 
 def _settle_repeated(
-    inserts: Inserts, batch: Batch, repeated: list[int], sms_ids: list[int | None], own: dict[int, int],
+    inserts: Inserts, batch: Batch, repeated: list[int], sms_ids: list[int | None], own: Mapping[int, int],
     outcomes: list[Outcome], written: Any,
 ) -> None:  # fmt: skip
     """Say what becomes of items whose arrival stands in the archive, or earlier in this batch."""
@@ -203,7 +202,9 @@ def _settle_repeated(
             verdicts[arrival_id] = i  # it stood in the quarantine, and is readable now
     if read_before:
         raise ReadBefore(read_before)
-    ids = inserts.reserve(RETRIES, len(verdicts))
+    if not verdicts:
+        return
+    [ids] = inserts.reserve((RETRIES, len(verdicts)))
     rows: list[Row] = []
     for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True):
         reading = batch.items[i].reading

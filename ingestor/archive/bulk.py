@@ -74,14 +74,15 @@ class BulkStore:
 
     def _commit(self, submissions: Sequence[PreparedSubmission], now: datetime) -> list[Sequence[Outcome]]:
         with writing(self.store.engine) as connection:
-            outcomes = self._settle(inserts_for(connection), submissions, now)
+            inserts = inserts_for(connection)
+            outcomes = self._settle(inserts, submissions, now)
             split: list[Sequence[Outcome]] = []
             start = 0
             for submission in submissions:
                 split.append(outcomes[start : start + len(submission.rows)])
                 start += len(submission.rows)
             keep_books(connection, [submission.books() for submission in submissions], split, now)
-            self._doubt.begin(connection, submissions, split)
+            self._doubt.begin(connection, submissions, split, inserts.transaction)
         self._doubt.end()
         return split
 
@@ -92,8 +93,9 @@ class BulkStore:
         if not rows:
             return []
         written: Any = iso_utc(now) if self._sqlite else now
-        sms_ids, outcomes = self._insert_sms(inserts, rows, written)
-        ids = inserts.reserve(ARRIVALS, len(rows))
+        readable = [row[_SMS] for row in rows if row[_SMS] is not None]
+        new_ids, ids = inserts.reserve((SMS, len(readable)), (ARRIVALS, len(rows)))
+        sms_ids, outcomes = self._insert_sms(inserts, rows, readable, new_ids, written)
         known = inserts.insert(ARRIVALS, _arrivals(submissions, ids, sms_ids, outcomes, written))
         if known is not None:
             fresh = [number in known for number in ids]
@@ -111,11 +113,12 @@ class BulkStore:
         return outcomes
 
     def _insert_sms(
-        self, inserts: Inserts, rows: Sequence[Row], written: Any
+        self, inserts: Inserts, rows: Sequence[Row], readable: Sequence[Row], ids: Sequence[int], written: Any
     ) -> tuple[list[int | None], list[Outcome]]:
-        """Return each row's SMS id and outcome, as far as the SMS alone decide it."""
-        readable = [row[_SMS] for row in rows if row[_SMS] is not None]
-        ids = inserts.reserve(SMS, len(readable))
+        """Return each row's SMS id and outcome, as far as the SMS alone decide it.
+
+        `readable` are the columns of the SMS of those rows that can be read, `ids` the ids kept for them.
+        """
         if self._sqlite:
             values = [(number, *sms, written) for number, sms in zip(ids, readable, strict=True)]
         else:

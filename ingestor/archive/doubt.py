@@ -37,11 +37,15 @@ class Doubt(Generic[Result]):
         """Whether the last commit has not been heard of."""
         return self._commit is not None
 
-    def begin(self, connection: Connection, submissions: Sequence[object], results: list[Result]) -> None:
-        """Note, last of all in a transaction, what its commit will have done."""
+    def begin(
+        self, connection: Connection, submissions: Sequence[object], results: list[Result],
+        number: str | None = None,
+    ) -> None:  # fmt: skip
+        """Note, last of all in a transaction, what its commit will have done; `number` is known already."""
         if connection.dialect.name == "postgresql":
-            number = connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()
-            self._commit = _Commit(str(number), submissions, results)
+            if number is None:
+                number = str(connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar())
+            self._commit = _Commit(number, submissions, results)
 
     def end(self) -> None:
         """Note that the commit was heard of."""

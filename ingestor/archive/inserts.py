@@ -17,8 +17,11 @@ from ingestor.archive.targets import Row, Target
 class Inserts(Protocol):
     """What the writer asks of a database, inside one transaction."""
 
-    def reserve(self, target: Target, count: int) -> Sequence[int]:
-        """Return `count` ascending ids that nobody else will use."""
+    transaction: str | None
+    """The number of the transaction under way, where the database has such and `reserve` was called."""
+
+    def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:
+        """Return for each (table, count) so many ascending ids that nobody else will use."""
 
     def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:
         """Insert what is new; return the ids (first column) that went in, None where all did."""

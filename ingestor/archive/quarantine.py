@@ -115,7 +115,7 @@ def discard(
         standing = _standing(connection, ids)
         if not standing:
             return []
-        numbers = inserts_for(connection).reserve(RETRIES, len(standing))
+        [numbers] = inserts_for(connection).reserve((RETRIES, len(standing)))
         verdict = {"outcome": "discarded", "reason": reason, "run_id": run_id, "retried_at": now}
         connection.execute(
             insert(tables.retries),

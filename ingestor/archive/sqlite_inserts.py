@@ -26,16 +26,18 @@ class SqliteInserts:
     """SQLite: one writer at a time, so the next ids are simply the next ones."""
 
     def __init__(self, connection: Connection) -> None:
+        self.transaction: str | None = None
         self._connection = connection
 
-    def reserve(self, target: Target, count: int) -> Sequence[int]:
-        """Return the ids after the highest one; `BEGIN IMMEDIATE` keeps everybody else out."""
-        if not count:
-            return ()
+    def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:
+        """Return the ids after the highest ones; `BEGIN IMMEDIATE` keeps everybody else out."""
+        reserved: list[Sequence[int]] = []
         with self._cursor() as cursor:
-            cursor.execute(f"SELECT max(id) FROM {target.name}")  # noqa: S608 - names are our own
-            following = (cursor.fetchone()[0] or 0) + 1
-        return range(following, following + count)
+            for target, count in wanted:
+                cursor.execute(f"SELECT max(id) FROM {target.name}")  # noqa: S608 - names are our own
+                following = (cursor.fetchone()[0] or 0) + 1
+                reserved.append(range(following, following + count))
+        return reserved
 
     def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:
         """Insert as many rows in a statement as can be.

@@ -104,10 +104,11 @@ class Store:
         while True:
             try:
                 with writing(self.engine, patient=patient) as connection:
-                    outcomes = settle(inserts_for(connection), whole, now, self._instant, skip)
+                    inserts = inserts_for(connection)
+                    outcomes = settle(inserts, whole, now, self._instant, skip)
                     receipts = _split(outcomes, submissions)
                     keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
-                    self._doubt.begin(connection, submissions, receipts)
+                    self._doubt.begin(connection, submissions, receipts, inserts.transaction)
             except ReadBefore as again:
                 skip |= again.indexes
             except (*DATA_ERRORS, DBAPIError) as error:
