@@ -1,4 +1,7 @@
-"""The daemon's one writer thread: whatever waits goes into one transaction, a lone item does not wait."""
+"""The daemon's one writer: whatever waits goes into one transaction, a lone item does not wait.
+
+It has a thread of its own; see `Writer.submit` for when another one takes its turn.
+"""
 
 import contextlib
 import random
@@ -89,9 +92,8 @@ class Writer:
         """
         receipts: list[Receipt] = []
         try:
-            with contextlib.suppress(
-                Exception
-            ):  # whatever it was: the other thread meets it, too, and says so
+            # Whatever goes wrong: the writer's thread meets it too, and says so.
+            with contextlib.suppress(Exception):
                 receipts = self._store.write([submission], self._clock(), patient=False)
         finally:
             with self._changed:
