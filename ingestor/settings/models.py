@@ -267,7 +267,8 @@ class Webhook(Section):
         description="Only these are believed about X-Forwarded-For and X-Forwarded-Proto.",
     )  # fmt: skip
     max_body_bytes: Annotated[StrictInt, Field(ge=1024, le=67108864)] = Field(
-        default=65536, description="A larger body is refused (413)."
+        default=65536,
+        description="A larger body is refused (413); raise it for many SMS in one POST.",
     )
     endpoint: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
 
