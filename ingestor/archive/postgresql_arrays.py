@@ -33,7 +33,11 @@ def packed(kind: str, values: Sequence[Any]) -> PackedArray:
     """
     number, write = _KINDS[kind]
     try:
-        parts = [_NULL if value is None else write(value) for value in values]
+        # Every second column of a batch holds one value only: counting it takes less than writing it.
+        if values and values[0] == values[-1] and values.count(values[0]) == len(values):
+            parts = [_NULL if values[0] is None else write(values[0])] * len(values)
+        else:
+            parts = [_NULL if value is None else write(value) for value in values]
     except struct.error as error:
         raise OverflowError(str(error)) from None
     return PackedArray(_head(1, 1, number, len(parts), 1) + b"".join(parts))
