@@ -189,6 +189,9 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
         if not read_only:
+            # For a new file. Half as many pages to write a batch: an import took a tenth less time than
+            # with SQLite's 4096, and a lone commit as long.
+            connection.execute("PRAGMA page_size = 8192")
             # Each insert of many rows keeps the pages it changes, in case it fails half-way: in a temporary
             # file that took as long as the insert.
             connection.execute("PRAGMA temp_store = MEMORY")

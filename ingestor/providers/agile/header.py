@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 _END = re.compile(rb"\n\r?\n")
 
-# Spelled out instead of re.IGNORECASE, which is several times slower, and led by the first letters, which
-# costs a third less than whole words. It also finds a field called Fate, which nobody asks for. Blanks before
-# the colon are obsolete, not wrong (RFC 5322, 4.5).
+# Spelled out instead of re.IGNORECASE, which is several times slower, and led by a look at the first letter,
+# which costs a third less than whole words alone. Blanks before the colon are obsolete, not wrong (RFC 5322,
+# 4.5).
 _FIELD = re.compile(
-    rb"\n([FfSsDdMmCc](?:[Rr][Oo][Mm]|[Uu][Bb][Jj][Ee][Cc][Tt]|[Aa][Tt][Ee]|[Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd]"
-    rb"|[Oo][Nn][Tt][Ee][Nn][Tt]-[A-Za-z-]++))[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
+    rb"\n((?=[FfSsDdMmCc])(?:[Ff][Rr][Oo][Mm]|[Ss][Uu][Bb][Jj][Ee][Cc][Tt]|[Dd][Aa][Tt][Ee]"
+    rb"|[Mm][Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd]|[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[A-Za-z-]++))"
+    rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
 )
 
 
