@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
+from ingestor.intake.files.reading import Window
 from ingestor.intake.files.workers import Pool, WorkersGone
 from tests.archive.samples import item
 from tests.intake.files.importing import Importer
@@ -76,7 +77,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 def test_a_worker_that_dies_ends_the_import_with_a_sentence() -> None:
     """A worker that was killed is noticed, and named for what happened to it."""
     with Pool(1) as pool:
-        pool.start([], "window", b"key", None, False)
+        pool.start([], Window(), b"key", None, False)
         os.kill(pool._pids[0], signal.SIGKILL)
         slot = pool.slot()
         assert slot is not None
