@@ -43,7 +43,6 @@ class BulkStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._sqlite = store.engine.dialect.name == "sqlite"
         self._doubt: Doubt[Sequence[Outcome]] = Doubt()
         self._whole: tuple[Sequence[PreparedSubmission], list[Submission]] = ((), [])
 
@@ -92,7 +91,7 @@ class BulkStore:
         rows = [row for submission in submissions for row in submission.rows]
         if not rows:
             return []
-        written: Any = iso_utc(now) if self._sqlite else now
+        written: Any = iso_utc(now) if self.store.in_a_file else now
         readable = [row[_SMS] for row in rows if row[_SMS] is not None]
         new_ids, ids = inserts.reserve((SMS, len(readable)), (ARRIVALS, len(rows)))
         sms_ids, outcomes = self._insert_sms(inserts, rows, readable, new_ids, written)
@@ -119,7 +118,7 @@ class BulkStore:
 
         `readable` are the columns of the SMS of those rows that can be read, `ids` the ids kept for them.
         """
-        if self._sqlite:
+        if self.store.in_a_file:
             values = [(number, *sms, written) for number, sms in zip(ids, readable, strict=True)]
         else:
             values = [

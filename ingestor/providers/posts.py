@@ -91,8 +91,6 @@ class Cleaner:
 
     def string(self, text: str) -> str:
         """Return `text` with NUL and lone surrogates replaced."""
-        if text.isascii() and "\0" not in text:
-            return text
         cleaned, count = storable(text)
         self.replaced += count
         return cleaned

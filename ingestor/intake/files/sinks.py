@@ -49,7 +49,7 @@ class ArchiveSink:
         self._tell = tell
         self._store = BulkStore(store)
         self._stopping = stopping
-        self._shared = store.engine.dialect.name == "sqlite"
+        self._shared = store.in_a_file
         self._limit = 2000
         self._last_end = 0.0
 

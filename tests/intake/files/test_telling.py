@@ -51,8 +51,8 @@ def test_a_terminal_has_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) ->
     with display_for(quiet=False) as display:
         display.expect(lambda: 10_000)
         display.show(tally(7))
-        display.live.refresh()  # type: ignore[attr-defined]
-    said = sys.stderr.getvalue()  # type: ignore[attr-defined]
+        display.live.refresh()  # type: ignore[attr-defined]  # the bar has it
+    said = sys.stderr.getvalue()  # type: ignore[attr-defined]  # the StringIO above
     assert "6 stored, 1 ignored" in said
     assert "7.0/10.0 kB" in said
 
