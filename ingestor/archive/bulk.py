@@ -18,7 +18,8 @@ from ingestor.archive.doubt import Doubt
 from ingestor.archive.engine import writing
 from ingestor.archive.entries import Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
-from ingestor.archive.inserts import Inserts, inserts_for
+from ingestor.archive.inserts import Expectation, Inserts
+from ingestor.archive.postgresql_inserts import Misjudged
 from ingestor.archive.prepared import PreparedSubmission, Row
 from ingestor.archive.store import Store
 from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, SMS
@@ -44,6 +45,7 @@ class BulkStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._doubt: Doubt[Sequence[Outcome]] = Doubt()
+        self._expectation = Expectation()
         self._whole: tuple[Sequence[PreparedSubmission], list[Submission]] = ((), [])
 
     def write(self, submissions: Sequence[PreparedSubmission], now: datetime) -> list[Sequence[Outcome]]:
@@ -59,6 +61,8 @@ class BulkStore:
             for attempt in range(_CONFLICT_TRIES):
                 try:
                     return self._commit(submissions, now)
+                except Misjudged:
+                    continue
                 except TransactionGivenUp:
                     time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
                 except (_Unusual, *DATA_ERRORS, DBAPIError) as error:
@@ -73,8 +77,8 @@ class BulkStore:
 
     def _commit(self, submissions: Sequence[PreparedSubmission], now: datetime) -> list[Sequence[Outcome]]:
         with writing(self.store.engine) as connection:
-            inserts = inserts_for(connection)
-            outcomes = self._settle(inserts, submissions, now)
+            with self._expectation.inserts(connection) as inserts:
+                outcomes = self._settle(inserts, submissions, now)
             split: list[Sequence[Outcome]] = []
             start = 0
             for submission in submissions:

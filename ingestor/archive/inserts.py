@@ -4,14 +4,19 @@ Both databases keep the same promise: `insert` leaves rows that exist alone and 
 ids went in; nothing is looked up before it is inserted.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive.postgresql_inserts import PostgresqlInserts
+from ingestor.archive.faults import DATA_ERRORS, is_data_error
+from ingestor.archive.postgresql_inserts import InsertsAhead, Misjudged, PostgresqlInserts
 from ingestor.archive.sqlite_inserts import SqliteInserts
 from ingestor.archive.targets import Row, Target
+
+_ALL_NEW_IN_A_ROW = 8
 
 
 class Inserts(Protocol):
@@ -38,3 +43,42 @@ def inserts_for(connection: Connection) -> Inserts:
     if connection.dialect.name == "sqlite":
         return SqliteInserts(connection)
     return PostgresqlInserts(connection)
+
+
+class Expectation:
+    """Expects of a batch what the last ones were: all new, or not. Each writer has its own.
+
+    Where all rows are new PostgreSQL need not be asked after each insert. A batch that was expected wrongly
+    is written twice, so one that brings known rows makes the next few be looked at carefully.
+    """
+
+    def __init__(self) -> None:
+        self._all_new_in_a_row = _ALL_NEW_IN_A_ROW
+
+    @contextlib.contextmanager
+    def inserts(self, connection: Connection, *, known: bool = False) -> Iterator[Inserts]:
+        """Give the statements for `connection`; at the end all that was inserted is in.
+
+        `known` says that this batch brings known rows for sure. Raises Misjudged where it is to be done
+        again, in a new transaction: that will look carefully.
+        """
+        if connection.dialect.name == "sqlite":
+            yield SqliteInserts(connection)
+            return
+        in_a_row, self._all_new_in_a_row = self._all_new_in_a_row, 0
+        if known or in_a_row < _ALL_NEW_IN_A_ROW or not InsertsAhead.possible():
+            careful = PostgresqlInserts(connection)
+            yield careful
+            self._all_new_in_a_row = in_a_row + 1 if careful.all_new else 0
+            return
+        with contextlib.closing(InsertsAhead(connection)) as ahead:
+            try:
+                yield ahead
+                ahead.confirm()
+            except (*DATA_ERRORS, DBAPIError) as error:
+                # An arrival may have named an SMS that did not go in, or an item is refused: the careful way
+                # tells which.
+                if is_data_error(error):
+                    raise Misjudged from error
+                raise
+        self._all_new_in_a_row = in_a_row

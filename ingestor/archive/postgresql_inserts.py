@@ -1,13 +1,18 @@
 """The writer's statements in PostgreSQL's fastest form; see `inserts.Inserts`."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 from ingestor.archive.faults import as_sqlalchemy
-from ingestor.archive.postgresql_arrays import packed
-from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target
+from ingestor.archive.postgresql_arrays import PackedArray, packed
+from ingestor.archive.targets import ARRIVALS, ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target
+
+
+class Misjudged(Exception):
+    """Not every row was new, as had been expected: the transaction is to be done again."""
 
 
 class PostgresqlInserts:
@@ -15,6 +20,8 @@ class PostgresqlInserts:
 
     def __init__(self, connection: Connection) -> None:
         self.transaction: str | None = None
+        self.all_new = True
+        """Whether every row so far went in."""
         self._connection = connection
 
     def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:
@@ -43,14 +50,10 @@ class PostgresqlInserts:
         Row by row took twice as long; a COPY needs a temporary table, and emptying it costs as much as
         inserting sixty rows.
         """
-        if not rows:
+        if not rows or self._send(target, _columns(target, rows)).rowcount == len(rows):
             return None
-        # Two writers that lock the same keys in the same order cannot wait for each other: rows go in by
-        # their key, and equal keys in the order of input.
-        columns = zip(target.types, zip(*rows, strict=True), strict=True)
-        arrays = tuple(packed(kind, values) for kind, values in columns)
-        inserted = self._execute(_STATEMENTS[target.name], arrays).rowcount
-        return None if inserted == len(rows) else self._present(target, rows)
+        self.all_new = False
+        return self._present(target, rows)
 
     def sms_by_fingerprint(self, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
         """Look all up at once."""
@@ -61,6 +64,9 @@ class PostgresqlInserts:
         """Look all up at once."""
         found = self._execute(ARRIVALS_BY_KEY + "= ANY(%s)", (list(keys),))
         return {(key, number, channel): (identity, read) for key, number, channel, identity, read in found}
+
+    def _send(self, target: Target, arrays: Sequence[PackedArray]) -> Any:
+        return self._execute(_STATEMENTS[target.name], arrays)
 
     def _execute(self, statement: str, values: Sequence[Any]) -> Any:
         """Execute by the driver's own cursor: Core takes as long for a small statement as the driver."""
@@ -78,17 +84,79 @@ class PostgresqlInserts:
         return {number for (number,) in found}
 
 
-_DRAW = "SELECT nextval('{}_id_seq') AS id FROM generate_series(1, %s::bigint)"
+class InsertsAhead(PostgresqlInserts):
+    """Takes every row for new, and makes one insert ready while PostgreSQL is at the one before.
+
+    That took a fifth off a transaction of 64 items and more off a smaller one.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._open = contextlib.ExitStack()
+        self._pipeline: Any = None
+        self._sent: list[tuple[Any, int]] = []
+
+    @staticmethod
+    def possible() -> bool:
+        """Return whether the driver's libpq (14 and later) can send ahead."""
+        from psycopg import Pipeline
+
+        return Pipeline.is_supported()
+
+    def insert(self, target: Target, rows: Sequence[Row]) -> None:
+        """Send all rows, and return None as if they had gone in.
+
+        Raises Misjudged where an SMS was there already: its arrivals, sent all the same, would leave an error
+        in the server's log.
+        """
+        if not rows:
+            return
+        arrays = _columns(target, rows)
+        if self._pipeline is None:  # and no sooner: in a pipeline the driver waits for BEGIN twice
+            driver: Any = self._connection.connection.dbapi_connection
+            self._pipeline = self._open.enter_context(driver.pipeline())
+        elif target is ARRIVALS:
+            with as_sqlalchemy(self._connection):
+                self._pipeline.sync()
+            self._check()
+        self._sent.append((self._send(target, arrays), len(rows)))
+
+    def confirm(self) -> None:
+        """Wait for the last inserts. Raises Misjudged where a row of them was there already."""
+        with as_sqlalchemy(self._connection):
+            self._open.close()
+        self._check()
+
+    def close(self) -> None:
+        """End the pipeline where it is still open; what came of it does not matter any more."""
+        with contextlib.suppress(Exception):
+            self._open.close()
+
+    def _check(self) -> None:
+        if any(cursor.rowcount != count for cursor, count in self._sent):
+            raise Misjudged
+
+
+def _columns(target: Target, rows: Sequence[Row]) -> tuple[PackedArray, ...]:
+    columns = zip(target.types, zip(*rows, strict=True), strict=True)
+    return tuple(packed(kind, values) for kind, values in columns)
+
+
+# A parameter behind a SELECT tells the planner nothing, so that it makes one plan for all counts. Making a
+# plan each time took longer than drawing 64 ids.
+_DRAW = "SELECT nextval('{}_id_seq') AS id FROM generate_series(1, (SELECT %s::bigint))"
 
 
 def _statement(target: Target) -> str:
     columns = ", ".join(target.columns)
     arrays = ", ".join(f"%b::{kind}[]" for kind in target.types)
-    order = "" if target.key is None else f" ORDER BY {target.columns[target.key]}, {target.columns[0]}"
-    return (
-        f"INSERT INTO {target.name} ({columns}) SELECT * FROM unnest({arrays}) AS given ({columns}){order}"  # noqa: S608 - names are our own
-        " ON CONFLICT DO NOTHING"
-    )
+    statement = f"INSERT INTO {target.name} ({columns}) SELECT * FROM unnest({arrays}) AS given ({columns})"  # noqa: S608 - names are our own
+    if target.key is None:
+        return statement  # each row belongs to one that has just gone in
+    # Two writers that lock the same keys in the same order cannot wait for each other: rows go in by their
+    # key, and equal keys in the order of input. An id that is taken is no row that exists, but an error.
+    order = f"ORDER BY {target.columns[target.key]}, {target.columns[0]}"
+    return f"{statement} {order} ON CONFLICT {target.unique} DO NOTHING"
 
 
 _STATEMENTS = {target.name: _statement(target) for target in TARGETS}

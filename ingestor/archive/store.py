@@ -16,7 +16,8 @@ from ingestor.archive.doubt import Doubt
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
-from ingestor.archive.inserts import inserts_for
+from ingestor.archive.inserts import Expectation, inserts_for
+from ingestor.archive.postgresql_inserts import Misjudged
 from ingestor.errors import SchemaMismatch, TransactionGivenUp
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
@@ -33,6 +34,7 @@ class Store:
         self.engine = engine
         self._secret: bytes | None = None
         self._doubt: Doubt[Receipt] = Doubt()
+        self._expectation = Expectation()
         self.in_a_file = engine.dialect.name == "sqlite"
         self._instant = iso_utc if self.in_a_file else _as_it_is
 
@@ -104,13 +106,15 @@ class Store:
         while True:
             try:
                 with writing(self.engine, patient=patient) as connection:
-                    inserts = inserts_for(connection)
-                    outcomes = settle(inserts, whole, now, self._instant, skip)
+                    with self._expectation.inserts(connection, known=whole.again) as inserts:
+                        outcomes = settle(inserts, whole, now, self._instant, skip)
                     receipts = _split(outcomes, submissions)
                     keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
                     self._doubt.begin(connection, submissions, receipts, inserts.transaction)
             except ReadBefore as again:
                 skip |= again.indexes
+            except Misjudged:
+                continue
             except (*DATA_ERRORS, DBAPIError) as error:
                 if not is_data_error(error):
                     raise

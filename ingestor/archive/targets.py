@@ -10,18 +10,22 @@ Row = tuple[Any, ...]
 
 
 class Target(NamedTuple):
-    """A table to insert into: its columns, and the position of the unique key that rows are ordered by."""
+    """A table to insert into: its columns, and the position of the unique key that rows are ordered by.
+
+    `unique` says on PostgreSQL which unique index makes a row one that exists.
+    """
 
     name: str
     columns: tuple[str, ...]
     types: tuple[str, ...]
     key: int | None
+    unique: str
 
 
-def _target(table: Table, key: str | None) -> Target:
+def _target(table: Table, key: str | None, unique: str = "") -> Target:
     names = tuple(column.name for column in table.columns)
     types = tuple(_postgresql_type(column.type) for column in table.columns)
-    return Target(table.name, names, types, names.index(key) if key else None)
+    return Target(table.name, names, types, names.index(key) if key else None, unique)
 
 
 def _postgresql_type(kind: Any) -> str:
@@ -31,11 +35,11 @@ def _postgresql_type(kind: Any) -> str:
     }.get(type(kind).__name__, "text")  # fmt: skip
 
 
-SMS: Final = _target(tables.sms, "fingerprint")
+SMS: Final = _target(tables.sms, "fingerprint", "(fingerprint)")
 CONTENT: Final = _target(tables.sms_content, None)
-ARRIVALS: Final = _target(tables.arrivals, "content_key")
+ARRIVALS: Final = _target(tables.arrivals, "content_key", "(content_key, number, channel)")
 PAYLOADS: Final = _target(tables.payloads, None)
-RETRIES: Final = _target(tables.retries, "arrival_id")
+RETRIES: Final = _target(tables.retries, "arrival_id", "(arrival_id) WHERE sms_id IS NOT NULL")
 TARGETS: Final = (SMS, CONTENT, ARRIVALS, PAYLOADS, RETRIES)
 
 # An arrival has been read when it became an SMS at once, or by a later verdict.
