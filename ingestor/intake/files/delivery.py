@@ -5,6 +5,7 @@ submissions become a batch: one transaction.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ SKIPPED = (1 << SKIP_BITS) - 1
 
 MOST_BYTES = 8 << 20
 """Compressed bytes in one batch."""
+
+MOST_FULL = 1
+"""Batches that may wait while workers can be fed."""
 
 LONGEST_WAIT = 2.0
 """Seconds after which a batch is written however small it is, as where hardly a mail is ours."""
@@ -86,6 +90,16 @@ class _Counted:
                 tally.add_gap(str(place), base + offset, length, reason)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What is to become one transaction."""
+
+    submissions: list[PreparedSubmission] = field(default_factory=list)
+    counted: list[_Counted | None] = field(default_factory=list)
+    items: int = 0
+    size: int = 0
+
+
 class Delivery:
     """Keeps the order, the batch and the counts. `source` is what arrivals name from now on."""
 
@@ -102,20 +116,26 @@ class Delivery:
         self._tickets: dict[int, Ticket] = {}
         self._next_ticket = 0
         self._next_settled = 0
-        self._batch: list[PreparedSubmission] = []
-        self._counted: list[_Counted | None] = []
-        self._batch_items = 0
-        self._batch_bytes = 0
+        self._batch = _Batch()
+        self._full: deque[_Batch] = deque()
         self._written = time.monotonic()
 
     def slot(self) -> int:
-        """Return a free slot; while there is none, take in what the workers have done."""
+        """Return a free slot; while there is none, write what the workers have done.
+
+        In this order, because no worker is fed during a transaction: when each batch was written as soon as
+        it was full, the workers stood still for an eighth of an import into PostgreSQL.
+        """
         while True:
             self._take_in(block=False)
+            self._write_due()
             slot = self._pool.slot()
             if slot is not None:
                 return slot
-            self._take_in(block=True)
+            if self._full:
+                self._write_one()
+            else:
+                self._take_in(block=True)
 
     def put(self, ticket: Ticket) -> int:
         """Take a ticket in its turn; return its number."""
@@ -123,6 +143,9 @@ class Delivery:
         self._next_ticket += 1
         ticket.source = self.source
         self._tickets[number] = ticket
+        if ticket.answer is not None:  # no worker comes back with it: of long mails, many would pile up
+            self._settle()
+            self._write_due()
         return number
 
     def send(self, ticket: Ticket, slot: int, task: tuple[Any, ...]) -> None:
@@ -133,10 +156,12 @@ class Delivery:
         """Wait for what is under way and write it all, with a count of inputs that failed."""
         while self._pool.outstanding:
             self._take_in(block=True)
+            self._write_all()
         self._settle()
         if failed:
             self._submit(PreparedSubmission(self._run_id, failed=failed))
-        self._flush()
+        self._close_batch()
+        self._write_all()
         self._notice(self._tally)
 
     def _take_in(self, *, block: bool) -> None:
@@ -175,32 +200,46 @@ class Delivery:
         )
 
     def _submit(self, submission: PreparedSubmission, counted: "_Counted | None" = None) -> None:
-        if self._batch and self._batch_items + len(submission.rows) > self._sink.limit:
-            self._flush()
-        self._batch.append(submission)
-        self._counted.append(counted)
-        self._batch_items += len(submission.rows)
-        self._batch_bytes += submission.compressed_bytes
-        full = self._batch_items >= self._sink.limit or self._batch_bytes >= MOST_BYTES
-        if full or time.monotonic() - self._written > LONGEST_WAIT:
-            self._flush()
+        if self._batch.submissions and self._batch.items + len(submission.rows) > self._sink.limit:
+            self._close_batch()
+        batch = self._batch
+        batch.submissions.append(submission)
+        batch.counted.append(counted)
+        batch.items += len(submission.rows)
+        batch.size += submission.compressed_bytes
+        full = batch.items >= self._sink.limit or batch.size >= MOST_BYTES
+        if full or self._late:
+            self._close_batch()
 
-    def _flush(self) -> None:
-        """Commit the batch, and only then count it."""
-        batch, self._batch = self._batch, []
-        counted, self._counted = self._counted, []
-        self._batch_items = self._batch_bytes = 0
-        if not batch:
-            return
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() - self._written > LONGEST_WAIT
+
+    def _close_batch(self) -> None:
+        if self._batch.submissions:
+            self._full.append(self._batch)
+            self._batch = _Batch()
+
+    def _write_due(self) -> None:
+        while len(self._full) > MOST_FULL or (self._full and self._late):
+            self._write_one()
+
+    def _write_all(self) -> None:
+        while self._full:
+            self._write_one()
+
+    def _write_one(self) -> None:
+        """Commit the oldest batch, and only then count it."""
+        batch = self._full.popleft()
         tally = self._tally
-        for submission, outcomes in zip(batch, self._sink.write(batch), strict=True):
+        for submission, outcomes in zip(batch.submissions, self._sink.write(batch.submissions), strict=True):
             for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED):
                 tally.outcomes[outcome] += outcomes.count(outcome)
             tally.outcomes[Outcome.IGNORED] += submission.ignored
             tally.outcomes[Outcome.FAILED] += submission.failed
             if Outcome.QUARANTINED in outcomes:
                 self._note_quarantined(submission, outcomes)
-        for part in counted:
+        for part in batch.counted:
             if part is not None:
                 part.add_to(tally)
         self._written = time.monotonic()

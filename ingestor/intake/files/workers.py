@@ -152,6 +152,9 @@ class Pool:
 def _work(connection: Connection, memory: mmap.mmap) -> NoReturn:
     """Serve one parent, and never return into its code."""
     code = 70
+    # The parent reads, the database writes, and all else waits for them: they come first. With two workers on
+    # two cores that was worth 3 to 7 %.
+    os.nice(5)
     try:
         # Both go to the whole process group; the parent decides when the work is over.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -74,6 +74,14 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         process.wait()
 
 
+def test_workers_give_way_to_their_parent() -> None:
+    """Whoever reads and writes for all of them is not kept waiting by them."""
+    with Pool(1) as pool:
+        [worker] = pool._pids
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert eventually(lambda: os.getpriority(os.PRIO_PROCESS, worker) == ours + 5)
+
+
 def test_a_worker_that_dies_ends_the_import_with_a_sentence() -> None:
     """A worker that was killed is noticed, and named for what happened to it."""
     with Pool(1) as pool:

@@ -1,0 +1,165 @@
+"""In what order an import feeds its workers and writes what they have done."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ingestor.archive.prepared import PreparedSubmission
+from ingestor.intake.files import delivery
+from ingestor.intake.files.delivery import Delivery, Ticket
+from ingestor.intake.files.sources import Place
+from ingestor.intake.files.tally import Tally
+from ingestor.record import Outcome
+
+ROW = (
+    0,
+    10,
+    b"k" * 38,
+    b"c" * 40,
+    10,
+    b"s" * 32,
+    None,
+    b"packed",
+    "agile.mail/1",
+    None,
+    None,
+    "odd",
+    None,
+    None,
+)
+"""A mail of ten bytes that cannot be read."""
+
+LIMIT = 4
+PLACE = (Place("/old.mbox", None), 0)
+
+
+def answer(rows: int, size: int = 6) -> tuple[Any, ...]:
+    """Return what a worker says of a stretch with so many rows, each of `size` bytes compressed."""
+    row = (*ROW[:7], b"x" * size, *ROW[8:])
+    return ([row] * rows, 0, rows, 10 * rows, 0, [], {})
+
+
+class Workers:
+    """A pool that does its work when it is told to."""
+
+    def __init__(self, slots: int) -> None:
+        self.free = list(range(slots))
+        self.owed: list[tuple[int, int]] = []
+        self.done: list[tuple[int, tuple[Any, ...]]] = []
+
+    @property
+    def outstanding(self) -> int:
+        """How many stretches have not been collected."""
+        return len(self.owed) + len(self.done)
+
+    def slot(self) -> int | None:
+        """Return a free slot."""
+        return self.free.pop() if self.free else None
+
+    def submit(self, ticket: int, slot: int, task: tuple[Any, ...]) -> None:
+        """Take work."""
+        self.owed.append((ticket, slot))
+
+    def work(self, rows: int) -> None:
+        """Be done with all that was taken."""
+        for ticket, slot in self.owed:
+            self.done.append((ticket, answer(rows)))
+            self.free.append(slot)
+        self.owed = []
+
+    def collect(self, *, block: bool) -> list[tuple[int, tuple[Any, ...]]]:
+        """Return what is done; who waits is answered with stretches of `LIMIT` rows."""
+        if block and not self.done:
+            self.work(LIMIT)
+        done, self.done = self.done, []
+        return done
+
+
+class Written:
+    """A sink that notes how many rows each transaction had."""
+
+    limit = LIMIT
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
+        """Take it."""
+        self.rows.append(sum(len(one.rows) for one in submissions))
+        return [(Outcome.STORED,) * len(one.rows) for one in submissions]
+
+
+def feed(given: Delivery, rows: int = LIMIT) -> None:
+    """Have a worker do one stretch."""
+    given.send(Ticket([PLACE], 10 * rows), given.slot(), ("mbox", (0, "mboxrd")))
+
+
+@pytest.fixture
+def sink() -> Written:
+    """Return a sink."""
+    return Written()
+
+
+def made(workers: Workers, sink: Written) -> tuple[Delivery, Tally]:
+    """Return a delivery to `sink`, and what it counts."""
+    tally = Tally()
+    return Delivery(workers, sink, None, tally, lambda _: None), tally  # type: ignore[arg-type]  # a stand-in
+
+
+def test_workers_are_fed_before_a_full_batch_is_written(sink: Written) -> None:
+    """They have something to do while a transaction takes its time."""
+    workers = Workers(slots=3)
+    given, _ = made(workers, sink)
+    feed(given)
+    workers.work(LIMIT)
+    feed(given)
+    feed(given)
+    feed(given)
+    assert (sink.rows, len(workers.owed)) == ([], 3)
+    given.slot()
+    assert sink.rows
+
+
+def test_of_many_full_batches_only_one_waits(sink: Written) -> None:
+    """Memory stays bounded where the workers are faster than the database."""
+    workers = Workers(slots=50)
+    given, _ = made(workers, sink)
+    for _ in range(20):
+        feed(given)
+        workers.work(LIMIT)
+    assert len(sink.rows) >= 18
+
+
+def test_long_mails_do_not_pile_up(sink: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mails that no worker has to do with are written while no worker is asked for anything."""
+    monkeypatch.setattr(delivery, "MOST_BYTES", 1000)
+    given, tally = made(Workers(slots=2), sink)
+    for _ in range(20):
+        given.put(Ticket([PLACE], 10, answer=answer(1, size=1000)))
+    assert len(sink.rows) >= 18
+    given.finish(failed=0)
+    assert (sum(sink.rows), tally.mails, tally.mail_bytes) == (20, 20, 200)
+
+
+def test_a_slow_stream_is_written_though_no_batch_is_full(
+    sink: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came is durable soon, whether or not more comes."""
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", -1.0)
+    workers = Workers(slots=8)
+    given, _ = made(workers, sink)
+    feed(given, rows=1)
+    workers.work(1)
+    feed(given)
+    assert sink.rows == [1]
+
+
+def test_everything_is_written_at_the_end(sink: Written) -> None:
+    """Full batches, the begun one, and the count of inputs that failed."""
+    given, tally = made(Workers(slots=3), sink)
+    for _ in range(7):
+        feed(given)
+    given.finish(failed=2)
+    assert sum(sink.rows) == 7 * LIMIT
+    assert (tally.outcomes[Outcome.STORED], tally.outcomes[Outcome.FAILED]) == (7 * LIMIT, 2)
