@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
-from ingestor.archive.postgresql_inserts import InsertsAhead, Misjudged, PostgresqlInserts
+from ingestor.archive.postgresql_inserts import Drawn, InsertsAhead, Misjudged, PostgresqlInserts
 from ingestor.archive.sqlite_inserts import SqliteInserts
 from ingestor.archive.targets import Row, Target
 
@@ -54,6 +54,7 @@ class Expectation:
 
     def __init__(self) -> None:
         self._all_new_in_a_row = _ALL_NEW_IN_A_ROW
+        self._left: Drawn | None = None
 
     @contextlib.contextmanager
     def inserts(self, connection: Connection, *, known: bool = False) -> Iterator[Inserts]:
@@ -66,8 +67,9 @@ class Expectation:
             yield SqliteInserts(connection)
             return
         in_a_row, self._all_new_in_a_row = self._all_new_in_a_row, 0
+        left, self._left = self._left, None
         if known or in_a_row < _ALL_NEW_IN_A_ROW or not InsertsAhead.possible():
-            careful = PostgresqlInserts(connection)
+            careful = PostgresqlInserts(connection, left)
             yield careful
             self._all_new_in_a_row = in_a_row + 1 if careful.all_new else 0
             return
@@ -75,10 +77,12 @@ class Expectation:
             try:
                 yield ahead
                 ahead.confirm()
+            except Misjudged:
+                self._left = ahead.drawn
+                raise
             except (*DATA_ERRORS, DBAPIError) as error:
-                # An arrival may have named an SMS that did not go in, or an item is refused: the careful way
-                # tells which.
-                if is_data_error(error):
+                if is_data_error(error):  # an item is refused, or names a row that did not go in
+                    self._left = ahead.drawn
                     raise Misjudged from error
                 raise
         self._all_new_in_a_row = in_a_row

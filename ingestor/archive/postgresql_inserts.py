@@ -10,6 +10,9 @@ from ingestor.archive.faults import as_sqlalchemy
 from ingestor.archive.postgresql_arrays import PackedArray, packed
 from ingestor.archive.targets import ARRIVALS, ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target
 
+Drawn = tuple[tuple[tuple[Target, int], ...], list[Sequence[int]]]
+"""What was wanted of `reserve`, and what it gave."""
+
 
 class Misjudged(Exception):
     """Not every row was new, as had been expected: the transaction is to be done again."""
@@ -18,17 +21,25 @@ class Misjudged(Exception):
 class PostgresqlInserts:
     """PostgreSQL: many writers, so keys go in sorted, and ids come from sequences."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, left: "Drawn | None" = None) -> None:
+        """`left` are ids that the same batch drew when it was written in vain."""
         self.transaction: str | None = None
         self.all_new = True
         """Whether every row so far went in."""
+        self.drawn: Drawn | None = None
+        """What was drawn last."""
         self._connection = connection
+        self._left = left
 
     def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:
         """Draw ids from the tables' sequences, all in one round trip; those that are never used stay unused.
 
         No connection keeps any for later: a higher id must not stand for an earlier arrival or verdict.
         """
+        left, self._left = self._left, None
+        if left is not None and left[0] == wanted:
+            (self.transaction,) = self._execute("SELECT pg_current_xact_id()::text", ()).fetchone()
+            return left[1]
         draws = [_DRAW.format(target.name) for target, _ in wanted]
         ranges = ", ".join(f"(SELECT ARRAY[min(id), max(id)] FROM ({draw}) AS drawn)" for draw in draws)  # noqa: S608 - names are our own
         counts = [count for _, count in wanted]
@@ -42,6 +53,7 @@ class PostgresqlInserts:
                 reserved.append(range(first, last + 1))
             else:  # somebody else drew in between
                 reserved.append(sorted(number for (number,) in self._execute(draw, (count,))))
+        self.drawn = (wanted, reserved)
         return reserved
 
     def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:

@@ -67,6 +67,16 @@ def test_a_known_sms_is_found_without_an_error_in_the_log(
     assert ahead == ["sms", "arrivals", "sms_content", "payloads", "sms", "arrivals"]
 
 
+def test_ids_are_not_drawn_twice_for_one_batch(postgresql_engine: Engine, ahead: Sent) -> None:
+    """An import that meets a duplicate in its first batch begins with number 1 all the same."""
+    assert write(Store(postgresql_engine), item(1), item(2), item(2, copy=1)) == [
+        "stored", "stored", "duplicate",
+    ]  # fmt: skip
+    assert ahead
+    assert rows(postgresql_engine, "SELECT id FROM inbound_sms ORDER BY id") == [(1,), (2,)]
+    assert rows(postgresql_engine, "SELECT id FROM arrivals ORDER BY id") == [(1,), (2,), (3,)]
+
+
 def test_after_a_known_item_the_next_few_batches_are_looked_at(
     postgresql_engine: Engine, ahead: Sent
 ) -> None:

@@ -174,9 +174,7 @@ def test_what_was_quarantined_and_is_readable_now_becomes_an_sms(
     assert number_of(archive_engine, "quarantine") == 1
     assert write(archive_engine, item(1), item(1)) == [outcome, "duplicate"]
     assert number_of(archive_engine, "quarantine") == 0
-    assert rows(archive_engine, "SELECT outcome, sms_id FROM retries") == [
-        (outcome, one(archive_engine, "SELECT id FROM inbound_sms"))
-    ]
+    assert rows(archive_engine, "SELECT outcome, sms_id FROM retries") == [(outcome, 1)]
     assert rows(archive_engine, "SELECT arrivals FROM inbound_sms") == [(2 if before else 1,)]
     assert write(archive_engine, item(1)) == ["duplicate"]
     assert write(archive_engine, broken(1)) == ["duplicate"]
