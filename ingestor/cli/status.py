@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingestor status
 ingestor status --json | jq .sources
-ingestor status > /dev/null || echo "a source is late"
+ingestor status > /dev/null || echo "a source or the spool is late"
 """
 
 POLLS = 3  # a source that has not succeeded for so many polls is late
+SPOOL_SECONDS = 300  # a POST that was acknowledged and is not in the archive after so long needs a person
 _RUNS = 5
 
 
@@ -42,14 +43,19 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Spool:
-    """POSTs that wait for the database, and files set aside as damaged; None where we may not look."""
+    """POSTs that wait for the database, and files set aside as damaged; None where we may not look.
+
+    `late` is what makes the exit code 1.
+    """
 
     waiting: int | None
     corrupt: int | None
+    oldest: datetime | None = None
+    late: bool = False
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status; return 1 when a source is late."""
+    """Print the status; return 1 when a source or the spool is late."""
     from ingestor.archive.cursors import read_sources
     from ingestor.archive.queries import counts
     from ingestor.archive.runs import last_runs
@@ -61,16 +67,20 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         engine = open_for_reading(settings)
         reports = judge(settings, read_sources(engine), now)
-        found = (reports, counts(engine), last_runs(engine, _RUNS), _spool(settings))
+        found = (reports, counts(engine), last_runs(engine, _RUNS), _spool(settings, now))
     except IngestorError:
-        if (spool := _spool(settings)) is not None:  # what is known without the database
-            print(f"spool  {_in_words(spool)}")
+        if (spool := _spool(settings, now)) is not None:  # what is known without the database
+            print(f"spool  {_in_words(spool, now)}")
         raise
     if arguments.json:
         _print_json(*found, now)
     else:
         _print(*found, now)
-    return 1 if any(report.late for report in reports) else 0
+    return 0 if _well(reports, found[3]) else 1
+
+
+def _well(reports: list[Report], spool: Spool | None) -> bool:
+    return not any(report.late for report in reports) and not (spool and spool.late)
 
 
 def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Report]:
@@ -101,21 +111,35 @@ def _late(last_success: datetime | None, poll_seconds: int, now: datetime) -> bo
     return last_success is None or (now - last_success).total_seconds() > POLLS * poll_seconds
 
 
-def _spool(settings: "Settings") -> Spool | None:
+def _spool(settings: "Settings", now: datetime) -> Spool | None:
     """Return how the listener's spool stands, None where there is none."""
-    from ingestor.intake.listener.spool import corrupt, depth
+    from ingestor.intake.listener.spool import corrupt, depth, oldest
     from ingestor.settings import state_directory
 
     folder = state_directory(settings) / "spool"
     try:
-        return Spool(depth(folder), corrupt(folder)) if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        damaged, since = corrupt(folder), oldest(folder)
+        waits = since is not None and (now - since).total_seconds() > SPOOL_SECONDS
+        return Spool(depth(folder), damaged, since, late=bool(damaged) or waits)
     except PermissionError:
         return Spool(None, None)
 
 
-def _in_words(spool: Spool) -> str:
-    waiting = "may not be read by this user" if spool.waiting is None else f"{spool.waiting:,} waiting"
-    return f"{waiting}, {spool.corrupt:,} damaged" if spool.corrupt else waiting
+def _in_words(spool: Spool, now: datetime) -> str:
+    from ingestor.cli.tables import age
+
+    if spool.waiting is None:
+        return "may not be read by this user"
+    words = [f"{spool.waiting:,} waiting"]
+    if spool.oldest is not None:
+        words[0] += f" (the first came {age(spool.oldest, now)})"
+    if spool.corrupt:
+        words.append(f"{spool.corrupt:,} damaged")
+    if spool.late:
+        words.append("LATE")
+    return ", ".join(words)
 
 
 def _print_json(
@@ -127,10 +151,10 @@ def _print_json(
         return None if report.last_success is None else (now - report.last_success).total_seconds()
 
     status: dict[str, Any] = {
-        "ok": not any(report.late for report in reports),
+        "ok": _well(reports, spool),
         "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
         "counts": plain_row(dataclasses.asdict(counts)),
-        "spool": dataclasses.asdict(spool) if spool else None,
+        "spool": plain_row(dataclasses.asdict(spool)) if spool else None,
         "runs": [
             {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
              "ended_at": one.ended_at}), **dataclasses.asdict(one.balance)}
@@ -176,7 +200,7 @@ def _print(
         "last received": counts.last_received or "never",
     }
     if spool is not None:
-        fields["spool"] = _in_words(spool)
+        fields["spool"] = _in_words(spool, now)
     print_fields(fields)
     print()
     print_table(

@@ -1,6 +1,8 @@
 """`ingestor status`: what it says of sources, counts, the spool and the last runs, and when it exits 1."""
 
 import json
+import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.archive.cursors import Source, note_source
-from ingestor.cli.status import judge
+from ingestor.cli.status import SPOOL_SECONDS, judge
 from ingestor.cli.tables import age
 from ingestor.settings import Settings
 from tests.cli.calling import Called
@@ -95,8 +97,36 @@ def test_the_spool_is_told(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> N
         (spool / name).write_bytes(b"")
     monkeypatch.setenv("STATE_DIRECTORY", str(spool.parent))
 
-    assert json.loads(filled.call("status", "--json").out)["spool"] == {"waiting": 2, "corrupt": 1}
-    assert "2 waiting, 1 damaged" in filled.call("status").out
+    told = json.loads(filled.call("status", "--json").out)["spool"]
+    assert (told["waiting"], told["corrupt"]) == (2, 1)
+    assert "2 waiting (the first came just now), 1 damaged, LATE" in filled.call("status").out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "damaged", "late"),
+    [(SPOOL_SECONDS - 60, False, False), (SPOOL_SECONDS + 60, False, True), (0, True, True)],
+)
+def test_what_stays_in_the_spool_makes_it_exit_1(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, seconds: int, damaged: bool, late: bool
+) -> None:
+    """SMS that were acknowledged and are not in the archive after five minutes are somebody's business."""
+    spool = filled.folder / "state" / "spool"
+    (spool / "corrupt").mkdir(parents=True)
+    (spool / ("corrupt/1.post" if damaged else "1.post")).touch()
+    if not damaged:
+        (spool / "2.post").touch()
+        since = time.time() - seconds
+        os.utime(spool / "1.post", (since, since))
+    monkeypatch.setenv("STATE_DIRECTORY", str(spool.parent))
+
+    called = filled.call("status")
+
+    assert called.code == int(late)
+    assert ("LATE" in called.out) is late
+    told = json.loads(filled.call("status", "--json").out)
+    assert (told["ok"], told["spool"]["late"]) == (not late, late)
+    if not damaged:
+        assert f"2 waiting (the first came {seconds // 60} minutes ago)" in called.out
 
 
 @pytest.mark.parametrize(
@@ -128,5 +158,5 @@ def test_the_spool_is_shown_while_the_database_is_away(
     (tmp_path / "spool" / f"{1:020d}-{'c' * 32}.post").touch()
     answer = called("--database-url", "postgresql+psycopg://nobody@127.0.0.1:1/none", "status")
     assert answer.code == 1
-    assert answer.out == "spool  1 waiting\n"
+    assert answer.out == "spool  1 waiting (the first came just now)\n"
     assert "127.0.0.1" in answer.err

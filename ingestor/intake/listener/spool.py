@@ -49,6 +49,16 @@ def names(directory: Path) -> list[str]:
         return []
 
 
+def oldest(directory: Path) -> datetime | None:
+    """Return since when (aware UTC) the first of the waiting POSTs lies there; None where none waits."""
+    for name in names(directory):
+        try:
+            return datetime.fromtimestamp((directory / name).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            continue  # it was replayed just now
+    return None
+
+
 def prepare(directory: Path) -> None:
     """Make the spool `directory`, sweep what a crash left unfinished, and prove that it takes a write.
 
