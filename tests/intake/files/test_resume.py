@@ -195,7 +195,7 @@ def test_a_folder_is_resumed_by_its_list(
     cur = tmp_path / "box" / "cur"
     cur.mkdir(parents=True)
     (tmp_path / "box" / "new").mkdir()
-    for number in range(200):
+    for number in range(400):
         (cur / f"{1_700_000_000 + number}.x:2,").write_bytes(sms_mail(number))
     run = stopped_after(run_sqlite_import, monkeypatch, 2, tmp_path / "box").run
     first = cur / "1700000000.x:2,"
@@ -204,11 +204,11 @@ def test_a_folder_is_resumed_by_its_list(
     elif change == "renamed":
         first.rename(cur / "1600000000.y:2,")
     else:
-        for number in range(190):
+        for number in range(390):
             (cur / f"{1_700_000_000 + number}.x:2,").unlink()
     done = run_sqlite_import("--resume", run, tmp_path / "box")
     if change == "flags":
-        assert (done.code, done.counts) == (0, (200, 200, 0, 0, 0, 0))
+        assert (done.code, done.counts) == (0, (400, 400, 0, 0, 0, 0))
     else:
         assert done.code == 1
         assert "import it again without --resume" in done.err
@@ -219,14 +219,14 @@ def test_options_of_a_run_stay(
 ) -> None:
     """A resumed run keeps its filters and its source; other ones are refused."""
     box = tmp_path / "box"
-    box.write_bytes(mbox_of(*(sms_mail(i) for i in range(300))))
+    box.write_bytes(mbox_of(*(sms_mail(i) for i in range(500))))
     run = stopped_after(
         run_sqlite_import, monkeypatch, 2, box, "--source", "old", "--since", "2024-01-01"
     ).run
     other = run_sqlite_import("--resume", run, box, "--source", "new")
     assert other.code == 2
     assert "begun with --source old" in other.err
-    assert run_sqlite_import("--resume", run).counts[:2] == (300, 300)
+    assert run_sqlite_import("--resume", run).counts[:2] == (500, 500)
     assert run_sqlite_import.rows("SELECT DISTINCT source FROM arrivals") == [("old",)]
 
 
@@ -234,7 +234,7 @@ def test_stdin_is_read_and_not_resumed(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_steps: None
 ) -> None:
     """A pipe is an input like any other, except that its beginning is gone."""
-    content = gzip.compress(mbox_of(*(sms_mail(i) for i in range(300))))
+    content = gzip.compress(mbox_of(*(sms_mail(i) for i in range(500))))
 
     class Stdin:
         buffer = io.BytesIO(content)
@@ -245,6 +245,6 @@ def test_stdin_is_read_and_not_resumed(
     assert run_sqlite_import("--resume", stopped.run, "-").code == 2
     Stdin.buffer = io.BytesIO(content)
     done = run_sqlite_import("-")
-    assert (done.code, done.counts[0]) == (0, 300)
-    assert len(run_sqlite_import.texts) == 300
+    assert (done.code, done.counts[0]) == (0, 500)
+    assert len(run_sqlite_import.texts) == 500
     assert run_sqlite_import.rows("SELECT DISTINCT input FROM arrivals") == [("-",)]
