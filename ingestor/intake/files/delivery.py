@@ -208,7 +208,7 @@ class Delivery:
         batch.items += len(submission.rows)
         batch.size += submission.compressed_bytes
         full = batch.items >= self._sink.limit or batch.size >= MOST_BYTES
-        if full or self._late:
+        if full or (self._late and not self._full):  # what waits already makes up for the delay
             self._close_batch()
 
     @property

@@ -155,6 +155,18 @@ def test_a_slow_stream_is_written_though_no_batch_is_full(
     assert sink.rows == [1]
 
 
+def test_a_slow_database_gets_no_smaller_batches(sink: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while a transaction is overdue goes together into the next."""
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", -1.0)
+    workers = Workers(slots=8)
+    given, _ = made(workers, sink)
+    for _ in range(4):
+        feed(given, rows=1)
+    workers.work(1)
+    given.finish(failed=0)
+    assert sink.rows == [1, 3]
+
+
 def test_everything_is_written_at_the_end(sink: Written) -> None:
     """Full batches, the begun one, and the count of inputs that failed."""
     given, tally = made(Workers(slots=3), sink)
