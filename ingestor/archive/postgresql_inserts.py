@@ -99,7 +99,7 @@ class PostgresqlInserts:
 class InsertsAhead(PostgresqlInserts):
     """Takes every row for new, and makes one insert ready while PostgreSQL is at the one before.
 
-    That took a fifth off a transaction of 64 items and more off a smaller one.
+    That took a fifth off a transaction, of 64 items as of one.
     """
 
     def __init__(self, connection: Connection) -> None:

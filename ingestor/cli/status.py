@@ -64,19 +64,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = settings_of(arguments)
     now = datetime.now(UTC)
+    spool = _spool(settings, now)
     try:
         engine = open_for_reading(settings)
         reports = judge(settings, read_sources(engine), now)
-        found = (reports, counts(engine), last_runs(engine, _RUNS), _spool(settings, now))
+        found = (reports, counts(engine), last_runs(engine, _RUNS), spool)
     except IngestorError:
-        if (spool := _spool(settings, now)) is not None:  # what is known without the database
+        if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
         raise
     if arguments.json:
         _print_json(*found, now)
     else:
         _print(*found, now)
-    return 0 if _well(reports, found[3]) else 1
+    return 0 if _well(reports, spool) else 1
 
 
 def _well(reports: list[Report], spool: Spool | None) -> bool:
