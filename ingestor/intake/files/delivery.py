@@ -151,6 +151,7 @@ class Delivery:
     def send(self, ticket: Ticket, slot: int, task: tuple[Any, ...]) -> None:
         """Take a ticket in its turn, and have a worker do its task."""
         self._pool.submit(self.put(ticket), slot, task)
+        self._notice(self._tally)  # many blocks may be read between two transactions
 
     def finish(self, failed: int) -> None:
         """Wait for what is under way and write it all, with a count of inputs that failed."""
