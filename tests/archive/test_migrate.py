@@ -34,13 +34,15 @@ ensure_schema(open_engine(sys.argv[1]), auto_upgrade=True)
 
 COMPARED = {"compare_type": True, "compare_server_default": True}
 
-NEXT_MIGRATION = '''"""A later step of the schema, for tests."""
+HEAD = migrate.head()
+LATER = f"{int(HEAD) + 1:04}"
+NEXT_MIGRATION = f'''"""A later step of the schema, for tests."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{LATER}"
+down_revision = "{HEAD}"
 
 
 def upgrade() -> None:
@@ -56,7 +58,7 @@ def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that knows one migration more."""
     folder = tmp_path / "migrations"
     shutil.copytree(migrate.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_later.py").write_text(NEXT_MIGRATION)
+    (folder / "versions" / f"{LATER}_later.py").write_text(NEXT_MIGRATION)
     monkeypatch.setattr(migrate, "migrations_folder", lambda: folder)
 
 
@@ -85,7 +87,7 @@ def test_an_empty_database_gets_the_schema_once(archive_url: str) -> None:
         key = bytes(one(engine, "SELECT secret FROM archive_key"))
         migrate.ensure_schema(engine, auto_upgrade=False)
         assert bytes(one(engine, "SELECT secret FROM archive_key")) == key
-        assert [revision.applied for revision in migrate.history(engine)] == [True]
+        assert all(revision.applied for revision in migrate.history(engine))
         assert_whole(engine)
 
 
@@ -111,7 +113,7 @@ def test_a_later_migration_keeps_rows_triggers_and_views(archive_engine: Engine,
     """Batch mode loses triggers and trips over views: both are there again after it, and all rows."""
     Store(archive_engine).write([Submission(None, (item(1), broken(2)))], NOW)
     migrate.upgrade(archive_engine)
-    assert migrate.current(archive_engine) == "0002"
+    assert migrate.current(archive_engine) == LATER
     assert_whole(archive_engine)
     assert number_of(archive_engine, "inbound_sms") == number_of(archive_engine, "quarantine") == 1
     assert rows(archive_engine, "SELECT later FROM arrivals") == [(None,), (None,)]
@@ -126,10 +128,10 @@ def test_an_older_sqlite_archive_is_copied_before_it_is_migrated(
     assert path is not None
     path.chmod(0o640)
     migrate.upgrade(sqlite_engine)
-    copy = path.with_name(f"{path.name}.0001.bak")
+    copy = path.with_name(f"{path.name}.{HEAD}.bak")
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone() == (1,)
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o640
 
 
@@ -156,11 +158,11 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(
     archive_engine: Engine, next_schema: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a migration does not exist: tables, triggers, views and revision stay."""
-    version = migrate.migrations_folder() / "versions" / "0002_later.py"
+    version = migrate.migrations_folder() / "versions" / f"{LATER}_later.py"
     version.write_text(NEXT_MIGRATION + "    raise RuntimeError('in the middle')\n")
     with pytest.raises(RuntimeError, match="in the middle"):
         migrate.upgrade(archive_engine)
-    assert migrate.current(archive_engine) == "0001"
+    assert migrate.current(archive_engine) == HEAD
     assert_whole(archive_engine)
     with archive_engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
