@@ -51,6 +51,8 @@ class Faults:
     """UIDs whose body is cut in the middle of its literal, every time."""
     missing_body: dict[int, int] = field(default_factory=dict)
     """UID to how many more times its FETCH row comes without a body."""
+    empty_body: dict[int, int] = field(default_factory=dict)
+    """UID to how many more times its body comes with no byte in it."""
     missing_row: dict[int, int] = field(default_factory=dict)
     """UID to how many more times its FETCH row does not come at all."""
     foreign_rows: bool = False
@@ -59,6 +61,10 @@ class Faults:
     """Command name to the tagged answer it gets, like `b"NO [UNAVAILABLE] try later"`."""
     search_line: int | None = None
     """Answer every SEARCH with one line of at least so many bytes."""
+    search_chunk: int | None = None
+    """Answer a SEARCH with one untagged line for each so many numbers."""
+    listed: tuple[str, ...] = ()
+    """Lines that LIST answers beside those of its own folders."""
     on_command: Callable[[str, bytes], None] | None = None
     """Called with the name and the arguments of each command before it is carried out."""
 

@@ -62,7 +62,12 @@ class Conversation(FolderCommands):
                 found = chosen if found is None else {n: u for n, u in found.items() if n in chosen}
         if found is None:
             found = {number: message.uid for number, message in enumerate(self.view, 1)}
-        line = "* SEARCH" + "".join(f" {uid if by_uid else number}" for number, uid in found.items())
+        hits = [uid if by_uid else number for number, uid in found.items()]
+        chunk = self.server.faults.search_chunk
+        while chunk is not None and len(hits) > chunk:
+            await self.line("* SEARCH" + "".join(f" {hit}" for hit in hits[:chunk]))
+            hits = hits[chunk:]
+        line = "* SEARCH" + "".join(f" {hit}" for hit in hits)
         if self.server.faults.search_line is not None:
             line += " 1" * (max(0, self.server.faults.search_line - len(line)) // 2)
         await self.line(line)
@@ -121,6 +126,10 @@ class Conversation(FolderCommands):
             return b""
         if self.writable and b".PEEK" not in name:
             message.flags.add("\\Seen")
+        empty = self.server.faults.empty_body
+        if empty.get(message.uid, 0) > 0 and not body[1]:
+            empty[message.uid] -= 1
+            return b" BODY[] {0}\r\n"
         part = {b"": message.raw, b"HEADER": header + b"\r\n\r\n", b"TEXT": text}[body[1].upper()]
         if body[2] is None:
             return b" BODY[%s] {%d}\r\n%s" % (body[1], len(part), part)

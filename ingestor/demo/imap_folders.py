@@ -69,6 +69,8 @@ class FolderCommands(Line):
         for name in self.server.boxes:
             if re.fullmatch(pattern, name.encode()):
                 await self.line(f'* LIST () "{self.server.separator}" "{name}"')
+        for line in self.server.faults.listed:
+            await self.line(line)
         return b"OK done"
 
     def _box(self, word: "bytes | Words") -> Box | None:
