@@ -9,10 +9,11 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Literal, TextIO, assert_never
+from typing import Generic, Literal, TextIO, TypeVar, assert_never
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
@@ -20,7 +21,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 from ingestor.numbers import last_four
 from ingestor.redaction import redact, register_secret
 
-__all__ = ["LogFormat", "configure", "register_secret"]
+__all__ = ["LogFormat", "OncePerMinute", "configure", "register_secret"]
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -134,6 +135,63 @@ def _shown(key: str, value: object) -> object:
     if isinstance(value, BaseException):
         return redact(f"{type(value).__name__}: {value}")
     return redact(str(value))
+
+
+Kind = TypeVar("Kind", bound=Hashable)
+News = TypeVar("News")
+
+SECONDS_BETWEEN = 60.0
+
+
+class OncePerMinute(Generic[Kind, News]):
+    """Says what may come in floods: of each kind the first at once, those after it together, a minute apart.
+
+    `say` gets the kind, the newest of its news, and how many there were since the last time. Safe to use
+    from one thread at a time.
+    """
+
+    def __init__(
+        self, say: Callable[[Kind, News, int], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say_it = say
+        self._clock = clock
+        self._last: dict[Kind, float] = {}
+        self._unsaid: dict[Kind, tuple[News, int]] = {}
+
+    def note(self, kind: Kind, news: News) -> None:
+        """Count one more of `kind`, and say so where it was quiet for a minute."""
+        self._unsaid[kind] = (news, self._unsaid.get(kind, (news, 0))[1] + 1)
+        if self._is_due(kind):
+            self._say(kind)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to be said at the next `tick`, or one after it."""
+        return bool(self._unsaid)
+
+    def tick(self) -> float | None:
+        """Say what has waited for a minute; return the seconds until the next is due, None if none waits."""
+        for kind in [one for one in self._last if self._is_due(one)]:
+            if kind in self._unsaid:
+                self._say(kind)
+            else:
+                del self._last[kind]
+        if not self._unsaid:
+            return None
+        return min(self._last[kind] for kind in self._unsaid) + SECONDS_BETWEEN - self._clock()
+
+    def end(self) -> None:
+        """Say what has not been said yet: nothing comes any more."""
+        for kind in list(self._unsaid):
+            self._say(kind)
+
+    def _is_due(self, kind: Kind) -> bool:
+        last = self._last.get(kind)
+        return last is None or self._clock() >= last + SECONDS_BETWEEN
+
+    def _say(self, kind: Kind) -> None:
+        self._last[kind] = self._clock()
+        self._say_it(kind, *self._unsaid.pop(kind))
 
 
 def _log_dead_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -67,6 +67,17 @@ class KeptPayload:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands in the quarantine from one source for one reason; `newest` is aware UTC."""
+
+    source: str
+    channel: str
+    reason: str
+    count: int
+    newest: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How much the archive holds."""
 
@@ -183,6 +194,16 @@ def quarantine_list(engine: Engine, limit: int | None = None) -> list[Row]:
     query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
     with reading(engine) as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def standing(engine: Engine) -> list[Standing]:
+    """Return what stands in the quarantine by source and reason, what came last first."""
+    columns = quarantine.c
+    newest = func.max(columns.arrived_at, type_=columns.arrived_at.type)
+    kinds = columns.source, columns.channel, columns.reason
+    query = select(*kinds, func.count(), newest).group_by(*kinds).order_by(newest.desc())
+    with reading(engine) as connection:
+        return [Standing(*row) for row in connection.execute(query)]
 
 
 def quarantine_show(engine: Engine, arrival_id: int) -> Quarantined | None:

@@ -14,14 +14,20 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
+from ingestor.logs import OncePerMinute
+from ingestor.providers.contract import Unreadable
+from ingestor.providers.posts import A_TEST
+from ingestor.record import Outcome
 
 MAX_ITEMS = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 
 log = structlog.get_logger()
+
+REFUSED = "the database refused it"
 
 Waiting = tuple[Submission, "Future[Receipt]"]
 
@@ -47,6 +53,7 @@ class Writer:
         self._give_up_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
         self._in_hand = 0
+        self._quarantined = OncePerMinute(_say_quarantined)
         self.trouble: str | None = None
         """Why the database takes no writes now, None while it does."""
         self.progress = time.monotonic()
@@ -95,12 +102,13 @@ class Writer:
             # Whatever goes wrong: the writer's thread meets it too, and says so.
             with contextlib.suppress(Exception):
                 receipts = self._store.write([submission], self._clock(), patient=False)
+            self._note_quarantined([submission] if receipts else [], receipts)
         finally:
             with self._changed:
                 self._in_hand = 0
                 if not receipts:
                     self._waiting.appendleft((submission, future))
-                if self._waiting or self._stopping:
+                if self._waiting or self._stopping or self._quarantined.waits:
                     self._changed.notify()
         for receipt in receipts:
             future.set_result(receipt)
@@ -126,17 +134,16 @@ class Writer:
         return not left and not self._thread.is_alive() and not self._in_hand
 
     def _run(self) -> None:
-        while batch := self._take():
-            if not self._write_until_done(batch):
-                return
+        while (batch := self._take()) and self._write_until_done(batch):
             self._in_hand = 0
+        self._quarantined.end()
 
     def _take(self) -> list[Waiting]:
         """Return what waits, up to the bound; empty when it is time to end."""
         with self._changed:
             while True:
                 while self._in_hand or not (self._waiting or self._stopping):
-                    self._changed.wait()
+                    self._changed.wait(None if self._in_hand else self._quarantined.tick())
                 batch: list[Waiting] = []
                 size = 0
                 while self._waiting and (not batch or size + len(self._waiting[0][0].items) <= MAX_ITEMS):
@@ -166,9 +173,20 @@ class Writer:
                 return self._write_apart(batch, error)
             else:
                 self._say_over()
+                self._note_quarantined([submission for submission, _ in batch], receipts)
                 for (_, future), receipt in zip(batch, receipts, strict=True):
                     future.set_result(receipt)
                 return True
+
+    def _note_quarantined(self, submissions: list[Submission], receipts: list[Receipt]) -> None:
+        """Say what went to the quarantine: acknowledged, kept, and missing among the SMS."""
+        for submission, receipt in zip(submissions, receipts, strict=True):
+            if Outcome.QUARANTINED in receipt.outcomes:
+                for item, outcome in zip(submission.items, receipt.outcomes, strict=True):
+                    reading = item.reading
+                    reason = reading.reason if isinstance(reading, Unreadable) else REFUSED
+                    if outcome is Outcome.QUARANTINED and reason != A_TEST:
+                        self._quarantined.note((item.source, reason), item)
 
     def _write_apart(self, batch: list[Waiting], error: Exception) -> bool:
         """Find the submission that the program cannot write, and let the others through."""
@@ -209,3 +227,12 @@ class Writer:
         if self.trouble is not None:
             self.trouble = None
             log.info("the archive takes writes again")
+
+
+def _say_quarantined(kind: tuple[str, str], newest: Item, count: int) -> None:
+    source, reason = kind
+    log.warning(
+        "quarantined: kept, but no SMS was made of it",
+        source=source, channel=str(newest.channel), reason=reason, count=count,
+        see="ingestor quarantine list",
+    )  # fmt: skip

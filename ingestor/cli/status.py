@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingestor.archive.cursors import Source
-    from ingestor.archive.queries import Counts
+    from ingestor.archive.queries import Counts, Standing
     from ingestor.archive.runs import Run
     from ingestor.settings import Settings
 
@@ -21,6 +21,7 @@ ingestor status > /dev/null || echo "a source or the spool is late"
 POLLS = 3  # a source that has not succeeded for so many polls is late
 SPOOL_SECONDS = 300  # a POST that was acknowledged and is not in the archive after so long needs a person
 _RUNS = 5
+_REASONS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ class Spool:
 def run(arguments: argparse.Namespace) -> int:
     """Print the status; return 1 when a source or the spool is late."""
     from ingestor.archive.cursors import read_sources
-    from ingestor.archive.queries import counts
+    from ingestor.archive.queries import counts, standing
     from ingestor.archive.runs import last_runs
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import IngestorError
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         engine = open_for_reading(settings)
         reports = judge(settings, read_sources(engine), now)
-        found = (reports, counts(engine), last_runs(engine, _RUNS), spool)
+        found = (reports, counts(engine), last_runs(engine, _RUNS), standing(engine), spool)
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
@@ -144,8 +145,9 @@ def _in_words(spool: Spool, now: datetime) -> str:
 
 
 def _print_json(
-    reports: list[Report], counts: "Counts", runs: "list[Run]", spool: Spool | None, now: datetime
-) -> None:
+    reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
+    spool: Spool | None, now: datetime,
+) -> None:  # fmt: skip
     from ingestor.archive.export import plain_row
 
     def age(report: Report) -> float | None:
@@ -155,6 +157,7 @@ def _print_json(
         "ok": _well(reports, spool),
         "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
         "counts": plain_row(dataclasses.asdict(counts)),
+        "quarantine": [plain_row(dataclasses.asdict(one)) for one in quarantine],
         "spool": plain_row(dataclasses.asdict(spool)) if spool else None,
         "runs": [
             {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
@@ -171,8 +174,9 @@ def _took(run: "Run") -> str:
 
 
 def _print(
-    reports: list[Report], counts: "Counts", runs: "list[Run]", spool: Spool | None, now: datetime
-) -> None:
+    reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
+    spool: Spool | None, now: datetime,
+) -> None:  # fmt: skip
     from ingestor.cli.balances import outcomes
     from ingestor.cli.tables import print_fields, print_table, when
 
@@ -204,6 +208,16 @@ def _print(
         fields["spool"] = _in_words(spool, now)
     print_fields(fields)
     print()
+    if quarantine:
+        print_table(
+            ("quarantined", "source", "channel", "reason", "newest"),
+            (
+                (one.count, one.source, one.channel, one.reason, when(one.newest, now))
+                for one in quarantine[:_REASONS]
+            ),
+            title="Warning: in the quarantine, and not among the SMS (ingestor quarantine list)",
+        )
+        print()
     print_table(
         ("run", "command", "started", "took", "read", "balance"),
         (

@@ -11,7 +11,7 @@ _ESCAPES |= {
     character: f"\\u{character:04x}" for character in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
 # Only texts may be broken over lines; the rest is read at a glance.
-_NUMBERS = {"id", "run", "size", "retries", "read"}
+_NUMBERS = {"id", "run", "size", "retries", "read", "quarantined"}
 _FLOWING = {"applied", "balance", "detail", "reason", "source", "subject", "text", "title"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 

@@ -69,6 +69,8 @@ def test_status_says_it_all(filled: Filled) -> None:
     assert status["sources"][0]["age_seconds"] < 60
     assert status["counts"]["sms"] == 5
     assert status["counts"]["quarantined"] == 2
+    assert [(one["count"], one["channel"]) for one in status["quarantine"]] == [(1, "import")] * 2
+    assert "\nquarantined\tsource\tchannel\treason\tnewest\n1\t" in words
     run = status["runs"][0]
     assert {name: run[name] for name in ("run", "command", "read", "stored", "duplicate", "ignored")} == {
         "run": 1, "command": "import", "read": 11, "stored": 5, "duplicate": 1, "ignored": 3,

@@ -1,0 +1,53 @@
+"""What goes to the quarantine is said: no intake fills it in silence."""
+
+import time
+
+import pytest
+import structlog
+from sqlalchemy import Engine
+
+from ingestor import logs
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
+from ingestor.providers.contract import Unreadable
+from ingestor.providers.posts import A_TEST
+from tests.archive.samples import NOW, broken, item
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_is_quarantined_is_a_warning_once_a_minute_and_kind(sqlite_engine: Engine, here: bool) -> None:
+    """The first of a kind is said at once, the others with their number; stored SMS and tests never."""
+    writer = Writer(Store(sqlite_engine), clock=lambda: NOW)
+    writer.start()
+    test = Unreadable(A_TEST, "agile.form/1")
+    kinds = [*(broken(n) for n in range(3)), broken(3, "the label Body is missing"), broken(4, reading=test)]
+    with structlog.testing.capture_logs() as lines:
+        for one in (item(9), *kinds):
+            writer.submit(Submission(None, (one,)), here=here).result(30)
+        assert [line["count"] for line in lines] == [1, 1]
+        assert writer.stop(30)
+
+    assert {line["log_level"] for line in lines} == {"warning"}
+    assert [(line["source"], line["channel"], line["reason"], line["count"]) for line in lines] == [
+        ("old.mbox", "import", "the label To is missing", 1),
+        ("old.mbox", "import", "the label Body is missing", 1),
+        ("old.mbox", "import", "the label To is missing", 2),
+    ]
+
+
+def test_what_is_quarantined_is_said_while_nothing_else_comes(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of those after the first does not wait for the next item, nor for the end."""
+    monkeypatch.setattr(logs, "SECONDS_BETWEEN", 0.2)
+    writer = Writer(Store(sqlite_engine), clock=lambda: NOW)
+    writer.start()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(3):
+            writer.submit(Submission(None, (broken(number),)), here=True).result(30)
+        deadline = time.monotonic() + 30
+        while sum(line["count"] for line in lines) < 3:
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.01)
+    assert writer.stop(30)
