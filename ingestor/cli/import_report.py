@@ -88,6 +88,8 @@ def _print_tally(tally: Tally, when: str) -> None:
         f"bytes{when}: {total:,} = {tally.mail_bytes:,} in {tally.mails:,} mails + "
         f"{tally.separator_bytes:,} of separators + {tally.gap_bytes:,} in {tally.gap_count:,} gaps"
     )
+    if tally.odd_separators:
+        print(f"{tally.odd_separators:,} separators were of an odd form, and told by the header behind them")
     for failure in tally.failures:
         print(f"ingestor: {failure}", file=sys.stderr)
 

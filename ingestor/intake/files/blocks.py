@@ -26,6 +26,7 @@ from ingestor.intake.files.separators import (
     CANDIDATE,
     LOOKAHEAD,
     is_header_line,
+    is_odd,
     last_separator,
     next_separator,
     separator_end,
@@ -87,6 +88,7 @@ class LongMail:
     gap: Gap | None
     end: int
     sha256: bytes
+    odd: bool
 
 
 class _Collector:
@@ -237,6 +239,7 @@ class Blocks:
         buffer, start = self._buffer, self._offset
         mbox = self._dialect is not None
         after = separator_end(buffer, 0, self._fill) if buffer.startswith(b"From ") else 0
+        odd = bool(after) and is_odd(bytes(buffer[:after]))
         is_mail = bool(after) or not mbox or is_header_line(buffer, 0, self._fill)
         body = header_end(buffer, after, self._fill)
         header = bytes(buffer[after : body if 0 < body < after + MAX_PARSED else after + MAX_PARSED])
@@ -259,10 +262,10 @@ class Blocks:
             self._refill()
             if self._trouble:
                 raise self._trouble
-        return self._finished(start, after, header, collector, is_mail=is_mail)
+        return self._finished(start, after, header, collector, is_mail=is_mail, odd=odd)
 
     def _finished(
-        self, start: int, after: int, header: bytes, collector: _Collector, *, is_mail: bool
+        self, start: int, after: int, header: bytes, collector: _Collector, *, is_mail: bool, odd: bool
     ) -> LongMail:
         tail = trailing_blank(collector.tail, 0, len(collector.tail)) if self._dialect and is_mail else 0
         size = collector.size - tail
@@ -277,4 +280,5 @@ class Blocks:
             gap=gap,
             end=self._offset,
             sha256=self._hasher.digest(),
+            odd=odd,
         )

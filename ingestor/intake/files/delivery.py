@@ -31,7 +31,7 @@ MOST_FULL = 1
 LONGEST_WAIT = 2.0
 """Seconds after which a batch is written however small it is, as where hardly a mail is ours."""
 
-NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {})
+NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {}, 0)
 """The answer for a stretch without any byte."""
 
 
@@ -77,6 +77,7 @@ class _Counted:
     separators: int
     gaps: Sequence[tuple[int, int, str]]
     senders: Mapping[str, int]
+    odd: int
     begin: tuple[Place, int] | None
 
     def add_to(self, tally: Tally) -> None:
@@ -84,6 +85,7 @@ class _Counted:
         tally.mail_bytes += self.mail_bytes
         tally.separator_bytes += self.separators
         tally.senders.update(self.senders)
+        tally.odd_separators += self.odd
         if self.begin is not None:
             place, base = self.begin
             for offset, length, reason in self.gaps:
@@ -178,7 +180,7 @@ class Delivery:
             self._settle_one(ticket, ticket.answer)
 
     def _settle_one(self, ticket: Ticket, answer: tuple[Any, ...]) -> None:
-        rows, ignored, mails, mail_bytes, separators, gaps, senders = answer
+        rows, ignored, mails, mail_bytes, separators, gaps, senders, odd = answer
         covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
         if covered != ticket.expected or mails != len(rows) + ignored:
             place = ticket.places[0][0] if ticket.places else "?"
@@ -186,7 +188,9 @@ class Delivery:
                 f"{place}: {covered} of {ticket.expected} bytes and {len(rows) + ignored} of {mails} mails "
                 "are accounted for; please report it"
             )
-        counted = _Counted(mails, mail_bytes, separators, gaps, senders, ticket.places[0] if gaps else None)
+        counted = _Counted(
+            mails, mail_bytes, separators, gaps, senders, odd, ticket.places[0] if gaps else None
+        )
         self._submit(
             PreparedSubmission(
                 self._run_id,

@@ -287,7 +287,9 @@ class Importer:
         gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
         counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)
         expected = mail.size + mail.separators + sum(length for _, length, _ in gaps)
-        self._delivery.put(Ticket([(place, mail.offset)], expected, progress, (rows, *counts, gaps, {})))
+        self._delivery.put(
+            Ticket([(place, mail.offset)], expected, progress, (rows, *counts, gaps, {}, int(mail.odd)))
+        )
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:

@@ -20,6 +20,7 @@ from ingestor.intake.files.separators import (
     MAX_LINE,
     USUAL,
     is_header_line,
+    is_odd,
     next_separator,
     separator_end,
 )
@@ -50,11 +51,18 @@ class Gap:
 
 @dataclass(slots=True)
 class Split:
-    """What a stretch consists of: mails as (start, end, verbatim), bytes of separators, gaps."""
+    """What a stretch consists of: mails as (start, end, verbatim), bytes of separators, gaps; and how many
+    separators were `odd`: of no usual form."""
 
     mails: list[tuple[int, int, bool]] = field(default_factory=list)
     separators: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    odd: int = 0
+
+    def add_separator(self, line: bytes) -> None:
+        """Place a separator line."""
+        self.separators += len(line)
+        self.odd += is_odd(line)
 
     @property
     def covered(self) -> int:
@@ -145,7 +153,7 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
     first = separator_end(data, 0, end) if data.startswith(b"From ") else 0
     start = 0
     if first:
-        result.separators += first
+        result.add_separator(data[:first])
         start = first
     else:
         start = _lead(data, end, result)
@@ -157,7 +165,7 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
         mail_end = separator if separator >= 0 else end
         _add(data, start, mail_end, stop, result)
         if separator >= 0:
-            result.separators += after - separator
+            result.add_separator(data[separator:after])
         start = after
     return result
 
@@ -195,7 +203,7 @@ def _lead(data: bytes, end: int, result: Split) -> int:
         blank = not data[:lead].strip(b"\r\n\0")
         result.gaps.append(Gap(0, lead, "empty lines" if blank else "no mail before the first separator"))
     if separator >= 0:
-        result.separators += after - separator
+        result.add_separator(data[separator:after])
     return after
 
 

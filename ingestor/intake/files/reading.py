@@ -33,7 +33,8 @@ class Window:
 
 @dataclass(slots=True)
 class Batch:
-    """What a stretch of input came to; `senders` counts ignored mails, only where that was asked for."""
+    """What a stretch of input came to; `senders` counts ignored mails, only where that was asked for, and
+    `odd` the separators of no usual form."""
 
     rows: list[Row] = field(default_factory=list)
     ignored: int = 0
@@ -42,11 +43,13 @@ class Batch:
     separators: int = 0
     gaps: list[tuple[int, int, str]] = field(default_factory=list)
     senders: dict[str, int] = field(default_factory=dict)
+    odd: int = 0
 
     def answer(self) -> tuple[Any, ...]:
         """Return everything as plain values, to be sent to the parent."""
         return (
             self.rows, self.ignored, self.mails, self.mail_bytes, self.separators, self.gaps, self.senders,
+            self.odd,
         )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ class Reader:
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:
         """Read a block of whole mails."""
         parts = split(data, dialect)
-        batch = Batch(separators=parts.separators, gaps=[_plain(gap) for gap in parts.gaps])
+        batch = Batch(separators=parts.separators, gaps=[_plain(gap) for gap in parts.gaps], odd=parts.odd)
         quoted = data.find(b">From ")
         for start, end, verbatim in parts.mails:
             mail = data[start:end]

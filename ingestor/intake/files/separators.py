@@ -1,16 +1,20 @@
 """The strict `From ` rule: which lines of an mbox begin a mail, and which are text that only looks so.
 
 There is no standard for it: RFC 4155 names the default form (an address and an asctime date), and each
-program has its own. Two kinds are accepted:
+program has its own. Three kinds are accepted:
 
 * a *dated* line (`From sender Mon Jan  1 00:00:00 2024`, with zone, without seconds, or with the date of
   RFC 5322) after a blank line, or anywhere at a line start when a header line follows: mails that were
   appended to a truncated file have no blank line before them;
 * an *undated* line (`From `, `From -` as Thunderbird writes them, `From user@host`, or with a date in
-  another language) only after a blank line and before a block of headers with From and one more of the
-  usual ones.
+  another language or form) only after a blank line and before a block of headers with From and one more of
+  the usual ones;
+* *any other* line (JavaScript's, Python's and spreadsheets' dates, a name alone) wherever a header follows
+  that no person writes into a text: From with an address, and a field that programs write (Received,
+  Message-ID, MIME-Version, a Date in full).
 
-"From tomorrow on we are closed" is neither.
+"From tomorrow on we are closed" is none of them, even before lines like `Subject: holidays`: exporters that
+write odd separators seldom quote, so what follows must decide.
 """
 
 import re
@@ -41,17 +45,36 @@ _DATED = re.compile(
 )  # fmt: skip
 # The dated line that nearly every program writes, found without a search for its end.
 USUAL = re.compile(rb"From [!-~]{1,200} +" + _DAY + rb" " + _MONTH + rb" [ \d]\d \d\d:\d\d:\d\d \d{4}\r?\n")
-_UNDATED = re.compile(
-    rb"From (?:[ \t]*|-[ \t]*|MAILER-DAEMON[ \t]*|[^\s@]{1,200}@[^\s@]{0,200}[ \t]*"
-    rb"|[^\r\n]{0,300}\b\d{1,2}:\d\d\b[^\r\n]{0,100}\b\d{4}[ \t]*"
-    rb"|[^\r\n]{0,300}\b\d{4}\b[^\r\n]{0,100}\b\d{1,2}:\d\d(?::\d\d)?[ \t]*)\r?\n?\Z"
+_BARE = re.compile(rb"From (?:|-|MAILER-DAEMON|[^\s@]{1,200}@[^\s@]{0,200})[ \t]*\r?\n?\Z")
+# Clock and year at the end of a line, in whatever language and order.
+_STAMP = re.compile(
+    rb"(?:\b\d{1,2}:\d\d\b.{0,40}\b\d{4}|\b\d{4}-?\d\d-?\d\dT\d\d:?\d\d[\d:.,]*(?:Z|[+-]\d\d:?\d\d)?"
+    rb"|\b\d{4}\b.{0,20}\b\d{1,2}:\d\d(?::\d\d)?[ \t]*"
+    rb"(?:[.,]\d{1,9})?(?:[AP]M|(?:[A-Z]{1,5})?(?:[+-]\d\d:?\d\d)?)(?:[ \t]+\([^()]{1,60}\))?)[ \t]*\r?\n?\Z"
 )
+_LONGEST_STAMP = 120
 _HEADER_LINE = re.compile(rb"(?:[!-9;-~]{1,200}[ \t]*:|>From )")
 _FROM_HEADER = re.compile(rb"(?im)^from[ \t]*:")
 _USUAL_HEADER = re.compile(
     rb"(?im)^(?:date|to|subject|message-id|received|return-path|delivered-to|mime-version|x-mozilla-status"
     rb"|x-account-key|x-gm-thrid|dkim-signature|content-type)[ \t]*:"
 )
+_FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:[^\n]*(?:\n(?!\r?\n)[ \t][^\n]*)*\n?")
+_ADDRESS_FIELD = re.compile(rb"(?i)from[ \t]*:[^:]*[^\s@]@[^\s@]")
+# What programs write above a mail, and nobody into a text. A copied header has Date and Message-ID at most.
+_MACHINE_FIELD = re.compile(
+    rb"(?i)(?:received[ \t]*:\s*(?:from|by|\(qmail)\s|message-id[ \t]*:\s*<[^\s>]+>"
+    rb"|return-path[ \t]*:\s*<[^\s>]*>|mime-version[ \t]*:\s*1\.0|content-type[ \t]*:\s*[a-z]+/[a-z]"
+    rb"|(?:dkim|arc-message)-signature[ \t]*:|delivered-to[ \t]*:|x-mozilla-status[ \t]*:"
+    rb"|x-gm-thrid[ \t]*:"
+    rb"|date[ \t]*:\s*(?:[A-Z][a-z]{2},[ \t]+)?\d{1,2}[ \t]+[A-Z][a-z]{2}[ \t]+\d{2,4}"
+    rb"[ \t]+\d\d?:\d\d(?::\d\d)?[ \t]+(?:[+-]\d{4}|[A-Z]{1,4}))"
+)
+
+
+def is_odd(line: bytes | bytearray | memoryview) -> bool:
+    """Say whether a separator line has none of the forms that mail programs write."""
+    return not (USUAL.match(line) or _BARE.match(line) or _DATED.match(line))
 
 
 def is_header_line(data: bytes | bytearray, start: int, end: int) -> bool:
@@ -79,9 +102,14 @@ def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
     after_blank = _after_blank_line(data, start)
     if _DATED.match(line):
         return line_end if after_blank or is_header_line(data, line_end, end) else 0
-    if after_blank and _UNDATED.match(line) and _heads_a_mail(data, line_end, end):
+    # At the very beginning nothing can be quoted text: there any line will do.
+    if after_blank and (start == 0 or _is_undated(line)) and _heads_a_mail(data, line_end, end):
         return line_end
-    return 0
+    return line_end if _heads_a_delivered_mail(data, line_end, end) else 0
+
+
+def _is_undated(line: bytes) -> bool:
+    return bool(_BARE.match(line) or _STAMP.search(line, max(5, len(line) - _LONGEST_STAMP)))
 
 
 def _after_blank_line(data: bytes | bytearray, start: int) -> bool:
@@ -100,6 +128,19 @@ def _heads_a_mail(data: bytes | bytearray, start: int, end: int) -> bool:
         if found >= 0:
             stop = found
     return bool(_FROM_HEADER.search(data, start, stop) and _USUAL_HEADER.search(data, start, stop))
+
+
+def _heads_a_delivered_mail(data: bytes | bytearray, start: int, end: int) -> bool:
+    """Say whether fields follow that only a mail has, before the first line that is none."""
+    stop = min(end, start + HEADER_WINDOW)
+    has_address = has_machine_field = False
+    while field := _FIELD.match(data, start, stop):
+        has_address = has_address or _ADDRESS_FIELD.match(data, start, field.end()) is not None
+        has_machine_field = has_machine_field or _MACHINE_FIELD.match(data, start, field.end()) is not None
+        if has_address and has_machine_field:
+            return True
+        start = field.end()
+    return False
 
 
 def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, int]:

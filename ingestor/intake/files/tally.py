@@ -27,6 +27,7 @@ class Tally:
     mails: int = 0
     mail_bytes: int = 0
     separator_bytes: int = 0
+    odd_separators: int = 0
     gap_bytes: int = 0
     gap_count: int = 0
     gaps: list[Remark] = field(default_factory=list)

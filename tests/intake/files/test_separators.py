@@ -2,7 +2,8 @@
 
 import pytest
 
-from ingestor.intake.files.separators import last_separator, next_separator, separator_end
+from ingestor.intake.files.mbox import Dialect, split
+from ingestor.intake.files.separators import is_odd, last_separator, next_separator, separator_end
 
 HEADERS = b"From: a@example.org\nSubject: x\n\n"
 
@@ -28,6 +29,41 @@ UNDATED = [
     b"From MAILER-DAEMON",
     b"From a@example.org lun gen  1 00:00:00 2024",
     b"From a@example.org 2024-01-01 00:00:00",
+]
+
+ODD = [
+    b"From MAILER-DAEMON Thu May 14 2026 10:23:00 GMT+0200 (Central European Summer Time)",
+    b"From a@example.org 2026-05-14T08:23:00.000Z",
+    b"From a@example.org 20260514T082300Z",
+    b"From a@example.org 2026-05-14 08:23:00.123456+00:00",
+    b"From a@example.org datetime.datetime(2026, 5, 14, 8, 23)",
+    b"From a@example.org Thu May 14 10:23:00 26",
+    b"From a@example.org Thu, 14 May 26 10:23:00 +0200",
+    b"From a@example.org 14/05/26 10:23",
+    b"From a@example.org 5/14/2026, 10:23:00 AM",
+    b"From a@example.org 1778747000",
+    b"From a@example.org Do 14. Mai 2026",
+    b"From Mario Rossi",
+    b"From smsin",
+    b"From nobody None",
+    b'From "Agile Telecom" <smsin@agiletelecom.com>',
+]
+
+DELIVERED = (
+    b"Received: from mx7 (192.0.2.7) by mail.example.org;\n\tThu, 14 May 2026 09:30:05 +0000\n"
+    b"From: Agile Telecom <a@example.org>\nTo: archive@example.org\nSubject: x\n\n"
+)
+
+# What people write, paste and forward behind a line that begins with From.
+HEADER_LIKE = [
+    b"Subject: holidays\nTo: all\n\n",
+    b"From: Anna\nTo: Marco\nDate: tomorrow at 9:00\nSubject: dinner\n\n",
+    b"From: Anna <anna@example.org>\nSent: Thursday, 14 May 2026 09:30\nTo: Marco\nSubject: dinner\n\n",
+    b"From: anna@example.org\nDate: 14 May 2026 at 09:30:05 CEST\nSubject: dinner\n\n",
+    b"From: +393351234567\nTo: +393331234333\nDate/Time: 20260514090638\nBody: ciao\n\n",
+    b"Received: yesterday\nFrom: a@example.org\n\n",
+    b"see you\nReceived: from mx by mail\nFrom: a@example.org\nMessage-ID: <1@example.org>\n\n",
+    b"Message-ID: <1@example.org>\nSubject: no sender\n\n",
 ]
 
 TEXT = [
@@ -74,6 +110,33 @@ def test_text_is_no_separator(line: bytes) -> None:
     """A line of text that begins with From stays text, even before something like headers."""
     data = b"text\n\n" + line + b"\n" + HEADERS
     assert next_separator(data, 0, len(data)) == (-1, -1)
+
+
+@pytest.mark.parametrize("before", [b"", b"text\n\n", b"text\n", b"text\0\0"])
+@pytest.mark.parametrize("line", ODD)
+def test_an_odd_line_separates_before_the_header_of_a_delivered_mail(line: bytes, before: bytes) -> None:
+    """Whatever a program wrote behind From, the header of a mail below it decides, and it counts as odd."""
+    data = before + line + b"\n" + DELIVERED
+    assert separator_end(data, len(before), len(data)) == len(before) + len(line) + 1
+    assert is_odd(line + b"\n")
+    crlf = data.replace(b"\n", b"\r\n")
+    assert separator_end(crlf, len(crlf) - len(crlf.lstrip(b"text\r\n\0")), len(crlf))
+
+
+@pytest.mark.parametrize("behind", HEADER_LIKE)
+@pytest.mark.parametrize("before", [b"Body: ciao\n\n", b"Body: ciao\n"])
+@pytest.mark.parametrize("line", [b"From Mario with love", b"From tomorrow on", b"From 9:00 to 12:30 only"])
+def test_header_like_lines_of_a_text_separate_nothing(line: bytes, before: bytes, behind: bytes) -> None:
+    """An SMS that says `From someone` above lines like a header's stays one SMS."""
+    data = before + line + b"\n" + behind
+    assert next_separator(data, 0, len(data)) == (-1, -1)
+
+
+def test_odd_separators_are_counted() -> None:
+    """Usual forms are none of them: dated, bare, with an address alone."""
+    made = b"".join(line + b"\n" + DELIVERED + b"text\n\n" for line in [*DATED, *UNDATED[:5], *ODD])
+    found = split(made, Dialect.MBOX)
+    assert (len(found.mails), found.odd) == (len(DATED) + 5 + len(ODD), len(ODD))
 
 
 def test_a_separator_may_follow_nuls() -> None:

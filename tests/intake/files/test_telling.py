@@ -90,6 +90,16 @@ def test_no_text_and_no_number_is_said(run_sqlite_import: Importer, tmp_path: Pa
             assert word not in done.out + done.err
 
 
+def test_odd_separators_are_told(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Mails behind separators of a form that no mail program writes are all read, and it is said."""
+    odd = b"From MAILER-DAEMON Thu May 14 2026 10:23:00 GMT+0200 (Central European Summer Time)\n"
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1)) + mbox_of(sms_mail(2), sms_mail(3), separator=odd))
+    done = run_sqlite_import(box)
+    assert done.counts == (3, 3, 0, 0, 0, 0)
+    assert "\n2 separators were of an odd form, and told by the header behind them\n" in done.out
+
+
 def test_a_file_that_shrinks_is_noticed(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
