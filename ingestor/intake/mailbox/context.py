@@ -90,6 +90,8 @@ class Memory:
         self.missing: dict[str, str] = {}
         """Why a configured folder is not read now, by its name."""
         self.weak_told = False
+        self.useless_search: set[str] = set()
+        """Folders of which it was said that searching them finds nothing."""
         self.dictionary: tuple[int, bytes] | None = None
         """What payloads are packed with, once the archive has been asked."""
 

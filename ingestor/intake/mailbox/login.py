@@ -11,8 +11,12 @@ from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.intake.mailbox.wire import Wire
 from ingestor.settings import Mailbox
 
-_CODE = re.compile(r"\[([A-Z-]+)")
-_REFUSALS = frozenset({"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED"})
+_PASSING = re.compile(
+    r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|THROTTLED)\b|\btoo many\b|\bsimultaneous\b|\bconcurrent\b"
+    r"|\btemporar(y|ily)\b|\btry (again|later)\b|\bauthenticated but not connected\b",
+    re.IGNORECASE,
+)
+"""What passes by itself (RFC 5530 3, and what servers say without a code); any other NO is a refusal."""
 
 
 def connect(mailbox: Mailbox, password: str, timing: Timing, stop: Bell) -> Session:
@@ -83,8 +87,7 @@ def _judged(session: Session, cause: BaseException) -> Exception:
     words = server_words(cause)
     if isinstance(cause, imaplib.IMAP4.abort) or "command error: BAD" in words:
         return session.wire.fault("it broke the login off")
-    code = _CODE.search(words)
-    if "authenticated but not connected" in words or (code and code[1] not in _REFUSALS):
+    if _PASSING.search(words):
         return session.wire.fault(f"it puts the login off ({words})")
     return CredentialsRefused(
         f"{session.wire.host}:{session.wire.port}: it refuses the user name or password ({words}); "

@@ -11,7 +11,7 @@ from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.fetching import Fetch
-from ingestor.intake.mailbox.session import WINDOW, Selected, Session
+from ingestor.intake.mailbox.session import WINDOW, SearchUseless, Selected, Session
 
 log = structlog.get_logger()
 
@@ -27,6 +27,7 @@ class FolderReading:
         self._context = context
         self._session = session
         self._delivery = delivery
+        self._memory = memory
         self._known = folder.exists
 
     def catch_up(self, last: int) -> int:
@@ -87,7 +88,23 @@ class FolderReading:
         return last
 
     def _windows(self, last: int, since: date | None) -> Iterator[list[int]]:
-        """Yield the UIDs after `last` in ascending lists.
+        """Yield the UIDs after `last` in ascending lists; by number (of any day) where SEARCH is useless."""
+        try:
+            for uids in self._searched(last, since):
+                yield uids
+                last = uids[-1]
+        except SearchUseless as useless:
+            if self.folder.name not in self._memory.useless_search:
+                self._memory.useless_search.add(self.folder.name)
+                log.warning(
+                    "the server's SEARCH contradicts what it says of the folder; mails are listed by number",
+                    mailbox=self._context.mailbox.name, folder=self.folder.name, reason=str(useless),
+                )  # fmt: skip
+            if uids := self._session.by_number(last + 1):
+                yield uids
+
+    def _searched(self, last: int, since: date | None) -> Iterator[list[int]]:
+        """Yield the UIDs after `last` in ascending lists, by SEARCH.
 
         Of many, every WINDOWth is asked for by number first, and the searches go from one of these UIDs to
         the next: no answer outgrows imaplib's line or a server's hidden limit, no empty UID space is walked,

@@ -9,9 +9,11 @@ from datetime import date
 from typing import Any, Final
 
 from imapclient import IMAPClient, SocketTimeout
+from imapclient.datetime_util import format_criteria_date
 from imapclient.exceptions import ProtocolError
 
 from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
 from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.rows import Row, rows_by_uid
 from ingestor.intake.mailbox.waiting import Bell
@@ -25,6 +27,10 @@ one line, and below the 1,000 results at which Yahoo cuts a search short without
 
 class Refused(MailboxUnavailable):
     """The server understood a command and said NO or BAD to it."""
+
+
+class SearchUseless(MailboxUnavailable):
+    """The server's SEARCH contradicts what else it says of the folder."""
 
 
 class FolderMissing(MailboxUnavailable):
@@ -65,6 +71,12 @@ class Client(IMAPClient):  # type: ignore[misc]  # imapclient ships no types
         """Enter IDLE."""
         self._idle_tag = self._wire.begin_idle()
 
+    def _normalise_folder(self, folder_name: str | bytes) -> Any:
+        """Quote a folder name; bytes are the server's own spelling, and go back as they came."""
+        if isinstance(folder_name, bytes):
+            return b'"' + folder_name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+        return super()._normalise_folder(folder_name)
+
 
 class Session:
     """A connection after its login. Not thread-safe: it belongs to the thread that opened it.
@@ -77,7 +89,7 @@ class Session:
         self.client = client
         self.wire = wire
         self.selected: Selected | None = None
-        self._folders: dict[str, str] | None = None
+        self._folders: dict[str, Listed] | None = None
         self._prefix = ""
 
     @contextlib.contextmanager
@@ -95,28 +107,34 @@ class Session:
 
     @property
     def can_idle(self) -> bool:
-        return bool(self.client.has_capability("IDLE"))
+        return self._can("IDLE")
 
     @property
     def can_move(self) -> bool:
-        return bool(self.client.has_capability("MOVE"))
+        return self._can("MOVE")
 
     @property
     def can_expunge(self) -> bool:
         """Whether single mails can be expunged: a plain EXPUNGE would take everybody's deleted mail."""
-        return bool(self.client.has_capability("UIDPLUS"))
+        return self._can("UIDPLUS")
+
+    def _can(self, capability: str) -> bool:
+        with self.speaking():  # it may have to be asked for
+            return bool(self.client.has_capability(capability))
 
     # Folders
 
-    def folders(self) -> dict[str, str]:
-        """Return the separator of every folder by its name; asked for once a connection."""
+    def folders(self) -> dict[str, Listed]:
+        """Return every folder by its name; asked for once a connection."""
         if self._folders is None:
             with self.speaking():
-                listed = self.client.list_folders()
+                status, answer = self.wire.list()
+                if status != "OK":
+                    raise self.wire.error(answer[-1])
+                self._folders = listed_folders(answer)
                 if self.client.has_capability("NAMESPACE"):
                     personal = self.client.namespace().personal
                     self._prefix = personal[0][0] if personal else ""
-            self._folders = {name: (separator or b"").decode("latin-1") for _, separator, name in listed}
         return self._folders
 
     def folder_named(self, name: str) -> str | None:
@@ -127,9 +145,13 @@ class Session:
         if name.upper() == "INBOX":
             return "INBOX"
         known = self.folders()
-        separator = next(filter(None, known.values()), "/")
+        separator = next((one.separator for one in known.values() if one.separator), "/")
         spellings = (name, name.replace("/", separator))
         return next((full for one in spellings for full in (one, self._prefix + one) if full in known), None)
+
+    def _on_the_wire(self, name: str) -> str | bytes:
+        listed = (self._folders or {}).get(name)
+        return name if listed is None else listed.wire
 
     def require_folder(self, name: str) -> str:
         """Return the server's own name for a configured folder. Raises FolderMissing, naming near ones."""
@@ -153,19 +175,20 @@ class Session:
     def select(self, name: str, *, writable: bool) -> Selected:
         """Open a folder by the server's own name for it: with EXAMINE unless it must be written to."""
         self.selected = None
+        wire_name = self._on_the_wire(name)
         with self.speaking():
             try:
-                answer = self.client.select_folder(name, readonly=not writable)
+                answer = self.client.select_folder(wire_name, readonly=not writable)
             except imaplib.IMAP4.readonly:
                 writable = False
-                answer = self.client.select_folder(name, readonly=True)
-        if not answer.get(b"UIDVALIDITY"):
+                answer = self.client.select_folder(wire_name, readonly=True)
+        uidvalidity = bounded_number(answer.get(b"UIDVALIDITY"))
+        if not uidvalidity:
             raise FolderMissing(
-                f"{self.wire.host}: folder {name!r} has no UIDVALIDITY and cannot be followed"
+                f"{self.wire.host}: folder {name!r} has no UIDVALIDITY that can be kept, so it cannot be read"
             )
-        self.selected = Selected(
-            name, answer[b"UIDVALIDITY"], answer.get(b"UIDNEXT") or None, answer.get(b"EXISTS", 0), writable
-        )
+        uidnext, exists = bounded_number(answer.get(b"UIDNEXT")), bounded_number(answer.get(b"EXISTS"))
+        self.selected = Selected(name, uidvalidity, uidnext or None, exists or 0, writable)
         self.wire.untagged_responses.clear()
         return self.selected
 
@@ -177,7 +200,7 @@ class Session:
         gathered = self.wire.untagged_responses
         exists, expunged = gathered.get("EXISTS"), "EXPUNGE" in gathered
         gathered.clear()
-        return (int(exists[-1]) if exists and isinstance(exists[-1], bytes) else None), expunged
+        return (bounded_number(exists[-1]) if exists else None), expunged
 
     # Messages
 
@@ -185,34 +208,81 @@ class Session:
         """Return the UIDs from `first` to `last` (None: to the end) in ascending order.
 
         No CHARSET: Exchange refuses it, and the criteria are ASCII. `UID n:*` also answers the last mail when
-        all are below n (RFC 3501 6.4.8), so the bounds are applied again here.
+        all are below n (RFC 3501 6.4.8), so the bounds are applied again here; that it answers none at all
+        where mails exist is how a search that does not work shows itself (GNU Mailutils). Then, and where
+        `last`, which is the UID of a mail, is not found though it is there, SearchUseless is raised.
         """
+        day = f" SINCE {format_criteria_date(since).decode()}" if since else ""
+        found = self._search(f"UID {first}:{last or '*'}{day}")
+        if since and not found:
+            self.search(first, last)
+        elif not since and (last not in found if last else not found) and self._is_there(last):
+            raise SearchUseless(f"{self.wire.host}: a search finds nothing where mails are")
+        return sorted(uid for uid in found if first <= uid and (last is None or uid <= last))
+
+    def _search(self, criteria: str) -> set[int]:
         with self.speaking():
-            criteria = ["UID", f"{first}:{last or '*'}", *(("SINCE", since) if since else ())]
-            found = self.client.search(criteria, charset=None)
-        return sorted({uid for uid in found if first <= uid and (last is None or uid <= last)})
+            status, answer = self.wire.uid("SEARCH", criteria)
+            if status != "OK":
+                raise self.wire.error(answer[-1])
+            return searched_uids(answer)
+
+    def _is_there(self, uid: int | None) -> bool:
+        """Say whether mail `uid` (None: the first one by number) exists, without a search."""
+        if uid is not None:
+            return bool(self._fetch([uid], "(UID)"))
+        if self.selected is None or not self.selected.exists:
+            return False
+        try:
+            return bool(self._numbered(1, 1))
+        except Refused:  # the folder has been emptied
+            return False
 
     def present(self, uids: Sequence[int], keyword: str = "ALL") -> set[int]:
-        """Return those of at most WINDOW `uids` that are still there and match `keyword`."""
+        """Return those of at most WINDOW `uids` that are still there and match `keyword`.
+
+        A mail is called gone only where FETCH, too, knows nothing of it.
+        """
         if not uids:
             return set()
-        with self.speaking():
-            found = self.client.search(["UID", ",".join(map(str, uids)), keyword], charset=None)
-        return set(uids).intersection(found)
+        found = self._search(f"UID {','.join(map(str, uids))} {keyword}").intersection(uids)
+        if keyword == "ALL" and (rest := [uid for uid in uids if uid not in found]):
+            found |= self._fetch(rest, "(UID)").keys()
+        return found
 
     def landmarks(self, first_number: int, last_number: int) -> list[int]:
         """Return the UID of every WINDOWth mail by number, ascending: bounds for searches that stay short."""
-        numbers = list(range(first_number + WINDOW - 1, last_number, WINDOW))
         uids: list[int] = []
-        for start in range(0, len(numbers), WINDOW):
-            with self.speaking():
-                self.client.use_uid = False
-                try:
-                    rows = self.client.fetch(numbers[start : start + WINDOW], ["UID"])
-                finally:
-                    self.client.use_uid = True
-            uids += [row[b"UID"] for row in rows.values() if isinstance(row.get(b"UID"), int)]
+        step = WINDOW * WINDOW
+        for start in range(first_number + WINDOW - 1, last_number, step):
+            found = self._numbered(start, min(start + step, last_number) - 1, WINDOW)
+            if not found:
+                break  # EXISTS says more than there is
+            uids += found
         return sorted(uids)
+
+    def by_number(self, first: int) -> list[int]:
+        """Return the UIDs from `first` on without a search: by number, from the last mail backwards."""
+        uids: list[int] = []
+        number = self.selected.exists if self.selected is not None else 0
+        while number > 0:
+            some = self._numbered(max(1, number - WINDOW + 1), number)
+            uids += [uid for uid in some if uid >= first]
+            if not some or min(some) < first:
+                break
+            number -= WINDOW
+        return sorted(uids)
+
+    def _numbered(self, first: int, last: int, step: int = 1) -> list[int]:
+        """Return the UIDs of the mails with every `step`th number from `first` to `last`."""
+        with self.speaking():
+            self.client.use_uid = False
+            try:
+                rows = self.client.fetch(list(range(first, last + 1, step)), ["UID"])
+            finally:
+                self.client.use_uid = True
+        found = (bounded_number(row.get(b"UID")) for row in rows.values())
+        return [uid for uid in found if uid]
 
     def headers(self, uids: Sequence[int], *, bounded: bool = False) -> dict[int, Header]:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
@@ -223,9 +293,8 @@ class Session:
         found = {}
         for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})").items():
             lines = _section(row, b"BODY[HEADER")
-            size = row.get(b"RFC822.SIZE")
             if lines is not None:
-                found[uid] = Header(lines, size if isinstance(size, int) else None)
+                found[uid] = Header(lines, bounded_number(row.get(b"RFC822.SIZE")))
         return found
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
@@ -256,11 +325,11 @@ class Session:
 
     def copy(self, uids: Sequence[int], folder: str) -> None:
         with self.speaking():
-            self.client.copy(uids, folder)
+            self.client.copy(uids, self._on_the_wire(folder))
 
     def move(self, uids: Sequence[int], folder: str) -> None:
         with self.speaking():
-            self.client.move(uids, folder)
+            self.client.move(uids, self._on_the_wire(folder))
 
     def expunge(self, uids: Sequence[int]) -> None:
         with self.speaking():

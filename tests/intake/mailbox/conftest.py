@@ -14,6 +14,7 @@ from tests.conftest import missing
 from tests.intake.mailbox.desk import Desk
 from tests.servers.dovecot import DovecotServer, unavailable
 from tests.servers.fault_proxy import FaultProxy
+from tests.servers.scripted_imap import Script, ScriptedImap
 
 
 @pytest.fixture
@@ -63,4 +64,11 @@ def dovecot() -> Iterator[DovecotServer]:
 def proxy(dovecot: DovecotServer) -> Iterator[FaultProxy]:
     """A proxy in front of Dovecot's TLS port."""
     with FaultProxy(dovecot.imaps_port).running() as running:
+        yield running
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedImap]:
+    """A server that says what a test tells it to, with an empty INBOX."""
+    with ScriptedImap(Script()).running() as running:
         yield running

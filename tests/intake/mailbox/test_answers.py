@@ -1,0 +1,210 @@
+"""Answers in other words than usual, and numbers that nobody can mean: what is ours is read all the same."""
+
+import pytest
+
+from ingestor.archive.cursors import read_cursor
+from ingestor.demo.imap_server import ImapServer
+from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
+from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
+from tests.intake.mailbox.desk import Desk, eventually, mail
+from tests.intake.mailbox.test_login import logged_in
+from tests.servers.scripted_imap import Message, ScriptedImap, Talk
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "wire"),
+    [
+        (b'(\\HasNoChildren) "/" "R&D"', "R&D", b"R&D"),
+        (b'(\\HasNoChildren) "/" "Q&A 2026"', "Q&A 2026", b"Q&A 2026"),
+        (b'() "." &', "+", b"&"),
+        (b'() "/" "a&!!-"', "a&!!-", b"a&!!-"),
+        (b'() "/" "Citt&AOA-"', "Citt\u00e0", b"Citt&AOA-"),
+        (b'() "/" "Citt\xc3\xa0&"', "Citt\u00c3\u00a0+", b"Citt\xc3\xa0&"),
+        (b'() "/" "R&D\xff"', "R&D\\xff", b"R&D\xff"),
+        (b'() NIL "a \\"b\\" \\\\c"', 'a "b" \\c', b'a "b" \\c'),
+        (b'() "\\\\" 2026', "2026", b"2026"),
+        ((b'() "/" {5}', b'a"b&c'), 'a"b&c', b'a"b&c'),
+    ],
+)  # fmt: skip
+def test_every_name_of_a_list(line: object, name: str, wire: bytes) -> None:
+    """A name that nobody can decode is kept as the server spells it, whatever form it comes in."""
+    found = listed_folders([b'() "/" INBOX', line, b"", None, b"nonsense", b'() "/" SMS'])
+
+    assert list(found) == ["INBOX", name, "SMS"]
+    assert found[name].wire == wire
+    assert found["SMS"] == Listed(b"SMS", "/")
+
+
+def test_somebody_elses_folder_name_hides_no_folder_of_ours(desk: Desk, scripted: ScriptedImap) -> None:
+    """Our folder is read beside names that are no UTF-7; one of them can be configured as it is spelt."""
+    script = scripted.script
+    script.folders |= {"SMS": [Message(901, mail(1))], "R&D": [Message(1, mail(2))]}
+    script.listed = [b'* LIST () "/" "&-&"', b'* LIST () "/" "Q&A 2026"', b"* LIST what?"]
+
+    desk.thread(scripted.port, start=False, folders=["SMS", "R&D"]).run_once()
+
+    assert desk.has(1, 2)
+
+
+def test_a_search_answer_in_several_lines(desk: Desk, scripted: ScriptedImap) -> None:
+    """Each untagged line counts, in a small folder and in one that is listed in windows."""
+    script = scripted.script
+    script.search_chunk = 39
+    script.folders["INBOX"] = [Message(n, mail(n)) for n in range(1, 1001)]
+
+    desk.thread(scripted.port, start=False).run_once()
+
+    assert desk.has(*range(1, 1001))
+
+
+def test_numbers_of_a_search() -> None:
+    """MODSEQ is none of them, what no UID can be is left out, and what is no number is no answer."""
+    assert searched_uids([b"1 2", None, b"3 (MODSEQ 917162500)", b""]) == {1, 2, 3}
+    assert searched_uids([b"0 7 9223372036854775808 99999999999999999999999"]) == {7}
+    with pytest.raises(Exception, match="no number"):
+        searched_uids([b"1 abc"])
+    assert [bounded_number(one) for one in (b"7", 7, 2**63, -1, b"9" * 5000, b"x", None)] == [
+        7, 7, None, None, None, None, None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [8, 1600])
+@pytest.mark.parametrize("blind_to", [b"*", b""])
+def test_a_search_that_finds_nothing_is_not_believed(
+    desk: Desk, scripted: ScriptedImap, logged: list[dict[str, object]], count: int, blind_to: bytes
+) -> None:
+    """EXISTS contradicts it: the mails are listed by number, in the first pass and in later ones; it is
+    said once, and a folder that really is empty is no contradiction."""
+
+    def find_nothing(talk: Talk, command: str, words: bytes, tag: bytes) -> bool:
+        if command != "UID SEARCH" or blind_to not in words:
+            return False
+        talk.send(b"* SEARCH\r\n")
+        return talk.end(tag)
+
+    scripted.script.on_command = find_nothing
+    thread = desk.thread(scripted.port, start=False)
+    thread.run_once()
+    assert not [entry for entry in logged if entry["log_level"] == "warning"]
+
+    scripted.script.folders["INBOX"] = [Message(n, mail(n)) for n in range(1, count + 1)]
+    for _ in range(2):
+        thread.run_once()
+    scripted.add(mail(count + 1))
+    thread.run_once()
+
+    assert desk.has(*range(1, count + 2))
+    warnings = [entry["event"] for entry in logged if entry["log_level"] == "warning"]
+    assert warnings == [
+        "the server's SEARCH contradicts what it says of the folder; mails are listed by number"
+    ]
+
+
+def test_a_rescan_from_a_day_on_does_not_believe_it_either(desk: Desk, scripted: ScriptedImap) -> None:
+    """Nothing since a day may be true: only where the whole folder is denied as well it is not."""
+    scripted.script.folders["INBOX"] = [Message(n, mail(n)) for n in range(1, 4)]
+    scripted.script.refuse["UID SEARCH"] = b"OK done"
+
+    desk.thread(scripted.port, start=False).rescan("INBOX", desk.now.date())
+
+    assert desk.has(1, 2, 3)
+
+
+@pytest.mark.parametrize("uidvalidity", [str(2**63), str(2**70), "9" * 5000, "0", "-1"])
+def test_a_uidvalidity_that_cannot_be_kept(desk: Desk, scripted: ScriptedImap, uidvalidity: str) -> None:
+    """The folder is named as one that cannot be read; nothing reaches the writer."""
+    scripted.script.uidvalidity = uidvalidity
+    scripted.add(mail(1))
+
+    with pytest.raises(IngestorError):
+        desk.thread(scripted.port, start=False).run_once()
+
+    assert read_cursor(desk.engine, "main", "INBOX") is None
+    assert desk.writer.trouble is None
+
+
+@pytest.mark.parametrize("exists", [3, 10**9, 2**40, 2**80])
+def test_more_mails_said_than_there_are(desk: Desk, scripted: ScriptedImap, exists: int) -> None:
+    """The count is not believed either: neither time nor memory grows with it."""
+
+    def exaggerate(talk: Talk, command: str, words: bytes, tag: bytes) -> bool:
+        if command == "EXAMINE":
+            talk.folder = "INBOX"
+            talk.send(b"* %d EXISTS\r\n* OK [UIDVALIDITY 7] v\r\n" % exists)
+            return talk.end(tag)
+        return False
+
+    scripted.script.on_command = exaggerate
+    scripted.script.folders["INBOX"] = [Message(n, mail(n)) for n in range(1, 4)]
+
+    desk.thread(scripted.port, start=False).run_once()
+
+    assert desk.has(1, 2, 3)
+
+
+def test_a_size_that_no_column_holds(desk: Desk, scripted: ScriptedImap) -> None:
+    """RFC822.SIZE beyond 63 bits is as good as none."""
+
+    def lie(talk: Talk, command: str, words: bytes, tag: bytes) -> bool:
+        if command != "UID FETCH" or b"RFC822.SIZE" not in words:
+            return False
+        head = mail(1).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        size = b"RFC822.SIZE 9999999999999999999999"
+        talk.send(b"* 1 FETCH (UID 1 %s BODY[HEADER] {%d}\r\n%s)\r\n" % (size, len(head), head))
+        return talk.end(tag)
+
+    scripted.script.on_command = lie
+    scripted.add(mail(1))
+
+    desk.thread(scripted.port, start=False).run_once()
+
+    assert desk.has(1)
+
+
+@pytest.mark.parametrize("command", ["GREETING", "CAPABILITY", "LOGIN", "EXAMINE"])
+@pytest.mark.parametrize(
+    "words", [b"* BYE overloaded\r\n", b"zzz999 OK done\r\n", b"\x00\xff HTTP/1.1 400 no\r\n"]
+)
+def test_a_farewell_or_nonsense_at_any_moment_is_a_server_that_cannot_be_reached(
+    desk: Desk, scripted: ScriptedImap, logged: list[dict[str, object]], command: str, words: bytes
+) -> None:
+    """Neither a fault of the program nor a wrong password: a state of its own, and it is tried again."""
+
+    def break_off(talk: Talk, name: str, _: bytes, __: bytes) -> bool:
+        return name == command and talk.hang_up(words)
+
+    scripted.script.on_command = break_off
+    thread = desk.thread(scripted.port)
+    eventually(lambda: scripted.commands.count(command) >= 2)
+    assert thread.state == "unreachable"
+
+    scripted.script.on_command = None
+    scripted.add(mail(1))
+
+    eventually(lambda: desk.has(1))
+    assert not [entry for entry in logged if entry["log_level"] == "error"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        (b"NO [ALERT] Application-specific password required: https://example.org/ (Failure)", False),
+        (b"NO [ALERT] Invalid credentials (Failure)", False),
+        (b"NO [PRIVACYREQUIRED] no", False),
+        (b"NO [CONTACTADMIN] locked", False),
+        (b"NO [ALERT] Too many simultaneous connections. (Failure)", True),
+        (b"NO Maximum number of concurrent connections reached", True),
+        (b"NO [UNAVAILABLE] Temporary authentication failure", True),
+        (b"NO [LIMIT] slow down", True),
+        (b"NO [INUSE] locked", True),
+        (b"NO Server busy, please try again later", True),
+    ],
+)
+def test_an_alert_at_the_login_is_a_refusal_like_any_other(
+    desk: Desk, server: ImapServer, answer: bytes, passes: bool
+) -> None:
+    """Only what passes by itself is tried again soon; all else may lock the account."""
+    server.faults.refuse["LOGIN"] = answer
+
+    with pytest.raises(MailboxUnavailable if passes else CredentialsRefused):
+        logged_in(desk.mailbox(server.port))
