@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
+from ingestor.providers.charsets import decode_text
 from ingestor.providers.contract import Post, Rules
 from ingestor.record import storable, stored_text
 
@@ -63,22 +64,15 @@ def declared_charset(content_type: str) -> str | None:
 
 
 def decode(raw: bytes, charset: str | None) -> tuple[str, str]:
-    """Return `raw` as text and the charset that fitted: strict UTF-8, else the declared one, else cp1252.
+    """Return `raw` as text and the charset that fitted, by the same ladder as a mail's body.
 
-    Latin-1 posts are real, and no charset parameter is standard for form posts, so UTF-8 goes first: text
-    in another charset almost never is valid UTF-8.
+    Latin-1 posts are real, and no charset parameter is standard for form posts. What could not be read is
+    a lone surrogate, which a `Cleaner` replaces and counts.
     """
-    try:
-        return raw.decode(), "utf-8"
-    except UnicodeDecodeError:
-        pass
-    for candidate in (charset, "cp1252"):
-        if candidate:
-            try:
-                return raw.decode(candidate), candidate.lower()
-            except (ValueError, LookupError):
-                continue
-    return raw.decode("latin-1"), "iso-8859-1"
+    text, fitted, reason = decode_text(raw, charset)
+    if raw.isascii() and text.isascii():
+        return text, "utf-8"
+    return text, charset.lower() if charset and reason == "declared" else fitted
 
 
 class Cleaner:

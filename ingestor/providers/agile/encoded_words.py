@@ -3,7 +3,7 @@
 import binascii
 import re
 
-from ingestor.providers.agile.charsets import decode_text
+from ingestor.providers.charsets import decode_text
 
 # Blanks inside an encoded word are forbidden and common. The lengths bound the work on hostile fields.
 _WORD = re.compile(rb"=\?([!->@-~]{1,60})\?([bBqQ])\?([^?\r\n]{0,1000})\?=")

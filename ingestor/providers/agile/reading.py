@@ -9,11 +9,11 @@ from typing import Any
 
 from ingestor.numbers import agile_destination, normalise_agile
 from ingestor.providers.agile.block import Block, Labels, compile_labels, read_block
-from ingestor.providers.agile.charsets import Decoded, decode_text
 from ingestor.providers.agile.flowed import unflowed
 from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.html_text import html_to_text
 from ingestor.providers.agile.parts import Part
+from ingestor.providers.charsets import Decoded, decode_text
 from ingestor.providers.contract import Rules
 from ingestor.providers.posts import NOT_OUR_NUMBER
 from ingestor.record import InboundSms, storable, stored_text

@@ -1,0 +1,170 @@
+"""The charset ladder: which reading of a text's bytes is taken, and why.
+
+Every way in asks here, so the same bytes under the same label give the same text. Nothing becomes U+FFFD
+while another reading fits; one bad byte costs one character, and never turns the rest into mojibake.
+"""
+
+import codecs
+import encodings
+import pkgutil
+import re
+from encodings.aliases import aliases
+from functools import lru_cache
+from typing import NamedTuple
+
+import webencodings
+
+# A charset's name comes from the sender. Python's own look-up would import and remember whatever is
+# asked, and knows codecs that execute escapes or are no charsets at all.
+_NOT_FOR_MAIL = {
+    "aliases", "base64_codec", "bz2_codec", "charmap", "hex_codec", "idna", "mbcs", "oem", "punycode",
+    "quopri_codec", "raw_unicode_escape", "rot_13", "undefined", "unicode_escape", "uu_codec", "zlib_codec",
+}  # fmt: skip
+_OF_PYTHON = {module.name: module.name for module in pkgutil.iter_modules(encodings.__path__)}
+_CODECS = {name: codec for name, codec in (_OF_PYTHON | aliases).items() if codec not in _NOT_FOR_MAIL}
+_CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8"}
+_COMMENT = re.compile(r"\([^()]*\)")
+_SEPARATORS = re.compile(r"[-_ :.]+")
+
+_LATIN_1 = "latin_1"
+_READS_ASCII_AS_ASCII = {"ascii", "utf_8", _LATIN_1} | {
+    codec for codec in _CODECS.values() if codec.startswith(("cp125", "iso8859_"))
+}
+_SAYS_NOTHING = {None, "ascii", "utf_8", _LATIN_1}  # declared or not, the bytes alone decide
+_MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16"), (codecs.BOM_UTF16_BE, "utf_16"))
+_WINDOWS_1252 = "".join(
+    bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256)
+)  # WHATWG: the five bytes Python leaves undefined are the C1 controls
+
+_ASCII = bytes(range(128))
+_LOST = "ingestor-lost"  # an error handler: one lone surrogate for each piece that cannot be read
+
+_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+# What nobody writes in charsets of single bytes: Ã or Â before a sign, three such pairs in a row, the
+# beginnings of emoji and of typographic signs cut short, a lone Ã (half a letter) that follows no capital.
+_SURELY_UTF_8 = re.compile(
+    rb"[\xc2\xc3][\x80-\xbf]|(?:[\xc2-\xdf][\x80-\xbf]){3}|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+    rb"|\xf0\x9f|\xe2[\x80-\x84](?=[\s<]|\Z)|(?<![A-Z\x80-\xff])\xc3(?=[\s<]|\Z)"
+)
+# Dovecot writes 0x80 where a mail had a NUL; beside a figure it is a euro sign.
+_WAS_NUL = re.compile(rb"(?<![0-9])(?<![0-9] )\x80(?! ?[0-9])")
+
+
+class Decoded(NamedTuple):
+    """A text, the charset it was read with, and why that one: `declared`, or what was wrong with it.
+
+    What could not be read stands in `text` as lone surrogates, one for each U+FFFD it will become:
+    `record.storable` replaces and counts them.
+    """
+
+    text: str
+    charset: str
+    reason: str
+
+
+@lru_cache(maxsize=256)
+def codec_for(declared: str | None) -> str | None:
+    """Return Python's name of the charset that is `declared`, or None where it is none.
+
+    Labels mean what they mean to browsers (https://encoding.spec.whatwg.org/#names-and-labels: gb2312 is
+    GBK, Shift_JIS is Windows-31J), and further ones what Python takes them for.
+    """
+    if declared is None or len(declared) > 60:
+        return None
+    label = _COMMENT.sub("", declared).strip("\t \"'").lower()
+    name = _SEPARATORS.sub("_", label)
+    known = _CODECS.get(name) or _CODECS.get(name.removeprefix("x_")) or _CODECS.get(name.replace("_", ""))
+    if known in {"ascii", _LATIN_1, "utf_16"} or not label.isascii():
+        return known
+    for spelling in (label, name.replace("_", "-"), known or ""):
+        found = webencodings.lookup(spelling)
+        if found is not None and found.name not in {"replacement", "x-user-defined"}:
+            return _CODECS.get(_SEPARATORS.sub("_", found.codec_info.name), known)
+    return known
+
+
+def decode_text(data: bytes, declared: str | None) -> Decoded:
+    """Return `data` read by the ladder: the `declared` charset strictly, then UTF-8, then Windows-1252.
+
+    A declared ISO-8859-1 fits any bytes, so beyond ASCII it is believed only after UTF-8 failed, and then
+    as Windows-1252. UTF-8 that carries UTF-16 surrogates (CESU-8) is mended where they form pairs. What is
+    UTF-8, or the declared charset, but for single bytes stays so.
+    """
+    codec = codec_for(declared)
+    if data.isascii() and (codec is None or codec in _READS_ASCII_AS_ASCII):
+        if codec is None:
+            return Decoded(data.decode("ascii"), "ascii", _why(declared))
+        return Decoded(data.decode("ascii"), _shown(codec), "declared")
+    if codec not in {"utf_8", "utf_16"}:
+        for mark, marked in _MARKS:
+            if data.startswith(mark) and (text := _strictly(data, marked)) is not None:
+                return Decoded(text, _shown(marked), "byte order mark")
+    if codec is not None and codec != _LATIN_1:
+        text = _strictly(data, codec)
+        if text is not None and not (codec in _READS_ASCII_AS_ASCII and _is_another(data, codec)):
+            return Decoded(text, _shown(codec), "declared")
+    reason = "declared charset fits any bytes" if codec == _LATIN_1 else _why(declared, codec)
+    text = _strictly(data, "utf_8")
+    return Decoded(text, "utf-8", reason) if text is not None else _but_for_bytes(data, codec, reason)
+
+
+def _strictly(data: bytes, codec: str) -> str | None:
+    try:
+        return codecs.decode(data, codec)
+    except (UnicodeError, LookupError, ValueError):
+        return None
+
+
+def _is_another(data: bytes, codec: str) -> bool:
+    """Say whether `data` is UTF-8 although a charset of single bytes is declared, which fits nearly any."""
+    if codec in _SAYS_NOTHING or not _SURELY_UTF_8.search(data):
+        return False
+    return _strictly(data, "utf_8") is not None
+
+
+def _but_for_bytes(data: bytes, codec: str | None, reason: str) -> Decoded:
+    """Return the reading of `data` that loses least: it is neither UTF-8 nor what is declared, strictly."""
+    mended = _SURROGATE.sub(b"\xff", _SURROGATE_PAIR.sub(_one_character, data)) if b"\xed" in data else data
+    text = codecs.decode(mended, "utf-8", _LOST)
+    lost = _lost(text)
+    if mended != data and not lost - mended.count(b"\xff"):
+        return Decoded(text, "utf-8", "surrogates in UTF-8")
+    if codec is not None and codec not in _SAYS_NOTHING:
+        declared = codecs.decode(data, codec, _LOST)
+        if _lost(declared) < lost and 2 * _lost(declared) <= sum(c > "\x7f" for c in declared):
+            return Decoded(declared, _shown(codec), "declared, but for single bytes")
+    was_nul = codec == "utf_8" and not _WAS_NUL.sub(b"", data).translate(None, _ASCII)
+    if was_nul or (_SURELY_UTF_8.search(mended) and len(_CHARACTER.findall(mended)) >= lost - 1):
+        return Decoded(text, "utf-8", "UTF-8 but for single bytes")
+    return Decoded(codecs.charmap_decode(data, "strict", _WINDOWS_1252)[0], "cp1252", reason)
+
+
+def _lost(text: str) -> int:
+    return sum("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _lose(fault: UnicodeError) -> tuple[str, int]:
+    if not isinstance(fault, UnicodeDecodeError):
+        raise fault
+    return "\udcff", fault.end
+
+
+codecs.register_error(_LOST, _lose)
+
+
+def _one_character(pair: re.Match[bytes]) -> bytes:
+    halves = pair[0].decode("utf-8", "surrogatepass")
+    return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le").encode()
+
+
+def _why(declared: str | None, codec: str | None = None) -> str:
+    if declared is None:
+        return "no charset declared"
+    return "declared charset does not fit" if codec else "declared charset is unknown"
+
+
+@lru_cache(maxsize=256)
+def _shown(codec: str) -> str:
+    return "iso-8859-1" if codec == _LATIN_1 else codec.replace("_", "-")
