@@ -1,10 +1,12 @@
-"""What the archive knows already, for a run that must not write: a look-up, never a judge of duplicates."""
+"""What the archive knows already: a look-up, never a judge of duplicates."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
+from hmac import digest
 
 from sqlalchemy import Connection
 
-from ingestor.archive.entries import Item
+from ingestor.archive.entries import NO_DAY, POST_KEY_BYTES, Item
 from ingestor.archive.inserts import inserts_for
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.record import InboundSms
@@ -26,3 +28,20 @@ def known_arrivals(connection: Connection, secret: bytes, items: Sequence[Item])
     found = inserts_for(connection).arrivals_by_key(keys) if keys else {}
     known = (found.get((key, item.number, str(item.channel))) for key, item in zip(keys, items, strict=True))
     return [entry[1] if entry else None for entry in known]
+
+
+def is_earlier_post(content_key: bytes) -> bool:
+    """Say whether this is the UUID of a POST that an early program took: of version 4 and not 7."""
+    return len(content_key) == POST_KEY_BYTES and content_key[6] >> 4 == 4
+
+
+def key_of_earlier_post(connection: Connection, secret: bytes, identity: bytes) -> bytes | None:
+    """Return the key under which an early program wrote the POST `identity` down, None where none did.
+
+    Its file may still lie in the spool. No program makes such keys any more, so that nothing can come in
+    between the look and the insert.
+    """
+    long, short = (blake2b(identity, key=secret, digest_size=size).digest() for size in (32, 16))
+    forms = (digest(secret, identity, "sha256"), long, NO_DAY + short)
+    found = inserts_for(connection).arrivals_by_key(forms)
+    return next((key for key, _, _ in found), None)

@@ -17,6 +17,7 @@ from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
 from ingestor.archive.inserts import Expectation, inserts_for
+from ingestor.archive.known import is_earlier_post, key_of_earlier_post
 from ingestor.archive.postgresql_inserts import Misjudged
 from ingestor.errors import SchemaMismatch, TransactionGivenUp
 from ingestor.record import Outcome
@@ -53,7 +54,7 @@ class Store:
         if settled is not None:
             return settled
         secret = self._secret or self._read_secret()
-        batches = [_prepared(submission, secret) for submission in submissions]
+        batches = [self._prepared(submission, secret) for submission in submissions]
         return self._commit(submissions, batches, now, patient=patient)
 
     def read_again(
@@ -83,6 +84,16 @@ class Store:
             raise SchemaMismatch("this archive has no key: it is a snapshot, which is for reading only")
         self._secret = bytes(secret)
         return self._secret
+
+    def _prepared(self, submission: Submission, secret: bytes) -> Batch:
+        batch = Batch()
+        for item in submission.items:
+            key = None
+            if is_earlier_post(item.content_key):
+                with reading(self.engine) as connection:
+                    key = key_of_earlier_post(connection, secret, item.content_key)
+            batch.add(item, submission.run_id, secret, key)
+        return batch
 
     def _commit(
         self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
@@ -183,13 +194,6 @@ class Store:
 
 def _as_it_is(instant: datetime) -> datetime:
     return instant
-
-
-def _prepared(submission: Submission, secret: bytes) -> Batch:
-    batch = Batch()
-    for item in submission.items:
-        batch.add(item, submission.run_id, secret)
-    return batch
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

@@ -1,0 +1,1 @@
+"""Archives that earlier commits made, and what was given to them."""

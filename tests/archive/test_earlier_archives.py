@@ -1,0 +1,165 @@
+"""Archives that earlier commits made: each comes up to today's schema, and knows all that it had."""
+
+import gzip
+import hashlib
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine
+
+from ingestor.archive import migrate
+from ingestor.archive.engine import reading, sqlite_path
+from ingestor.archive.entries import Item, Payload, Position, Submission, mail_content_key
+from ingestor.archive.keys import keyed, unique_key
+from ingestor.archive.queries import kept_payload
+from ingestor.archive.store import Store
+from ingestor.providers import mail_reader, post_reader
+from ingestor.providers.contract import Post, Readable, Rules, Unreadable
+from ingestor.record import Channel, InboundSms, Outcome
+from tests.archive.earlier import given
+from tests.archive.reading import one, opened, rows
+from tests.archive.samples import payload, sms
+from tests.archive.test_migrate import assert_exactly_the_tables, assert_whole
+from tests.servers.postgresql import PostgresqlServer
+
+FOLDER = Path(__file__).parent / "earlier"
+KINDS = sorted(path.name.removesuffix(".db.gz") for path in FOLDER.glob("*.db.gz"))
+RULES = Rules(zone=ZoneInfo("Europe/Rome"))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of a kept archive: the commit that made it, or `mixed` for one that two commits wrote."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def earlier_url(kind: str, archive_url: str, postgresql_server: PostgresqlServer) -> str:
+    """The URL of a copy of a kept archive, not upgraded yet."""
+    put_back(kind, archive_url, postgresql_server)
+    return archive_url
+
+
+def put_back(kind: str, url: str, server: PostgresqlServer) -> None:
+    """Lay the archive of `kind` out at `url`."""
+    path = sqlite_path(url)
+    if path is not None:
+        path.write_bytes(gzip.decompress((FOLDER / f"{kind}.db.gz").read_bytes()))
+        return
+    script = gzip.decompress((FOLDER / f"{kind}.sql.gz").read_bytes()).decode()
+    server.sql(script, url.rpartition("/")[2])
+
+
+def mail(number: int, channel: Channel) -> Item:
+    """Return a mail that every kept archive was given, as it is read today."""
+    raw = given.MAILS[number]
+    if channel is Channel.IMPORT:
+        raw = raw.replace(b"\r\n", b"\n")
+    found = mail_reader("agile").read_mail(raw, RULES)
+    assert isinstance(found, Readable | Unreadable)
+    return Item(found, channel, "again", mail_content_key(raw), given.NOW, payload(raw))
+
+
+def post(number: int, version: int) -> Submission:
+    """Return a POST that every kept archive was given, with the UUID it had in its spool file."""
+    provider, content_type, body = given.POSTS[number]
+    found = post_reader(provider).read_post(Post(body, b"", content_type, given.NOW), RULES)
+    identity = given.identity(number, version)
+    items = [
+        Item(reading, Channel.WEBHOOK, provider, identity, given.NOW, None, number=at)
+        for at, reading in enumerate(found)
+    ]
+    items[0] = items[0]._replace(payload=payload(body, content_type))
+    return Submission(None, tuple(items))
+
+
+def again(version: int) -> list[Submission]:
+    """Return everything that a kept archive was given, once more."""
+    raw = given.LONG_MAIL
+    kept = raw[: given.KEPT_OF_LONG_MAIL]
+    packed = Payload(kept, len(raw), hashlib.sha256(kept).digest())
+    long_mail = Item(
+        Unreadable("it is too long", "agile.mail/1"), Channel.MAILBOX, "again", mail_content_key(raw),
+        given.NOW, packed, Position(folder="INBOX", uidvalidity=7, uid=99),
+    )  # fmt: skip
+    return [
+        Submission(None, tuple(mail(number, Channel.MAILBOX) for number in given.BY_MAILBOX)),
+        Submission(None, tuple(mail(number, Channel.IMPORT) for number in given.BY_IMPORT)),
+        *(post(number, version) for number in range(len(given.POSTS))),
+        Submission(None, (long_mail,)),
+    ]
+
+
+REFUSED = "SELECT count(*) FROM quarantine WHERE substr(reason, 1, 20) = 'the database refused'"
+SHOWN = (
+    "SELECT id, channel, originator, destination, date_time, text, received_at, ingested_at"
+    " FROM inbound_sms ORDER BY id"
+)
+
+
+def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_url: str) -> None:
+    """After the upgrade the same mailbox, mbox and spool store nothing, and a new SMS is stored."""
+    version = 7 if kind in (given.FIRST_POSTS_OF_VERSION_7, "e58b20f") else 4
+    with opened(earlier_url) as engine:
+        before = rows(engine, SHOWN)
+        arrivals = one(engine, "SELECT count(*) FROM arrivals")
+        migrate.ensure_schema(engine, auto_upgrade=True)
+        assert migrate.current(engine) == migrate.head()
+        assert_whole(engine)
+        assert_exactly_the_tables(engine)
+        store = Store(engine)
+        outcomes = [outcome for one in store.write(again(version), given.NOW) for outcome in one.outcomes]
+        assert Outcome.STORED not in outcomes
+        # A mail that was too long to be kept has nothing to take today's key from, where it had another form.
+        lost = kind in ("ee5f5c2", "0bcd13c", "69ef039")
+        assert one(engine, "SELECT count(*) FROM arrivals") == arrivals + lost
+        assert rows(engine, SHOWN) == before
+        new = Item(
+            Readable(sms(99), "agile.mail/1"), Channel.IMPORT, "new", b"\1" * 36, given.NOW, payload(b"new")
+        )
+        assert store.write([Submission(None, (new,))], given.NOW)[0].outcomes == (Outcome.STORED,)
+
+
+def test_every_key_is_what_the_program_computes_today(earlier_url: str) -> None:
+    """Fingerprints and content keys after the upgrade follow from the rows and the bytes."""
+    with opened(earlier_url) as engine:
+        migrate.ensure_schema(engine, auto_upgrade=True)
+        secret = Store(engine).archive_key()
+        found = rows(
+            engine,
+            "SELECT s.fingerprint, s.provider, c.originator, s.destination, s.date_time, c.text,"
+            " s.provider_message_id FROM sms AS s JOIN sms_content AS c ON c.sms_id = s.id",
+        )
+        assert len(found) >= 10
+        for key, provider, originator, destination, date_time, text, identity in found:
+            changed = {"originator": originator, "destination": destination, "date_time": date_time}
+            record: InboundSms = sms(provider=provider, text=text, provider_message_id=identity, **changed)
+            assert bytes(key) == unique_key(record, secret)
+        mails = rows(engine, "SELECT id, content_key FROM arrivals WHERE channel <> 'webhook' AND sms_id > 0")
+        with reading(engine) as connection:
+            for number, key in mails:
+                kept = kept_payload(connection, number)
+                assert kept is not None
+                assert bytes(key) == keyed(mail_content_key(kept.raw), secret)
+
+
+def test_an_sms_that_the_database_refused_is_read_from_the_quarantine(
+    archive_url: str, postgresql_server: PostgresqlServer
+) -> None:
+    """What a newer program could not write into an older archive is there after a retry, once."""
+    put_back("mixed", archive_url, postgresql_server)
+    with opened(archive_url) as engine:
+        had = one(engine, "SELECT count(*) FROM inbound_sms")
+        migrate.ensure_schema(engine, auto_upgrade=True)
+        retry_all(engine)
+        assert one(engine, "SELECT count(*) FROM inbound_sms") == had
+        assert one(engine, REFUSED) == 0
+
+
+def retry_all(engine: Engine) -> None:
+    """Read the whole quarantine again."""
+    from ingestor.archive import quarantine
+
+    list(quarantine.retry(Store(engine), quarantine.todays_reader(lambda _: RULES), None, given.NOW))
