@@ -19,7 +19,10 @@ _PLACE = ("mailbox", "folder", "uidvalidity", "uid", "action")
 _count = (
     update(runs)
     .where(runs.c.id == bindparam("run"))
-    .values({name: runs.c[name] + bindparam(f"more_{name}") for name in ("read", *Outcome)})
+    .values(
+        mark=bindparam("its_mark"),
+        **{name: runs.c[name] + bindparam(f"more_{name}") for name in ("read", *Outcome)},
+    )
 )
 _remove = delete(pending).where(*(pending.c[name] == bindparam(f"the_{name}") for name in _PLACE))
 _advance = (
@@ -58,10 +61,14 @@ def keep_books(
     submissions: Sequence[Submission],
     outcomes: Sequence[Sequence[Outcome]],
     now: datetime,
+    mark: bytes,
 ) -> None:
-    """Write all that `submissions` move besides their items, in the caller's transaction."""
+    """Write all that `submissions` move besides their items, in the caller's transaction.
+
+    `mark` becomes the mark of each run, whatever else there is to write; see `doubt`.
+    """
     move, note = _UPSERTS[connection.dialect.name]
-    _count_runs(connection, submissions, outcomes)
+    _count_runs(connection, submissions, outcomes, mark)
     places = [
         {"mailbox": c.mailbox, "folder": c.folder, "uidvalidity": c.uidvalidity, "last_uid": c.last_uid,
          "updated_at": now}
@@ -113,8 +120,9 @@ def _newest(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _count_runs(
-    connection: Connection, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]]
-) -> None:
+    connection: Connection, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]],
+    mark: bytes,
+) -> None:  # fmt: skip
     totals: dict[int, Counter[str]] = {}
     for submission, its_outcomes in zip(submissions, outcomes, strict=True):
         if submission.run_id is None:
@@ -125,10 +133,9 @@ def _count_runs(
         counts[Outcome.FAILED] += submission.failed
     for run_id in sorted(totals):
         counts = totals[run_id]
-        if not any(counts.values()):
-            continue
         more = {f"more_{outcome}": counts[outcome] for outcome in Outcome}
-        connection.execute(_count, {"run": run_id, "more_read": sum(counts.values()), **more})
+        more["more_read"] = sum(counts.values())
+        connection.execute(_count, {"run": run_id, "its_mark": mark, **more})
 
 
 def _after_store(submission: Submission, outcomes: Sequence[Outcome]) -> list[Pending]:

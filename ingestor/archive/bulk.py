@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.bookkeeping import keep_books
-from ingestor.archive.doubt import Doubt
+from ingestor.archive.doubt import Doubt, new_mark
 from ingestor.archive.engine import writing
 from ingestor.archive.entries import Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
@@ -44,7 +44,7 @@ class BulkStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._doubt: Doubt[Sequence[Outcome]] = Doubt()
+        self._doubt = Doubt()
         self._expectation = Expectation()
         self._whole: tuple[Sequence[PreparedSubmission], list[Submission]] = ((), [])
 
@@ -54,7 +54,7 @@ class BulkStore:
         `now` is aware UTC. Raises ArchiveUnavailable, with nothing written, where the database cannot take a
         write now.
         """
-        settled = self._doubt.settle(self.store.engine, submissions)
+        settled: list[Sequence[Outcome]] | None = self._doubt.settle(self.store.engine, submissions)
         if settled is not None:
             return settled
         if self._whole[0] is not submissions:
@@ -84,8 +84,9 @@ class BulkStore:
             for submission in submissions:
                 split.append(outcomes[start : start + len(submission.rows)])
                 start += len(submission.rows)
-            keep_books(connection, [submission.books() for submission in submissions], split, now)
-            self._doubt.begin(connection, submissions, split, inserts.transaction)
+            mark = new_mark()
+            keep_books(connection, [submission.books() for submission in submissions], split, now, mark)
+            self._doubt.begin(submissions[0].run_id, mark, submissions, split)
         self._doubt.end()
         return split
 

@@ -1,8 +1,8 @@
 """Opening the archive: connections set up the same way everywhere, and driver errors put into words.
 
 SQLite: WAL, synchronous=FULL, foreign keys, a busy timeout, and `BEGIN IMMEDIATE` for whoever writes (a
-deferred transaction that turns into a writer fails at once, whatever the timeout). PostgreSQL: psycopg 3,
-READ COMMITTED, and a commit that is durable even where the server's default is not.
+deferred transaction that turns into a writer fails at once, whatever the timeout). PostgreSQL: see
+`postgresql_connections`.
 """
 
 import contextlib
@@ -10,29 +10,21 @@ import os
 import sqlite3
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from ingestor.archive.faults import as_sqlalchemy, place, translated
-from ingestor.archive.postgresql_arrays import teach
-from ingestor.errors import ConfigurationError
+from ingestor.archive.postgresql_connections import committed_unsurely, forget_warnings, open_postgresql
+from ingestor.errors import ArchiveUnavailable, ConfigurationError
 
 BUSY_SECONDS = 5.0
 _LOOK_AGAIN_MS = 10
-_POSTGRESQL_DEFAULTS = {
-    "connect_timeout": 10,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "application_name": "ingestor",
-}
 
 
 def open_engine(url: str, *, read_only: bool = False) -> Engine:
@@ -41,17 +33,11 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
     `url` is `sqlite:///file` or `postgresql+psycopg://…`. A read-only engine cannot write, and does not
     make a missing SQLite file. Raises ConfigurationError where the URL is none of ours.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigurationError(
-            "the database URL cannot be read; write sqlite:////path/to/archive.db or "
-            "postgresql+psycopg://user@host/database"
-        ) from error
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         engine = _open_sqlite(parsed, read_only)
     elif parsed.get_backend_name() == "postgresql":
-        engine = _open_postgresql(parsed, read_only)
+        engine = open_postgresql(parsed, read_only=read_only)
     else:
         raise ConfigurationError(
             f"the archive lives in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}"
@@ -61,10 +47,25 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
 
 def sqlite_path(url: URL | str) -> Path | None:
     """Return the file of an SQLite URL, None for any other."""
-    parsed = make_url(url)
+    parsed = _parsed(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None
     return Path(parsed.database)
+
+
+def _parsed(url: URL | str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "the database URL cannot be read; write sqlite:////path/to/archive.db or "
+            "postgresql+psycopg://user@host/database"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(
+            "the database URL has no valid port; several hosts are written "
+            "postgresql+psycopg://user@/database?host=first:5432&host=second:5432"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -72,18 +73,31 @@ def writing(engine: Engine, *, patient: bool = True) -> Iterator[Connection]:
     """Give a connection in a write transaction: committed at the end, rolled back on any exception.
 
     An SQLite file in which somebody else writes is waited for, unless `patient` is False. Raises
-    ArchiveUnavailable where the database cannot be reached or written now, SchemaMismatch where its tables
-    are missing.
+    ArchiveUnavailable where the database cannot be reached or written now, or has committed what no standby
+    may have; SchemaMismatch where its tables are missing.
     """
     begin = "IMMEDIATE" if patient else "AT ONCE"
-    with translated(engine), _connected(engine, begin) as connection, connection.begin():
-        yield connection
+    with translated(engine), _connected(engine, begin) as connection:
+        with connection.begin():
+            yield connection
+            forget_warnings(connection)
+        if committed_unsurely(connection):
+            raise ArchiveUnavailable(
+                f"{place(engine)} gave up waiting for its standby, which may not have the last commit"
+            )
 
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a read transaction: on SQLite all its statements see one moment."""
     with translated(engine), _connected(engine, "DEFERRED") as connection, connection.begin():
+        yield connection
+
+
+@contextlib.contextmanager
+def one_moment(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a read transaction all of whose statements see one moment, on PostgreSQL too."""
+    with translated(engine), _connected(engine, "ONE MOMENT") as connection, connection.begin():
         yield connection
 
 
@@ -202,59 +216,3 @@ def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _open_postgresql(url: URL, read_only: bool) -> Engine:
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    given = {key: value for key, value in _POSTGRESQL_DEFAULTS.items() if key not in url.query}
-    try:
-        engine = create_engine(
-            url,
-            connect_args=given,
-            isolation_level="READ COMMITTED",
-            pool_pre_ping=True,
-            hide_parameters=True,
-        )
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ConfigurationError(
-            "PostgreSQL needs psycopg 3: pip install 'agile-sms-ingestor[postgresql]', and a URL that begins "
-            "with postgresql+psycopg://"
-        ) from error
-    event.listen(engine, "connect", _set_up_postgresql_read_only if read_only else _set_up_postgresql)
-    # First of all: SQLAlchemy's own first questions fail over SQL_ASCII.
-    event.listen(engine, "connect", _encoding_check(place(engine)), insert=True)
-    return engine
-
-
-def _encoding_check(name: str) -> Callable[[Any, Any], None]:
-    """Refuse a database that would send most SMS with an emoji or a euro sign to the quarantine."""
-
-    def check(dbapi_connection: Any, _record: Any) -> None:
-        encoding = dbapi_connection.info.parameter_status("server_encoding")
-        if encoding not in (None, "UTF8"):
-            dbapi_connection.close()
-            raise ConfigurationError(
-                f"{name} has the encoding {encoding}, which cannot hold every SMS; make another one: "
-                "createdb --encoding UTF8 --template template0 NAME"
-            )
-
-    return check
-
-
-def _set_up_postgresql(dbapi_connection: Any, _record: Any) -> None:
-    teach(dbapi_connection)
-    with dbapi_connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")
-        cursor.execute(
-            "SELECT set_config('synchronous_commit', 'on', false)"
-            " WHERE current_setting('synchronous_commit') = 'off'"
-        )
-    dbapi_connection.commit()
-
-
-def _set_up_postgresql_read_only(dbapi_connection: Any, _record: Any) -> None:
-    with dbapi_connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")
-        cursor.execute("SET default_transaction_read_only = on")
-    dbapi_connection.commit()

@@ -4,8 +4,11 @@ No statement, parameter or value ever gets into a message: it would carry messag
 """
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import (
@@ -35,6 +38,16 @@ _UNDEFINED = ("42P01", "42703", "3F000")
 _NOT_ALLOWED = "42501"
 _OUR_FAULT = "42"  # what is left of this class: syntax, types, names of functions
 
+# The server takes no more writes, or ends: a primary that was demoted keeps its connections, and whoever
+# asks one of them whether it lives hears yes. Of 20 writes after a switchover none came through.
+_ELSEWHERE = ("25006", "57P01", "57P02", "57P03", "08")
+
+_BAD_OPTION = re.compile(
+    r"invalid (?:[a-z_]+ value|integer value|port number|URI|channel_binding)|bad value for"
+)
+
+_hosts: "WeakKeyDictionary[Engine, str]" = WeakKeyDictionary()
+
 # No connection became free, or one was found dead between two statements. Any other error that SQLAlchemy
 # raises by itself is a fault of the program, which no waiting mends.
 _PASSING_IN_THE_POOL = (TimeoutError, DisconnectionError, PendingRollbackError, ResourceClosedError)
@@ -55,6 +68,9 @@ def translated(engine: Engine) -> Iterator[None]:
         mapped = translate(engine, error)
         if mapped is None:
             raise
+        if _is_elsewhere(engine, error):
+            engine.dispose()  # the next connection is made anew, by the URL's list of hosts
+            _hosts.pop(engine, None)
         raise mapped from None
     except _PASSING_IN_THE_POOL as error:
         raise ArchiveUnavailable(f"{place(engine)} cannot be used now ({type(error).__name__})") from None
@@ -73,8 +89,29 @@ def place(engine: Engine) -> str:
     url = engine.url
     if engine.dialect.name == "sqlite":
         return f"the SQLite file {url.database}"
-    where = f"{url.host or 'the local socket'}:{url.port or 5432}"
-    return f"PostgreSQL at {where}, database {url.database!r}"
+    return f"PostgreSQL at {_hosts.get(engine) or _listed(engine)}, database {url.database!r}"
+
+
+def note_host(engine: Engine, dbapi_connection: Any) -> None:
+    """Note which of its hosts `engine` is connected to."""
+    info = dbapi_connection.info
+    _hosts[engine] = f"{info.host or 'the local socket'}:{info.port}"
+
+
+def _listed(engine: Engine) -> str:
+    """Return every host that a connection will try."""
+    _, options = engine.dialect.create_connect_args(engine.url)
+    hosts = str(options.get("host") or "the local socket").split(",")
+    ports = str(options.get("port") or 5432).split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    return " or ".join(f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
+
+
+def _is_elsewhere(engine: Engine, error: DBAPIError) -> bool:
+    state = _sqlstate(error) or ""
+    return engine.dialect.name == "postgresql" and (
+        state.startswith(_ELSEWHERE) or error.connection_invalidated
+    )
 
 
 def refused(error: BaseException) -> str:
@@ -125,6 +162,8 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError | None:
 
 def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
     state = _sqlstate(error)
+    if state is None and error.statement is None and _BAD_OPTION.search(str(error.orig)):
+        return ConfigurationError(f"database.url: {_brief(error)}")
     if state is None and isinstance(error, ProgrammingError):
         return None  # psycopg refused our own call: a fault of the program
     name = place(engine)
@@ -152,7 +191,11 @@ def _brief(error: DBAPIError) -> str:
     if _sqlstate(error):
         return f"SQLSTATE {_sqlstate(error)}"
     lines = str(error.orig).strip().splitlines()
-    return lines[0][:200] if lines else type(error.orig).__name__
+    # With several hosts the first line says only that all of them failed.
+    said = " ".join(
+        line.strip() for line in (lines if len(lines) > 1 and lines[0].endswith(":") else lines[:1])
+    )
+    return said[:500] or type(error.orig).__name__
 
 
 @contextlib.contextmanager

@@ -22,9 +22,6 @@ _ALL_NEW_IN_A_ROW = 8
 class Inserts(Protocol):
     """What the writer asks of a database, inside one transaction."""
 
-    transaction: str | None
-    """The number of the transaction under way, where the database has such and `reserve` was called."""
-
     def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:
         """Return for each (table, count) so many ascending ids that nobody else will use."""
 

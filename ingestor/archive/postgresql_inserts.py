@@ -23,7 +23,6 @@ class PostgresqlInserts:
 
     def __init__(self, connection: Connection, left: "Drawn | None" = None) -> None:
         """`left` are ids that the same batch drew when it was written in vain."""
-        self.transaction: str | None = None
         self.all_new = True
         """Whether every row so far went in."""
         self.drawn: Drawn | None = None
@@ -38,15 +37,13 @@ class PostgresqlInserts:
         """
         left, self._left = self._left, None
         if left is not None and left[0] == wanted:
-            (self.transaction,) = self._execute("SELECT pg_current_xact_id()::text", ()).fetchone()
             return left[1]
         draws = [_DRAW.format(target.name) for target, _ in wanted]
         ranges = ", ".join(f"(SELECT ARRAY[min(id), max(id)] FROM ({draw}) AS drawn)" for draw in draws)  # noqa: S608 - names are our own
         counts = [count for _, count in wanted]
-        found = self._execute(f"SELECT pg_current_xact_id()::text, {ranges}", counts).fetchone()
-        self.transaction = found[0]
+        found = self._execute(f"SELECT {ranges}", counts).fetchone()
         reserved: list[Sequence[int]] = []
-        for draw, count, (first, last) in zip(draws, counts, found[1:], strict=True):
+        for draw, count, (first, last) in zip(draws, counts, found, strict=True):
             if not count:
                 reserved.append(())
             elif last - first + 1 == count:

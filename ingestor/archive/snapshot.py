@@ -4,17 +4,16 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select
+from sqlalchemy import Engine, create_engine, insert, inspect, select
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import reading, sqlite_path
+from ingestor.archive.engine import one_moment, reading, sqlite_path
 from ingestor.archive.faults import translated
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 from ingestor.timestamps import iso_utc
@@ -96,7 +95,7 @@ def _copy_tables(engine: Engine, path: Path) -> None:
     """Copy the rows of every table but the key's into an SQLite file with the same names."""
     copy = create_engine(f"sqlite:///{path}", hide_parameters=True)
     try:
-        with translated(engine), _one_moment(engine) as source, copy.begin() as sink:
+        with one_moment(engine) as source, copy.begin() as sink:
             tables.metadata.create_all(sink)
             version = source.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
             sink.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
@@ -111,14 +110,6 @@ def _copy_tables(engine: Engine, path: Path) -> None:
             views.create(sink)
     finally:
         copy.dispose()
-
-
-@contextlib.contextmanager
-def _one_moment(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        fixed = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with fixed.begin():
-            yield fixed
 
 
 def _finish(path: Path, now: datetime) -> int:

@@ -26,7 +26,6 @@ class SqliteInserts:
     """SQLite: one writer at a time, so the next ids are simply the next ones."""
 
     def __init__(self, connection: Connection) -> None:
-        self.transaction: str | None = None
         self._connection = connection
 
     def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:

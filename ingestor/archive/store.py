@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ingestor.archive import tables
 from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
 from ingestor.archive.bookkeeping import keep_books
-from ingestor.archive.doubt import Doubt
+from ingestor.archive.doubt import Doubt, new_mark
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
@@ -34,7 +34,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._secret: bytes | None = None
-        self._doubt: Doubt[Receipt] = Doubt()
+        self._doubt = Doubt()
         self._expectation = Expectation()
         self.in_a_file = engine.dialect.name == "sqlite"
         self._instant = iso_utc if self.in_a_file else _as_it_is
@@ -50,7 +50,7 @@ class Store:
         """
         if not submissions:
             return []
-        settled = self._doubt.settle(self.engine, submissions)
+        settled: list[Receipt] | None = self._doubt.settle(self.engine, submissions)
         if settled is not None:
             return settled
         secret = self._secret or self._read_secret()
@@ -114,14 +114,15 @@ class Store:
         """Write everything at once, or with a savepoint a submission where an item is refused."""
         skip: set[int] = set()
         whole = batches[0] if len(batches) == 1 else _joined(batches)
+        mark = new_mark()
         while True:
             try:
                 with writing(self.engine, patient=patient) as connection:
                     with self._expectation.inserts(connection, known=whole.again) as inserts:
                         outcomes = settle(inserts, whole, now, self._instant, skip)
                     receipts = _split(outcomes, submissions)
-                    keep_books(connection, submissions, [receipt.outcomes for receipt in receipts], now)
-                    self._doubt.begin(connection, submissions, receipts, inserts.transaction)
+                    keep_books(connection, submissions, [one.outcomes for one in receipts], now, mark)
+                    self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
             except ReadBefore as again:
                 skip |= again.indexes
             except Misjudged:
@@ -139,6 +140,7 @@ class Store:
     ) -> list[Receipt]:
         """Write one submission after the other, still in one transaction, and find the refused items."""
         receipts: list[Receipt] = []
+        mark = new_mark()
         with writing(self.engine, patient=patient) as connection:
             for submission, batch in zip(submissions, batches, strict=True):
                 try:
@@ -148,9 +150,9 @@ class Store:
                         raise
                     cleaned = self._without_refused(connection, batch, now)
                     outcomes = self._settle_apart(connection, cleaned, now)
-                keep_books(connection, [submission], [outcomes], now)
+                keep_books(connection, [submission], [outcomes], now, mark)
                 receipts.append(Receipt(tuple(outcomes)))
-            self._doubt.begin(connection, submissions, receipts)
+            self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
         self._doubt.end()
         return receipts
 

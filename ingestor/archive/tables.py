@@ -119,6 +119,7 @@ runs = _table(
         Column(counter, Big, nullable=False, server_default=text("0"))
         for counter in ("read", "stored", "duplicate", "ignored", "quarantined", "failed")
     ),
+    Column("mark", LargeBinary),
     PrimaryKeyConstraint("id"),
     CheckConstraint("read = stored + duplicate + ignored + quarantined + failed", name="balance"),
 )

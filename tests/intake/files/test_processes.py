@@ -211,7 +211,7 @@ def test_a_commit_that_broke_off_is_counted_once(
     armed: list[bool] = []
     begin, commit = Doubt.begin, PGDialect_psycopg.do_commit
 
-    def begin_and_arm(self: Doubt[object], *arguments: object) -> None:
+    def begin_and_arm(self: Doubt, *arguments: object) -> None:
         begin(self, *arguments)  # type: ignore[arg-type]
         armed.append(True)
 
