@@ -28,18 +28,11 @@ _DEFAULTS = {
 }
 
 # Only `on` and above wait until the commit is on the disk, and on that of a synchronous standby.
-_WRITE = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC';"
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL {}; SET LOCAL TIME ZONE 'UTC';"
     " SELECT set_config('synchronous_commit', 'on', true)"
     " WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
 )
-_READ = "BEGIN ISOLATION LEVEL {} READ ONLY; SET LOCAL TIME ZONE 'UTC'"
-_BEGIN = {
-    "IMMEDIATE": _WRITE,
-    "AT ONCE": _WRITE,
-    "DEFERRED": _READ.format("READ COMMITTED"),
-    "ONE MOMENT": _READ.format("REPEATABLE READ"),
-}
 
 _NOT_SURE = "a commit may be on no standby"
 
@@ -116,10 +109,13 @@ def committed_unsurely(connection: Connection) -> bool:
 
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
-    kind = "DEFERRED" if options.get("read_only") and options.get("begin") != "ONE MOMENT" else None
+    whole = options.get("begin") == "ONE MOMENT"
+    begin = _BEGIN.format("REPEATABLE READ READ ONLY" if whole else "READ COMMITTED")
+    if options.get("read_only"):
+        begin += "; SET LOCAL transaction_read_only = on"
     with as_sqlalchemy(connection):
         driver: Any = connection.connection.dbapi_connection
-        driver.execute(_BEGIN[kind or options.get("begin", "IMMEDIATE")])
+        driver.execute(begin)
 
 
 def _check_options(query: Mapping[str, Any]) -> None:
