@@ -4,11 +4,14 @@ import re
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import unquote
 
 _BLANKS = str.maketrans("", "", " \t\u00a0\u202f")
 _INTERNATIONAL = re.compile(r"\+[1-9][0-9]{6,14}")
 _SHORT_CODE = re.compile(r"[0-9]{3,8}")
 _PLUSLESS = re.compile(r"[1-9][0-9]{10,14}")
+_ENCODED = re.compile(r"\+?(?:[ \t\u00a0\u202f()./-]*[0-9]){7,15}")
+_MOST_ENCODINGS = 3
 _GATEWAY = re.compile(r"[1-9][0-9]{8,14}")
 
 
@@ -57,6 +60,8 @@ def _normalise(raw: str, plusless: re.Pattern[str]) -> Number:
     if _INTERNATIONAL.fullmatch(raw):
         return Number(raw, OriginatorKind.MSISDN)
     stripped = raw.strip()
+    if "%" in stripped:
+        stripped = _encoded_again(stripped) or stripped
     if any(map(str.isalpha, stripped)):
         return Number(stripped, OriginatorKind.ALPHA)
     compact = stripped.translate(_BLANKS)
@@ -69,6 +74,16 @@ def _normalise(raw: str, plusless: re.Pattern[str]) -> Number:
     if plusless.fullmatch(compact):
         return Number("+" + compact, OriginatorKind.MSISDN)
     return Number(stripped, OriginatorKind.UNKNOWN)
+
+
+def _encoded_again(raw: str) -> str | None:
+    """Return the number that a gateway encoded for a URL once too often (`%2B39…`), None where it is none."""
+    plain = raw
+    for _ in range(_MOST_ENCODINGS):
+        plain = unquote(plain).strip()
+        if _ENCODED.fullmatch(plain):
+            return plain
+    return None
 
 
 def last_four(number: str) -> str:

@@ -88,11 +88,11 @@ def _offset_in(hour: str, zone: ZoneInfo) -> timedelta | None:
 
 
 def read_instant(written: str) -> datetime:
-    """Return the UTC instant of an ISO 8601 time with an offset (`Z`, `+00:00`, or Infobip's `+0000`).
+    """Return the UTC instant of an ISO 8601 time with an offset (`Z`, `z`, `+00:00`, or Infobip's `+0000`).
 
     Raises ValueError where it is none, or carries no offset.
     """
-    instant = datetime.fromisoformat(written.strip())
+    instant = datetime.fromisoformat(written.strip().upper())  # RFC 3339, section 5.6: t and z may be small
     if instant.tzinfo is None:
         raise ValueError("the time has no offset")
     if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:

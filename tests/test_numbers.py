@@ -33,6 +33,11 @@ MSISDN, SHORT, ALPHA, UNKNOWN = OriginatorKind
         (" Poste Info ", "Poste Info", ALPHA),
         ("TIM", "TIM", ALPHA),
         ("Più39", "Più39", ALPHA),
+        ("%2B393351234567", "+393351234567", MSISDN),
+        ("%252b39%2520335%25201234567", "+393351234567", MSISDN),
+        ("%2B39-335-1234567", "+39-335-1234567", UNKNOWN),
+        ("%2B39TIM", "%2B39TIM", ALPHA),
+        ("100%20", "100%20", UNKNOWN),
         ("", "", UNKNOWN),
     ],
 )

@@ -146,6 +146,7 @@ def test_a_local_clock_is_read_back(seconds: int, zone_name: str) -> None:
         "2026-05-14T10:23:01+02:00",
         "2026-05-14T10:23:01.000+0200",
         " 2026-05-14T08:23:01+0000 ",
+        "2026-05-14t08:23:01z",
     ],
 )
 def test_instants(written: str) -> None:

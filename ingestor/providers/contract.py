@@ -56,12 +56,13 @@ class Rules:
 
 
 class Post(NamedTuple):
-    """One POST as it came: raw body, raw query string, content type, and when (aware UTC)."""
+    """One POST as it came: raw body, raw query string, content type and encoding, and when (aware UTC)."""
 
     body: bytes
     query: bytes
     content_type: str
     arrived_at: datetime
+    content_encoding: str = ""
 
     def __repr__(self) -> str:
         return f"Post({len(self.body)} bytes, arrived_at={self.arrived_at!r})"

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
+from ingestor.providers.bodies import opened
 from ingestor.providers.charsets import decode_text
 from ingestor.providers.contract import Post, Rules
 from ingestor.record import storable, stored_text
@@ -24,6 +25,7 @@ NOT_OUR_NUMBER = "the destination is not one of our numbers"
 A_TEST = "a test sent by `ingestor webhook test`, not an SMS"
 
 _DEEPEST = 16
+_WIDE = ("utf-16", "utf16", "utf-32", "utf32", "ucs-2", "unicode")
 _TOO_DEEP = "(nested too deeply; the raw payload has it)"
 _LARGEST_INTEGER = 2**63 - 1
 _ENVELOPE = "message/http; kept=ingestor"
@@ -55,11 +57,16 @@ def why_not_ours(destination: str, rules: Rules) -> str | None:
 
 @lru_cache(maxsize=64)
 def declared_charset(content_type: str) -> str | None:
-    """Return the charset parameter of a Content-Type, if it has one."""
+    """Return the charset parameter of a Content-Type, if it has one.
+
+    UTF-16 and UTF-32 are none: what is written in them is UTF-8 once it is `opened`, and the values of a
+    form never are (https://url.spec.whatwg.org/#concept-urlencoded-parser).
+    """
     for parameter in content_type.split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset":
-            return value.strip().strip("\"'")[:40] or None
+            charset = value.strip().strip("\"'")[:40]
+            return None if charset.lower().startswith(_WIDE) else charset or None
     return None
 
 
@@ -129,10 +136,10 @@ def read_json(post: Post) -> tuple[Any, str]:
     A field that is named twice is refused too: readers differ about which one counts (RFC 8259, section 4).
     The message of the ValueError holds nothing of the document.
     """
-    text, charset = decode(post.body, declared_charset(post.content_type))
+    text, charset = decode(opened(post).body, declared_charset(post.content_type))
     try:
         document = json.loads(
-            text.removeprefix("\ufeff"),
+            text,
             parse_float=_finite,
             parse_constant=str,
             object_pairs_hook=_unambiguous,
@@ -192,15 +199,15 @@ def counted(value: Any) -> int | None:
 def kept(post: Post) -> tuple[bytes, str]:
     """Return what is kept of `post` as its raw payload, and the content type of that.
 
-    The body as it came; where the query string carried something too, a `message/http` that holds both
-    byte for byte, because a payload is one piece. `again` is the way back.
+    The body as it came; where the query string or a Content-Encoding says something too, a `message/http`
+    that holds them byte for byte, because a payload is one piece. `again` is the way back.
     """
-    if not post.query and not post.content_type.startswith(_ENVELOPE):
+    if not post.query and not post.content_encoding and not post.content_type.startswith(_ENVELOPE):
         return post.body, post.content_type
-    head = b"POST /?%b HTTP/1.1\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
-        post.query, post.content_type.encode("utf-8", "surrogateescape"), len(post.body),
-    )  # fmt: skip
-    return head + post.body, _ENVELOPE
+    head = b"POST /?%b HTTP/1.1\r\nContent-Type: %b\r\n" % (post.query, _written(post.content_type))
+    if post.content_encoding:
+        head += b"Content-Encoding: %b\r\n" % _written(post.content_encoding)
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(post.body), post.body), _ENVELOPE
 
 
 def again(raw: bytes, content_type: str | None, arrived_at: datetime) -> Post:
@@ -208,9 +215,19 @@ def again(raw: bytes, content_type: str | None, arrived_at: datetime) -> Post:
     if content_type != _ENVELOPE:
         return Post(body=raw, query=b"", content_type=content_type or "", arrived_at=arrived_at)
     head, _, body = raw.partition(b"\r\n\r\n")
-    request, declared, _ = head.split(b"\r\n", 2)
-    query = request.removeprefix(b"POST /?").removesuffix(b" HTTP/1.1")
+    request, *lines = head.split(b"\r\n")
+    fields = {name: value for name, _, value in (line.partition(b": ") for line in lines)}
     return Post(
-        body=body, query=query, arrived_at=arrived_at,
-        content_type=declared.removeprefix(b"Content-Type: ").decode("utf-8", "surrogateescape"),
+        body=body, arrived_at=arrived_at,
+        query=request.removeprefix(b"POST /?").removesuffix(b" HTTP/1.1"),
+        content_type=_read(fields[b"Content-Type"]),
+        content_encoding=_read(fields.get(b"Content-Encoding", b"")),
     )  # fmt: skip
+
+
+def _written(header: str) -> bytes:
+    return header.encode("utf-8", "surrogateescape")
+
+
+def _read(header: bytes) -> str:
+    return header.decode("utf-8", "surrogateescape")

@@ -229,8 +229,9 @@ class Connection(asyncio.Protocol):
         self._queue.append(exchange)
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+        encoding = self._headers.get(b"content-encoding", b"").decode("latin-1")
         self._admission = None
-        self._reception.take(exchange, admission, body, self._query, content_type)
+        self._reception.take(exchange, admission, body, self._query, content_type, encoding)
 
     def _unmistakable(self) -> bool:
         """Say whether every server would see the same request: one Host, and one plain kind of framing."""

@@ -109,15 +109,16 @@ class Reception:
         return len(self._unanswered)
 
     def take(
-        self, exchange: Exchange, admission: Admission, body: bytes, query: bytes, content_type: str
-    ) -> None:
+        self, exchange: Exchange, admission: Admission, body: bytes, query: bytes, content_type: str,
+        content_encoding: str,
+    ) -> None:  # fmt: skip
         """Make one POST durable, then answer it."""
         if len(self._unanswered) >= self._limits.in_flight or self._bytes > self._limits.in_flight_bytes:
             exchange.reply(gate.OVERLOADED)
             return
         door = admission.door
         now = self._now()
-        post = Post(body, query, content_type, now)
+        post = Post(body, query, content_type, now, content_encoding)
         received = ReceivedPost(new_identity(now), door.name, door.provider, admission.client, post)
         entry = _Entry(exchange, received, reader(door.provider).ACCEPTED, self._loop.time())
         self._unanswered[received.identity] = entry

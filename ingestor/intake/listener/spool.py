@@ -128,6 +128,7 @@ def pack(received: ReceivedPost) -> bytes:
         "peer": received.peer,
         "arrived_at": post.arrived_at.isoformat(),
         "content_type": post.content_type,
+        "content_encoding": post.content_encoding,
         "query": len(post.query),
         "body": len(post.body),
     }
@@ -165,6 +166,7 @@ def _unpacked(rest: bytes) -> ReceivedPost:
         post=Post(
             body=body, query=query, content_type=about["content_type"],
             arrived_at=datetime.fromisoformat(about["arrived_at"]),
+            content_encoding=about.get("content_encoding", ""),
         ),
     )  # fmt: skip
 

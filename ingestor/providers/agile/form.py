@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ingestor.numbers import agile_destination, normalise_agile
+from ingestor.providers.bodies import media_type, multipart_form, opened
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
 from ingestor.providers.posts import Cleaner, declared_charset, decode, why_not_ours
 from ingestor.record import InboundSms
@@ -27,18 +28,21 @@ PARSER = "agile.form/1"
 ACCEPTED = Answer(200, "text/plain", b"+OK")
 
 _FIELDS = ("originator", "destination", "date_time", "text")
+_OURS = frozenset(_FIELDS)
 _NAMES = {name.encode(): name for name in _FIELDS}
 _MAY_BE_EMPTY = {"text"}
 # Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
 _LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
 _MOST_FIELDS = 200
+_MULTIPART = "multipart/form-data"
+_FORMS = {"application/x-www-form-urlencoded", _MULTIPART}
 _SHORT = 24
 
 _Fields = dict[str, list[bytes]]
 
 
 def read_post(post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
-    """Return the one reading of an Agile POST: its fields come from the body, else from the query string.
+    """Return the one reading of an Agile POST: its fields come from a form in the body, else from the query.
 
     `rules.zone` is the clock of date_time; the POST's arrival decides in the hour that happens twice.
     """
@@ -49,11 +53,9 @@ def read_post(post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
 
 
 def _read(post: Post, rules: Rules) -> InboundSms:
-    raw = _split(post.query) if post.query else {}
-    raw.update(_split(post.body))
+    raw, declared, details = _fields_of(opened(post))
     cleaner = Cleaner()
-    details: dict[str, Any] = {}
-    fields, charset = _decoded(raw, post, cleaner, details)
+    fields, charset = _decoded(raw, declared, cleaner, details)
     originator = normalise_agile(_repaired(fields, "originator", details))
     destination = agile_destination(_repaired(fields, "destination", details))
     reason = why_not_ours(destination, rules)
@@ -93,6 +95,28 @@ def _plain_details(charset: str) -> Mapping[str, Any]:
     return MappingProxyType({"charset": charset})
 
 
+def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
+    """Return the fields of a POST, the charset declared for them, and what is to be noted.
+
+    The body goes first where both have a field, if its type says that it is a form. One of another type may
+    be anything, the text of an SMS too (Kannel's post-url): it never speaks against the query.
+    """
+    fields = _split(post.query) if post.query else {}
+    declared = declared_charset(post.content_type)
+    kind = media_type(post.content_type)
+    if post.body and kind not in _FORMS and not _OURS.isdisjoint(fields):
+        return fields, declared, {"body": "not declared as a form, and left unread"}
+    in_parts = kind == _MULTIPART or post.body.startswith(b"--")
+    parts = multipart_form(post.body, _MOST_FIELDS) if in_parts else None
+    if parts is None:
+        fields.update(_split(post.body))
+        return fields, declared, {}
+    of_body: _Fields = {}
+    for name, value in parts[0]:
+        of_body.setdefault(_field_name(name), []).append(value)
+    return fields | of_body, parts[1] or declared, {}
+
+
 def _split(form: bytes) -> _Fields:
     """Return the undecoded values of a form by name. A semicolon is data, a blank value counts."""
     fields: _Fields = {}
@@ -120,7 +144,8 @@ def _known(value: bytes) -> bytes:
 
 def _field_name(name: bytes) -> str:
     plain = _unescaped(name).decode("utf-8", "replace")
-    return plain.lower() if plain.lower() in _FIELDS else plain
+    known = plain.strip("\ufeff \t\r\n").lower()
+    return known if known in _FIELDS else plain
 
 
 def _unescaped(value: bytes) -> bytes:
@@ -130,10 +155,9 @@ def _unescaped(value: bytes) -> bytes:
 
 
 def _decoded(
-    raw: _Fields, post: Post, cleaner: Cleaner, details: dict[str, Any]
+    raw: _Fields, declared: str | None, cleaner: Cleaner, details: dict[str, Any]
 ) -> tuple[dict[str, str], str]:
     """Return the four fields as text and the charset of `text`; whatever else came goes to `details`."""
-    declared = declared_charset(post.content_type)
     fields: dict[str, str] = {}
     charset = "utf-8"
     for name in _FIELDS:

@@ -29,7 +29,7 @@ Eventually = Callable[..., None]
 
 def _received(number: int = 0, body: bytes = b"body", query: bytes = b"") -> ReceivedPost:
     arrived = ARRIVED + timedelta(microseconds=number)
-    post = Post(body, query, "text/plain; charset=x\xff", arrived)
+    post = Post(body, query, "text/plain; charset=x\xff", arrived, "gzip" if number else "")
     return ReceivedPost(number.to_bytes(16), "agile-1", "agile", "192.0.2.1", post)
 
 

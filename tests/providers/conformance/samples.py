@@ -41,6 +41,7 @@ def samples(provider: str) -> list[Sample]:
         post = Post(
             body=body.read_bytes(), query=about["query"].encode(), content_type=about["content_type"],
             arrived_at=datetime.fromisoformat(about["arrived_at"]),
+            content_encoding=about.get("content_encoding", ""),
         )  # fmt: skip
         rules = Rules(zone=ZoneInfo("Europe/Rome"), numbers=frozenset(about.get("numbers", ())))
         found.append(Sample(provider, body.stem, post, rules, about["readings"]))

@@ -16,10 +16,15 @@ content_types = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), m
 )
 
 
-@given(body=st.binary(), query=queries, content_type=content_types)
-def test_a_kept_post_comes_back_whole(body: bytes, query: bytes, content_type: str) -> None:
-    """Body, query string and content type survive the way into one payload and back."""
-    post = Post(body, query, content_type, ARRIVED)
+@given(
+    body=st.binary(),
+    query=queries,
+    content_type=content_types,
+    encoding=st.sampled_from(["", "gzip", "br, x"]),
+)
+def test_a_kept_post_comes_back_whole(body: bytes, query: bytes, content_type: str, encoding: str) -> None:
+    """Body, query string, content type and encoding survive the way into one payload and back."""
+    post = Post(body, query, content_type, ARRIVED, encoding)
 
     assert again(*kept(post), ARRIVED) == post
 
