@@ -30,11 +30,25 @@ class Unreadable(NamedTuple):
     subject: str | None = None
 
 
+ANOTHER_SENDER = "sender_not_listed"
+"""Reason of a mail with our subject and a whole block from somebody who is not one of the senders."""
+
+ANOTHER_FORWARDER = "forwarder_not_listed"
+"""Reason of an SMS inside a mail (attached, journaled) that was passed on by nobody of the senders."""
+
+NEAR_MISSES = frozenset((ANOTHER_SENDER, ANOTHER_FORWARDER))
+
+
 @dataclass(frozen=True, slots=True)
 class NotOurs:
-    """Somebody else's mail: it is counted and otherwise left alone. `sender` is its From address, if any."""
+    """Somebody else's mail: it is counted and otherwise left alone. `sender` is its From address, if any.
+
+    `missing` is set where it looks like ours in part, and says what it lacks beside the sender: `block`,
+    `subject`, or both.
+    """
 
     sender: str | None = field(default=None, repr=False)
+    missing: str | None = None
 
 
 Reading = Readable | Unreadable | NotOurs
@@ -45,13 +59,15 @@ class Rules:
     """What readers need to know of the settings.
 
     `zone` is the provider's clock; `numbers` are our own destinations, normalised (empty: every one);
-    `sender` is the one From address, in lower case; `labels` are further spellings of the mail's four
-    labels by field name (`originator`, `destination`, `date_time`, `text`), beside the built-in ones.
+    `senders` are the From addresses that are believed, in lower case; `subjects` further subjects (case
+    folded, single blanks) beside the provider's own; `labels` further spellings of the mail's four labels by
+    field name (`originator`, `destination`, `date_time`, `text`), beside the built-in ones.
     """
 
     zone: ZoneInfo
     numbers: frozenset[str] = frozenset()
-    sender: str = "smsin@agiletelecom.com"
+    senders: frozenset[str] = frozenset(("smsin@agiletelecom.com",))
+    subjects: tuple[str, ...] = ()
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -83,7 +99,10 @@ class MailReader(Protocol):
     PARSER: str
 
     def may_be_ours(self, header: bytes, rules: Rules) -> bool:
-        """Say from header lines alone (at least From and Subject) whether the mail is ours."""
+        """Say from header lines alone (at least From and Subject) whether the whole mail must be read."""
+
+    def is_ours(self, header: bytes, rules: Rules) -> bool:
+        """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""
 
     def read_mail(self, raw: bytes, rules: Rules) -> Reading:
         """Return what the whole mail `raw` (any line ends, no mbox separator) means."""

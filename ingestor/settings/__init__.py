@@ -53,7 +53,9 @@ def rules_for(settings: Settings, provider: str) -> Rules:
     if provider == "agile":
         agile = settings.agile
         labels = {field: spellings for field, spellings in agile.labels if spellings}
-        return Rules(ZoneInfo(agile.timezone), frozenset(agile.numbers), agile.sender, labels)
+        senders = frozenset((agile.sender, *agile.senders))
+        subjects = tuple(" ".join(one.split()).casefold() for one in agile.subjects)
+        return Rules(ZoneInfo(agile.timezone), frozenset(agile.numbers), senders, subjects, labels)
     numbers = {"infobip": settings.infobip.numbers, "ip1": settings.ip1.numbers}[provider]
     return Rules(ZoneInfo("UTC"), frozenset(numbers))
 

@@ -88,8 +88,18 @@ class Agile(Section):
         "quarantined, however it came.",
     )  # fmt: skip
     sender: Annotated[str, AfterValidator(values.mail_address)] = Field(
-        default="smsin@agiletelecom.com", description="The one From address of Agile's mails."
+        default="smsin@agiletelecom.com", description="The From address of Agile's mails."
     )
+    senders: tuple[Annotated[str, AfterValidator(values.mail_address)], ...] = Field(
+        default=(), examples=[["sms@lists.example.org"]],
+        description="Further From addresses that are believed like it: a list or gateway that sends "
+        "Agile's mails on under its own name. What looks like an SMS from anybody else is quarantined; after "
+        "a change here `ingestor quarantine retry` reads it.",
+    )  # fmt: skip
+    subjects: tuple[Text, ...] = Field(
+        default=(), examples=[["SMS ricevuto"]],
+        description="Further subjects (or parts of one, in any case) beside Agile Telecom -- SMS received.",
+    )  # fmt: skip
     labels: Labels = Labels()
 
 

@@ -281,8 +281,8 @@ class Importer:
     def _add_long(self, place: Place, mail: LongMail, progress: dict[int, InputProgress]) -> None:
         """Take in a mail that was longer than a block: it is never parsed."""
         rows: list[Row] = []
-        if mail.raw is not None:
-            rows.append(self._reader.oversized(mail))
+        if mail.raw is not None and (row := self._reader.oversized(mail)) is not None:
+            rows.append(row)
         is_mail = mail.gap is None
         gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
         counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)

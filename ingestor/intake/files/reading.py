@@ -70,12 +70,14 @@ class Reader:
         """Say from a header whether the mail is ours."""
         return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
 
-    def oversized(self, mail: LongMail) -> Row:
-        """Return the row of a mail of ours that is too long to be parsed."""
+    def oversized(self, mail: LongMail) -> Row | None:
+        """Return the row of a mail that is too long to be parsed, None where it is not ours."""
         kept = mail.raw or b""
         for module, rules in self._lanes:
             if module.may_be_ours(mail.header, rules):
-                verdict: Unreadable = module.oversized(mail.header, mail.size, len(kept), rules)
+                verdict: Unreadable | NotOurs = module.oversized(mail.header, mail.size, len(kept), rules)
+                if isinstance(verdict, NotOurs):
+                    return None
                 return self._rows.row_of_long_mail(verdict, kept, mail.size, mail.content_key)
         raise ValueError("this mail is nobody's")
 

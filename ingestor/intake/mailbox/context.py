@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from sqlalchemy import Engine
 
 from ingestor.archive.entries import Action
-from ingestor.providers.contract import Reading, Rules, Unreadable
+from ingestor.providers.contract import NotOurs, Reading, Rules, Unreadable
 from ingestor.settings import Mailbox
 
 ACTIONS: Final = {"keep": None, "seen": Action.SEEN, "move": Action.MOVE, "delete": Action.DELETE}
@@ -18,12 +18,15 @@ class Reader(Protocol):
     """The provider module that tells our mails and reads them (`providers.mail_reader`)."""
 
     def may_be_ours(self, header: bytes, rules: Rules) -> bool:
-        """Say from header lines alone whether the mail is ours."""
+        """Say from header lines alone whether the whole mail must be read."""
+
+    def is_ours(self, header: bytes, rules: Rules) -> bool:
+        """Say from header lines alone whether the mail is ours beyond doubt."""
 
     def read_mail(self, raw: bytes, rules: Rules) -> Reading:
         """Return what the whole mail means."""
 
-    def oversized(self, raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable:
+    def oversized(self, raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable | NotOurs:
         """Return the verdict on a mail too large to be parsed."""
 
 

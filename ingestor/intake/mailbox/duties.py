@@ -15,8 +15,10 @@ from ingestor.archive.entries import Action, Pending, Submission
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.context import Context
 from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.reading import FolderReading
-from ingestor.intake.mailbox.session import Refused, Selected, Session
+from ingestor.intake.mailbox.session import Header, Refused, Selected, Session
+from ingestor.providers.contract import Readable
 
 MOST_FETCHES: Final = 100
 """Put-off mails tried in one cycle; they go one by one, after everything else."""
@@ -96,14 +98,23 @@ class Duties:
         """
         present = self._session.present(uids)
         headers = self._session.headers(sorted(present)) if present else {}
-        may_be_ours, rules = self._context.reader.may_be_ours, self._context.rules
-        ours = sorted(uid for uid, header in headers.items() if may_be_ours(header.lines, rules))
+        ours = sorted(uid for uid, header in headers.items() if self._is_ours(uid, header))
         if foreign := len(headers) - len(ours):
             log.warning(
                 "pending work names mails that are not ours; they are left alone",
                 mailbox=self._context.mailbox.name, folder=folder.name, count=foreign,
             )  # fmt: skip
         return ours, present - headers.keys()
+
+    def _is_ours(self, uid: int, header: Header) -> bool:
+        """Say whether a mail is an SMS of ours: by its header, or where that leaves a doubt by the whole."""
+        reader, rules = self._context.reader, self._context.rules
+        if reader.is_ours(header.lines, rules):
+            return True
+        if not reader.may_be_ours(header.lines, rules) or (header.size or 0) > PIECE_BYTES:
+            return False
+        raw = self._session.bodies([uid]).get(uid)
+        return raw is not None and isinstance(reader.read_mail(raw, rules), Readable)
 
     def _complain(self, folder: str, action: Action, count: int, reason: str) -> None:
         if (folder, action) not in self._complained:

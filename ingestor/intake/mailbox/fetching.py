@@ -98,9 +98,11 @@ class Fetch:
             return None
         return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
 
-    def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item:
+    def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item | None:
         kept = sum(map(len, pieces))
         reading = self._context.reader.oversized(pieces[0], size, kept, self._context.rules)
+        if isinstance(reading, NotOurs):
+            return None
         return self._arrival(uid, reading, *pack_pieces(pieces, size))
 
     def _arrival(self, uid: int, reading: Readable | Unreadable, payload: Payload, key: bytes) -> Item:

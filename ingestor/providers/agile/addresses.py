@@ -14,25 +14,36 @@ _ORDINARY = re.compile(
     re.VERBOSE,
 )
 
+_BARE_CR = re.compile(r"\r(?![\r\n])")
+_WITH_AT = re.compile(r"""[^\s<>()\[\],;:"'@]{0,64}+@[^\s<>()\[\],;:"']*+""")
+
 
 def addresses_of(field: str) -> list[str]:
     """Return the addresses in `field` (a From value, still folded), as written.
 
-    A display name is never an address, unless it holds an @ outside quotes: then readers disagree about
-    who the sender is, and it counts as a further one.
+    A quoted display name is never an address. What holds an @ in any other place (a display name without
+    quotes, a comment, the name of a group) is one to some readers: it counts as a further address, unless it
+    is the one address again. Around a CR that ends no line each reader sees another sender: there is none.
     """
     match = _ORDINARY.fullmatch(field)
-    if match:
+    if match and "\r" not in field.strip():
         return [match[match.lastindex or 0]]
+    if _BARE_CR.search(field.rstrip()):
+        return []
     return _Walk().over(field)
 
 
 class _Walk:
-    """One pass over a field; `angle` is what stood between < and > in the current mailbox."""
+    """One pass over a field; `angle` is what stood between < and > in the current mailbox.
+
+    `quoted` is what stood in quotes before it, `named` the addresses that stood where none belongs.
+    """
 
     def __init__(self) -> None:
         self.found: list[str] = []
         self.words: list[str] = []
+        self.quoted: list[str] = []
+        self.named: list[str] = []
         self.angle: str | None = None
 
     def over(self, field: str) -> list[str]:
@@ -40,11 +51,13 @@ class _Walk:
         while at < end:
             character = field[at]
             if character == '"':
-                at = _after_quotes(field, at)
+                start, at = at, _after_quotes(field, at)
                 self.words.append('""')
+                self.quoted.append(field[start + 1 : at - 1])
                 continue
             if character == "(":
-                at = _after_comment(field, at)
+                start, at = at, _after_comment(field, at)
+                self._name(field[start + 1 : at - 1])
                 continue
             if character == "<":
                 at = self._take_angle(field, at)
@@ -52,30 +65,43 @@ class _Walk:
             if character in ",;":
                 self._end_mailbox()
             elif character == ":":
+                self._name(" ".join(("".join(self.words), *self.quoted)))
                 self.words.clear()
+                self.quoted.clear()
             else:
                 self.words.append(character)
             at += 1
         self._end_mailbox()
+        if len(self.found) == 1:
+            self.found += [name for name in self.named if name.lower() != self.found[0].lower()]
         return self.found
+
+    def _name(self, text: str) -> None:
+        """Note the addresses in a `text` that is none itself."""
+        if "@" in text:
+            self.named += _WITH_AT.findall(text)
 
     def _take_angle(self, field: str, at: int) -> int:
         if self.angle is not None:
             self.found.append(self.angle)
         close = field.find(">", at)
         close = close if close >= 0 else len(field)
-        self.angle = _joined(_without_comments(field[at + 1 : close]))
+        inside = field[at + 1 : close]
+        if "(" in inside:
+            self._name(inside[inside.index("(") :])
+        self.angle = _joined(_without_comments(inside))
         return close + 1
 
     def _end_mailbox(self) -> None:
         words = _joined("".join(self.words))
         if self.angle is not None:
             self.found.append(self.angle)
-            if "@" in words and words.lower() != self.angle.lower():
+            if "@" in words and {one.lower() for one in _WITH_AT.findall(words)} != {self.angle.lower()}:
                 self.found.append(words)
         elif words:
             self.found.append(words)
         self.words.clear()
+        self.quoted.clear()
         self.angle = None
 
 

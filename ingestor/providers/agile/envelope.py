@@ -1,57 +1,94 @@
 """Whose mail is it? Decided from From and Subject alone, before anything else is looked at."""
 
 import re
+from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
 from ingestor.providers.agile.addresses import addresses_of
 from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.header import Header
+from ingestor.providers.contract import Rules
 
-_SUBJECT = re.compile(r"Agile Telecom ?(?:--?|\N{EN DASH}|\N{EM DASH}) ?SMS received")
+_EXACT = re.compile(r"Agile Telecom ?(?:--?|\N{EN DASH}|\N{EM DASH}) ?SMS received")
+# Between the words an export leaves of the dash what it can: nothing, a question mark, three letters.
+_SOMEWHERE = re.compile(r"agile telecom[^0-9a-z]{0,9}sms received")
+_PART_OF_OURS = b"elecom"
 _LONGEST_FROM = 65536  # beyond it there is no telling who the sender is
 _CACHED_LENGTH = 1000  # nobody fills the caches with megabytes
 
 
+class Subject(IntEnum):
+    """How much of our subject a mail's subject is."""
+
+    OTHER = 0
+    CONTAINED = 1
+    EXACT = 2
+
+
 class Envelope(NamedTuple):
-    """`ours`, and the one From address where there is exactly one."""
+    """What From and Subject say.
 
-    ours: bool
-    sender: str | None
-
-
-def read_envelope(header: Header, sender: str) -> Envelope:
-    """Say whether a mail with this `header` comes from `sender` (one address, lower case) and is an SMS.
-
-    Ours has exactly one From address over all From fields, equal to `sender`, and the subject `Agile
-    Telecom -- SMS received`, decoded and unfolded, with a hyphen, two, an en dash or an em dash.
+    `sender` is the one From address, where there is exactly one; `known` says that it is one of the senders,
+    `named` that From names one of them anywhere (a display name, a comment, a second address).
     """
-    value = header.only(b"from")
-    if value is not None and len(value) <= _CACHED_LENGTH:
-        found = _one_address(value)
+
+    sender: str | None
+    known: bool
+    named: bool
+    subject: Subject
+
+    @property
+    def ours(self) -> bool:
+        """Whether both are exactly what Agile sends."""
+        return self.known and self.subject is Subject.EXACT
+
+    @property
+    def suspected(self) -> bool:
+        """Whether the whole mail has to be looked at before it may be left alone."""
+        return self.named or self.subject is not Subject.OTHER
+
+
+def read_envelope(header: Header, rules: Rules) -> Envelope:
+    """Say what a mail's `header` has of Agile's.
+
+    Ours has one From field with exactly one address, one of `rules.senders`, and the subject `Agile Telecom
+    -- SMS received`, decoded and unfolded, with a hyphen, two, an en dash or an em dash.
+    """
+    given = header.only(b"from")
+    if given is not None and len(given) <= _CACHED_LENGTH:
+        sender, known, named = _from(rules.senders, given)
     else:
-        found = _one_address.__wrapped__(*header.values_of(b"from"))
-    if found is None or found.lower() != sender:
-        return Envelope(False, found)
+        sender, known, named = _from.__wrapped__(rules.senders, *header.values_of(b"from"))
     subject = header.first.get(b"subject")
-    return Envelope(subject is not None and is_sms_subject(subject), found)
-
-
-def is_sms_subject(value: bytes) -> bool:
-    """Say whether the raw Subject `value` is that of an SMS."""
-    return len(value) <= _CACHED_LENGTH and _decides(value)
+    if subject is None:
+        return Envelope(sender, known, named, Subject.OTHER)
+    if known and len(subject) <= _CACHED_LENGTH and _is_exact(subject):
+        return Envelope(sender, known, named, Subject.EXACT)
+    alone = len(header.first) == len(header.every)
+    for value in (subject,) if alone else header.values_of(b"subject"):
+        if rules.subjects or b"=?" in value or _PART_OF_OURS in value.lower():
+            shown = " ".join(decode_header(value).split()).casefold()
+            if _SOMEWHERE.search(shown) or any(one in shown for one in rules.subjects):
+                return Envelope(sender, known, named, Subject.CONTAINED)
+    return Envelope(sender, known, named, Subject.OTHER)
 
 
 @lru_cache(maxsize=512)
-def _decides(value: bytes) -> bool:
-    return _SUBJECT.fullmatch(" ".join(decode_header(value).split())) is not None
+def _is_exact(value: bytes) -> bool:
+    return _EXACT.fullmatch(" ".join(decode_header(value).split())) is not None
 
 
 @lru_cache(maxsize=2048)
-def _one_address(*values: bytes) -> str | None:
-    found: list[str] = []
-    if sum(map(len, values)) > _LONGEST_FROM:
-        return None
-    for value in values:
-        found += addresses_of(value.decode("latin-1"))
-    return found[0] if len(found) == 1 and found[0].isprintable() else None
+def _from(senders: frozenset[str], *values: bytes) -> tuple[str | None, bool, bool]:
+    """Return the one address of the From `values`, whether it is one of `senders`, whether one is named."""
+    shown = b"\n".join(values)
+    named = any(sender.encode() in shown.lower() for sender in senders)
+    if not named and b"=?" in shown:
+        named = any(sender in decode_header(value).lower() for value in values[:10] for sender in senders)
+    if len(values) != 1 or len(shown) > _LONGEST_FROM:
+        return None, False, named
+    found = addresses_of(values[0].decode("latin-1"))
+    if len(found) != 1 or not found[0].isprintable():
+        return None, False, named
+    return found[0], found[0].lower() in senders, named

@@ -5,6 +5,7 @@ microseconds and a hundred Received lines cost nothing. A line that is no field 
 """
 
 import re
+from itertools import islice
 from typing import NamedTuple
 
 _END = re.compile(rb"\n\r?\n")
@@ -17,6 +18,13 @@ _FIELD = re.compile(
     rb"|[Mm][Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd]|[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[A-Za-z-]++))"
     rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
 )
+
+_BLANK_LINE = re.compile(rb"\n[ \t\r]++\n")
+_NO_FIELD = re.compile(rb"\n(?=[^\n])(?![!-9;-~]++[ \t]*:|[ \t\r]|>*From )")
+_FROM_OF_A_BLOCK = re.compile(rb"\n(?=From[ \t]*:[^\n@]*\n)", re.IGNORECASE)
+_FROM_AND_SUBJECT = frozenset((b"from", b"subject"))
+_LONGEST_HEADER = 65536
+_MOST_ENDS = 20
 
 
 class Header(NamedTuple):
@@ -51,6 +59,23 @@ def split_mail(raw: bytes) -> tuple[Header, int]:
     if end is None:
         return _fields(b"\n" + raw, start, len(raw) + 1), len(raw)
     return _fields(b"\n" + raw, start, end.start() + 2), end.end()
+
+
+def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
+    """Return where before `end` the header of `raw` may end instead: that header, and the body's offset.
+
+    A line of blanks alone ends it for some mailers (for RFC 5322 it goes on), so does a line that can be no
+    field, and where the line between was lost the block's own From, whose value is no address, begins the
+    body. Each stands behind a From and a Subject.
+    """
+    found = []
+    for pattern in (_BLANK_LINE, _NO_FIELD, _FROM_OF_A_BLOCK):
+        for match in islice(pattern.finditer(raw, 0, min(end - 1, _LONGEST_HEADER)), _MOST_ENDS):
+            header = read_header(raw[: match.start() + 1])
+            if _FROM_AND_SUBJECT.issubset(header.first):
+                found.append((header, match.end()))
+                break
+    return found
 
 
 def read_header(block: bytes) -> Header:

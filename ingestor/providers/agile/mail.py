@@ -12,15 +12,17 @@ Source: Agile Telecom's inbound SMS guide for the addresses, the subject and the
 charset and layout are documented nowhere, so every plausible one is read.
 """
 
+import re
 from functools import lru_cache
 
 from ingestor.providers.agile.encoded_words import decode_header
-from ingestor.providers.agile.envelope import read_envelope
+from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
 from ingestor.providers.agile.fast_lane import fast_part
-from ingestor.providers.agile.header import Header, split_mail
+from ingestor.providers.agile.header import Header, other_ends, split_mail
+from ingestor.providers.agile.parts import IDENTITY
 from ingestor.providers.agile.reading import find_block, read_record
 from ingestor.providers.agile.slow_lane import slow_parts
-from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
+from ingestor.providers.contract import ANOTHER_SENDER, NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import InboundSms, storable
 
 PARSER = "agile.mail/1"
@@ -29,14 +31,32 @@ LARGEST_PARSED = 1 << 20
 """A mail of ours beyond this many bytes is kept and quarantined unparsed: it is no SMS."""
 
 _LONGEST_SHOWN = 998
+_LOOKED_AT = 16384  # of somebody else's body: a reply or a forward has the block near its beginning
+_CRS = re.compile(rb"\r++\n")
+_BLOCK_SOMEWHERE = re.compile(
+    rb"From:[^\n]{0,200}\n[> \t\r\n]*To:[^\n]{0,200}\n[> \t\r\n]*"
+    rb"Date/Time:[^\n]{0,200}\n[> \t\r\n]*(?:Body|Text):"
+)
 
 
 def may_be_ours(header: bytes, rules: Rules) -> bool:
-    """Say from header lines alone (at least From and Subject) whether the mail is ours."""
+    """Say from header lines alone (at least From and Subject) whether the whole mail must be read.
+
+    It must where the subject holds ours, or From names one of the senders anywhere.
+    """
     try:
-        return read_envelope(split_mail(header)[0], rules.sender).ours
+        envelope = read_envelope(split_mail(header)[0], rules)
     except Exception:  # noqa: BLE001 - whatever the bytes: a mail in doubt is fetched and judged whole
         return True
+    return envelope.ours or envelope.suspected
+
+
+def is_ours(header: bytes, rules: Rules) -> bool:
+    """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""
+    try:
+        return read_envelope(split_mail(header)[0], rules).ours
+    except Exception:  # noqa: BLE001 - as above, and a mail in doubt is nobody's to touch
+        return False
 
 
 def read_mail(raw: bytes, rules: Rules) -> Reading:
@@ -55,44 +75,125 @@ def read_mail_slowly(raw: bytes, rules: Rules) -> Reading:
         return Unreadable("the parser failed on this mail", PARSER)
 
 
-def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable:  # noqa: ARG001 - as read_mail
-    """Return the verdict on a mail of ours with `size` bytes, of which the first `kept` are archived.
+def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable | NotOurs:
+    """Return the verdict on a mail with `size` bytes, of which the first `kept` would be archived.
 
-    `raw_head` is at least its header block.
+    `raw_head` is at least its header block. Of anybody else's it is not looked for a block.
     """
+    header = split_mail(raw_head)[0]
+    envelope = read_envelope(header, rules)
+    if not envelope.known:
+        return NotOurs(envelope.sender, _missing(envelope))
     shown = f"the mail has {size} bytes, more than the {LARGEST_PARSED} that are parsed; "
     shown += "it is kept whole" if kept >= size else f"only its first {kept} bytes are kept"
-    return _unreadable(shown, split_mail(raw_head)[0])
+    return _unreadable(shown, header)
 
 
 def _read(raw: bytes, rules: Rules, *, fast: bool) -> Reading:
     header, body_at = split_mail(raw)
-    envelope = read_envelope(header, rules.sender)
-    if not envelope.ours:
-        return NotOurs(envelope.sender)
+    envelope = read_envelope(header, rules)
+    if not (envelope.ours or envelope.suspected):
+        if body_at == len(raw) and raw.find(b"\n", 0, -2) < 0 and b"\r" in raw:
+            return _mended(_read(raw.replace(b"\r", b"\n"), rules, fast=fast), "line ends CR")
+        return NotOurs(envelope.sender, _block_of_foreign(raw, body_at))
     if len(raw) > LARGEST_PARSED:
         return oversized(raw, len(raw), len(raw), rules)
-    body = raw[body_at:]
+    reading, whole = _contents(header, raw[body_at:], rules, fast=fast, doubtful=not envelope.known)
+    if envelope.known and isinstance(reading, Readable):
+        return reading if envelope.ours else _recognised(reading, envelope)
+    if not whole:
+        if b"\r\r\n" in raw[:body_at]:
+            return _mended(_read(_CRS.sub(b"\r\n", raw), rules, fast=fast), "line ends CR CR LF")
+        otherwise = _read_with_another_end(raw, header, body_at, rules, fast=fast)
+        if otherwise is not None:
+            return otherwise
+    return _refused(reading, envelope, header, whole=whole)
+
+
+def _read_with_another_end(
+    raw: bytes, header: Header, body_at: int, rules: Rules, *, fast: bool
+) -> Reading | None:
+    """Return the reading of a mail whose header ends otherwise than by an empty line, None for all others."""
+    if any(b"@" in value for value in header.values_of(b"from")[1:]):
+        return None  # by the standard's reading there is another sender
+    for shorter, at in other_ends(raw, body_at):
+        reading, whole = _contents(shorter, raw[at:], rules, fast=fast)
+        if whole:
+            envelope = read_envelope(shorter, rules)
+            if not (envelope.known and isinstance(reading, Readable)):
+                return _refused(reading, envelope, shorter, whole=True)
+            reading = reading if envelope.ours else _recognised(reading, envelope)
+            return _mended(reading, "no empty line behind the header")
+    return None
+
+
+def _refused(reading: Reading, envelope: Envelope, header: Header, *, whole: bool) -> Reading:
+    """Return what becomes of a mail that is no SMS of ours, though it has to do with Agile."""
+    if not envelope.known:
+        if whole:
+            return _unreadable(ANOTHER_SENDER, header)
+        return NotOurs(envelope.sender, _missing(envelope))
+    if envelope.subject is Subject.OTHER and isinstance(reading, Unreadable):
+        return reading._replace(reason=f"the subject is another one, and {reading.reason}")
+    return reading
+
+
+def _missing(envelope: Envelope) -> str | None:
+    """Return what a mail of somebody else lacks in whose body no whole block was found."""
+    if envelope.subject is not Subject.OTHER:
+        return "block"
+    return "subject and block" if envelope.named else None
+
+
+def _block_of_foreign(raw: bytes, body_at: int) -> str | None:
+    """Return `subject` where a block stands near the beginning of somebody else's mail, quoted or not."""
+    start = body_at if body_at < len(raw) else 0
+    at = raw.find(b"Date/Time", start, start + _LOOKED_AT)
+    if at < 0 or not _BLOCK_SOMEWHERE.search(raw, max(start, at - _LOOKED_AT), at + _LOOKED_AT):
+        return None
+    return "subject"
+
+
+def _contents(
+    header: Header, body: bytes, rules: Rules, *, fast: bool, doubtful: bool = False
+) -> tuple[Reading, bool]:
+    """Return the reading of a body, whoever sent it, and whether a whole block stands there.
+
+    `doubtful` is a mail of somebody else: replies to an SMS are common, and cost no more than they must.
+    """
     if fast:
         part = fast_part(header, body)
         if part is not None:
             found = find_block(part, rules)
             if not isinstance(found, str):
-                return _verdict(read_record(*found, part, rules, header), header)
-    return _read_slowly(header, body, rules)
-
-
-def _read_slowly(header: Header, body: bytes, rules: Rules) -> Reading:
+                return _verdict(read_record(*found, part, rules, header), header), True
+            alone = b"multipart" not in header.first[b"content-type"].lower()
+            if doubtful and alone and part.encoding in IDENTITY:
+                return _unreadable(found, header), False  # the slow lane would see the same bytes
     parts = slow_parts(header, body)
     if isinstance(parts, str):
-        return _unreadable(parts, header)
+        return _unreadable(parts, header), False
     reasons = []
     for part in parts:
         found = find_block(part, rules)
         if not isinstance(found, str):
-            return _verdict(read_record(*found, part, rules, header), header)
+            return _verdict(read_record(*found, part, rules, header), header), True
         reasons.append(found)
-    return _unreadable(reasons[0], header)
+    return _unreadable(reasons[0], header), False
+
+
+def _recognised(reading: Readable, envelope: Envelope) -> Readable:
+    by = "sender, part of the subject" if envelope.subject is not Subject.OTHER else "sender, block"
+    return _with_detail(reading, "recognised_by", by)
+
+
+def _mended(reading: Reading, what: str) -> Reading:
+    return _with_detail(reading, "mended", what) if isinstance(reading, Readable) else reading
+
+
+def _with_detail(reading: Readable, name: str, value: str) -> Readable:
+    sms = reading.sms
+    return reading._replace(sms=sms._replace(details={**sms.details, name: value}))
 
 
 def _verdict(record: InboundSms | str, header: Header) -> Reading:

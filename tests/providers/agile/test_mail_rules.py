@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ingestor.providers.agile.mail import LARGEST_PARSED, oversized
-from ingestor.providers.contract import NotOurs, Readable, Rules, Unreadable
-from tests.providers.agile.corpus import BLOCK, HEADER, RULES, read_both
+from ingestor.providers.contract import ANOTHER_SENDER, NotOurs, Readable, Rules, Unreadable
+from tests.providers.agile.corpus import BLOCK, HEADER, READER, RULES, read_both
 
 
 def test_labels_of_the_settings_come_beside_the_built_in_ones() -> None:
@@ -52,14 +52,34 @@ def test_without_numbers_every_destination_is_ours() -> None:
     )
 
 
-def test_another_sender_of_the_settings() -> None:
-    """`sender` decides whose mail is ours, and the zone decides the instant."""
-    rules = Rules(zone=ZoneInfo("UTC"), sender="sms@relay.example.org")
-    assert isinstance(read_both(HEADER + b"\r\n" + BLOCK, rules), NotOurs)
-    raw = HEADER.replace(b"smsin@agiletelecom.com", b"SMS@relay.example.org") + b"\r\n" + BLOCK
-    reading = read_both(raw, rules)
-    assert isinstance(reading, Readable)
-    assert reading.sms.received_at.isoformat() == "2026-05-14T10:23:01+00:00"
+def test_other_senders_of_the_settings() -> None:
+    """`senders` decide whose mail is ours, the zone decides the instant; anybody else's is a near miss."""
+    relay, list_ = "sms@relay.example.org", "sms@lists.example.net"
+    rules = Rules(zone=ZoneInfo("UTC"), senders=frozenset({relay, list_}))
+    refused = read_both(HEADER + b"\r\n" + BLOCK, rules)
+    assert isinstance(refused, Unreadable)
+    assert refused.reason == ANOTHER_SENDER
+    for sender in (relay, list_):
+        raw = HEADER.replace(b"smsin@agiletelecom.com", sender.upper().encode()) + b"\r\n" + BLOCK
+        reading = read_both(raw, rules)
+        assert isinstance(reading, Readable)
+        assert reading.sms.received_at.isoformat() == "2026-05-14T10:23:01+00:00"
+        assert "recognised_by" not in reading.sms.details
+
+
+def test_further_subjects_of_the_settings() -> None:
+    """`subjects` are found anywhere in a subject, in any case and however it is encoded."""
+    rules = replace(RULES, subjects=("sms ricevuto",))
+    other = HEADER.replace(b"smsin@agiletelecom.com", b"x@example.net")
+    for subject in (b"SMS ricevuto", b"[EXT] sms\r\n ricevuto (3)", b"=?utf-8?q?SMS_ricevuto?="):
+        raw = HEADER.replace(b"Agile Telecom -- SMS received", subject) + b"\r\n" + BLOCK
+        reading = read_both(raw, rules)
+        assert isinstance(reading, Readable)
+        assert reading.sms.details["recognised_by"] == "sender, part of the subject"
+        header = other.replace(b"Agile Telecom -- SMS received", subject)
+        assert READER.may_be_ours(header, rules)
+        assert not READER.may_be_ours(header, RULES)
+        assert getattr(read_both(header + b"\r\n" + BLOCK, rules), "reason", None) == ANOTHER_SENDER
 
 
 def test_a_mail_over_one_mebibyte_is_not_parsed() -> None:
@@ -73,7 +93,9 @@ def test_a_mail_over_one_mebibyte_is_not_parsed() -> None:
         reading.reason
         == "the mail has 1048577 bytes, more than the 1048576 that are parsed; it is kept whole"
     )
-    assert isinstance(read_both((limit + b"x").replace(b"smsin", b"other", 1)), NotOurs)
+    assert read_both((limit + b"x").replace(b"smsin", b"other", 1)) == NotOurs(
+        "other@agiletelecom.com", "block"
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,6 +106,7 @@ def test_the_verdict_on_an_oversized_mail_says_what_is_kept(kept: int, end: str)
     """The reason tells the size and how much of it is in the archive; subject and Message-ID come along."""
     head = HEADER + b"Message-ID: <big@x>\r\n\r\n" + BLOCK
     reading = oversized(head, 40_000_000, kept, RULES)
+    assert isinstance(reading, Unreadable)
     assert reading.reason.startswith("the mail has 40000000 bytes, more than the 1048576 that are parsed; ")
     assert reading.reason.endswith(end)
     assert (reading.message_id, reading.subject) == ("<big@x>", "Agile Telecom -- SMS received")
