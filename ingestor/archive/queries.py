@@ -1,9 +1,11 @@
 """Reading the archive for people: search, one SMS with all its evidence, the quarantine, counts."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, or_, select
@@ -16,14 +18,15 @@ from ingestor.archive.views import inbound_sms, quarantine
 
 Row = Mapping[str, Any]
 
+_LAST_LETTER_WITH_A_CASE = 0x1E943  # of Adlam; beyond it Unicode has none
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What to look for; None looks for everything.
 
-    `originator`, `destination` and `text` are found anywhere in the column, in any case (of ASCII letters
-    on SQLite). `since` (included) and `until` (excluded) are aware, taken to the whole second, and compared
-    with `received_at`.
+    `originator`, `destination` and `text` are found anywhere in the column, in any case. `since` (included)
+    and `until` (excluded) are aware, taken to the whole second, and compared with `received_at`.
     """
 
     originator: str | None = None
@@ -100,13 +103,14 @@ def filtered(filters: Filters) -> Select[Any]:
     """Return the SELECT over `inbound_sms` for `filters`, without an order."""
     columns = inbound_sms.c
     conditions: list[ColumnElement[bool]] = [
-        column.icontains(wanted, autoescape=True)
+        condition
         for column, wanted in (
             (columns.originator, filters.originator),
             (columns.destination, filters.destination),
             (columns.text, filters.text),
         )
         if wanted
+        for condition in _found_in(column, wanted)
     ]
     if filters.since is not None:
         conditions.append(columns.received_at >= bindparam(None, filters.since, WholeSecond))
@@ -115,6 +119,39 @@ def filtered(filters: Filters) -> Select[Any]:
     if filters.provider is not None:
         conditions.append(columns.provider == filters.provider)
     return select(inbound_sms).where(*conditions).limit(filters.limit)
+
+
+def _found_in(column: ColumnElement[str], wanted: str) -> list[ColumnElement[bool]]:
+    """Return what finds `wanted` anywhere in `column`, in any case.
+
+    SQLite knows the case of ASCII letters only, and so does a PostgreSQL of the locale C: for other letters
+    each is asked for in all its cases, where the longest piece of ASCII has been found.
+    """
+    if wanted.isascii():
+        return [column.icontains(wanted, autoescape=True)]
+    longest = max(re.findall(r"[\0-\x7f]*", wanted), key=len)
+    pattern = "".join(map(_in_any_case, wanted))
+    found = column.regexp_match(pattern)
+    return [column.icontains(longest, autoescape=True), found] if longest else [found]
+
+
+def _in_any_case(letter: str) -> str:
+    """Return a regular expression for `letter`, as Python and PostgreSQL both read it."""
+    cases = _cases().get(letter.casefold(), "")
+    if len(cases) > 1:
+        return f"[{cases}]"
+    return letter if letter.isalnum() or not letter.isascii() else f"\\{letter}"
+
+
+@lru_cache(maxsize=1)
+def _cases() -> dict[str, str]:
+    """Return every letter by its case-folded form, the two small sigmas with the capital one."""
+    cases: dict[str, str] = {}
+    for letter in map(chr, range(_LAST_LETTER_WITH_A_CASE + 1)):
+        folded = letter.casefold()
+        if folded != letter or folded in cases or letter.upper() != letter:
+            cases[folded] = cases.get(folded, "") + letter
+    return cases
 
 
 def show(engine: Engine, sms_id: int) -> Evidence | None:

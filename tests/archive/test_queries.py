@@ -52,6 +52,30 @@ def test_search_finds_by_every_filter_newest_first(archive_engine: Engine) -> No
     assert row["received_at"] == received[3]
 
 
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        ("Perché no?", "PERCHÉ"), ("PERCHÉ SÌ", "perché sì"), ("ÀÈÌÒÙ", "àèìòù"), ("Ünïcödé", "üNÏCÖDÉ"),
+        ("ΚΑΛΗΜΈΡΑ ΣΑΣ", "καλημέρα σας"), ("Οδυσσεύς", "ΟΔΥΣΣΕΎΣ"), ("Привет, мир", "ПРИВЕТ"),
+        ("ŁÓDŹ", "łódź"), ("中文 ok", "中文 OK"),
+        ("100% è [così] (no) \\d_", "È [COSÌ] (NO) \\D_"), ("a€b", "A€B"), ("riga è\nriga", "È\nR"),
+        ("Straße", "STRAẞE"), ("caffè 😀", "È 😀"),
+    ],
+)  # fmt: skip
+def test_search_knows_the_case_of_every_alphabet(archive_engine: Engine, stored: str, wanted: str) -> None:
+    """Accented, Greek and Cyrillic letters are found in any case, whatever the database's locale."""
+    words = (stored, "text: e a o ss", stored.replace("è", "e").replace("é", "e").replace("€", "$"))
+    fill(
+        archive_engine,
+        *(item(n, reading=Readable(sms(n, text=text), PARSER)) for n, text in enumerate(words)),
+    )
+    found = texts(archive_engine, text=wanted)
+
+    assert stored in found
+    assert set(found) <= {stored, words[2]}
+    assert words[1] not in found
+
+
 def test_show_gives_all_evidence_and_the_raw_bytes(archive_engine: Engine) -> None:
     """Every arrival with its place, the raw numbers, and the identical bytes."""
     raw = b"Subject: x\r\n\r\n\xff\x00body\r\n"
