@@ -15,7 +15,7 @@ FLOORS = [
     {"errors", "numbers", "redaction", "timestamps", "record"},
     {"providers"},
     {"settings", "logs"},
-    {"archive"},
+    {"archive", "http"},
     {"intake"},
     {"service"},
     {"demo"},

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
+from ingestor.http.refusals import Refusal
 from ingestor.settings.models import Endpoint, Webhook
 
 Address = IPv4Address | IPv6Address
@@ -17,30 +18,20 @@ Networks = Sequence[IPv4Network | IPv6Network]
 Headers = Mapping[bytes, bytes]
 """By lower-case name; a header that came several times is joined by commas."""
 
+_PROBES = frozenset({b"GET", b"HEAD"})
 _TELLS_OF_A_PROXY = (b"x-forwarded", b"forwarded", b"via", b"x-real-ip")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A request that may not come in: the status it gets, and the kind that logs name."""
-
-    status: HTTPStatus
-    kind: str
-
-
-MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "malformed request")
 NO_HTTPS = Refusal(HTTPStatus.FORBIDDEN, "not by HTTPS")
 WRONG_NETWORK = Refusal(HTTPStatus.FORBIDDEN, "network not in allow_from")
 WRONG_PATH = Refusal(HTTPStatus.NOT_FOUND, "wrong path")
 WRONG_METHOD = Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "wrong method")
+NO_LOGIN = Refusal(HTTPStatus.UNAUTHORIZED, "no login yet", expected=True)
 WRONG_LOGIN = Refusal(HTTPStatus.UNAUTHORIZED, "wrong login")
-TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body over max_body_bytes")
-HEAD_TOO_LARGE = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header too large")
-NO_HANDSHAKE = Refusal(HTTPStatus.FORBIDDEN, "no TLS handshake")
-TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "request too slow")
-OVERLOADED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "more at once than can be taken")
-STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
 NOT_DURABLE = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "neither database nor spool takes it")
+
+HEALTH = b"/healthz"
+"""Where a balancer asks whether the listener lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +57,9 @@ class Door:
 
 
 class Admission(NamedTuple):
-    """A request that may come in: through which endpoint, and the client's address."""
+    """A request that may come in: through which endpoint (None: it only asks for health), and from where."""
 
-    door: Door
+    door: Door | None
     client: str
 
 
@@ -83,7 +74,8 @@ class Gate:
                 name=name, provider=endpoint.provider, path=endpoint.path.encode(),
                 allow_from=tuple(endpoint.allow_from),
                 logins=None if endpoint.basic_username is None else tuple(
-                    f"{endpoint.basic_username}:{password}".encode() for password in passwords(endpoint)
+                    login for password in passwords(endpoint)
+                    for login in _spellings(f"{endpoint.basic_username}:{password}")
                 ),
             )
             for name, endpoint in named(webhook)
@@ -98,6 +90,9 @@ class Gate:
 
     def judge(self, method: bytes, target: bytes, headers: Headers, peer: Peer) -> Admission | Refusal:
         """Return whether the request may come in. `target` is the path, without the query string."""
+        if target == HEALTH and method in _PROBES:
+            near = _direct(headers) and (peer.loopback or peer.trusted)
+            return Admission(None, peer.text) if near else WRONG_PATH
         if not _by_https(headers, peer):
             return NO_HTTPS
         door = None
@@ -111,8 +106,12 @@ class Gate:
         client = self._client(headers, peer) if peer.trusted else peer.address
         if door.allow_from and not _within(client, door.allow_from):
             return WRONG_NETWORK
-        if door.logins is not None and not _logged_in(headers.get(b"authorization", b""), door.logins):
-            return WRONG_LOGIN
+        if door.logins is not None:
+            presented = headers.get(b"authorization")
+            if presented is None:  # wget, LWP and urllib log in only when they are asked to
+                return NO_LOGIN
+            if not _logged_in(presented, door.logins):
+                return WRONG_LOGIN
         return Admission(door, str(client) if peer.trusted else peer.text)
 
     def client_of(self, headers: Headers, peer: Peer) -> str:
@@ -155,10 +154,21 @@ def _by_https(headers: Headers, peer: Peer) -> bool:
         return True
     if not peer.loopback:
         return False
+    return _direct(headers)
+
+
+def _direct(headers: Headers) -> bool:
+    """Say whether no proxy tells of a client behind it."""
     for name in headers:  # noqa: SIM110 - a generator costs as much as the whole rest of this function
         if name.startswith(_TELLS_OF_A_PROXY):
             return False
     return True
+
+
+def _spellings(login: str) -> tuple[bytes, ...]:
+    """Return the bytes of a login as clients send them: RFC 7617 says UTF-8, `requests` sends Latin-1."""
+    written = login.encode()
+    return (written,) if written.isascii() else (written, login.encode("latin-1", "replace"))
 
 
 def _logged_in(authorization: bytes, logins: Iterable[bytes]) -> bool:

@@ -46,13 +46,12 @@ class Keeper:
     (after a crash in between), it is one arrival: its UUID is unique in the archive.
     """
 
-    def __init__(self, directory: Path, writer: Taker, rules: RulesByProvider, run_id: int | None) -> None:
+    def __init__(self, directory: Path, writer: Taker, rules: RulesByProvider) -> None:
         self.rules = rules
         self.depth = 0
         self.trouble: str | None = None
         self._directory = directory
         self._writer = writer
-        self._run_id = run_id
         self._jobs: queue.SimpleQueue[_Keep | _Settle | None] = queue.SimpleQueue()
         self._ready: list[str] = []
         self._held: set[str] = set()
@@ -82,7 +81,8 @@ class Keeper:
         """Write what is queued and end; what waits for its replay stays on disk. Say whether it ended."""
         self._stopping.set()
         self._jobs.put(None)
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def keep(self, received: ReceivedPost, told: Told, *, with_writer: bool) -> None:
@@ -111,7 +111,9 @@ class Keeper:
     def _next_jobs(self) -> list[_Keep | _Settle]:
         jobs: list[_Keep | _Settle] = []
         try:
-            job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            # Without anything to look after it sleeps until somebody brings something.
+            waits = self._ready or self._deferred or self._replaying
+            job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else None)
             while True:
                 if job is not None:
                     jobs.append(job)
@@ -200,7 +202,7 @@ class Keeper:
                 self._set_aside(name, fault)
             else:
                 if items:
-                    self._submit(name, Submission(self._run_id, items))
+                    self._submit(name, Submission(None, items))
                 else:
                     self._remove(name)
         self._count()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from ingestor.errors import ConfigurationError
-from ingestor.intake.listener import tls
+from ingestor.http import tls
 from ingestor.intake.listener.received import reader
 from ingestor.providers.posts import test_post
 from ingestor.settings import Endpoint, Webhook

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ingestor.errors import ConfigurationError
+from ingestor.http.tls import server_context, validity
 from ingestor.intake.listener.gate import named
-from ingestor.intake.listener.tls import server_context, validity
 from ingestor.service.checks.findings import Finding, fail, ok, warn
 from ingestor.settings import Webhook, endpoint_passwords
 

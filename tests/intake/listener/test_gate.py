@@ -4,9 +4,11 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+import structlog
 
+from ingestor.http.refusals import Refusal, RefusalLog
 from ingestor.intake.listener import gate
-from ingestor.intake.listener.gate import Admission, Gate, Refusal
+from ingestor.intake.listener.gate import Admission, Gate
 from ingestor.settings import Endpoint, Webhook
 
 PATH = "/agile/3l6jr9S0uQb3m2VvKkq1xA7T"
@@ -167,16 +169,55 @@ def test_any_of_the_accepted_passwords_opens() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, _login("agile:older"), _login("agile:"), _login("Agile:old"), _login("agile"),
+    [_login("agile:older"), _login("agile:"), _login("Agile:old"), _login("agile"),
      _login("agile:old", "Bearer"), {b"authorization": b"Basic"}, {b"authorization": b"Basic !!!"},
      {b"authorization": b"Basic \xff"},
      {b"authorization": b"Basic YWdpbGU6b2xk,Basic YWdpbGU6b2xk"}],
 )  # fmt: skip
 def test_a_wrong_login_is_refused(headers: dict[bytes, bytes]) -> None:
-    """Wrong, missing, twice, or in another scheme: 401."""
+    """Wrong, empty, twice, or in another scheme: 401."""
     gatekeeper = _gate(("old",), basic_username="agile", basic_password_credentials=("a",))
 
     assert _judge(gatekeeper, headers) == gate.WRONG_LOGIN
+
+
+def test_a_first_try_without_login_is_no_wrong_one() -> None:
+    """wget, LWP and urllib log in only once they are asked to: 401, and no warning."""
+    gatekeeper = _gate(("old",), basic_username="agile", basic_password_credentials=("a",))
+    assert _judge(gatekeeper, {}) == gate.NO_LOGIN
+    assert gate.NO_LOGIN.status == gate.WRONG_LOGIN.status
+    with structlog.testing.capture_logs() as lines:
+        log = RefusalLog()
+        log.note(gate.NO_LOGIN, "192.0.2.1")
+        log.note(gate.WRONG_LOGIN, "192.0.2.1")
+    assert [line["log_level"] for line in lines] == ["info", "warning"]
+
+
+def test_a_password_may_come_in_latin_1() -> None:
+    """`requests` sends it so; RFC 7617 asks for UTF-8."""
+    gatekeeper = _gate(("nöw",), basic_username="agile", basic_password_credentials=("a",))
+    for encoding in ("utf-8", "latin-1"):
+        login = b"Basic " + b64encode("agile:nöw".encode(encoding))
+        assert isinstance(_judge(gatekeeper, {b"authorization": login}), Admission)
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("10.0.0.1", {}, 200),
+        ("192.0.2.1", {}, 404),
+        ("10.0.0.1", {b"x-forwarded-for": b"192.0.2.1", b"x-forwarded-proto": b"https"}, 404),
+        ("127.0.0.1", {b"x-forwarded-for": b"192.0.2.1"}, 404),
+    ],
+)
+def test_health_is_for_balancers_only(address: str, headers: dict[bytes, bytes], status: int) -> None:
+    """Loopback and trusted proxies are told that the listener lives; a client behind one is told nothing."""
+    gatekeeper = _gate(trusted=("10.0.0.1",))
+    peer = gatekeeper.peer(address, encrypted=False)
+    for method in (b"GET", b"HEAD"):
+        verdict = gatekeeper.judge(method, b"/healthz", headers, peer)
+        assert (200 if isinstance(verdict, Admission) else verdict.status) == status
 
 
 def test_every_path_and_password_is_compared_whatever_matched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 import random
 import re
+import socket
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.intake.listener.client import FORM, post, sms
-from tests.intake.listener.stand import AGILE, INFOBIP, IP1, Stand
+from tests.intake.listener.stand import AGILE, INFOBIP, IP1, SECRET, Stand
 
 BODY = sms(1)
 LINE = b"POST " + AGILE.encode() + b" HTTP/1.1\r\n"
@@ -60,7 +62,7 @@ SMUGGLING = {
     "HTTP/1.10": LINE.replace(b"1.1", b"1.10") + HOST + LENGTH % 0 + b"\r\n" + HIDDEN,
     "no Host": LINE + LENGTH % 0 + b"\r\n" + HIDDEN,
     "two Hosts": LINE + HOST + b"Host: y\r\n" + LENGTH % 0 + b"\r\n" + HIDDEN,
-    "an absolute target": b"POST http://x" + LINE[5:] + HOST + LENGTH % 0 + b"\r\n" + HIDDEN,
+    "an absolute target of no known scheme": b"POST x://x" + LINE[5:] + HOST + LENGTH % 0 + b"\r\n" + HIDDEN,
     "a header without a name": LINE + HOST + b": x\r\n" + LENGTH % 0 + b"\r\n" + HIDDEN,
     "a header without a colon": LINE + HOST + b"x\r\n" + LENGTH % 0 + b"\r\n" + HIDDEN,
     "a blank in a header's name": LINE + HOST + b"X Y: 1\r\n" + LENGTH % 0 + b"\r\n" + HIDDEN,
@@ -96,13 +98,84 @@ def test_the_same_shape_in_pieces_ends_the_same(stand: Stand, shape: bytes) -> N
     assert stand.at_hand.taken == []
 
 
-def test_an_upgrade_is_declined(stand: Stand) -> None:
-    """The parser takes the body of a request with Upgrade for another protocol: no such POST is taken."""
-    request = post(AGILE, BODY, "Connection: Upgrade", "Upgrade: h2c")
+UPGRADES = (
+    ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA"),
+    ("Upgrade: h2c", "Connection: upgrade"),
+    ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+)
+
+
+@pytest.mark.parametrize("fields", UPGRADES)
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_an_upgrade_is_ignored_and_its_body_read(stand: Stand, fields: tuple[str, ...], pieces: int) -> None:
+    """A POST that asks for another protocol is read as what it is, however its bytes are cut."""
+    request = post(AGILE, BODY, *fields) + post(AGILE, sms(2))
+    step = len(request) // pieces + 1
     with stand.client() as client:
-        assert client.ask(request + HIDDEN).status == 400
+        for at in range(0, len(request), step):
+            client.send(request[at : at + step])
+            time.sleep(0.02)
+        assert [client.answer().status for _ in range(2)] == [200, 200]
+    raws = [item.payload.raw for work, _ in stand.at_hand.taken for item in work.items if item.payload]
+    assert raws == [BODY, sms(2)]
+
+
+def test_an_upgrade_that_hides_a_body_without_a_length_is_refused(stand: Stand) -> None:
+    """What stands behind a request without a body is the next request, Upgrade or not."""
+    shape = LINE + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + CHUNKED + LENGTH % 4 + b"\r\n" + HIDDEN
+    with stand.client() as client:
+        assert client.ask(shape).status == 400
         client.rest()
     assert stand.at_hand.taken == []
+
+
+def test_the_absolute_form_is_taken(stand: Stand) -> None:
+    """A client with a proxy setting sends it, and RFC 9112 3.2.2 asks every server to take it."""
+    for scheme in ("http", "HTTPS"):
+        request = post(f"{scheme}://localhost{AGILE}?originator=x", BODY)
+        assert stand.ask(request).status == 200
+    assert stand.ask(post("http://localhost", BODY)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("prelude", "kind"),
+    [
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", "PROXY protocol"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "PROXY protocol"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2"),
+    ],
+)
+def test_another_protocol_is_refused_by_its_name(stand: Stand, prelude: bytes, kind: str) -> None:
+    """The log names what the proxy is to be told, which saves an afternoon."""
+    with stand.client() as client:
+        assert client.ask(prelude + post(AGILE, BODY)).status == 400
+    [refused] = stand.listener.refused
+    assert refused.startswith(kind)
+    assert stand.at_hand.taken == []
+
+
+def test_trailers_are_no_headers(stand: Stand) -> None:
+    """Fields behind a chunked body never reach the reader of the POST."""
+    shape = LINE + HOST + CHUNKED + b"\r\n1\r\nx\r\n0\r\nContent-Type: application/json\r\n\r\n"
+    assert stand.ask(shape).status == 200
+    [(work, _)] = stand.at_hand.taken
+    assert [item.payload.content_type for item in work.items if item.payload] == [""]
+
+
+def test_a_client_that_half_closes_gets_its_answer_and_leaves_no_descriptor(stand: Stand) -> None:
+    """What is durable is answered; then the connection ends at once, on both sides."""
+    with stand.client() as client:
+        client.send(post(AGILE, BODY))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer().body == b"+OK"
+        assert client.rest() == b""
+
+
+def test_the_secret_path_is_never_logged(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+    """Not by the server's own logger either, whatever handlers there are."""
+    assert stand.sms(1).status == 200
+    assert stand.ask(post(AGILE, b"x" * 100_000)).status == 413
+    assert SECRET not in caplog.text
 
 
 def test_a_body_on_a_get_is_not_a_request(stand: Stand) -> None:

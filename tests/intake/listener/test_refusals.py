@@ -6,8 +6,9 @@ from base64 import b64encode
 import pytest
 import structlog
 
+from ingestor.http import refusals
+from ingestor.http.refusals import RefusalLog
 from ingestor.intake.listener import Limits, gate
-from ingestor.intake.listener.refusals import RefusalLog
 from tests.intake.listener.client import Answered, Client, post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, INFOBIP, SECRET, Stand
@@ -134,14 +135,14 @@ def test_a_flood_is_counted_to_its_last() -> None:
     log = RefusalLog(lambda: now[0])
     with structlog.testing.capture_logs() as lines:
         for _ in range(500):
-            log.note(gate.MALFORMED, "192.0.2.1")
+            log.note(refusals.MALFORMED, "192.0.2.1")
         log.tick()
         assert [line["count"] for line in lines] == [1]
         now[0] = 60.0
         log.tick()
         log.tick()
         assert [line["count"] for line in lines] == [1, 499]
-        log.note(gate.MALFORMED, "192.0.2.1")
+        log.note(refusals.MALFORMED, "192.0.2.1")
         log.end()
     assert [line["count"] for line in lines] == [1, 499, 1]
 

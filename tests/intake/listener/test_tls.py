@@ -12,7 +12,8 @@ import structlog
 import trustme
 
 from ingestor.errors import ConfigurationError
-from ingestor.intake.listener import Limits, tls
+from ingestor.http import tls
+from ingestor.intake.listener import Limits
 from tests.intake.listener.client import Client, post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, Stand

@@ -1,4 +1,4 @@
-"""The listener's own certificate: loading it, following its renewal, and how long it is good for."""
+"""The server's own certificate: loading it, following its renewal, and how long it is good for."""
 
 import ssl
 from datetime import UTC, datetime
@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import structlog
+from cryptography import x509
 
 from ingestor.errors import ConfigurationError
 from ingestor.timestamps import iso_utc
 
 _log = structlog.get_logger()
-
-_UTC_TIME, _VERSION = 0x17, 0xA0
 
 
 class Validity(NamedTuple):
@@ -91,47 +90,12 @@ def validity(chain: Path) -> Validity:
     Raises ConfigurationError where there is none.
     """
     try:
-        text = chain.read_text("ascii", "replace")
-        start = text.index("-----BEGIN CERTIFICATE-----")
-        end = text.index("-----END CERTIFICATE-----", start) + len("-----END CERTIFICATE-----")
-        return _validity(ssl.PEM_cert_to_DER_cert(text[start:end]))
+        certificate = x509.load_pem_x509_certificate(chain.read_bytes())
     except OSError as fault:
         raise ConfigurationError(f"webhook: {chain} cannot be read ({fault.strerror})") from None
-    except (ValueError, IndexError):
+    except ValueError:
         raise ConfigurationError(f"webhook: {chain} holds no certificate in PEM") from None
-
-
-def _validity(certificate: bytes) -> Validity:
-    """Read the validity out of DER: the fourth field behind the version (RFC 5280, 4.1)."""
-    _, at, _ = _element(certificate, 0)
-    _, at, _ = _element(certificate, at)
-    tag, _, behind = _element(certificate, at)
-    skipped = 3  # serial number, signature algorithm, issuer
-    if tag == _VERSION:
-        at = behind
-    for _ in range(skipped):
-        _, _, at = _element(certificate, at)
-    _, at, _ = _element(certificate, at)
-    begins, at = _time(certificate, at)
-    ends, _ = _time(certificate, at)
-    return Validity(begins, ends)
-
-
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag of the element at `at`, where its content begins, and where the next element begins."""
-    tag, length, at = der[at], der[at + 1], at + 2
-    if length & 0x80:
-        octets = length & 0x7F
-        length, at = int.from_bytes(der[at : at + octets]), at + octets
-    return tag, at, at + length
-
-
-def _time(der: bytes, at: int) -> tuple[datetime, int]:
-    tag, start, end = _element(der, at)
-    written = der[start:end].decode("ascii")
-    if tag == _UTC_TIME:  # two digits: 50 and more are of the last century
-        written = ("19" if written[:2] >= "50" else "20") + written
-    return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC), end
+    return Validity(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def _unreadable(*paths: Path) -> Path:

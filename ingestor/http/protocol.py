@@ -1,0 +1,317 @@
+"""One client connection: uvicorn's protocol, with bounds, deadlines and one meaning for each request.
+
+uvicorn 0.54 parses with httptools (llhttp) and runs the application; it bounds neither the head nor the time
+a request takes, and lets through what two servers could read differently. What this class leans on inside it:
+`cycle`, `pipeline`, `scope`, `url`, `headers` and the parser's callbacks; `tests/http` breaks where a release
+changes them, and pyproject.toml pins the minor version.
+"""
+
+from collections.abc import Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ingestor.http import refusals
+from ingestor.http.refusals import Refusal
+
+if TYPE_CHECKING:
+    from ingestor.http.server import Rounds
+
+Headers = Mapping[bytes, bytes]
+"""By lower-case name; a header that came several times is joined by commas."""
+
+_MOST_DISCARDED: Final = 1 << 20
+_NEVER: Final = float("inf")
+_PRELUDES: Final = (
+    (b"PROXY ", refusals.PROXY_PROTOCOL),
+    (b"\r\n\r\n\0\r\nQUIT\n", refusals.PROXY_PROTOCOL),
+    (b"PRI * HTTP/2", refusals.HTTP_2),
+)
+_UPGRADE_FIELDS: Final = frozenset({b"upgrade", b"connection", b"http2-settings"})
+
+
+class _Refused(Exception):
+    """Raised inside a parser callback to stop the parser; the refusal is already on its way."""
+
+
+class Connection(HttpToolsProtocol):
+    """The server's side of one connection. `peer` is what the gatekeeper made of its address."""
+
+    def __init__(self, rounds: "Rounds", address: str, peer: Any) -> None:
+        super().__init__(rounds.config, rounds.state, {}, rounds.loop)
+        # uvicorn's own parser is lenient about bytes behind a request that ends the connection.
+        self.parser = httptools.HttpRequestParser(self)
+        self.access_log = False  # a path is a secret; uvicorn logs it wherever the root logger has a handler
+        self.address = address
+        self.peer = peer
+        self.busy_once = False
+        self._rounds = rounds
+        self._bounds = rounds.bounds
+        self.deadline = rounds.loop.time() + self._bounds.request_seconds
+        self._reading = False
+        self._head_done = False
+        self._unanswered = 0
+        self._half_closed = False
+        self._refusal = b""
+        self._discarded = 0
+        self._first = b""
+        self._fed = 0
+        self._head: Headers = {}
+        self._header_bytes = 0
+        self._header_fields = 0
+        self._body_bytes = 0
+        self._upgrading = False
+
+    # What the server asks
+
+    @property
+    def waiting(self) -> bool:
+        """True while a whole request of this connection waits for its answer: it must not be cut off."""
+        return self._unanswered > int(self._reading and self._head_done)
+
+    @property
+    def idle(self) -> bool:
+        """True between requests."""
+        return not self._reading and not self._unanswered
+
+    def expire(self) -> None:
+        """End a connection whose deadline has passed; a request half sent is told that it was too slow."""
+        if self._reading and not self._refusal and not self.waiting:
+            self.refuse(refusals.TOO_SLOW)
+        else:
+            self.abort()
+
+    def finish(self) -> None:
+        """End the connection as soon as what it has begun is answered: the server is stopping."""
+        if self.idle:
+            self.transport.close()
+        elif self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio
+
+    def connection_made(self, transport: Any) -> None:
+        """Start: TLS, if any, is done."""
+        super().connection_made(transport)
+        self.deadline = self._rounds.loop.time() + self._bounds.request_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the other end; what it sent whole goes on into the archive, only the answer is lost."""
+        self._rounds.forget(self)
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn says None: it always closes
+        """The client will send no more: keep the way back open while it waits for an answer."""
+        self._half_closed = True
+        return bool(self._unanswered) and self.scheme != "https"
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: the deadline ends it where it does not begin to."""
+        super().pause_writing()
+        self.deadline = self._rounds.loop.time() + self._bounds.request_seconds
+
+    def data_received(self, data: bytes) -> None:
+        """Feed what arrived to the parser."""
+        if self._refusal:  # read on for a moment, else a reset overtakes the answer
+            self._discarded += len(data)
+            if self._discarded > _MOST_DISCARDED:
+                self.abort()
+            return
+        self._unset_keepalive_if_required()
+        self._fed += len(data)
+        if len(self._first) < 16:
+            self._first += data[:16]
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if not self._refusal:  # it was not our own refusal that stopped the parser
+                self.refuse(self._prelude() or refusals.MALFORMED)
+        else:
+            if self._reading and not self._head_done and self._fed > self._bounds.header_bytes:
+                self.refuse(self._prelude() or refusals.HEAD_TOO_LARGE)
+            elif self._unanswered > self._bounds.pipelined:
+                self.flow.pause_reading()
+
+    def _prelude(self) -> Refusal | None:
+        return next((kind for start, kind in _PRELUDES if self._first.startswith(start[:16])), None)
+
+    def _read_on_without_upgrade(self, rest: bytes) -> None:
+        """Read the request as one that asks for no other protocol (RFC 9110 7.8 lets a server ignore it).
+
+        Java's HttpClient and `curl --http2` ask for h2c with each POST. llhttp stops behind the head and
+        takes the body for the other protocol; uvicorn would hand on an empty one.
+        """
+        self._upgrading = False
+        self.parser = httptools.HttpRequestParser(self)
+        head = b"POST %b HTTP/1.1\r\n" % self.url + b"".join(
+            b"%b: %b\r\n" % (name, value) for name, value in self.headers if name not in _UPGRADE_FIELDS
+        )
+        if b"close" in _joined(self.headers)[b"connection"].lower():
+            head += b"connection: close\r\n"
+        first, self._first = self._first, b"." * 16
+        self.data_received(head + b"\r\n" + rest)
+        self._first = first
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """A request begins: from here on its time runs."""
+        super().on_message_begin()
+        self._reading = True
+        self._head_done = False
+        self._fed = 0
+        self._header_bytes = self._header_fields = self._body_bytes = 0
+        self.deadline = self._rounds.loop.time() + self._bounds.request_seconds
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header field. Those behind a chunked body (trailers) are counted and otherwise ignored."""
+        self._header_fields += 1
+        self._header_bytes += len(name) + len(value)
+        if not self._head_done:
+            super().on_header(name, value)
+        elif self._head_too_large():
+            self._stop(refusals.HEAD_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Judge the request by its head, before any of its body is kept, and start the application on it."""
+        if self._head_too_large():
+            self._stop(refusals.HEAD_TOO_LARGE)
+        if self.parser.should_upgrade() and self.parser.get_method() == b"POST":
+            self._upgrading = True
+            return
+        self._head = head = _joined(self.headers)
+        if not self._unmistakable(head):
+            self._stop(refusals.MALFORMED)
+        verdict = self._rounds.gatekeeper.judge(self.parser.get_method(), self._path(), head, self.peer)
+        if isinstance(verdict, Refusal):
+            self._stop(verdict)
+        if self._rounds.stopping:
+            self._stop(refusals.STOPPING)
+        if int(head.get(b"content-length", b"0")) > self._rounds.max_body:
+            self._stop(refusals.TOO_LARGE)
+        super().on_headers_complete()
+        self.scope["state"]["admission"] = verdict
+        self._head_done = True
+        self._unanswered += 1
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body, up to the largest size."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._rounds.max_body:
+            self._stop(refusals.TOO_LARGE)
+        super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """Bound what a chunked body costs beside its content: one-byte chunks and long extensions."""
+        if self._fed > 8 * self._rounds.max_body + self._bounds.header_bytes:
+            self._stop(refusals.TOO_LARGE)
+
+    def on_message_complete(self) -> None:
+        """The request is whole: it waits for its answer, for as long as that takes."""
+        if self._upgrading:
+            return
+        self._reading = False
+        self.busy_once = True
+        self.deadline = _NEVER
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has left: go on with the next request, or say what was refused behind it."""
+        self._unanswered -= 1
+        super().on_response_complete()
+        if self._unanswered or self.transport.is_closing():
+            return
+        if self._refusal:
+            self._say()
+        elif self._half_closed or self._rounds.stopping:
+            self.transport.close()
+        elif not self._reading:
+            self.deadline = self._rounds.loop.time() + self._bounds.idle_seconds
+
+    def _head_too_large(self) -> bool:
+        return (
+            self._header_fields > self._bounds.header_fields
+            or self._header_bytes + len(self.url) > self._bounds.header_bytes
+        )
+
+    def _unmistakable(self, head: Headers) -> bool:
+        """Say whether every server would see the same request: one Host, and one plain kind of framing."""
+        version = self.parser.get_http_version()
+        host = head.get(b"host")
+        if host is None:
+            if version != "1.0":
+                return False
+        elif b"," in host:
+            return False
+        encoding = head.get(b"transfer-encoding")
+        if encoding is not None and (version == "1.0" or encoding.strip().lower() != b"chunked"):
+            return False
+        if self.parser.should_upgrade():
+            return False
+        # RFC 9112 3.2.2: a server must take the absolute form, which clients with a proxy setting send.
+        return version in {"1.0", "1.1"} and self.url.lower().startswith((b"/", b"http://", b"https://"))
+
+    def _path(self) -> bytes:
+        target = self.url if self.url.startswith(b"/") else httptools.parse_url(self.url).path or b"/"
+        return target.partition(b"?")[0]
+
+    # Refusing
+
+    def _stop(self, refusal: Refusal) -> None:
+        """Refuse from inside the parser, which must not go on."""
+        self.refuse(refusal)
+        raise _Refused
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Refuse the request being read. Nothing after it on this connection is believed any more."""
+        client = self._rounds.gatekeeper.client_of(self._head, self.peer)
+        self._rounds.refusals.note(refusal, client)
+        self._refusal = rendered(refusal)
+        if self._reading and self._head_done:  # the application waits for the rest of its body
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.cycle.on_response = lambda: None
+            self._unanswered -= 1
+            if self.pipeline and self.pipeline[0][0] is self.cycle:
+                self.pipeline.popleft()
+        self._reading = False
+        if not self._unanswered:
+            self._say()
+
+    def _say(self) -> None:
+        """Send the refusal and close so that it arrives."""
+        self._unset_keepalive_if_required()
+        self.transport.write(self._refusal)
+        self.deadline = self._rounds.loop.time() + self._bounds.linger_seconds
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+def rendered(refusal: Refusal) -> bytes:
+    """Return the answer to a refused request: a status, no body, no Allow, and the connection ends."""
+    unknown = refusal.status == HTTPStatus.UNAUTHORIZED
+    challenge = 'WWW-Authenticate: Basic realm="webhook"\r\n' if unknown else ""
+    return (
+        f"HTTP/1.1 {refusal.status.value} {refusal.status.phrase}\r\nDate: {formatdate(usegmt=True)}\r\n"
+        f"{challenge}Content-Length: 0\r\nConnection: close\r\n\r\n"
+    ).encode()
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> Headers:
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        before = joined.get(name)
+        joined[name] = value if before is None else before + b"," + value
+    return joined

@@ -1,0 +1,332 @@
+"""The server's thread: accepting, the regular round over what has a deadline, and the graceful end."""
+
+import asyncio
+import errno
+import resource
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from functools import partial
+from typing import Any, Final, Protocol
+
+import structlog
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from ingestor.errors import ConfigurationError
+from ingestor.http import refusals
+from ingestor.http.bounds import Bounds
+from ingestor.http.protocol import Connection, Headers, rendered
+from ingestor.http.refusals import Refusal, RefusalLog
+from ingestor.http.tls import Certificate
+
+_log = structlog.get_logger()
+
+_BACKLOG: Final = 1024
+_ROUND_SECONDS: Final = 0.25
+_IDLE_ROUND_SECONDS: Final = 1.0
+_STOPPING_ROUND_SECONDS: Final = 0.02
+_CERTIFICATE_SECONDS: Final = 60.0
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SECONDS_WITHOUT_DESCRIPTORS: Final = 0.02
+
+Message = MutableMapping[str, Any]
+
+
+class Application(Protocol):
+    """An ASGI 3 application with work of its own between requests."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait for their answer."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request; `scope["state"]["admission"]` is what the gatekeeper said."""
+
+    def look_after(self) -> None:
+        """Do what is due; called in each round of the loop."""
+
+    def hurry(self, seconds: float) -> None:
+        """The server stops: nothing may be waited for longer than `seconds`."""
+
+
+class Gatekeeper(Protocol):
+    """Who decides from the head of a request whether it comes in."""
+
+    def peer(self, address: str, *, encrypted: bool) -> Any:
+        """Return what is known about the other end of a connection from `address`."""
+
+    def judge(self, method: bytes, target: bytes, headers: Headers, peer: Any) -> Any:
+        """Return a Refusal, or what the application is told of the admission."""
+
+    def client_of(self, headers: Headers, peer: Any) -> str:
+        """Return the address to name in the log."""
+
+
+class HttpServer:
+    """Serves `make_app(loop)` on `sockets` from a thread called `name`, until `stop`."""
+
+    def __init__(
+        self, make_app: Callable[[asyncio.AbstractEventLoop], Application], gatekeeper: Gatekeeper,
+        sockets: Sequence[socket.socket], *, name: str, max_body: int, bounds: Bounds,
+        refusal_log: RefusalLog, certificate: Certificate | None = None,
+    ) -> None:  # fmt: skip
+        self._make_app = make_app
+        self._sockets = sockets
+        self._rounds: Rounds | None = None
+        self._make_rounds = partial(
+            Rounds, gatekeeper=gatekeeper, sockets=sockets, max_body=max_body, bounds=bounds,
+            refusal_log=refusal_log, certificate=certificate,
+        )  # fmt: skip
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+
+    @property
+    def progress(self) -> float:
+        """Monotonic time of the last finished round over all connections."""
+        return self._rounds.progress if self._rounds else 0.0
+
+    def start(self) -> None:
+        """Serve; raises what kept the thread from it."""
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, timeout: float) -> bool:
+        """Refuse what is new, answer what was accepted, end; say whether all of it was done in time."""
+        if self._rounds is None:
+            return True
+        self._rounds.stop(max(0.0, timeout - 1.0))
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+                app = self._make_app(runner.get_loop())
+                self._rounds = self._make_rounds(app, runner.get_loop())
+                runner.run(self._rounds.run(self._ready.set))
+        except BaseException as fault:
+            self._failure = fault
+            if self._ready.is_set():
+                _log.exception("an HTTP server ended")
+            raise
+        finally:
+            self._ready.set()
+
+
+class Rounds:
+    """What runs in the event loop: the connections of one server and the rounds over them."""
+
+    def __init__(
+        self, app: Application, loop: asyncio.AbstractEventLoop, *, gatekeeper: Gatekeeper,
+        sockets: Sequence[socket.socket], max_body: int, bounds: Bounds, refusal_log: RefusalLog,
+        certificate: Certificate | None,
+    ) -> None:  # fmt: skip
+        self.loop = loop
+        self.gatekeeper = gatekeeper
+        self.bounds = bounds
+        self.max_body = max_body
+        self.refusals = refusal_log
+        self.stopping = False
+        self.progress = loop.time()
+        self.state = ServerState()
+        # No lifespan, no logging and no server of uvicorn's own: its loop wakes ten times a second.
+        self.config = Config(
+            app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None,
+            log_level="info", access_log=False, server_header=False, proxy_headers=False,
+            timeout_keep_alive=int(bounds.idle_seconds) + 1,
+        )  # fmt: skip
+        self.config.load()
+        self._app = app
+        self._certificate = certificate
+        self._sockets = sockets
+        self._connections: dict[Connection, asyncio.Task[None] | None] = {}
+        # A crowd must leave descriptors for the archive, the mailboxes and the spool.
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
+        self._stop_at = float("inf")
+        self._stop = asyncio.Event()
+
+    def stop(self, seconds: float) -> None:
+        """From any thread: end within `seconds`."""
+        with suppress(RuntimeError):  # the loop has ended already
+            self.loop.call_soon_threadsafe(self._begin_stop, seconds)
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection has ended."""
+        self._connections.pop(connection, None)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until `stop`."""
+        acceptors = [self.loop.create_task(self._accept(one)) for one in self._sockets]
+        rounds = self.loop.create_task(self._look_after_all())
+        ready()
+        await self._stop.wait()
+        for task in acceptors:
+            task.cancel()
+        for listening in self._sockets:
+            listening.close()
+        await rounds
+        self.refusals.end()
+        await asyncio.gather(*acceptors, return_exceptions=True)
+
+    def _begin_stop(self, seconds: float) -> None:
+        self.stopping = True
+        self._stop_at = self.loop.time() + seconds
+        self._app.hurry(seconds)
+        self._stop.set()
+
+    # Accepting
+
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                client, address = await self.loop.sock_accept(listening)
+            except OSError as fault:
+                if fault.errno in _OUT_OF_DESCRIPTORS:
+                    self.refusals.note(refusals.NO_DESCRIPTORS, "")
+                    self._make_room()
+                    await asyncio.sleep(_SECONDS_WITHOUT_DESCRIPTORS)
+                continue  # the client went away before it was accepted
+            self._welcome(client, str(address[0]))
+
+    def _welcome(self, client: socket.socket, address: str) -> None:
+        client.setblocking(False)
+        if len(self._connections) >= self._most_connections and not self._make_room():
+            self.refusals.note(refusals.OVERLOADED, address)
+            if self._certificate is None:
+                with suppress(OSError):
+                    client.send(rendered(refusals.OVERLOADED))
+            client.close()
+            return
+        peer = self.gatekeeper.peer(address, encrypted=self._certificate is not None)
+        connection = Connection(self, address, peer)
+        task = self.loop.create_task(self._open(connection, client))
+        task.add_done_callback(partial(self._opened, connection, client))
+        self._connections[connection] = task
+
+    async def _open(self, connection: Connection, client: socket.socket) -> None:
+        context = self._certificate.context if self._certificate is not None else None
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await self.loop.connect_accepted_socket(
+            lambda: connection, client, ssl=context,
+            ssl_handshake_timeout=self.bounds.request_seconds if context else None,
+            ssl_shutdown_timeout=self.bounds.linger_seconds if context else None,
+        )  # fmt: skip
+
+    def _opened(self, connection: Connection, client: socket.socket, task: "asyncio.Task[None]") -> None:
+        """Take note that a connection can be read, or never will be (TLS failed, dropped before)."""
+        if task.cancelled() or task.exception() is not None:
+            # Who only knocks and leaves, as a balancer's probe does, is not worth a line.
+            if not task.cancelled() and isinstance(task.exception(), ssl.SSLError):
+                self.refusals.note(refusals.NO_HANDSHAKE, connection.address)
+            client.close()
+            self._connections.pop(connection, None)
+        elif connection in self._connections:
+            self._connections[connection] = None
+
+    def _make_room(self) -> bool:
+        """End the oldest connection that has never got a request through, else the oldest idle one.
+
+        So that a crowd of silent connections cannot keep a provider out for longer than it takes to knock.
+        """
+        for proven in (False, True):
+            for connection in self._connections:
+                if (
+                    connection.busy_once is proven
+                    and not connection.waiting
+                    and (connection.idle or not proven)
+                ):
+                    self.refusals.note(refusals.OVERLOADED, connection.address)
+                    self._drop(connection)
+                    return True
+        return False
+
+    def _drop(self, connection: Connection) -> None:
+        task = self._connections.pop(connection)
+        if task is not None:
+            task.cancel()
+        connection.abort()
+
+    # The regular round
+
+    async def _look_after_all(self) -> None:
+        """Look after everything that has a deadline, until the end."""
+        certificate_at = self.loop.time() + _CERTIFICATE_SECONDS
+        while True:
+            self.state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+            self._app.look_after()
+            self.refusals.tick()
+            now = self.loop.time()
+            for connection in [one for one in self._connections if one.deadline < now]:
+                connection.expire()
+            if self._certificate is not None and now >= certificate_at:
+                certificate_at = now + _CERTIFICATE_SECONDS
+                self._certificate.refresh()
+            self.progress = now
+            if self.stopping and self._stopped(now):
+                return
+            await self._until_next_round()
+
+    async def _until_next_round(self) -> None:
+        if self.stopping:
+            await asyncio.sleep(_STOPPING_ROUND_SECONDS)
+            return
+        with suppress(TimeoutError):
+            busy = self._connections or self._app.busy
+            await asyncio.wait_for(self._stop.wait(), _ROUND_SECONDS if busy else _IDLE_ROUND_SECONDS)
+
+    def _stopped(self, now: float) -> bool:
+        for connection in list(self._connections):
+            connection.finish()
+        if (self._app.busy or self._connections) and now < self._stop_at:
+            return False
+        for connection in list(self._connections):
+            self._drop(connection)
+        return True
+
+
+def bound(host: str, port: int, setting: str) -> list[socket.socket]:
+    """Return listening sockets on every address of `host`.
+
+    Raises ConfigurationError, which names `setting`, where they cannot be had.
+    """
+    listening: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            one = socket.socket(family, kind, protocol)
+            listening.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setblocking(False)
+            one.bind(address)
+            one.listen(_BACKLOG)
+    except OSError as fault:
+        for one in listening:
+            with suppress(OSError):
+                one.close()
+        raise ConfigurationError(
+            f"{setting} {host}:{port} cannot be had ({fault.strerror}); give an address of this machine "
+            f"and a port that nobody uses"
+        ) from None
+    return listening
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop for the thread: uvloop's own share of a request is a quarter of the standard one's."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # it has no wheel everywhere
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+__all__ = ["Application", "Gatekeeper", "HttpServer", "Refusal", "bound"]

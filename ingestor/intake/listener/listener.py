@@ -1,0 +1,157 @@
+"""The listener: the gate, the reception and the spool on one HTTP server, run by the daemon."""
+
+import asyncio
+import socket
+import time
+import typing
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from ingestor.errors import ConfigurationError
+from ingestor.http.refusals import RefusalLog
+from ingestor.intake.listener.gate import Gate
+from ingestor.intake.listener.keeper import Keeper
+from ingestor.intake.listener.limits import Limits
+from ingestor.intake.listener.received import RulesByProvider, Taker
+from ingestor.intake.listener.reception import Reception
+from ingestor.settings import Endpoint, Webhook, endpoint_passwords
+
+if typing.TYPE_CHECKING:
+    from ingestor.http.server import HttpServer
+
+_log = structlog.get_logger()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Listener:
+    """Receives the providers' POSTs and answers each once it is durable.
+
+    `rules` are those of every provider by name; `writer` makes submissions durable; `spool_directory`
+    (`spool` in the state directory) is made where it is missing; `passwords` gives the Basic passwords of an
+    endpoint. Stop it before the writer.
+    """
+
+    def __init__(
+        self,
+        webhook: Webhook,
+        rules: RulesByProvider,
+        writer: Taker,
+        spool_directory: Path,
+        *,
+        passwords: Callable[[Endpoint], Iterable[str]] = endpoint_passwords,
+        limits: Limits | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._webhook = webhook
+        self._rules = rules
+        self._writer = writer
+        self._passwords = passwords
+        self._limits = limits or Limits()
+        self._now = now
+        self._keeper = Keeper(spool_directory, writer, rules)
+        self._refusals = RefusalLog()
+        self._reception: Reception | None = None
+        self._server: HttpServer | None = None
+        self._sockets: list[socket.socket] = []
+        self._address: tuple[str, int] = webhook.host, webhook.port
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address and port it listens on; where the configured port is 0, once started."""
+        return self._address
+
+    @property
+    def progress(self) -> float:
+        """Monotonic time of the last finished round over all connections and late requests."""
+        return self._server.progress if self._server else 0.0
+
+    @property
+    def spool_depth(self) -> int:
+        """How many POSTs wait in the spool for the database."""
+        return self._keeper.depth
+
+    @property
+    def spool_trouble(self) -> str | None:
+        """Why the spool takes no writes, or None."""
+        return self._keeper.trouble
+
+    @property
+    def accepted(self) -> int:
+        """How many POSTs were answered as accepted since the start."""
+        return self._reception.accepted if self._reception else 0
+
+    @property
+    def last_accepted(self) -> datetime | None:
+        """When the newest accepted POST arrived (aware UTC)."""
+        return self._reception.last_accepted if self._reception else None
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many requests were refused since the start, by kind."""
+        return dict(self._refusals.counts)
+
+    def start(self) -> None:
+        """Bind, prove the spool, start serving. Raises ConfigurationError with one line for the admin."""
+        webhook = self._webhook
+        # Imported only where there is a [webhook] to serve: it is an extra.
+        try:
+            from ingestor.http.server import HttpServer, bound
+            from ingestor.http.tls import Certificate
+        except ModuleNotFoundError:
+            raise ConfigurationError(
+                "[webhook] needs a server that is not installed: pip install 'agile-sms-ingestor[webhook]'"
+            ) from None
+        gate = Gate(webhook, self._passwords)
+        certificate = None
+        if webhook.tls_certificate is not None and webhook.tls_key is not None:
+            certificate = Certificate(webhook.tls_certificate, webhook.tls_key)
+        self._sockets = bound(webhook.host, webhook.port, "webhook.listen")
+        self._address = self._sockets[0].getsockname()[:2]
+        self._server = HttpServer(
+            self._receive_in, gate, self._sockets, name="webhook", max_body=webhook.max_body_bytes,
+            bounds=self._limits, refusal_log=self._refusals, certificate=certificate,
+        )  # fmt: skip
+        try:
+            self._keeper.start()
+            self._server.start()
+        except BaseException:
+            self._keeper.stop(1.0)
+            self._release()
+            raise
+        host, port = self.address
+        _log.info(
+            "webhook listening", address=host, port=port, tls=certificate is not None,
+            endpoints=len(webhook.endpoint),
+        )  # fmt: skip
+
+    def reload(self, rules: RulesByProvider) -> None:
+        """Read from now on by new `rules` (numbers, time zone); replays too."""
+        self._rules = self._keeper.rules = rules
+        if self._reception is not None:
+            self._reception.rules = rules
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Refuse what is new, answer what was accepted, end; say whether all of it was done in time."""
+        until = time.monotonic() + timeout
+        ended = True
+        if self._server is not None and self._reception is not None:
+            ended = self._server.stop(timeout)
+            ended = self._keeper.stop(max(0.1, until - time.monotonic())) and ended
+        self._release()
+        return ended
+
+    def _receive_in(self, loop: asyncio.AbstractEventLoop) -> Reception:
+        self._reception = Reception(
+            self._writer, self._keeper, self._rules, self._limits, self._refusals, loop, self._now
+        )
+        return self._reception
+
+    def _release(self) -> None:
+        for listening in self._sockets:
+            listening.close()
