@@ -21,7 +21,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 from ingestor.numbers import last_four
 from ingestor.redaction import redact, register_secret
 
-__all__ = ["LogFormat", "OncePerMinute", "configure", "register_secret"]
+__all__ = ["LogFormat", "OncePerMinute", "configure", "is_journal", "register_secret"]
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -45,6 +45,9 @@ _QUIET = (
     "tzlocal",
     "uvicorn.access",
 )
+
+# By the least level; the numbers are those of syslog.
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
 def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
@@ -72,7 +75,7 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextI
     )  # fmt: skip
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        (_ForJournal if is_journal(stream) else structlog.stdlib.ProcessorFormatter)(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -88,6 +91,23 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextI
     logging.captureWarnings(capture=True)
     logging.raiseExceptions = False  # its report prints the arguments of the call, whatever they hold
     threading.excepthook = _log_dead_thread
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Say whether `stream` goes to journald, where a line may begin with its priority (sd-daemon(3))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _ForJournal(structlog.stdlib.ProcessorFormatter):
+    """Marks every line with its priority: `journalctl -p warning` shows what a person must see."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
 def _rendering(log_format: Literal["json", "console"], stream: TextIO) -> list[Processor]:

@@ -3,10 +3,14 @@
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,3 +216,45 @@ def test_very_short_secrets_do_not_hide_the_log() -> None:
     register_secret("a")
 
     assert redact("a plain line") == "a plain line"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_journald_is_told_each_priority(
+    log_format: LogFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every line that goes to the journal begins with its priority; a stream that is another has none."""
+    for journal in (True, False):
+        with (tmp_path / "stream").open("w+") as stream:
+            status = os.fstat(stream.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + (not journal)}")
+            configure(log_format, stream=stream, level=logging.DEBUG)
+            log = structlog.get_logger("ingestor.test")
+            for name in ("debug", "info", "warning", "error", "critical"):
+                getattr(log, name)("said")
+            logging.getLogger("library").warning("said")
+            try:
+                int("said")
+            except ValueError:
+                log.exception("said")
+            stream.seek(0)
+            lines = stream.read().splitlines()
+        beginnings = [line[:3] for line in lines]
+        if journal:
+            assert beginnings[:7] == ["<7>", "<6>", "<4>", "<3>", "<2>", "<4>", "<3>"]
+            assert set(beginnings[7:]) <= {"<3>"}
+        else:
+            assert not any(beginning.startswith("<") for beginning in beginnings)
+
+
+def test_what_a_command_dies_of_is_an_error_in_the_journal(tmp_path: Path) -> None:
+    """A start that fails says so with one line of priority 3."""
+    with (tmp_path / "stream").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        command = [sys.executable, "-m", "ingestor", "--config", str(tmp_path / "none.toml"), "run"]
+        environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        done = subprocess.run(command, stderr=stream, env=environment, timeout=60)
+        stream.seek(0)
+        said = stream.read()
+    assert done.returncode == 2
+    assert said.startswith("<3>ingestor: ")
+    assert said.count("\n") == 1

@@ -231,6 +231,7 @@ def _epilog(module: ModuleType, verb: str = "") -> str:
 def _report(fault: Exception) -> int:
     """Print `fault` as its line (or lines) on stderr and return the exit code it asks for."""
     from ingestor.errors import IngestorError
+    from ingestor.logs import is_journal
     from ingestor.redaction import redact, redact_secrets
 
     if isinstance(fault, IngestorError):
@@ -244,6 +245,7 @@ def _report(fault: Exception) -> int:
         message = redact(
             f"internal fault: {type(fault).__name__}: {first_line}; --debug shows where, please report it"
         )
+    error = "<3>" if is_journal(sys.stderr) else ""
     for line in message.splitlines():
-        print(f"ingestor: {line}", file=sys.stderr)
+        print(f"{error}ingestor: {line}", file=sys.stderr)
     return code

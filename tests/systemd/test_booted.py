@@ -77,12 +77,21 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     guest.run("systemctl", "reload", "ingestor")
     _until(lambda: "unknown key; did you mean mailbox?" in guest.journal("ingestor"), "the refusal")
     assert guest.show("ingestor", "ActiveState") == "active"
+    _until(lambda: "reload refused" in _priority(guest, "3"), "the refusal among the errors")
+    assert "configuration reloaded" in _priority(guest, "6")
 
     guest.run("systemctl", "stop", "ingestor")
     assert guest.show("ingestor", "Result") == "success"
     assert guest.run("systemctl", "start", "ingestor").returncode != 0
     assert guest.show("ingestor", "ExecMainStatus") == "2"
     assert guest.show("ingestor", "ActiveState") == "failed"
+    assert "\ningestor: /etc/ingestor/ingestor.toml: mailbx" in _priority(guest, "3")
+
+
+def _priority(guest: booted.BootedGuest, priority: str) -> str:
+    """Return the daemon's lines of exactly this priority, without systemd's own."""
+    told = ("_SYSTEMD_UNIT=ingestor.service", f"PRIORITY={priority}")
+    return guest.run("journalctl", "--no-pager", "--output", "cat", *told).stdout
 
 
 def _configure(root: Path, server: dovecot.DovecotServer, user: str) -> None:
