@@ -12,26 +12,27 @@ from typing import Any
 from ingestor.archive.details import details_json
 from ingestor.archive.entries import Item
 from ingestor.archive.faults import DATA_ERRORS, refused
-from ingestor.archive.inserts import Inserts
+from ingestor.archive.inserts import Inserts, sms_by_content_key
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.payloads import compress
 from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, Row
 from ingestor.providers.contract import Readable, Unreadable
-from ingestor.record import FINGERPRINT_VERSION, InboundSms, Outcome
+from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, Outcome
 
 _MOST_SEGMENTS = 2**31 - 1
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
 
 
 class ReadBefore(Exception):
-    """Items whose arrival had been read before today's parser made a different SMS of it.
+    """Items whose bytes had been read before today's parser made a different SMS of them.
 
-    Their SMS must not stay; the transaction is done again without them.
+    Their SMS must not stay; the transaction is done again, and they stay with `sms`: its id by index, None
+    where their arrival is there already.
     """
 
-    def __init__(self, indexes: set[int]) -> None:
+    def __init__(self, sms: Mapping[int, int | None]) -> None:
         super().__init__()
-        self.indexes = indexes
+        self.sms = sms
 
 
 @dataclass(slots=True)
@@ -101,24 +102,25 @@ def unreadable(item: Item, why: str) -> Item:
 
 
 def settle(
-    inserts: Inserts, batch: Batch, now: datetime, instant: Callable[[datetime], Any], skip: set[int]
-) -> list[Outcome]:
+    inserts: Inserts, batch: Batch, now: datetime, instant: Callable[[datetime], Any],
+    read: Mapping[int, int | None],
+) -> list[Outcome]:  # fmt: skip
     """Insert `batch` in the transaction of `inserts`; return each item's outcome.
 
-    `instant` writes a time as the database takes it. The items in `skip` are known to have been read
-    before. Raises ReadBefore where more of them turn up.
+    `instant` writes a time as the database takes it. The items in `read` are known to have been read
+    before: see ReadBefore, which is raised where more of them turn up.
     """
     written = instant(now)
-    fresh = [i for i in range(len(batch.items)) if i not in skip]
-    readable = [i for i in fresh if batch.fingerprints[i] is not None]
+    fresh = [i for i in range(len(batch.items)) if read.get(i, i) is not None]
+    readable = [i for i in fresh if batch.fingerprints[i] is not None and i not in read]
     new_ids, ids = inserts.reserve((SMS, len(readable)), (ARRIVALS, len(fresh)))
     sms_ids, own = _insert_sms(inserts, batch, dict(zip(readable, new_ids, strict=True)), written, instant)
+    for i, sms_id in (*_read_before(inserts, batch, sms_ids, own).items(), *read.items()):
+        sms_ids[i] = sms_id
     outcomes = [
-        _QUARANTINED if sms_id is None else _STORED if i in own else _DUPLICATE
+        _STORED if i in own else _QUARANTINED if sms_id is None and i not in read else _DUPLICATE
         for i, sms_id in enumerate(sms_ids)
     ]
-    for i in skip:
-        outcomes[i] = _DUPLICATE
     arrival_ids = dict(zip(fresh, ids, strict=True))
     new = _insert_arrivals(inserts, batch, arrival_ids, sms_ids, outcomes, written, instant)
     if new is not None:
@@ -158,6 +160,25 @@ def _insert_sms(
     return sms_ids, own
 
 
+def _read_before(
+    inserts: Inserts, batch: Batch, sms_ids: Sequence[int | None], own: Mapping[int, int]
+) -> dict[int, int]:
+    """Return the SMS of each item whose bytes were read before, where today's reading gives another or none.
+
+    Raises ReadBefore where that other one has just been inserted.
+    """
+    mails = [i for i, item in enumerate(batch.items) if item.channel is not Channel.WEBHOOK]
+    found = sms_by_content_key(inserts, [batch.keys[i] for i in mails])
+    if not found:
+        return {}
+    before = {
+        i: sms_id for i in mails if (sms_id := found.get(batch.keys[i])) is not None and sms_id != sms_ids[i]
+    }
+    if not own.keys().isdisjoint(before):
+        raise ReadBefore(before)
+    return before
+
+
 def _insert_arrivals(
     inserts: Inserts, batch: Batch, ids: Mapping[int, int], sms_ids: Sequence[int | None],
     outcomes: Sequence[Outcome], written: Any, instant: Callable[[datetime], Any],
@@ -177,7 +198,7 @@ def _insert_arrivals(
             position.input, position.member, position.offset, position.length,
             reading.message_id, reading.subject, item.peer, item.sender_verified,
             payload.size if payload else None, str(outcomes[i]),
-            reading.reason if isinstance(reading, Unreadable) else None,
+            reading.reason if isinstance(reading, Unreadable) and sms_ids[i] is None else None,
             sms_ids[i], reading.parser, batch.run_ids[i], arrived_at, written,
         ))  # fmt: skip
     return inserts.insert(ARRIVALS, rows)
@@ -190,14 +211,14 @@ def _settle_repeated(
     """Say what becomes of items whose arrival stands in the archive, or earlier in this batch."""
     known = inserts.arrivals_by_key([batch.keys[i] for i in repeated])
     verdicts: dict[int, int] = {}  # arrival id -> index
-    read_before: set[int] = set()
+    read_before: dict[int, int | None] = {}
     for i in repeated:
         item = batch.items[i]
-        arrival_id, read = known[batch.keys[i], item.number, str(item.channel)]
-        if read or arrival_id in verdicts:
+        arrival_id, sms_id = known[batch.keys[i], item.number, str(item.channel)]
+        if sms_id is not None or arrival_id in verdicts:
             outcomes[i] = _DUPLICATE
             if i in own:
-                read_before.add(i)
+                read_before[i] = None
         elif sms_ids[i] is not None or batch.again:
             verdicts[arrival_id] = i  # it stood in the quarantine, and is readable now
     if read_before:
@@ -208,14 +229,15 @@ def _settle_repeated(
     rows: list[Row] = []
     for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True):
         reading = batch.items[i].reading
-        reason = getattr(reading, "reason", None)
+        reason = getattr(reading, "reason", None) if sms_ids[i] is None else None
         rows.append((
             number, arrival_id, str(outcomes[i]), reason, sms_ids[i], reading.parser, batch.run_ids[i],
             written,
         ))  # fmt: skip
     new = inserts.insert(RETRIES, rows)
     if new is not None:  # another process read them a moment ago
-        raise ReadBefore({i for number, i in zip(ids, verdicts.values(), strict=True) if number not in new})
+        pairs = zip(ids, verdicts.values(), strict=True)
+        raise ReadBefore({i: None for number, i in pairs if number not in new})
 
 
 def _sms_row(

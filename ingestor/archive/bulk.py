@@ -18,7 +18,7 @@ from ingestor.archive.doubt import Doubt, new_mark
 from ingestor.archive.engine import writing
 from ingestor.archive.entries import Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
-from ingestor.archive.inserts import Expectation, Inserts
+from ingestor.archive.inserts import Expectation, Inserts, sms_by_content_key
 from ingestor.archive.postgresql_inserts import Misjudged
 from ingestor.archive.prepared import PreparedSubmission, Row
 from ingestor.archive.store import Store
@@ -100,10 +100,11 @@ class BulkStore:
         readable = [row[_SMS] for row in rows if row[_SMS] is not None]
         new_ids, ids = inserts.reserve((SMS, len(readable)), (ARRIVALS, len(rows)))
         sms_ids, outcomes = self._insert_sms(inserts, rows, readable, new_ids, written)
+        _stay_with_the_first(inserts, rows, sms_ids, outcomes)
         known = inserts.insert(ARRIVALS, _arrivals(submissions, ids, sms_ids, outcomes, written))
         if known is not None:
             fresh = [number in known for number in ids]
-            _check_repeated(inserts, rows, fresh, outcomes)
+            _check_repeated(inserts, rows, fresh, sms_ids, outcomes)
         else:
             fresh = [True] * len(rows)
         inserts.insert(CONTENT, [
@@ -169,16 +170,34 @@ def _arrivals(
             (_, length, key, _, size, _, _, _, parser, message_id, subject, reason, _, _) = row
             rows.append((
                 ids[at], key, _CHANNEL, 0, source, None, None, None, path, member, offset,
-                length, message_id, subject, None, None, size, names[at], reason, sms_ids[at],
+                length, message_id, subject, None, None, size, names[at],
+                reason if sms_ids[at] is None else None, sms_ids[at],
                 parser, run_id, written, written,
             ))  # fmt: skip
             at += 1
     return rows
 
 
-def _check_repeated(
-    inserts: Inserts, rows: Sequence[Row], fresh: Sequence[bool], outcomes: list[Outcome]
+def _stay_with_the_first(
+    inserts: Inserts, rows: Sequence[Row], sms_ids: list[int | None], outcomes: list[Outcome]
 ) -> None:
+    """Let mails whose bytes were read before stay with their SMS, whatever today's reading makes of them.
+
+    Raises _Unusual where that made another one, which has just been inserted.
+    """
+    found = sms_by_content_key(inserts, [row[_KEY] for row in rows])
+    for i, row in enumerate(rows) if found else ():
+        sms_id = found.get(row[_KEY])
+        if sms_id is not None and sms_id != sms_ids[i]:
+            if outcomes[i] is _STORED:
+                raise _Unusual
+            sms_ids[i], outcomes[i] = sms_id, _DUPLICATE
+
+
+def _check_repeated(
+    inserts: Inserts, rows: Sequence[Row], fresh: Sequence[bool], sms_ids: Sequence[int | None],
+    outcomes: list[Outcome],
+) -> None:  # fmt: skip
     """Settle mails that were imported before (or earlier in this batch): those that were read are duplicates.
 
     Raises _Unusual where the two readings of a mail differ: only the writer knows what to do then.
@@ -187,7 +206,7 @@ def _check_repeated(
     known = inserts.arrivals_by_key([rows[i][_KEY] for i in repeated])
     for i in repeated:
         _, read = known[rows[i][_KEY], 0, _CHANNEL]
-        if outcomes[i] is _STORED or (not read and rows[i][_SMS] is not None):
+        if outcomes[i] is _STORED or (read is None and sms_ids[i] is not None):
             raise _Unusual
-        if read:
+        if read is not None:
             outcomes[i] = _DUPLICATE

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from ingestor.archive.faults import DATA_ERRORS, is_data_error
 from ingestor.archive.postgresql_inserts import Drawn, InsertsAhead, Misjudged, PostgresqlInserts
 from ingestor.archive.sqlite_inserts import SqliteInserts
-from ingestor.archive.targets import Row, Target
+from ingestor.archive.targets import Arrivals, Row, Target
 
 _ALL_NEW_IN_A_ROW = 8
 
@@ -31,8 +31,8 @@ class Inserts(Protocol):
     def sms_by_fingerprint(self, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
         """Return the id of each SMS that is in the archive."""
 
-    def arrivals_by_key(self, keys: Sequence[bytes]) -> dict[tuple[bytes, int, str], tuple[int, bool]]:
-        """Return (id, has it been read) of each known arrival, by content key, number and channel."""
+    def arrivals_by_key(self, keys: Sequence[bytes]) -> Arrivals:
+        """Return each known arrival by content key, number and channel."""
 
 
 def inserts_for(connection: Connection) -> Inserts:
@@ -40,6 +40,16 @@ def inserts_for(connection: Connection) -> Inserts:
     if connection.dialect.name == "sqlite":
         return SqliteInserts(connection)
     return PostgresqlInserts(connection)
+
+
+def sms_by_content_key(inserts: Inserts, keys: Sequence[bytes]) -> dict[bytes, int]:
+    """Return the SMS that each mail became when its bytes were read first, by whatever channel.
+
+    `keys` are content keys of mails, as the archive keeps them; those that were never read are left out.
+    """
+    found = inserts.arrivals_by_key(keys) if keys else {}
+    read = sorted((sms_id, key) for (key, _, _), (_, sms_id) in found.items() if sms_id is not None)
+    return {key: sms_id for sms_id, key in reversed(read)}  # the first of several
 
 
 class Expectation:

@@ -6,8 +6,8 @@ from hmac import digest
 
 from sqlalchemy import Connection
 
-from ingestor.archive.entries import NO_DAY, POST_KEY_BYTES, Item
-from ingestor.archive.inserts import inserts_for
+from ingestor.archive.entries import NO_DAY, POST_KEY_BYTES
+from ingestor.archive.inserts import inserts_for, sms_by_content_key
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.record import InboundSms
 
@@ -22,12 +22,14 @@ def known_sms(connection: Connection, secret: bytes, messages: Sequence[InboundS
     return [found.get(value) for value in unique]
 
 
-def known_arrivals(connection: Connection, secret: bytes, items: Sequence[Item]) -> list[bool | None]:
-    """Return for each item whether its arrival has been read; None where it never arrived."""
-    keys = [keyed(item.content_key, secret) for item in items]
-    found = inserts_for(connection).arrivals_by_key(keys) if keys else {}
-    known = (found.get((key, item.number, str(item.channel))) for key, item in zip(keys, items, strict=True))
-    return [entry[1] if entry else None for entry in known]
+def sms_of_mails(connection: Connection, secret: bytes, content_keys: Sequence[bytes]) -> list[int | None]:
+    """Return the id of the SMS that each mail became when its bytes were read first, None where never.
+
+    `content_keys` are of `entries.mail_content_key`. Whatever today's reader says, that mail stays with it.
+    """
+    keys = [keyed(content_key, secret) for content_key in content_keys]
+    found = sms_by_content_key(inserts_for(connection), keys)
+    return [found.get(key) for key in keys]
 
 
 def is_earlier_post(content_key: bytes) -> bool:

@@ -8,7 +8,15 @@ from sqlalchemy import Connection
 
 from ingestor.archive.faults import as_sqlalchemy
 from ingestor.archive.postgresql_arrays import PackedArray, packed
-from ingestor.archive.targets import ARRIVALS, ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target
+from ingestor.archive.targets import (
+    ARRIVALS,
+    ARRIVALS_BY_KEY,
+    SMS_BY_FINGERPRINT,
+    TARGETS,
+    Arrivals,
+    Row,
+    Target,
+)
 
 Drawn = tuple[tuple[tuple[Target, int], ...], list[Sequence[int]]]
 """What was wanted of `reserve`, and what it gave."""
@@ -66,13 +74,17 @@ class PostgresqlInserts:
 
     def sms_by_fingerprint(self, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
         """Look all up at once."""
-        found = self._execute(SMS_BY_FINGERPRINT + "= ANY(%s)", (list(fingerprints),))
+        found = self._execute(
+            SMS_BY_FINGERPRINT + "= ANY(%b::bytea[])", (packed("bytea", tuple(fingerprints)),)
+        )
         return dict(map(tuple, found))
 
-    def arrivals_by_key(self, keys: Sequence[bytes]) -> dict[tuple[bytes, int, str], tuple[int, bool]]:
+    def arrivals_by_key(self, keys: Sequence[bytes]) -> Arrivals:
         """Look all up at once."""
-        found = self._execute(ARRIVALS_BY_KEY + "= ANY(%s)", (list(keys),))
-        return {(key, number, channel): (identity, read) for key, number, channel, identity, read in found}
+        return _by_key(self._find_arrivals(keys))
+
+    def _find_arrivals(self, keys: Sequence[bytes]) -> Any:
+        return self._execute(ARRIVALS_BY_KEY + "= ANY(%b::bytea[])", (packed("bytea", tuple(keys)),))
 
     def _send(self, target: Target, arrays: Sequence[PackedArray]) -> Any:
         return self._execute(_STATEMENTS[target.name], arrays)
@@ -104,6 +116,7 @@ class InsertsAhead(PostgresqlInserts):
         self._open = contextlib.ExitStack()
         self._pipeline: Any = None
         self._sent: list[tuple[Any, int]] = []
+        self._sure = False
 
     @staticmethod
     def possible() -> bool:
@@ -124,11 +137,17 @@ class InsertsAhead(PostgresqlInserts):
         if self._pipeline is None:  # and no sooner: in a pipeline the driver waits for BEGIN twice
             driver: Any = self._connection.connection.dbapi_connection
             self._pipeline = self._open.enter_context(driver.pipeline())
-        elif target is ARRIVALS:
-            with as_sqlalchemy(self._connection):
-                self._pipeline.sync()
-            self._check()
+        elif target is ARRIVALS and not self._sure:
+            self._sync()
+        self._sure = False
         self._sent.append((self._send(target, arrays), len(rows)))
+
+    def arrivals_by_key(self, keys: Sequence[bytes]) -> Arrivals:
+        """Look all up at once, as soon as all that was sent before is known to have gone in."""
+        found = self._find_arrivals(keys)
+        if self._pipeline is not None:
+            self._sync()
+        return _by_key(found)
 
     def confirm(self) -> None:
         """Wait for the last inserts. Raises Misjudged where a row of them was there already."""
@@ -141,9 +160,19 @@ class InsertsAhead(PostgresqlInserts):
         with contextlib.suppress(Exception):
             self._open.close()
 
+    def _sync(self) -> None:
+        with as_sqlalchemy(self._connection):
+            self._pipeline.sync()
+        self._check()
+        self._sure = True
+
     def _check(self) -> None:
         if any(cursor.rowcount != count for cursor, count in self._sent):
             raise Misjudged
+
+
+def _by_key(found: Any) -> Arrivals:
+    return {(key, number, channel): (identity, sms_id) for key, number, channel, identity, sms_id in found}
 
 
 def _columns(target: Target, rows: Sequence[Row]) -> tuple[PackedArray, ...]:

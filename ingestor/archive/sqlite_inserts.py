@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingestor.archive.faults import as_sqlalchemy
-from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Row, Target
+from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Arrivals, Row, Target
 
 _CHUNK = 500
 
@@ -77,11 +77,11 @@ class SqliteInserts:
         """Look up in chunks of a fixed size, so that the statement is prepared once."""
         return dict(map(tuple, self._in_chunks(SMS_BY_FINGERPRINT, fingerprints)))
 
-    def arrivals_by_key(self, keys: Sequence[bytes]) -> dict[tuple[bytes, int, str], tuple[int, bool]]:
+    def arrivals_by_key(self, keys: Sequence[bytes]) -> Arrivals:
         """Look up in chunks of a fixed size, so that the statement is prepared once."""
         return {
-            (key, number, channel): (identity, bool(read))
-            for key, number, channel, identity, read in self._in_chunks(ARRIVALS_BY_KEY, keys)
+            (key, number, channel): (identity, sms_id)
+            for key, number, channel, identity, sms_id in self._in_chunks(ARRIVALS_BY_KEY, keys)
         }
 
     def _in_chunks(self, select: str, keys: Sequence[bytes]) -> Iterator[Any]:

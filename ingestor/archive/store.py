@@ -112,19 +112,19 @@ class Store:
         self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
     ) -> list[Receipt]:
         """Write everything at once, or with a savepoint a submission where an item is refused."""
-        skip: set[int] = set()
+        read: dict[int, int | None] = {}
         whole = batches[0] if len(batches) == 1 else _joined(batches)
         mark = new_mark()
         while True:
             try:
                 with writing(self.engine, patient=patient) as connection:
                     with self._expectation.inserts(connection, known=whole.again) as inserts:
-                        outcomes = settle(inserts, whole, now, self._instant, skip)
+                        outcomes = settle(inserts, whole, now, self._instant, read)
                     receipts = _split(outcomes, submissions)
                     keep_books(connection, submissions, [one.outcomes for one in receipts], now, mark)
                     self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
             except ReadBefore as again:
-                skip |= again.indexes
+                read |= again.sms
             except Misjudged:
                 continue
             except (*DATA_ERRORS, DBAPIError) as error:
@@ -157,13 +157,13 @@ class Store:
         return receipts
 
     def _settle_apart(self, connection: Connection, batch: Batch, now: datetime) -> list[Outcome]:
-        skip: set[int] = set()
+        read: dict[int, int | None] = {}
         while True:
             try:
                 with connection.begin_nested():
-                    return settle(inserts_for(connection), batch, now, self._instant, skip)
+                    return settle(inserts_for(connection), batch, now, self._instant, read)
             except ReadBefore as again:
-                skip |= again.indexes
+                read |= again.sms
 
     def _without_refused(self, connection: Connection, batch: Batch, now: datetime) -> Batch:
         """Return `batch` with each item that the database refuses made ready for the quarantine."""
@@ -182,7 +182,7 @@ class Store:
     def _refusal(self, connection: Connection, batch: Batch, now: datetime) -> str | None:
         probe = connection.begin_nested()
         try:
-            settle(inserts_for(connection), batch, now, self._instant, set())
+            settle(inserts_for(connection), batch, now, self._instant, {})
         except ReadBefore:
             return None
         except (*DATA_ERRORS, DBAPIError) as error:

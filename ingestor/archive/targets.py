@@ -7,6 +7,8 @@ from sqlalchemy import Table
 from ingestor.archive import tables
 
 Row = tuple[Any, ...]
+Arrivals = dict[tuple[bytes, int, str], tuple[int, int | None]]
+"""(id, the SMS it became, None where it has not been read) by (content key, number, channel)."""
 
 
 class Target(NamedTuple):
@@ -44,8 +46,8 @@ TARGETS: Final = (SMS, CONTENT, ARRIVALS, PAYLOADS, RETRIES)
 
 # An arrival has been read when it became an SMS at once, or by a later verdict.
 ARRIVALS_BY_KEY: Final = (
-    "SELECT a.content_key, a.number, a.channel, a.id, a.sms_id IS NOT NULL OR EXISTS"
-    " (SELECT 1 FROM retries AS r WHERE r.arrival_id = a.id AND r.sms_id IS NOT NULL)"
+    "SELECT a.content_key, a.number, a.channel, a.id, coalesce(a.sms_id,"
+    " (SELECT min(r.sms_id) FROM retries AS r WHERE r.arrival_id = a.id))"
     " FROM arrivals AS a WHERE a.content_key "
 )
 SMS_BY_FINGERPRINT: Final = "SELECT fingerprint, id FROM sms WHERE fingerprint "

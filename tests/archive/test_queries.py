@@ -13,7 +13,7 @@ from ingestor.archive import queries
 from ingestor.archive.engine import reading
 from ingestor.archive.entries import Item, Submission
 from ingestor.archive.export import COLUMNS, export_csv, export_jsonl
-from ingestor.archive.known import known_arrivals, known_sms
+from ingestor.archive.known import known_sms, sms_of_mails
 from ingestor.archive.queries import Filters
 from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable
@@ -156,14 +156,14 @@ def test_spreadsheet_safe_csv_runs_no_formula(archive_engine: Engine, start: str
 
 
 def test_a_run_that_must_not_write_can_look_up_what_is_known(archive_engine: Engine) -> None:
-    """A dry run sees which SMS is where, and which arrivals were read."""
+    """It sees which SMS is where, and what each mail became when its bytes were read."""
     fill(archive_engine, item(1), broken(2))
     secret = Store(archive_engine).archive_key()
     with reading(archive_engine) as connection:
         assert known_sms(connection, secret, [sms(2), sms(1), sms(1)]) == [None, 1, 1]
         assert known_sms(connection, secret, []) == []
-        items = [item(1), item(2), item(3)]
-        assert known_arrivals(connection, secret, items) == [True, False, None]
+        keys = [item(number).content_key for number in (1, 2, 3)]
+        assert sms_of_mails(connection, secret, keys) == [1, None, None]
 
 
 def test_a_long_export_is_streamed(archive_engine: Engine) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 
 from ingestor.archive.engine import reading
-from ingestor.archive.inserts import inserts_for
+from ingestor.archive.inserts import inserts_for, sms_by_content_key
 from ingestor.archive.prepared import PreparedSubmission, Row, Where
 from ingestor.archive.tables import archive_key
 from ingestor.errors import SchemaMismatch, TemporaryFolderFull
 from ingestor.intake.files.inputs import Earlier
 from ingestor.intake.files.sources import Place
 from ingestor.intake.files.tally import MOST_LISTED, Remark
-from ingestor.record import Channel, Outcome
+from ingestor.record import Outcome
 
 _KEY_BYTES = 32
 
@@ -78,19 +78,19 @@ class DrySink:
         self._keys.execute("COMMIT")
         return list(outcomes)
 
-    def _look_up(self, rows: Sequence[Row]) -> tuple[dict[bytes, int], set[bytes]]:
-        """Return the SMS ids the archive has, and the keys of imported mails it has read."""
+    def _look_up(self, rows: Sequence[Row]) -> tuple[dict[bytes, int], dict[bytes, int]]:
+        """Return the ids of known SMS by fingerprint, and of those that known mails became by content key."""
         if self._engine is None or not rows:
-            return {}, set()
+            return {}, {}
         unique = [row[12][0] for row in rows if row[12] is not None]
         with reading(self._engine) as connection:
             inserts = inserts_for(connection)
             known = inserts.sms_by_fingerprint(unique) if unique else {}
-            arrivals = inserts.arrivals_by_key([row[2] for row in rows])
-        channel = Channel.IMPORT.value
-        return known, {key for (key, _, way), (_, read) in arrivals.items() if read and way == channel}
+            return known, sms_by_content_key(inserts, [row[2] for row in rows])
 
-    def _judge(self, row: Row, where: Where, known: dict[bytes, int], read_before: set[bytes]) -> Outcome:
+    def _judge(
+        self, row: Row, where: Where, known: dict[bytes, int], read_before: dict[bytes, int]
+    ) -> Outcome:
         path, member, offset = where
         place = str(Place(path, member))
         unique = row[12][0] if row[12] is not None else None
@@ -98,7 +98,7 @@ class DrySink:
             self._note_duplicate(place, offset, f"SMS {known[unique]} in the archive")
             return Outcome.DUPLICATE
         if row[2] in read_before:
-            self._note_duplicate(place, offset, "a mail that was imported before")
+            self._note_duplicate(place, offset, f"the mail that became SMS {read_before[row[2]]}")
             return Outcome.DUPLICATE
         if unique is None:
             self.reasons[row[11]] += 1
