@@ -22,7 +22,17 @@ from ingestor.providers.agile.header import Header, other_ends, split_mail
 from ingestor.providers.agile.parts import IDENTITY
 from ingestor.providers.agile.reading import find_block, read_record
 from ingestor.providers.agile.slow_lane import slow_parts
-from ingestor.providers.contract import ANOTHER_SENDER, NotOurs, Readable, Reading, Rules, Unreadable
+from ingestor.providers.agile.wrapped import CERTIFIED, DEEPEST, inner_mails
+from ingestor.providers.contract import (
+    ANOTHER_FORWARDER,
+    ANOTHER_SENDER,
+    NEAR_MISSES,
+    NotOurs,
+    Readable,
+    Reading,
+    Rules,
+    Unreadable,
+)
 from ingestor.record import InboundSms, storable
 
 PARSER = "agile.mail/1"
@@ -62,7 +72,7 @@ def is_ours(header: bytes, rules: Rules) -> bool:
 def read_mail(raw: bytes, rules: Rules) -> Reading:
     """Return what the whole mail `raw` (any line ends, no mbox separator) means."""
     try:
-        return _read(raw, rules, fast=True)
+        return _read(raw, rules, fast=True, depth=0)
     except Exception:  # noqa: BLE001 - no bytes may stop the next mail; the raw mail is kept for a better parser
         return Unreadable("the parser failed on this mail", PARSER)
 
@@ -70,7 +80,7 @@ def read_mail(raw: bytes, rules: Rules) -> Reading:
 def read_mail_slowly(raw: bytes, rules: Rules) -> Reading:
     """Return what `read_mail` does, without the fast lane: the two must agree, which tests and doubts ask."""
     try:
-        return _read(raw, rules, fast=False)
+        return _read(raw, rules, fast=False, depth=0)
     except Exception:  # noqa: BLE001 - as above
         return Unreadable("the parser failed on this mail", PARSER)
 
@@ -89,12 +99,12 @@ def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable
     return _unreadable(shown, header)
 
 
-def _read(raw: bytes, rules: Rules, *, fast: bool) -> Reading:
+def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
     header, body_at = split_mail(raw)
     envelope = read_envelope(header, rules)
     if not (envelope.ours or envelope.suspected):
         if body_at == len(raw) and raw.find(b"\n", 0, -2) < 0 and b"\r" in raw:
-            return _mended(_read(raw.replace(b"\r", b"\n"), rules, fast=fast), "line ends CR")
+            return _mended(_read(raw.replace(b"\r", b"\n"), rules, fast=fast, depth=depth), "line ends CR")
         return NotOurs(envelope.sender, _block_of_foreign(raw, body_at))
     if len(raw) > LARGEST_PARSED:
         return oversized(raw, len(raw), len(raw), rules)
@@ -103,11 +113,44 @@ def _read(raw: bytes, rules: Rules, *, fast: bool) -> Reading:
         return reading if envelope.ours else _recognised(reading, envelope)
     if not whole:
         if b"\r\r\n" in raw[:body_at]:
-            return _mended(_read(_CRS.sub(b"\r\n", raw), rules, fast=fast), "line ends CR CR LF")
+            return _mended(_read(_CRS.sub(b"\r\n", raw), rules, fast=fast, depth=depth), "line ends CR CR LF")
         otherwise = _read_with_another_end(raw, header, body_at, rules, fast=fast)
         if otherwise is not None:
             return otherwise
+        if not header.first.get(b"content-type", b"text/").lstrip().lower().startswith(b"text/"):
+            inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
+            if inside is not None:
+                return inside
     return _refused(reading, envelope, header, whole=whole)
+
+
+def _read_wrapped(
+    raw: bytes, header: Header, body_at: int, rules: Rules, envelope: Envelope, *, fast: bool, depth: int
+) -> Reading | None:
+    """Return the reading of the SMS inside the mail `raw`, None where there is none.
+
+    Whoever passes a mail on must be one of the senders; a certified mailbox names them. A mail is one item:
+    several SMS in one are nothing that could be stored.
+    """
+    if depth == DEEPEST:
+        return _unreadable(f"more than {DEEPEST} mails, one inside the other", header)
+    found: dict[tuple[object, ...], Reading] = {}
+    for inner in inner_mails(raw, header, body_at):
+        reading = _read(inner.raw, rules, fast=fast, depth=depth + 1)
+        if isinstance(reading, NotOurs):
+            continue
+        believed = envelope.known or (envelope.named and inner.wrapper in CERTIFIED)
+        if isinstance(reading, Readable) and believed:
+            about = ", in a ".join(filter(None, (reading.sms.details.get("wrapped_in"), inner.wrapper)))
+            sms = _with_detail(reading, "wrapped_in", about).sms
+            found[sms[:10]] = _verdict(sms, header)
+        else:
+            reason = ANOTHER_FORWARDER if isinstance(reading, Readable) else reading.reason
+            if believed or reason in NEAR_MISSES:
+                found[(reason,)] = _unreadable(reason, header)
+    if len(found) > 1:
+        return _unreadable(f"the mail holds {len(found)} mails of ours, and can be only one SMS", header)
+    return next(iter(found.values()), None)
 
 
 def _read_with_another_end(

@@ -9,10 +9,21 @@ import email
 import logging
 import re
 from collections.abc import Iterator
+from email._policybase import Compat32
 from email.message import Message
 
 from ingestor.providers.agile.header import Header
-from ingestor.providers.agile.parts import ENCODINGS, Part, transfer_decoded
+from ingestor.providers.agile.parts import ENCODINGS, Part, encoding_of, transfer_decoded
+
+ATTACHED_MAIL = "application/x-attached-mail"
+
+_KNOWN = frozenset(
+    ["text", "multipart", "message", "application", "image", "audio", "video", "font", "model"]
+)
+_ATTACHED = re.compile(r"\s*message/(?:rfc822|global|news)(?![\w.+-])", re.IGNORECASE)
+_WELL_FORMED = re.compile(rf"\s*(?:{'|'.join(_KNOWN)})/[\w.+-]+\s*(?:;|\Z)", re.IGNORECASE)
+_TYPE = re.compile(r"""[\s"']*([\w.+-]+)(?:\s*[/\\]\s*([\w.+-]+))?["']?""")
+_PARAMETER = re.compile(r"[\s,;:]+(charset|boundary|format|delsp|name)\s*[=:]\s*", re.IGNORECASE)
 
 _CONTENT_FIELD = re.compile(rb"^content-[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
@@ -27,6 +38,24 @@ _LONGEST_CONTENT_FIELD = 4000
 
 def slow_parts(header: Header, body: bytes) -> list[Part] | str:
     """Return the text parts of a mail, best first (plain, HTML, other text), or why there is none."""
+    leaves = leaves_of(header, body)
+    if isinstance(leaves, str):
+        return leaves
+    shown = [leaf for leaf in leaves if _is_shown(leaf)]
+    parts = [part for leaf in shown for part in _parts(leaf)]
+    if parts and all(part.data is not None and not part.data.strip() for _, part in parts):
+        # Exchange moves a body into ATT00001.txt, attached behind an empty part.
+        parts += [part for leaf in leaves if leaf not in shown for part in _parts(leaf)]
+    if not parts:
+        return "the mail has no text part"
+    return [part for _, part in sorted(parts, key=lambda rated: rated[0])]
+
+
+def leaves_of(header: Header, body: bytes) -> list[Message] | str:
+    """Return the parts of a mail that hold content, in their order, or why it is not taken apart.
+
+    An attached mail is one of them, of the type `ATTACHED_MAIL`, its bytes the payload.
+    """
     fields = b"".join(
         name + b":" + _lf(value) + b"\n" for name, value in header.every if name.startswith(b"content-")
     )
@@ -35,12 +64,7 @@ def slow_parts(header: Header, body: bytes) -> list[Part] | str:
     if reason:
         return reason
     message = _parsed(source)
-    if isinstance(message, str):
-        return message
-    parts = [part for leaf in _leaves(message) if (part := _part(leaf))]
-    if not parts:
-        return "the mail has no text part"
-    return [part for _, part in sorted(parts, key=lambda rated: rated[0])]
+    return message if isinstance(message, str) else list(_leaves(message))
 
 
 def _lf(value: bytes) -> bytes:
@@ -71,12 +95,12 @@ def _parsed(source: bytes) -> Message | str:
     from mailparser.exceptions import MailParserRecursionError
 
     try:
-        message = mailparser.parse_from_bytes(source).message
+        message = mailparser.MailParser(email.message_from_bytes(source, policy=_LENIENT)).message
     except (MailParserRecursionError, RecursionError):
         return "the parts are nested too deeply"
     except Exception:  # noqa: BLE001 - it decodes attachments and file names we never look at
         message = None
-    return message if isinstance(message, Message) else email.message_from_bytes(source)
+    return message if isinstance(message, Message) else email.message_from_bytes(source, policy=_LENIENT)
 
 
 def _leaves(message: Message) -> Iterator[Message]:
@@ -85,33 +109,88 @@ def _leaves(message: Message) -> Iterator[Message]:
     while waiting:
         part = waiting.pop()
         if part.get_content_maintype() == "message":
-            continue
-        if not part.is_multipart():
+            if part.get_content_type() == "message/rfc822" and part.is_multipart():
+                yield _attached(part)  # in a multipart/digest, where nothing says so
+        elif not part.is_multipart():
             yield part
-            continue
-        children = part.get_payload()
-        if isinstance(children, list):
-            waiting.extend(child for child in reversed(children) if isinstance(child, Message))
+        else:
+            waiting.extend(reversed(_inside(part)))
 
 
-def _part(leaf: Message) -> tuple[int, Part] | None:
-    """Return the part a text leaf is, and its rank, or None where it is no text or attached."""
-    if leaf.get_content_maintype() != "text" or leaf.get_content_disposition() == "attachment":
-        return None
+def _inside(part: Message) -> list[Message]:
+    children = part.get_payload()
+    return [child for child in children if isinstance(child, Message)] if isinstance(children, list) else []
+
+
+def _attached(part: Message) -> Message:
+    leaf = Message(_LENIENT)
+    leaf["Content-Type"] = ATTACHED_MAIL
+    mail = b"".join(child.as_bytes() for child in _inside(part))
+    leaf.set_payload(mail.decode("ascii", "surrogateescape"))
+    return leaf
+
+
+def _is_shown(leaf: Message) -> bool:
+    """Say whether mail programs show `leaf` as text of the mail."""
+    return leaf.get_content_maintype() == "text" and leaf.get_content_disposition() != "attachment"
+
+
+def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
+    """Yield the part that a text leaf is, with its rank, and what else it may have been meant to be."""
+    if leaf.get_content_maintype() != "text":
+        return
     subtype = leaf.get_content_subtype()
-    encoding = str(leaf.get("Content-Transfer-Encoding", "")).strip().lower()
-    if encoding in ENCODINGS:
-        del leaf["Content-Transfer-Encoding"]  # what is left to decode is then nothing
-        data = transfer_decoded(_payload(leaf), encoding)
-    else:
-        data = _payload(leaf)
     flowed = subtype != "html" and str(leaf.get_param("format", "")).lower() == "flowed"
     delete_space = str(leaf.get_param("delsp", "")).lower() == "yes"
     charset = leaf.get_content_charset() or None
     rank = {"plain": 0, "html": 1}.get(subtype, 2)
-    return rank, Part(data, charset, subtype == "html", flowed, delete_space, encoding)
+    data, encoding = decoded_payload(leaf)
+    yield rank, Part(data, charset, subtype == "html", flowed, delete_space, encoding)
+    if data is None and b":" in (plain := _payload(leaf)):  # base64 has none: never encoded
+        yield rank, Part(plain, charset, subtype == "html", flowed, delete_space, "")
+
+
+def decoded_payload(leaf: Message) -> tuple[bytes | None, str]:
+    """Return the bytes of `leaf` (None for broken base64) and the transfer encoding they were in."""
+    encoding = encoding_of(str(leaf.get("Content-Transfer-Encoding", "")))
+    if encoding not in ENCODINGS:
+        return _payload(leaf), encoding
+    del leaf["Content-Transfer-Encoding"]  # what is left to decode is then nothing
+    return transfer_decoded(_payload(leaf), encoding), encoding
 
 
 def _payload(leaf: Message) -> bytes:
     data = leaf.get_payload(decode=True)
     return data if isinstance(data, bytes) else b""
+
+
+class _Lenient(Compat32):
+    """Reads a header as the standard library does, but Content-Type as mail programs do."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, meant_type(value) if name.lower() == "content-type" else value
+
+
+_LENIENT = _Lenient()
+
+
+def meant_type(value: str) -> str:
+    """Return the Content-Type that is meant by `value`: as it is, where it is well-formed and known.
+
+    An unknown type is taken for text, as RFC 2045 (5.2) lets a reader do. An attached mail becomes a type
+    that the standard library does not take apart: its bytes are needed as they are.
+    """
+    if _ATTACHED.match(value):
+        return _ATTACHED.sub(ATTACHED_MAIL, value)
+    if _WELL_FORMED.match(value):
+        return value
+    match = _TYPE.match(value)
+    if match is None:
+        return value
+    words = {match[1].lower(), (match[2] or "").lower()}
+    if match[1].lower() in _KNOWN and match[2]:
+        kind = match[1] + "/" + match[2]
+    else:
+        kind = "text/html" if words & {"html", "htm", "xhtml"} else "text/plain"
+    return kind + _PARAMETER.sub(r"; \1=", value[match.end() :])

@@ -67,7 +67,7 @@ REASONS = {
     "29 nested, many lines": "too many lines in nested multiparts",
     "one long parameter list": "a field that describes the body is longer than 4000 bytes",
     "parameter list of a part": "a field that describes the body is longer than 4000 bytes",
-    "nested mails": "the parts are nested too deeply",
+    "nested mails": "the mail has no text part",
 }
 
 READ = {

@@ -1,0 +1,90 @@
+"""Mails inside mails: certified mail, spam reports, opaque signatures, forwards and journal reports.
+
+What wraps a mail is told by its marks alone; whether that is to be believed is for the caller to judge.
+"""
+
+import re
+from email.message import Message
+from typing import NamedTuple
+
+from ingestor.providers.agile.header import Header, split_mail
+from ingestor.providers.agile.signed_content import signed_content
+from ingestor.providers.agile.slow_lane import ATTACHED_MAIL, decoded_payload, leaves_of
+
+DEEPEST = 3
+"""How many wrappers are opened, one inside the other."""
+
+PEC = "certified mail (PEC)"
+PEC_ANOMALY = "certified mail (PEC), anomaly envelope"
+SPAM_REPORT = "spam report"
+SIGNATURE = "S/MIME signature"
+JOURNAL = "journal report"
+FORWARD = "forwarded mail"
+
+CERTIFIED = frozenset((PEC, PEC_ANOMALY))
+"""Wrappers that a certified mailbox puts around each mail, with the sender named in its own From."""
+
+_MOST = 10
+_SIGNED_TYPES = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
+_ANOMALY = re.compile(rb"\s*ANOMALIA MESSAGGIO\b", re.IGNORECASE)
+_JOURNAL = re.compile(rb"^X-MS-Journal-Report[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_JOURNAL_TEXT = re.compile(rb"\s*Sender:[^\n]*\n(?:[^\n]*\n){0,50}?(?:Recipient|To):", re.IGNORECASE)
+
+
+class Wrapped(NamedTuple):
+    """A mail found inside another one, and what was around it."""
+
+    raw: bytes
+    wrapper: str
+
+
+def inner_mails(raw: bytes, header: Header, body_at: int) -> list[Wrapped]:
+    """Return the mails inside the mail `raw` with this `header`, in their order, at most ten.
+
+    What is signed is only the body of a mail: it keeps the fields of the mail around it. The signature is
+    not judged. Nothing is returned of a mail that is not taken apart.
+    """
+    leaves = leaves_of(header, raw[body_at:])
+    if isinstance(leaves, str):
+        return []
+    found: list[Wrapped] = []
+    for leaf in leaves:
+        if len(found) == _MOST:
+            break
+        name = (leaf.get_filename() or "").lower()
+        if leaf.get_content_type() in _SIGNED_TYPES or name.endswith(".p7m"):
+            content = signed_content(decoded_payload(leaf)[0] or b"")
+            if content:
+                found.append(Wrapped(_with_body(header, content), SIGNATURE))
+        elif _is_mail(leaf, name):
+            wrapper = _wrapper(leaf, name, header, raw[:body_at], leaves[0])
+            found.append(Wrapped(decoded_payload(leaf)[0] or b"", wrapper))
+    return found
+
+
+def _is_mail(leaf: Message, name: str) -> bool:
+    return (
+        leaf.get_content_type() == ATTACHED_MAIL
+        or leaf.get_param("x-spam-type") is not None
+        or (name.endswith(".eml") and leaf.get_content_maintype() in {"application", "text"})
+    )
+
+
+def _wrapper(leaf: Message, name: str, header: Header, head: bytes, first: Message) -> str:
+    if leaf.get_param("x-spam-type") is not None or "before SpamAssassin" in str(leaf["Content-Description"]):
+        return SPAM_REPORT
+    if name == "postacert.eml":
+        return PEC_ANOMALY if _ANOMALY.match(header.first.get(b"subject", b"")) else PEC
+    text = first.get_payload(decode=True) if first.get_content_type() == "text/plain" else None
+    if _JOURNAL.search(head) or (isinstance(text, bytes) and _JOURNAL_TEXT.match(text)):
+        return JOURNAL
+    return FORWARD
+
+
+def _with_body(header: Header, entity: bytes) -> bytes:
+    """Return a signed `entity` as a mail: it describes its body itself, all else is said by `header`."""
+    own, body_at = split_mail(entity)
+    fields = [field for field in header.every if not field[0].startswith(b"content-")]
+    fields += [field for field in own.every if field[0].startswith(b"content-")]
+    lines = b"".join(name + b":" + value.rstrip(b"\r") + b"\n" for name, value in fields)
+    return lines + b"\n" + entity[body_at:]
