@@ -14,6 +14,9 @@ class IngestorError(Exception):
     exit_code = 1
     """What a command exits with when this ends it (2: wrong usage or configuration)."""
 
+    said = ""
+    """What the other side said in full: for a person's terminal, never for a log."""
+
 
 class ConfigurationError(IngestorError):
     """The configuration, the command line or the environment is wrong; only a person can mend it."""

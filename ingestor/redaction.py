@@ -16,7 +16,7 @@ _NUMBER = re.compile(
 )
 
 # PostgreSQL repeats the row ("Failing row contains (…)") and SQLAlchemy the parameters: both are the message.
-_DRIVER_DETAIL = re.compile(r"(?m)^\s*(?:DETAIL:|CONTEXT:|\[parameters: ).*(?:\n|\Z)")
+_DRIVER_DETAIL = re.compile(r"(?m)^[ \t]*(?:DETAIL:|CONTEXT:|\[parameters: ).*(?:\n|\Z)")
 
 
 def register_secret(value: str) -> None:

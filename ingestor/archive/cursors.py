@@ -27,12 +27,16 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class PendingWork:
-    """A pending thing with its history: `attempts` that failed so far, and why the last one did."""
+    """A pending thing with its history: `attempts` that failed so far, and why the last one did.
+
+    Times are aware UTC.
+    """
 
     work: Pending
     attempts: int
     reason: str | None
     tried_at: datetime | None
+    noted_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None 
         return [
             PendingWork(
                 Pending(row.mailbox, row.folder, row.uidvalidity, row.uid, Action(row.action)),
-                row.attempts, row.reason, row.tried_at,
+                row.attempts, row.reason, row.tried_at, row.noted_at,
             )
             for row in connection.execute(query)
         ]  # fmt: skip

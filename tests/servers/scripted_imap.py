@@ -106,6 +106,7 @@ class Talk:
         self.connection = connection
         self.folder = ""
         self._buffer = b""
+        self._known = 0
 
     @property
     def box(self) -> list[Message]:
@@ -198,7 +199,7 @@ class Talk:
         if name not in self.script.folders:
             self.end(tag, b"NO [NONEXISTENT] no such folder")
             return
-        self.folder = name
+        self.folder, self._known = name, len(self.script.folders[name])
         self.send(f"* {len(self.box)} EXISTS\r\n* OK [UIDVALIDITY {self.script.uidvalidity}] v\r\n".encode())
         if self.script.uidnext is not None:
             honest = str(max((one.uid for one in self.box), default=0) + 1)
@@ -305,16 +306,15 @@ class Talk:
 
     def _idle(self, tag: bytes, _: bytes) -> None:
         self.send(b"+ idling\r\n")
-        known = len(self.box)
         self.server.lock.release()
         try:
             while True:
                 try:
                     self.line(0.05)
                 except TimeoutError:
-                    if len(self.box) != known:
-                        known = len(self.box)
-                        self.send(b"* %d EXISTS\r\n" % known)
+                    if len(self.box) != self._known:
+                        self._known = len(self.box)
+                        self.send(b"* %d EXISTS\r\n" % self._known)
                 else:
                     break
         finally:

@@ -17,6 +17,8 @@ ACTIONS: Final = {"keep": None, "seen": Action.SEEN, "move": Action.MOVE, "delet
 class Reader(Protocol):
     """The provider module that tells our mails and reads them (`providers.mail_reader`)."""
 
+    PARSER: str
+
     def may_be_ours(self, header: bytes, rules: Rules) -> bool:
         """Say from header lines alone whether the whole mail must be read."""
 
@@ -50,16 +52,26 @@ Place = tuple[str, int, int]
 """Folder, UIDVALIDITY and UID of a mail."""
 
 
+HANGS_UP: Final = "the connection breaks when it is fetched"
+NO_MEMORY: Final = "there is not enough memory to fetch it"
+LONGEST_STREAK: Final = 50
+
+
 @dataclass(slots=True)
 class Suspects:
     """Mails during whose fetch the connection broke, and how often; remembered over connections.
 
-    One mail that a server cannot send must not hold up the others for ever: after a break the same mails are
-    fetched in smaller groups, then one by one, and the one that breaks it again is put off into `pending`.
+    One mail that a server cannot send must not hold up the others: after a break the same mails are fetched
+    in smaller groups, then one by one, and the one that breaks it again is put off into `pending`.
     """
 
     group_sizes: Sequence[int] = (750, 25, 1)
     breaks: dict[Place, int] = field(default_factory=dict)
+    reasons: dict[Place, str] = field(default_factory=dict)
+    narrowed: int = 0
+    """How often a break has told something: it is progress as long as this grows, and it cannot for ever."""
+    streak: int = 0
+    """Breaks since a mail came."""
 
     def of(self, place: Place) -> int:
         return self.breaks.get(place, 0)
@@ -68,16 +80,27 @@ class Suspects:
         """Whether the mail has broken even a connection of its own."""
         return self.of(place) >= len(self.group_sizes)
 
-    def broke(self, places: Iterable[Place]) -> None:
-        """Remember that the connection broke while `places` were fetched together."""
+    def broke(self, places: Sequence[Place], reason: str) -> None:
+        """Remember that `places` could not be fetched together."""
         for place in places:
+            self.reasons[place] = reason
             self.breaks[place] = self.of(place) + 1
+        self.streak += 1
+        # Where nothing comes at all it is not these mails: then it is a failure like any other.
+        self.narrowed += self.streak <= LONGEST_STREAK
+
+    def recall(self, places: Iterable[Place]) -> None:
+        """Learn from `pending` what breaks connections."""
+        for place in places:
+            self.breaks[place] = len(self.group_sizes)
 
     def passed(self, places: Iterable[Place]) -> None:
         """Remember that `places` have been fetched after all."""
+        self.streak = 0
         if self.breaks:
             for place in places:
                 self.breaks.pop(place, None)
+                self.reasons.pop(place, None)
 
     def size_for(self, place: Place) -> int:
         """Return the largest group this mail may be fetched in."""
@@ -93,6 +116,10 @@ class Memory:
         self.missing: dict[str, str] = {}
         """Why a configured folder is not read now, by its name."""
         self.weak_told = False
+        self.rescanned: dict[str, tuple[int, int]] = {}
+        """UIDVALIDITY of a folder, and up to which UID a rescan has handed it over."""
+        self.put_off_told: set[str] = set()
+        """Folders of which it was said that mails in them cannot be fetched."""
         self.useless_search: set[str] = set()
         """Folders of which it was said that searching them finds nothing."""
         self.dictionary: tuple[int, bytes] | None = None

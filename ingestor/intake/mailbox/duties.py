@@ -11,13 +11,15 @@ from typing import Final
 import structlog
 
 from ingestor.archive.cursors import PendingWork, note_failure, pending_work
-from ingestor.archive.entries import Action, Pending, Submission
+from ingestor.archive.entries import Action, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.context import Context
+from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.fetching import NO_BODY
 from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.reading import FolderReading
-from ingestor.intake.mailbox.session import Header, Refused, Selected, Session
+from ingestor.intake.mailbox.session import Header, Selected, Session
+from ingestor.intake.mailbox.words import Refused
 from ingestor.providers.contract import Readable
 
 MOST_FETCHES: Final = 100
@@ -25,19 +27,34 @@ MOST_FETCHES: Final = 100
 
 AT_ONCE: Final = 500
 
+GIVEN_UP_AFTER: Final = timedelta(days=3)
+FEWEST_ATTEMPTS: Final = 6
+"""So often, and for so long, a mail of ours is fetched again before what there is of it is quarantined."""
+
+HANG_UP_MINUTES: Final = 12 * 60
+"""The longest pause between two attempts that cost a connection each."""
+
 log = structlog.get_logger()
 
 
 class Duties:
     """Works off the pending list of the folder that is open."""
 
-    def __init__(
-        self, context: Context, session: Session, delivery: Delivery, complained: set[tuple[str, Action]]
-    ) -> None:
+    def __init__(self, context: Context, session: Session, delivery: Delivery, memory: Memory) -> None:
         self._context = context
         self._session = session
         self._delivery = delivery
-        self._complained = complained
+        self._complained = memory.complained
+        self._suspects = memory.suspects
+
+    def put_off(self, folder: Selected) -> list[int]:
+        """Return the mails of `folder` that are known to break connections."""
+        work = pending_work(self._context.engine, self._context.mailbox.name, folder.name)
+        return [
+            entry.work.uid for entry in work
+            if entry.work.action is Action.FETCH and entry.work.uidvalidity == folder.uidvalidity
+            and entry.reason in (HANGS_UP, NO_MEMORY)
+        ]  # fmt: skip
 
     def work_off(self, reading: FolderReading) -> None:
         """Do what is pending in the folder of `reading`, as far as the server lets us."""
@@ -163,31 +180,57 @@ class Duties:
     def _fetch_again(self, entry: PendingWork, reading: FolderReading) -> None:
         """Fetch one put-off mail with the utmost care; a further failure waits longer each time."""
         work = entry.work
+        last_time = _is_given_up(entry, self._context.clock())
+        head = b""
         try:
             # Every other time only: a server may refuse to give a header in part.
-            header = self._session.headers([work.uid], bounded=entry.attempts % 2 == 1).get(work.uid)
-            items = {}
+            bounded = entry.attempts % 2 == 1
+            header = self._session.headers([work.uid], sized=not bounded, bounded=bounded).get(work.uid)
             ours = header is not None and self._context.reader.may_be_ours(header.lines, self._context.rules)
-            if header is not None and ours:
-                items = reading.fetch.items([work.uid], {work.uid: header})
-            came = bool(items) or (header is not None and not ours)
-            gone = not came and not self._session.present([work.uid])
-        except MailboxUnavailable:
-            note_failure(self._context.engine, work, "the connection broke", self._context.clock())
+            if header is None or not ours:
+                self._settle_again(work, came=header is not None)
+                return
+            head = self._session.whole_header(work.uid) if last_time else b""
+            items = reading.fetch.items([work.uid], {work.uid: header})
+        except MailboxUnavailable as fault:
+            reason = NO_MEMORY if NO_MEMORY in str(fault) else HANGS_UP
+            if last_time and head:
+                self._give_up(work, reading, head, reason)
+                self._delivery.settle()
+            else:
+                note_failure(self._context.engine, work, reason, self._context.clock())
+            self._suspects.narrowed += 1  # it is not due again for a while
             raise
-        if not came and not gone:
-            note_failure(self._context.engine, work, "the server sends no body", self._context.clock())
-            return
-        kept = tuple(item for item in items.values() if item is not None)
-        self._delivery.submit(
-            Submission(
-                run_id=self._context.run_id,
-                items=kept,
-                ignored=int(came and not kept),
-                done=(work,),
-                after_store=self._context.after_store,
+        unready = reading.fetch.unready.get(work.uid)
+        if not items and last_time and (raw := (unready.raw if unready else b"") or head):
+            self._give_up(work, reading, raw, unready.reason if unready else NO_BODY)
+        else:
+            self._settle_again(
+                work, tuple(items.values()), came=bool(items), reason=unready and unready.reason
             )
+
+    def _settle_again(
+        self, work: Pending, items: Sequence[Item | None] = (), *, came: bool, reason: str | None = None
+    ) -> None:
+        """Hand over what came of a put-off mail, or note that nothing did though the mail is there."""
+        context = self._context
+        if not came and self._session.present([work.uid]):
+            note_failure(context.engine, work, reason or NO_BODY, context.clock())
+            return
+        kept = tuple(item for item in items if item is not None)
+        ignored = int(came and not kept)
+        self._delivery.submit(
+            Submission(context.run_id, kept, ignored, done=(work,), after_store=context.after_store)
         )
+
+    def _give_up(self, work: Pending, reading: FolderReading, raw: bytes, reason: str) -> None:
+        """Put into the quarantine what there is of a mail that will not come any more."""
+        item = reading.fetch.given_up(work.uid, raw, f"{reason}, tried for {GIVEN_UP_AFTER.days} days")
+        log.warning(
+            "a mail never came; what there is of it goes to the quarantine",
+            mailbox=work.mailbox, folder=work.folder, uid=work.uid, reason=reason,
+        )  # fmt: skip
+        self._delivery.submit(Submission(self._context.run_id, (item,), done=(work,)))
 
     def _pending(self, uid: int, action: Action, folder: Selected) -> Pending:
         return Pending(self._context.mailbox.name, folder.name, folder.uidvalidity, uid, action)
@@ -196,9 +239,15 @@ class Duties:
         self._delivery.submit(Submission(run_id=self._context.run_id, done=tuple(work)))
 
 
+def _is_given_up(entry: PendingWork, now: datetime) -> bool:
+    """Whether the next attempt is the last one of a mail that is ours: tried often, and for days."""
+    return entry.attempts >= FEWEST_ATTEMPTS and now - entry.noted_at > GIVEN_UP_AFTER
+
+
 def _is_due(entry: PendingWork, now: datetime) -> bool:
     if entry.tried_at is None:
         return True
-    pause = timedelta(minutes=min(60, 2 ** min(entry.attempts, 6)))
+    longest = HANG_UP_MINUTES if entry.reason == HANGS_UP else 60
+    pause = timedelta(minutes=min(longest, 2 ** min(entry.attempts, 20)))
     # A clock that was wrong may have put the last attempt into the future.
     return not timedelta(0) <= now - entry.tried_at < pause

@@ -1,20 +1,43 @@
 """From UIDs to items: headers first, whole mails only where they may be ours, huge ones piece by piece."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
+
+import structlog
 
 from ingestor.archive.entries import Item, Payload, Position, mail_content_key
 from ingestor.archive.payloads import pack
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.context import Context, Memory, Place, grouped
+from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory, Place, grouped
 from ingestor.intake.mailbox.pieces import PIECE_BYTES, pack_pieces
 from ingestor.intake.mailbox.session import WINDOW, Header, Selected, Session
-from ingestor.providers.contract import NotOurs, Readable, Unreadable
+from ingestor.providers.contract import NotOurs, Readable, Reading, Unreadable
 from ingestor.record import Channel
 
 GROUP_BYTES: Final = 4 * 1024 * 1024
 """Mails fetched in one command, by the sizes the server claims; two such groups are in memory at a time."""
+
+NO_BODY: Final = "the server sends no body"
+NOTICE: Final = "the server sends a notice of its own instead of the mail"
+
+_HEADER_END = re.compile(rb"\r?\n[ \t]*\r?\n")
+_NOTICE = re.compile(
+    rb"Retrieval using the \w+ protocol failed|server couldn't retrieve the following message"
+    rb"|message (?:could not|couldn't|cannot|can't) be (?:converted|retrieved|displayed)",
+    re.IGNORECASE,
+)
+"""What Exchange sends in the place of a mail it cannot convert; the first two are its own words."""
+
+log = structlog.get_logger()
+
+
+class Unready(NamedTuple):
+    """Why a mail whose header is ours is not there yet, and what came in its place."""
+
+    reason: str
+    raw: bytes
 
 
 class Fetch:
@@ -26,16 +49,31 @@ class Fetch:
         self._folder = folder
         self._suspects = memory.suspects
         self._dictionary = memory.dictionary
+        self.unready: dict[int, Unready] = {}
+        """Mails that were asked for, and came as something else."""
+
+    def portions(self, uids: Sequence[int]) -> Iterator[list[int]]:
+        """Yield `uids` in order, in portions of which each is read to its end before the next."""
+        return grouped(((uid, 1, self._group_size(uid, WINDOW)) for uid in uids), WINDOW)
+
+    def recall(self, uids: Sequence[int]) -> None:
+        """Leave `uids` out: an earlier process learnt that the connection breaks over them."""
+        self._suspects.recall(map(self._place, uids))
 
     def headers(self, uids: Sequence[int]) -> dict[int, Header]:
-        """Return the headers of `uids` as far as they come; mails that break connections are left out."""
-        found: dict[int, Header] = {}
+        """Return the headers of a portion as far as they come; mails that break connections are left out."""
         able = [uid for uid in uids if not self._suspects.put_off(self._place(uid))]
-        sizes = ((uid, 1, self._group_size(uid, WINDOW)) for uid in able)
-        for group in grouped(sizes, WINDOW):
-            with self._watched(group):
-                found |= self._session.headers(group, bounded=self._suspected(group))
-        return found
+        if not able:
+            return {}
+        doubt = max(self._suspects.of(self._place(uid)) for uid in able)
+        with self._watched(able):
+            return self._session.headers(able, sized=doubt == 0, bounded=doubt > 1)
+
+    def why_missing(self, uid: int) -> str:
+        """Return why a mail that is there could not be had."""
+        if self._suspects.put_off(self._place(uid)):
+            return self._suspects.reasons.get(self._place(uid), HANGS_UP)
+        return self.unready[uid].reason if uid in self.unready else NO_BODY
 
     def groups(self, wanted: dict[int, Header]) -> Iterator[list[int]]:
         """Yield UIDs of `wanted` in order, in groups to be fetched together."""
@@ -46,7 +84,10 @@ class Fetch:
         return grouped(weighted, GROUP_BYTES)
 
     def items(self, group: Sequence[int], wanted: dict[int, Header]) -> dict[int, Item | None]:
-        """Return the item of each mail of `group` that came; None for one that is not ours after all."""
+        """Return the item of each mail of `group` that came; None for one that is not ours after all.
+
+        One that is not there yet (`unready` says why) is left out.
+        """
         first = group[0]
         pieces: list[bytes] = []
         with self._watched(group):
@@ -58,16 +99,18 @@ class Fetch:
         self.passed(group)
         if size > PIECE_BYTES:
             return {first: self._oversized(first, pieces, size)}
-        return {uid: self._item(uid, raw) for uid, raw in bodies.items()}
+        items = {uid: self._item(uid, raw, wanted[uid].lines) for uid, raw in bodies.items()}
+        return {uid: item for uid, item in items.items() if uid not in self.unready}
 
     def passed(self, uids: Sequence[int]) -> None:
         """Clear `uids` of any suspicion: what was wanted of them has come."""
-        self._suspects.passed(map(self._place, uids))
+        if uids:
+            self._suspects.passed(map(self._place, uids))
 
     def _weight(self, uid: int, header: Header) -> int:
         """Return what a mail counts in a group: more than a group holds where it must come in pieces."""
         in_pieces = (
-            header.size is None or header.size > PIECE_BYTES or self._suspects.of(self._place(uid)) > 1
+            header.size is None or header.size > PIECE_BYTES or self._suspects.of(self._place(uid)) > 0
         )
         return GROUP_BYTES + 1 if in_pieces else max(1, header.size or 0)
 
@@ -92,10 +135,36 @@ class Fetch:
             if max(size, claimed) > limit:
                 return pieces[:1], max(size, claimed)
 
-    def _item(self, uid: int, raw: bytes) -> Item | None:
+    def _item(self, uid: int, raw: bytes, header: bytes) -> Item | None:
+        self.unready.pop(uid, None)
         reading = self._context.reader.read_mail(raw, self._context.rules)
+        if not isinstance(reading, Readable) and self._context.reader.is_ours(header, self._context.rules):
+            reason = self._not_there_yet(raw, reading)
+            if reason is not None:
+                self.unready[uid] = Unready(reason, raw)
+                return None
         if isinstance(reading, NotOurs):
             return None
+        return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
+
+    def _not_there_yet(self, raw: bytes, reading: Reading) -> str | None:
+        """Return why `raw`, of which the header lines were ours, cannot be the mail; None where it is."""
+        header_end = _HEADER_END.search(raw)
+        body = raw[header_end.end() :] if header_end else b""
+        if not body.strip():
+            return NO_BODY
+        if isinstance(reading, NotOurs):
+            # The lines that were asked for said otherwise: the server answers with a mail of its own.
+            return None if self._context.reader.may_be_ours(raw, self._context.rules) else NOTICE
+        return NOTICE if _NOTICE.search(body) else None
+
+    def given_up(self, uid: int, raw: bytes, reason: str) -> Item:
+        """Return what goes to the quarantine of a mail of which nothing better than `raw` ever came."""
+        reading = self._context.reader.read_mail(raw, self._context.rules)
+        if isinstance(reading, Unreadable):
+            reading = reading._replace(reason=reason)
+        else:
+            reading = Unreadable(reason, self._context.reader.PARSER)
         return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
 
     def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item | None:
@@ -121,7 +190,7 @@ class Fetch:
         return self._suspects.size_for(place) if self._suspects.of(place) else largest
 
     def _suspected(self, group: Sequence[int]) -> bool:
-        return any(self._suspects.of(self._place(uid)) > 1 for uid in group)
+        return any(self._suspects.of(self._place(uid)) for uid in group)
 
     def _place(self, uid: int) -> Place:
         return self._folder.name, self._folder.uidvalidity, uid
@@ -129,8 +198,24 @@ class Fetch:
     @contextlib.contextmanager
     def _watched(self, group: Sequence[int]) -> Iterator[None]:
         """Remember the mails of `group` should the connection break while they are fetched."""
+        stream = self._session.wire.stream
+        stream.hurry = self._suspected(group)
         try:
             yield
-        except MailboxUnavailable:
-            self._suspects.broke(map(self._place, group))
+        except MailboxUnavailable as fault:
+            self._remember(group, HANGS_UP, fault)
             raise
+        except MemoryError:
+            lack = stream.fault(NO_MEMORY)
+            self._remember(group, NO_MEMORY, lack)
+            raise lack from None
+        finally:
+            stream.hurry = False
+
+    def _remember(self, group: Sequence[int], reason: str, fault: MailboxUnavailable) -> None:
+        self._suspects.broke([self._place(uid) for uid in group], reason)
+        log.info(
+            "the connection broke over some mails; they are fetched in smaller groups",
+            mailbox=self._context.mailbox.name, folder=self._folder.name, count=len(group),
+            first_uid=group[0], reason=str(fault),
+        )  # fmt: skip

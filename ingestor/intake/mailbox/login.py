@@ -4,11 +4,12 @@ import imaplib
 import re
 import ssl
 
-from ingestor.errors import ConfigurationError, CredentialsRefused
-from ingestor.intake.mailbox.session import Client, Session, server_words, speaking
+from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
+from ingestor.intake.mailbox.session import Client, Session
 from ingestor.intake.mailbox.stream import Stream
 from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.intake.mailbox.wire import Wire
+from ingestor.intake.mailbox.words import in_full, loggable, speaking
 from ingestor.settings import Mailbox
 
 _PASSING = re.compile(
@@ -84,12 +85,16 @@ def _log_in(session: Session, username: str, password: str) -> None:
 
 
 def _judged(session: Session, cause: BaseException) -> Exception:
-    words = server_words(cause)
+    words = in_full(cause.args[0] if cause.args else "")
+    fault: IngestorError
     if isinstance(cause, imaplib.IMAP4.abort) or "command error: BAD" in words:
-        return session.wire.fault("it broke the login off")
-    if _PASSING.search(words):
-        return session.wire.fault(f"it puts the login off ({words})")
-    return CredentialsRefused(
-        f"{session.wire.host}:{session.wire.port}: it refuses the user name or password ({words}); "
-        "mend the credential, then: systemctl restart ingestor"
-    )
+        fault = session.wire.fault("it broke the login off")
+    elif _PASSING.search(words):
+        fault = session.wire.fault(f"it puts the login off ({loggable(words)})")
+    else:
+        fault = CredentialsRefused(
+            f"{session.wire.host}:{session.wire.port}: it refuses the user name or password "
+            f"({loggable(words)}); mend the credential, then: systemctl restart ingestor"
+        )
+    fault.said = words
+    return fault

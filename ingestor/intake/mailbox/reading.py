@@ -29,6 +29,8 @@ class FolderReading:
         self._delivery = delivery
         self._memory = memory
         self._known = folder.exists
+        self.reached = 0
+        """The last UID that was handed over."""
 
     def catch_up(self, last: int) -> int:
         """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
@@ -82,8 +84,8 @@ class FolderReading:
     def read_after(self, last: int, *, since: date | None = None, move_cursor: bool = True) -> int:
         """Read every mail after UID `last` (of day `since` or later); return the last UID met."""
         for uids in self._windows(last, since):
-            for begin in range(0, len(uids), WINDOW):
-                self._read(uids[begin : begin + WINDOW], move_cursor)
+            for portion in self.fetch.portions(uids):
+                self._read(portion, move_cursor)
             last = max(last, uids[-1])
         return last
 
@@ -150,7 +152,9 @@ class FolderReading:
         for number, group in enumerate(groups or [[]], 1):
             upto = uids[-1] if number >= len(groups) else group[-1]
             items = self.fetch.items(group, wanted) if group else {}
-            missing = self._still_there([uid for uid in group if uid not in items])
+            # What is not there yet was just sent as something else, so it is there.
+            missing = [uid for uid in group if uid in self.fetch.unready]
+            missing += self._still_there([uid for uid in group if uid not in items and uid not in missing])
             self._submit(
                 items=tuple(item for item in items.values() if item is not None),
                 ignored=sum(item is None for item in items.values())
@@ -158,7 +162,7 @@ class FolderReading:
                 missing=[uid for uid in lost if done < uid <= upto] + missing,
                 cursor_at=upto if move_cursor else None,
             )
-            done = upto
+            self.reached = done = upto
 
     def _still_there(self, uids: Sequence[int]) -> list[int]:
         """Return those mails that did not come though they are there; the others were removed meanwhile."""
@@ -186,7 +190,12 @@ class FolderReading:
             )
         )  # fmt: skip
         if missing:
-            log.warning(
-                "mails could not be fetched; they will be tried again",
-                mailbox=name, folder=folder.name, count=len(missing), first_uid=missing[0],
-            )  # fmt: skip
+            self._tell_missing(missing)
+
+    def _tell_missing(self, uids: Sequence[int]) -> None:
+        log.warning(
+            "mails could not be fetched; they will be tried again",
+            mailbox=self._context.mailbox.name, folder=self.folder.name,
+            count=len(uids), uids=list(uids)[:20],
+            reasons=sorted({self.fetch.why_missing(uid) for uid in uids}),
+        )  # fmt: skip

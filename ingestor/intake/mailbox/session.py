@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from imapclient import IMAPClient, SocketTimeout
 from imapclient.datetime_util import format_criteria_date
-from imapclient.exceptions import ProtocolError
 
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
@@ -18,15 +17,11 @@ from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.rows import Row, rows_by_uid
 from ingestor.intake.mailbox.waiting import Bell
 from ingestor.intake.mailbox.wire import Wire
-from ingestor.redaction import redact
+from ingestor.intake.mailbox.words import Refused, speaking
 
 WINDOW: Final = 750
 """Mails a search or header fetch is about: 750 ten-digit UIDs stay below the 8,000 bytes that servers take in
 one line, and below the 1,000 results at which Yahoo cuts a search short without a word."""
-
-
-class Refused(MailboxUnavailable):
-    """The server understood a command and said NO or BAD to it."""
 
 
 class SearchUseless(MailboxUnavailable):
@@ -284,18 +279,23 @@ class Session:
         found = (bounded_number(row.get(b"UID")) for row in rows.values())
         return [uid for uid in found if uid]
 
-    def headers(self, uids: Sequence[int], *, bounded: bool = False) -> dict[int, Header]:
+    def headers(self, uids: Sequence[int], *, sized: bool = True, bounded: bool = False) -> dict[int, Header]:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
-        `bounded` asks for the first 64 KiB of the lines only: for mails that have broken a connection.
+        For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
+        wrongly, yet gives the header); `bounded` asks for the first 64 KiB of the lines only.
         """
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT)]" + ("<0.65536>" if bounded else "")
         found = {}
-        for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})").items():
+        for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})" if sized else f"({item})").items():
             lines = _section(row, b"BODY[HEADER")
             if lines is not None:
                 found[uid] = Header(lines, bounded_number(row.get(b"RFC822.SIZE")))
         return found
+
+    def whole_header(self, uid: int) -> bytes:
+        """Return all header lines of one mail, as far as the server gives any."""
+        return _section(self._fetch([uid], "(BODY.PEEK[HEADER])").get(uid, {}), b"BODY[HEADER]") or b""
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
         """Return the whole mails; what is missing is missing. Never sets \\Seen."""
@@ -360,37 +360,3 @@ def _section(row: Row, *names: bytes) -> bytes | None:
         if item.startswith(names) and isinstance(value, bytes):
             return value
     return None
-
-
-@contextlib.contextmanager
-def speaking(server: str, wire: Wire | None = None) -> Iterator[None]:
-    """Turn whatever imaplib and imapclient raise into sentences about `server`.
-
-    Only tagged answers are quoted: a line that broke the protocol may be part of somebody's mail.
-    """
-    try:
-        yield
-    except imaplib.IMAP4.abort:
-        said = wire.untagged_responses.get("BYE") if wire is not None else None
-        what = f"it said BYE ({_shown(said[-1])})" if said else "it broke the protocol off"
-        raise MailboxUnavailable(f"{server}: {what}") from None
-    except ProtocolError:  # its words are pieces of the answer, which may be a mail
-        raise MailboxUnavailable(f"{server}: it sent an answer that cannot be read") from None
-    except imaplib.IMAP4.error as fault:
-        raise Refused(f"{server}: {server_words(fault)}") from None
-    except (ValueError, TypeError, LookupError, AssertionError, AttributeError) as fault:
-        raise MailboxUnavailable(
-            f"{server}: it sent an answer that cannot be read ({type(fault).__name__})"
-        ) from None
-
-
-def server_words(fault: BaseException) -> str:
-    """Return what a server said in a tagged answer, short and fit for a log."""
-    said: Any = fault.args[0] if fault.args else ""
-    return _shown(said)
-
-
-def _shown(said: Any) -> str:
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-    first = text.partition("\n")[0]  # imapclient adds advice, and our whole criteria, on further lines
-    return redact("".join(c if c.isprintable() else " " for c in first))[:160]

@@ -4,6 +4,7 @@ What imaplib's buffered file cannot do: a line split over two packets is waited 
 with IDLE's continuation are seen, a cut connection says so, and a dribbling server meets a deadline.
 """
 
+import contextlib
 import errno
 import os
 import select
@@ -28,6 +29,7 @@ LARGEST_ANSWER: Final = 32 * 1024 * 1024
 """All that one command may bring. Only a server that lies about sizes, or is hostile, meets it."""
 
 _PIECE = 256 * 1024
+_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 
 
 class Stream:
@@ -42,6 +44,8 @@ class Stream:
         self._buffer = bytearray()
         self._deadline = 0.0
         self._received = 0
+        self.hurry = False
+        """Wait for bytes only as long as `Timing.hurried` says."""
 
     def fault(self, what: str) -> MailboxUnavailable:
         return MailboxUnavailable(f"{self.host}:{self.port}: {what}")
@@ -140,6 +144,11 @@ class Stream:
         left = memoryview(data)
         while left:
             left = left[self._transfer(partial(self.socket.send, left), select.POLLOUT) :]
+        if _QUICK_ACK is not None:
+            # A server that writes an answer in two pieces waits 40 ms for our ACK of the first one (its
+            # Nagle, our delayed ACK). The kernel forgets the wish now and then.
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def close(self) -> None:
         """Close without any farewell."""
@@ -191,7 +200,7 @@ class Stream:
 
     def _wait(self, events: int) -> None:
         """Wait until the socket is ready for `events`. Raises TimeoutError, or Stopped when asked to stop."""
-        silence = self._timing.silence
+        silence = min(self._timing.silence, self._timing.hurried) if self.hurry else self._timing.silence
         left = max(0.0, min(silence, self._deadline - time.monotonic()))
         poll = select.poll()
         poll.register(self.socket, events)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.cursors import note_source
 from ingestor.archive.writer import Writer
-from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError
+from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.login import connect
@@ -64,6 +64,8 @@ class MailboxThread:
         self._noted = (-math.inf, "")
         self._failures = 0
         self._refusals = 0
+        self._passed = False
+        """Whether this connection, or the last one, finished a pass."""
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{mailbox.name}", daemon=True)
 
     @property
@@ -131,6 +133,14 @@ class MailboxThread:
 
     def _once(self, work: Callable[[Visit], None]) -> Counter[Outcome]:
         before = Counter(self._delivery.tally)
+        while not self._done_over_one_connection(work):
+            if self._stop.wait(self._timing.retry_first / 4):
+                raise IngestorError("stopped before the end")
+        return self._delivery.tally - before
+
+    def _done_over_one_connection(self, work: Callable[[Visit], None]) -> bool:
+        """Do `work`; return False where the connection broke, but got it further: then do it again."""
+        progress = self._achieved()
         session: Session | None = None
         try:
             session = self._connect()
@@ -138,11 +148,20 @@ class MailboxThread:
             check_folders(self._memory)
         except Stopped:
             raise IngestorError("stopped before the end") from None
+        except MailboxUnavailable as fault:
+            self._delivery.settle()
+            if isinstance(fault, FolderMissing) or self._achieved() == progress:
+                raise
+            return False
         finally:
             self._settle()
             if session is not None:
                 session.close()
-        return self._delivery.tally - before
+        return True
+
+    def _achieved(self) -> int:
+        """Return a number that grows with each mail handed over and with each suspicion narrowed down."""
+        return self._delivery.tally.total() + self._memory.suspects.narrowed
 
     def _connect(self) -> Session:
         return connect(self._context.mailbox, self._password(), self._timing, self._stop)
@@ -151,13 +170,17 @@ class MailboxThread:
 
     def _run(self) -> None:
         while not self._stop.rung:
-            began = time.monotonic()
+            began, narrowed = time.monotonic(), self._memory.suspects.narrowed
             try:
                 self._live()
             except Stopped:
                 break
             except Exception as fault:  # noqa: BLE001 - whatever happens, the mailbox is tried again
-                pause = self._pause_after(fault, time.monotonic() - began)
+                if self._memory.suspects.narrowed > narrowed:
+                    # Told already, and no failure: the next connection knows which mails to leave out.
+                    pause = self._timing.retry_first / 4
+                else:
+                    pause = self._pause_after(fault, time.monotonic() - began)
             self._settle()
             self._progressed()
             self._waiting_for = pause
@@ -175,7 +198,7 @@ class MailboxThread:
         """Connect and work until something breaks."""
         session = self._connect()
         try:
-            self._refusals = 0
+            self._refusals, self._passed = 0, False
             visit = Visit(self._context, session, self._delivery, self._memory)
             visit.stay(self._timing, self._wake, lambda: self._finished(visit), self._expect)
         finally:
@@ -190,6 +213,7 @@ class MailboxThread:
     def _finished(self, visit: Visit) -> None:
         self._progressed()
         self._waiting_for = 0.0
+        self._passed = True
         missing = "; ".join(self._memory.missing.values()) or None
         self._enter("watching" if visit.watching else "polling", missing, success=missing is None)
 
@@ -204,7 +228,9 @@ class MailboxThread:
             return pause
         if lived > timing.settled:
             self._failures = 0
-        pause = min(timing.retry_longest, timing.retry_first * 2.0**self._failures)
+        longest = timing.retry_flapping if self._passed else timing.retry_longest
+        pause = min(longest, timing.retry_longest, timing.retry_first * 2.0**self._failures)
+        self._passed = False
         self._failures = min(self._failures + 1, 20)
         if isinstance(fault, IngestorError):
             self._enter(_state_of(fault), str(fault))

@@ -12,8 +12,9 @@ from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.duties import Duties
 from ingestor.intake.mailbox.reading import FolderReading
-from ingestor.intake.mailbox.session import FolderMissing, Refused, Session
+from ingestor.intake.mailbox.session import FolderMissing, Session
 from ingestor.intake.mailbox.waiting import Bell, Timing
+from ingestor.intake.mailbox.words import Refused
 from ingestor.record import Outcome
 
 log = structlog.get_logger()
@@ -27,7 +28,7 @@ class Visit:
         self._session = session
         self._delivery = delivery
         self._memory = memory
-        self._duties = Duties(context, session, delivery, memory.complained)
+        self._duties = Duties(context, session, delivery, memory)
         self._reading: FolderReading | None = None
         self._last = 0
         self._idle_refused = False
@@ -93,7 +94,12 @@ class Visit:
         """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""
         reading = self._open(folder)
         reading.start()  # what stands in `pending` must not be done to mails that were renumbered
-        reading.read_after(0, since=since, move_cursor=False)
+        uidvalidity, reached = self._memory.rescanned.get(reading.folder.name, (0, 0))
+        reading.reached = reached if uidvalidity == reading.folder.uidvalidity else 0
+        try:
+            reading.read_after(reading.reached, since=since, move_cursor=False)
+        finally:
+            self._memory.rescanned[reading.folder.name] = reading.folder.uidvalidity, reading.reached
         self._delivery.settle()
         self._duties.work_off(reading)
 
@@ -103,7 +109,17 @@ class Visit:
             selected = self._session.select(name, writable=self._context.after_store is not None)
         except Refused as refusal:
             raise FolderMissing(f"folder {folder!r} cannot be opened: {refusal}") from None
-        return FolderReading(self._context, self._session, selected, self._delivery, self._memory)
+        reading = FolderReading(self._context, self._session, selected, self._delivery, self._memory)
+        put_off = self._duties.put_off(selected)
+        reading.fetch.recall(put_off)
+        if put_off and folder not in self._memory.put_off_told:
+            self._memory.put_off_told.add(folder)
+            log.warning(
+                "mails of this folder could not be fetched so far; each is tried again when it is due",
+                mailbox=self._context.mailbox.name, folder=selected.name,
+                count=len(put_off), uids=put_off[:20],
+            )  # fmt: skip
+        return reading
 
     def _open_and_catch_up(self, folder: str) -> None:
         self._reading = None

@@ -56,17 +56,23 @@ class Timing:
     """TCP and TLS, until the server's greeting."""
     silence: float = 60.0
     """The longest wait for a byte when an answer is due."""
+    hurried: float = 15.0
+    """The same for mails over which a connection broke before: others wait behind them."""
     command: float = 300.0
     """One command in all, however slowly its answer dribbles in."""
     idle: float = 300.0
     """IDLE is left and entered again: routers forget silent connections, Dovecot and GMX after 10 minutes."""
     retry_first: float = 1.0
     retry_longest: float = 300.0
-    refused_first: float = 300.0
-    """A wrong password is tried again this slowly at first: many servers lock an account after a few."""
+    refused_first: float = 60.0
+    """A wrong password is tried again this slowly at first, four times in ten minutes: many servers lock an
+    account after five. A slip of the server's costs no more than that."""
     refused_longest: float = 3600.0
     settled: float = 30.0
     """A connection that lived this long starts the next retries from the beginning."""
+    retry_flapping: float = 8.0
+    """The longest pause after a connection that finished a pass, however soon it broke then: mail that came
+    meanwhile must not wait for minutes, and a server that ends each connection must not be hammered."""
 
 
 def ready(seconds: float, *waited_for: Any) -> set[int]:

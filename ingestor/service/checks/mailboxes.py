@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
 from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import Refused, Session
+from ingestor.intake.mailbox.session import Session
 from ingestor.intake.mailbox.waiting import Bell, Timing
+from ingestor.intake.mailbox.words import Refused
 from ingestor.service.checks.findings import Finding, fail, ok, warn
 from ingestor.settings import Mailbox, secret
 

@@ -1,11 +1,15 @@
 """Answers in other words than usual, and numbers that nobody can mean: what is ours is read all the same."""
 
+import imaplib
+
 import pytest
 
 from ingestor.archive.cursors import read_cursor
 from ingestor.demo.imap_server import ImapServer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
+from ingestor.intake.mailbox.words import Refused, speaking
+from ingestor.redaction import redact
 from tests.intake.mailbox.desk import Desk, eventually, mail
 from tests.intake.mailbox.test_login import logged_in
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
@@ -208,3 +212,47 @@ def test_an_alert_at_the_login_is_a_refusal_like_any_other(
 
     with pytest.raises(MailboxUnavailable if passes else CredentialsRefused):
         logged_in(desk.mailbox(server.port))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"[SERVERBUG] Your code is 4711-SECRETTEXT for +393351234567", "[SERVERBUG]"),
+        (b"[OVERQUOTA] Quota exceeded (mailbox of anna@example.org)", "[OVERQUOTA] quota exceeded"),
+        (
+            b"[AUTHENTICATIONFAILED] Invalid credentials (Failure)",
+            "[AUTHENTICATIONFAILED] invalid credentials",
+        ),
+        (b"Mailbox doesn't exist: Anna", "mailbox doesn't exist"),
+        (b"[ANNA] hello", "in words of its own, which `ingestor check` shows on a terminal"),
+        (b"temporary SECRET\r\n[ALERT] x", "in words of its own, which `ingestor check` shows on a terminal"),
+    ],
+)
+def test_of_a_refusal_the_log_takes_what_is_known(said: bytes, shown: str) -> None:
+    """Codes and sentences that name nothing but the fault; the rest may be anybody's mail."""
+    with pytest.raises(Refused) as caught, speaking("host:993"):
+        raise imaplib.IMAP4.error(said)
+
+    assert str(caught.value) == f"host:993: it refuses ({shown})"
+    assert caught.value.said.startswith(said.decode().split("+")[0].split("\r")[0].rstrip())
+
+
+def test_a_refusal_that_quotes_a_mail_leaves_nothing_of_it(
+    desk: Desk, scripted: ScriptedImap, logged: list[dict[str, object]]
+) -> None:
+    """Neither in the log nor in what `status` shows."""
+    scripted.add(mail(1))
+    for command in ("LOGIN", "EXAMINE", "UID SEARCH", "UID FETCH"):
+        scripted.script.refuse = {command: b"NO [SERVERBUG] Your code is 4711-SECRETTEXT for +393351234567"}
+        thread = desk.thread(scripted.port, name=command.replace(" ", "-"))
+        eventually(lambda: scripted.commands.count(command) >= 2)  # noqa: B023 - it is used up at once
+        thread.stop()
+        assert thread.join(10)
+
+    assert "SECRETTEXT" not in repr(logged)
+    assert not [one for one in desk.column("SELECT detail FROM sources") if "SECRETTEXT" in str(one)]
+
+
+def test_redacting_hostile_text_takes_linear_time() -> None:
+    """Words of a server may be many blank lines; each is looked at once."""
+    assert redact("DETAIL:" + "\n" * 200_000 + "x").endswith("x")

@@ -1,0 +1,149 @@
+"""Mails over which the server hangs up: the others are stored meanwhile, and what was learnt is kept."""
+
+import pytest
+
+from ingestor.archive.cursors import pending_work
+from ingestor.demo.imap_server import ImapServer
+from ingestor.intake.mailbox import fetching
+from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects
+from ingestor.intake.mailbox.session import Session
+from ingestor.record import Outcome
+from tests.intake.mailbox.desk import FOREIGN, Desk, eventually, mail
+from tests.servers.dovecot import PASSWORD, DovecotServer
+from tests.servers.scripted_imap import Message, ScriptedImap
+
+HANGS_UP = "the connection breaks when it is fetched"
+BAD = {7, 8, 40, 120, 121, 122, 123, 180, 200, 201, 250, 299, 300}
+GOOD = set(range(1, 301)) - BAD
+
+
+@pytest.fixture
+def hanging(scripted: ScriptedImap) -> ScriptedImap:
+    """300 SMS; over 13 of them the server hangs up, whatever of them is asked for."""
+    scripted.script.folders["INBOX"] = [Message(uid, mail(uid)) for uid in range(1, 301)]
+    scripted.script.hang_up_over = set(BAD)
+    return scripted
+
+
+def uids_pending(desk: Desk) -> dict[int, str | None]:
+    return {entry.work.uid: entry.reason for entry in pending_work(desk.engine)}
+
+
+def test_one_pass_finishes_and_names_them(
+    desk: Desk, hanging: ScriptedImap, logged: list[dict[str, object]]
+) -> None:
+    """A single call reads all the good ones, however often the server hangs up, and tells which are not."""
+    tally = desk.thread(hanging.port, start=False).run_once()
+
+    assert desk.has(*GOOD)
+    assert (tally[Outcome.STORED], tally[Outcome.FAILED]) == (287, 13)
+    assert uids_pending(desk) == dict.fromkeys(BAD, HANGS_UP)
+    named = {
+        uid for entry in logged if entry["log_level"] == "warning"
+        for uid in entry.get("uids", ())  # type: ignore[attr-defined]
+    }  # fmt: skip
+    assert named == BAD
+    assert desk.balance.adds_up
+
+
+def test_what_was_learnt_survives_the_process(
+    desk: Desk, hanging: ScriptedImap, logged: list[dict[str, object]]
+) -> None:
+    """The next process, and a rescan, leave them out from the start: no connection breaks again, and it
+    is said once that they are missing."""
+    desk.thread(hanging.port, start=False).run_once()
+    hanging.commands.clear()
+    logged.clear()
+
+    second = desk.thread(hanging.port, start=False)
+    second.run_once()
+    second.run_once()
+    tally = desk.thread(hanging.port, start=False).rescan("INBOX")
+
+    assert hanging.commands.count("LOGIN") == 3
+    assert (tally[Outcome.DUPLICATE], tally[Outcome.FAILED]) == (287, 13)
+    said = [entry for entry in logged if str(entry["event"]).startswith("mails of this folder could not")]
+    assert [entry["count"] for entry in said] == [13, 13]
+
+
+def test_a_rescan_goes_on_where_the_connection_broke(desk: Desk, hanging: ScriptedImap) -> None:
+    """It counts each mail once and ends, though nothing was known of the bad ones before."""
+    tally = desk.thread(hanging.port, start=False).rescan("INBOX")
+
+    assert desk.has(*GOOD)
+    assert (tally[Outcome.STORED], tally[Outcome.DUPLICATE], tally[Outcome.FAILED]) == (287, 0, 13)
+    assert desk.balance.adds_up
+
+
+def test_the_daemon_reads_new_mail_and_mends_when_the_server_does(desk: Desk, hanging: ScriptedImap) -> None:
+    """New SMS are read beside the bad ones, and these come in once the server gives them."""
+    thread = desk.thread(hanging.port)
+    eventually(lambda: desk.has(*GOOD) and thread.state == "watching")
+    hanging.add(mail(301))
+    eventually(lambda: desk.has(*GOOD, 301))
+
+    hanging.script.hang_up_over.clear()
+    desk.pass_time(hours=13)
+    thread.wake()
+
+    eventually(lambda: desk.has(*range(1, 302)))
+    assert pending_work(desk.engine) == []
+
+
+def test_a_connection_that_brings_nothing_at_all_is_a_failure_like_any_other() -> None:
+    """Narrowing down is progress, but not where no mail comes in between: then the pause doubles."""
+    suspects = Suspects()
+    for number in range(3 * LONGEST_STREAK):
+        suspects.broke([("INBOX", 1, number)], HANGS_UP)
+    assert suspects.narrowed == LONGEST_STREAK
+
+    suspects.passed([("INBOX", 1, 0)])
+    suspects.broke([("INBOX", 1, 0)], HANGS_UP)
+
+    assert suspects.narrowed == LONGEST_STREAK + 1
+
+
+def test_a_mail_that_memory_does_not_hold_is_its_own_fate(
+    desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MemoryError on one mail puts that mail off, with its reason, and not the mailbox."""
+    whole = Session.bodies
+    piece = Session.piece
+
+    def scarce(self: Session, uids: list[int]) -> dict[int, bytes]:
+        if 3 in uids:
+            raise MemoryError
+        return whole(self, uids)
+
+    def scarce_piece(self: Session, uid: int, offset: int) -> bytes | None:
+        return piece(self, uid, offset) if uid != 3 else scarce(self, [uid]) and None
+
+    monkeypatch.setattr(fetching.Session, "bodies", scarce)
+    monkeypatch.setattr(fetching.Session, "piece", scarce_piece)
+    for number in range(1, 6):
+        server.deliver(mail(number))
+
+    desk.thread(server.port, start=False).run_once()
+
+    assert desk.has(1, 2, 4, 5)
+    assert uids_pending(desk) == {3: "there is not enough memory to fetch it"}
+
+
+@pytest.mark.parametrize("claimed", [9999, 10])
+def test_a_real_server_with_wrong_sizes(desk: Desk, dovecot: DovecotServer, claimed: int) -> None:
+    """Dovecot hangs up over a mail whose file name holds a wrong size, as a migration leaves them. Where it
+    gives the header nevertheless, mail of others is told apart and is no failure."""
+    user = dovecot.account()
+    dovecot.deliver(user, [mail(number) if number % 10 else FOREIGN for number in range(40)])
+    files = sorted((dovecot.maildir(user) / "new").iterdir())
+    for number in (10, 15, 33):
+        files[number].rename(f"{files[number]},S={claimed}")
+
+    tally = desk.thread(
+        dovecot.imap_port, start=False, username=user, password=PASSWORD
+    ).run_once()  # fmt: skip
+
+    assert desk.has(*(n for n in range(40) if n % 10 and n not in (15, 33)))
+    told_apart = claimed > 1000
+    assert tally[Outcome.FAILED] == (2 if told_apart else 3)
+    assert tally[Outcome.IGNORED] == (4 if told_apart else 3)
