@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help="do not look: read everything as this (default: auto)"
     )
     parser.add_argument(
+        "--whole", action="store_true",
+        help="the files are whole: take the last mail of an mbox that has no line end, or grows, as well",
+    )  # fmt: skip
+    parser.add_argument(
         "--source", metavar="NAME", help="what the arrivals name as their source (default: PATH)"
     )
     parser.add_argument("--since", type=_day, metavar="D", help="only SMS of this day or later (YYYY-MM-DD)")

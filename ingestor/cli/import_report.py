@@ -36,6 +36,7 @@ def print_result(
         _print_remarks("quarantined", result.tally.quarantined, "… `ingestor quarantine list` shows all")
         gaps = result.tally.gap_count
         _print_remarks("gaps", result.tally.gaps, f"… {gaps:,} in all")
+        _print_remarks("left out", result.tally.known, "… and more")
         _print_remarks("looks wrong", result.tally.overruled, "… and more")
         if dry is not None:
             _print_dry(dry, result.tally)
@@ -90,8 +91,10 @@ def _print_tally(tally: Tally, when: str) -> None:
     )
     if tally.odd_separators:
         print(f"{tally.odd_separators:,} separators were of an odd form, and told by the header behind them")
-    for failure in tally.failures:
-        print(f"ingestor: {failure}", file=sys.stderr)
+    for words in (*tally.notes, *tally.failures):
+        print(f"ingestor: {words}", file=sys.stderr)
+    if tally.failure_count > len(tally.failures):
+        print(f"ingestor: … {tally.failure_count:,} in all could not be read", file=sys.stderr)
 
 
 def _print_dry(dry: DrySink, tally: Tally) -> None:

@@ -27,7 +27,7 @@ from ingestor.cli.opening import (
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND, Books, find
 from ingestor.intake.files.dry import DryBooks, DrySink
-from ingestor.intake.files.folders import FileReference, walk
+from ingestor.intake.files.folders import FileReference, Identity, walk
 from ingestor.intake.files.importing import Importer, Wishes
 from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
@@ -83,7 +83,13 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         display.expect(lambda: _size(options))
         reader = _reader(options, settings, pool, store.archive_key(), usable_dictionary(engine))
         importer = Importer(
-            pool, reader, sink, books, _wishes(options, run_id), stopping=stopping, notice=display.show
+            pool,
+            reader,
+            sink,
+            books,
+            _wishes(options, run_id, whole=arguments.whole),
+            stopping=stopping,
+            notice=display.show,
         )
         try:
             with bulk_import_settings(engine), _few_collections():
@@ -123,7 +129,13 @@ def _try(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
         display.expect(lambda: _size(options))
         reader = _reader(options, settings, pool, sink.secret, dry=True)
         importer = Importer(
-            pool, reader, sink, DryBooks(), _wishes(options, None), stopping=stopping, notice=display.show
+            pool,
+            reader,
+            sink,
+            DryBooks(),
+            _wishes(options, None, whole=arguments.whole),
+            stopping=stopping,
+            notice=display.show,
         )
         finished = importer.run(_references(options))
         counts = importer.tally.outcomes
@@ -183,13 +195,11 @@ def _reader(
     return Reader(rules, window, secret, dictionary, count_senders=dry)
 
 
-def _wishes(options: Mapping[str, Any], run_id: int | None) -> Wishes:
+def _wishes(options: Mapping[str, Any], run_id: int | None, *, whole: bool) -> Wishes:
     form = options["format"] or "auto"
-    if form == "auto":
-        return Wishes(run_id, source=options["source"])
-    if form in set(Dialect):
-        return Wishes(run_id, Kind.MBOX, Dialect(form), options["source"])
-    return Wishes(run_id, Kind.MAIL, source=options["source"])
+    forced = None if form == "auto" else Kind.MBOX if form in set(Dialect) else Kind.MAIL
+    dialect = Dialect(form) if forced is Kind.MBOX else Dialect.MBOX
+    return Wishes(run_id, forced, dialect, options["source"], whole)
 
 
 def _size(options: Mapping[str, Any]) -> int:
@@ -197,12 +207,13 @@ def _size(options: Mapping[str, Any]) -> int:
 
 
 def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:
+    seen: set[Identity] = set()
     layout = options["format"] if options["format"] in {"maildir", "mh"} else None
     for path in options["paths"]:
         if path == "-":
             yield "-", FileReference("-", None)
             continue
-        for reference in walk(path, layout=layout):
+        for reference in walk(path, seen, layout=layout):
             yield printable(path), reference
 
 
@@ -211,7 +222,8 @@ def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], r
         return None
     given = [(f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in ("config", "database_url")]
     words = [word for option, value in given if value for word in (option, value)]
-    words = ["ingestor", *words, "import", "--resume", str(run_id), *options["paths"]]
+    whole = ["--whole"] if arguments.whole else []
+    words = ["ingestor", *words, "import", *whole, "--resume", str(run_id), *options["paths"]]
     return " ".join(map(_quoted, words))
 
 

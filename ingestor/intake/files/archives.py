@@ -1,19 +1,46 @@
-"""Members of zip and tar archives as streams, never unpacked to disk."""
+"""Members of zip and tar archives as streams, never unpacked to disk, each with a bound on what it gives."""
 
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.streams import Budget, Stream, damage
+from ingestor.intake.files.folders import left_in_tmp
+from ingestor.intake.files.kinds import Kind
+from ingestor.intake.files.streams import Budget, Decompressed, Stream, damage, zip_lzma
 
 BUFFERED_ZIP = 32 << 20
 """A zip archive needs its end before its beginning: inside another stream it is held in memory up to this."""
 
 MAX_MEMBERS = 500_000
 """The directory of a zip archive is held in memory."""
+
+MEMBER_COST = 1024
+"""Bytes that each member counts as, beside what is in it: the work is bounded, too."""
+
+_MOST_FAULTS = 100
+_MAX_HEADER = 1 << 20
+_MOST_PUT_OFF = 16 << 20
+_ENTRY = b"PK\1\2"
+_LOCAL_HEADER = 30
+_METHODS = {
+    6: "Implode", 9: "Deflate64", 10: "TERSE", 18: "TERSE", 94: "MP3", 96: "JPEG", 97: "WavPack", 98: "PPMd",
+}  # fmt: skip
+_READ_BY_US = {
+    zipfile.ZIP_BZIP2: Kind.BZIP2, zipfile.ZIP_LZMA: None, 20: Kind.ZSTD, 93: Kind.ZSTD, 95: Kind.XZ,
+}  # fmt: skip
+
+
+class TarDamaged(InputUnreadable):
+    """A tar archive is damaged inside a member: nothing behind it can be read."""
+
+    def __init__(self, words: str, archive: str) -> None:
+        """`archive` is the name of the archive."""
+        super().__init__(words)
+        self.archive = archive
 
 
 class _Member:
@@ -29,10 +56,33 @@ class _Member:
         try:
             with damage(self._name, "archive"):
                 piece: bytes = self._file.read(count)
-        except (tarfile.TarError, zipfile.BadZipFile) as error:
+        except tarfile.TarError as error:
+            words = f"{self._name} is damaged ({error}); get a whole copy"
+            raise TarDamaged(words, self._name.rpartition("!")[0]) from None
+        except zipfile.BadZipFile as error:
             raise InputUnreadable(f"{self._name} is damaged ({error}); get a whole copy") from None
         if self._counted:
             self._budget.give(len(piece))
+        return piece
+
+
+class _Checked:
+    """What a decompressor of ours gives of a zip member: no more than the directory says, with that sum."""
+
+    def __init__(self, source: Any, member: zipfile.ZipInfo) -> None:
+        self._source = source
+        self._left = member.file_size
+        self._sum = 0
+        self._stated = member.CRC
+
+    def read(self, count: int) -> bytes:
+        piece: bytes = self._source.read(min(count, self._left)) if self._left else b""
+        self._left -= len(piece)
+        self._sum = zlib.crc32(piece, self._sum)
+        if self._left and count and not piece:
+            raise EOFError
+        if not self._left and self._sum != self._stated:
+            raise zipfile.BadZipFile("its sum does not agree")
         return piece
 
 
@@ -52,42 +102,131 @@ def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str
             raise InputUnreadable(
                 f"{name} has more than {MAX_MEMBERS:,} members; unpack it and import the folder"
             )
-        for member in members:
-            if member.is_dir():
+        folders = {_slashed(member.filename).rpartition("/")[0] for member in members}
+        overlapping = _overlapping(members)
+        faults = 0
+        for number, member in enumerate(members):
+            if member.is_dir() or left_in_tmp(_slashed(member.filename), folders):
                 continue
-            label = f"{name}!{member.filename}"
-            try:
-                opened = archive.open(member)
-            except RuntimeError:
-                yield member.filename, InputUnreadable(f"{label} is encrypted; unpack it with its password")
-            except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-                yield member.filename, InputUnreadable(f"{label} cannot be read ({error}); get a whole copy")
-            else:
-                with opened:
-                    yield member.filename, Stream(_Member(opened, label, budget, counted=True))
+            budget.give(MEMBER_COST)
+            opened = (
+                _overlap(name, member) if number in overlapping else _opened(archive, member, name, budget)
+            )
+            if isinstance(opened, InputUnreadable):
+                faults += 1
+                if faults > _MOST_FAULTS:
+                    continue
+            yield member.filename, opened
+        if faults > _MOST_FAULTS:
+            yield "…", InputUnreadable(f"{name}: {faults - _MOST_FAULTS:,} further members cannot be read")
+
+
+def _opened(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, budget: Budget
+) -> Stream | InputUnreadable:
+    """Return a member as a stream, or why that cannot be."""
+    label = f"{name}!{member.filename}"
+    if member.flag_bits & 0x1:
+        return InputUnreadable(f"{label} is encrypted; unpack it with its password and import the result")
+    method = member.compress_type
+    try:
+        if method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return Stream(_Member(archive.open(member), label, budget, counted=True))
+        if method in _READ_BY_US:
+            return Stream(_Member(_unpacked(archive, member, label, budget), label, budget, counted=False))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        return InputUnreadable(f"{label} cannot be read ({error}); get a whole copy")
+    return InputUnreadable(
+        f"{label} is compressed by method {method} ({_METHODS.get(method, 'unknown')}), which is not read "
+        "here; unpack it (7-Zip can) and import the result"
+    )
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, label: str, budget: Budget) -> _Checked:
+    """Open a member whose decompressor the standard library runs without a bound: 1,662 bytes took 4 GB."""
+    raw = zipfile.ZipInfo(member.filename)
+    raw.orig_filename, raw.header_offset = member.orig_filename, member.header_offset
+    raw.flag_bits = member.flag_bits
+    raw.compress_size = raw.file_size = member.compress_size
+    # Its CRC is over what comes out: left unset, it is not looked at.
+    stream = Stream(archive.open(raw))
+    kind = _READ_BY_US[member.compress_type]
+    decoder = zip_lzma(stream) if kind is None else None
+    return _Checked(Decompressed(stream, kind or Kind.XZ, label, budget, decoder), member)
+
+
+def _overlap(name: str, member: zipfile.ZipInfo) -> InputUnreadable:
+    return InputUnreadable(f"{name}!{member.filename} overlaps another member; get a whole copy")
+
+
+def _overlapping(members: Sequence[zipfile.ZipInfo]) -> set[int]:
+    """Return the numbers of members that begin inside another: bombs are made so, honest archives never."""
+    found, end = set(), 0
+    for number in sorted(range(len(members)), key=lambda number: (members[number].header_offset, number)):
+        member = members[number]
+        if member.header_offset < end:
+            found.add(number)
+        elif not member.is_dir():
+            end = member.header_offset + _LOCAL_HEADER + member.compress_size
+    return found
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
 
 
 def buffered_zip(stream: Stream, name: str) -> BinaryIO:
     """Return a zip archive that stands inside a stream as a file that can seek. Raises `InputUnreadable`."""
     content = stream.read(BUFFERED_ZIP + 1)
-    if len(content) > BUFFERED_ZIP:
+    if len(content) > BUFFERED_ZIP or content.count(_ENTRY) > MAX_MEMBERS // 5:
         raise InputUnreadable(
-            f"{name} is a zip archive of more than {BUFFERED_ZIP >> 20} MiB inside another archive or a "
-            "pipe; unpack the outer one and import the result"
+            f"{name} is a zip archive of more than {BUFFERED_ZIP >> 20} MiB or {MAX_MEMBERS // 5:,} members "
+            "inside another archive or a pipe; unpack the outer one and import the result"
         )
     return io.BytesIO(content)
 
 
+class _Header(tarfile.TarInfo):
+    """A header whose extension has a bound: the library reads it whole, whatever length it claims."""
+
+    def _proc_member(self, archive: Any) -> Any:
+        if not self.isreg() and self.size > _MAX_HEADER and self.type in b"xgXLK":
+            raise tarfile.ReadError("a header of more than a MiB")
+        return super()._proc_member(archive)  # type: ignore[misc]  # typeshed does not know it
+
+
 def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str, Stream]]:
-    """Yield (member name, stream) of the regular files in order. Raises `InputUnreadable` on damage."""
+    """Yield (member name, stream) of the regular files in order. Raises `InputUnreadable` on damage.
+
+    A file in `tmp` waits until it is known whether that is a Maildir's.
+    """
+    folders: set[str] = set()
+    put_off: list[tuple[str, bytes]] = []
+    room = _MOST_PUT_OFF
     try:
-        archive: Any = tarfile.open(fileobj=cast("Any", stream), mode="r|", bufsize=1 << 18)  # noqa: SIM115 -- below
+        archive: Any = tarfile.open(  # noqa: SIM115 -- below
+            fileobj=cast("Any", stream), mode="r|", bufsize=1 << 18, tarinfo=_Header
+        )
         with archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # the list grows by a kilobyte a member and is of no use here
+                budget.give(MEMBER_COST)
+                folder = member.name if member.isdir() else member.name.rpartition("/")[0]
+                if folder.rpartition("/")[2] in ("cur", "new"):
+                    folders.add(folder)
                 opened = archive.extractfile(member) if member.isreg() else None
-                if opened is not None:
-                    label = f"{name}!{member.name}"
-                    yield member.name, Stream(_Member(opened, label, budget, counted=False))
+                if opened is None or left_in_tmp(member.name, folders):
+                    continue
+                label = f"{name}!{member.name}"
+                # What a sparse file claims stands nowhere in the archive.
+                content = Stream(_Member(opened, label, budget, counted=member.issparse()))
+                if left_in_tmp(member.name, None) and member.size <= room:
+                    room -= member.size
+                    put_off.append((member.name, content.read()))
+                else:
+                    yield member.name, content
     except tarfile.TarError as error:
         raise InputUnreadable(f"{name} is a damaged tar archive ({error}); get a whole copy") from None
+    for late, kept in put_off:
+        if not left_in_tmp(late, folders):
+            yield late, Stream(io.BytesIO(kept))

@@ -16,6 +16,7 @@ from ingestor.intake.files.mbox import (
     BELIEVED_LENGTH,
     Dialect,
     Gap,
+    ends_whole,
     has_lengths,
     header_end,
     next_boundary,
@@ -135,7 +136,9 @@ class Blocks:
     """Reads `stream` from `offset` on and cuts it.
 
     `wanted` says from a header whether the mail is ours. `dialect` None reads the whole stream as one mail.
-    `buffer` (of `BLOCK` bytes) may be used again for the next stream.
+    `buffer` (of `BLOCK` bytes) may be used again for the next stream. With `doubted` a last mail that the
+    stream ends inside of is held back, and every last mail while `doubted` says so (its file is written to);
+    `held` is then its length with its separator, which counts as not read.
     """
 
     def __init__(
@@ -147,7 +150,12 @@ class Blocks:
         offset: int = 0,
         hasher: "hashlib._Hash | None" = None,
         buffer: bytearray | None = None,
+        doubted: Callable[[], bool] | None = None,
     ) -> None:
+        self.held = 0
+        self.found = False
+        self.is_more_than_blank = False
+        self._doubted = doubted if dialect is not None else None
         self._stream = stream
         self._dialect = self._split_as = dialect
         self._wanted = wanted
@@ -165,6 +173,14 @@ class Blocks:
             if self._fill == 0:
                 break
             end = self._boundary()
+            if self._ended and end == self._fill and self._doubted is not None and not self._trouble:
+                end = self._before_a_cut_mail()
+                if not end:
+                    self.held = self._fill
+                    break
+            if not self.found:
+                self.found = self._begins_a_mail()
+                self.is_more_than_blank |= bool(self._buffer[: self._fill].strip())
             if end:
                 view = memoryview(self._buffer)[:end]
                 self._hasher.update(view)
@@ -172,8 +188,8 @@ class Blocks:
                 self._drop(end)
             elif self._trouble:
                 break
-            else:
-                yield self._long_mail()
+            elif long_mail := self._long_mail():
+                yield long_mail
         if self._trouble:
             raise self._trouble
 
@@ -181,6 +197,38 @@ class Blocks:
     def offset(self) -> int:
         """How much of the stream has been given out."""
         return self._offset
+
+    @property
+    def sha256(self) -> bytes:
+        """The hash of the stream up to `offset`."""
+        return self._hasher.digest()
+
+    def _begins_a_mail(self) -> bool:
+        buffer, fill = self._buffer, self._fill
+        return (
+            buffer.startswith(b"From ")
+            or is_header_line(buffer, 0, fill)
+            or next_separator(buffer, 0, fill)[0] >= 0
+        )
+
+    def _before_a_cut_mail(self) -> int:
+        """Return where the last mail's separator begins if the stream ends inside that mail, else the end."""
+        buffer, fill = self._buffer, self._fill
+        begin, counted = 0, False
+        after = separator_end(buffer, 0, fill) if buffer.startswith(b"From ") else 0
+        if uses_lengths(self._dialect or Dialect.MBOX) and has_lengths(buffer, fill):
+            while True:
+                stop, separator, next_after = next_boundary(buffer, after, fill, with_lengths=True)
+                if separator < 0:
+                    counted = stop >= 0
+                    break
+                begin, after = separator, next_after
+        elif begin := last_separator(buffer, fill, fill):
+            after = separator_end(buffer, begin, fill)
+        if not after and not is_header_line(buffer, 0, fill):
+            return fill  # no mail at all
+        is_doubtful = self._doubted is not None and self._doubted()
+        return begin if is_doubtful or not (counted or ends_whole(buffer, after, fill)) else fill
 
     def _refill(self) -> None:
         view = memoryview(self._buffer)
@@ -235,8 +283,9 @@ class Blocks:
                 return 0
         return buffer.count(CANDIDATE, 0, fill)
 
-    def _long_mail(self) -> LongMail:
-        buffer, start = self._buffer, self._offset
+    def _long_mail(self) -> LongMail | None:
+        """Pass one mail through; return None where it was held back."""
+        buffer, start, before = self._buffer, self._offset, self._hasher.copy()
         mbox = self._dialect is not None
         after = separator_end(buffer, 0, self._fill) if buffer.startswith(b"From ") else 0
         odd = bool(after) and is_odd(bytes(buffer[:after]))
@@ -256,6 +305,9 @@ class Blocks:
             self._hasher.update(piece)
             if found or self._ended:
                 self._drop(stop)
+                if not found and is_mail and self._is_cut(collector.tail):
+                    self.held, self._offset, self._hasher = self._offset - start, start, before
+                    return None
                 break
             self._drop(stop - _CONTEXT)
             at = _CONTEXT
@@ -263,6 +315,9 @@ class Blocks:
             if self._trouble:
                 raise self._trouble
         return self._finished(start, after, header, collector, is_mail=is_mail, odd=odd)
+
+    def _is_cut(self, tail: bytes) -> bool:
+        return self._doubted is not None and (not tail.rstrip(b"\0").endswith(b"\n") or self._doubted())
 
     def _finished(
         self, start: int, after: int, header: bytes, collector: _Collector, *, is_mail: bool, odd: bool

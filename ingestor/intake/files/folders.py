@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,19 @@ class FileReference:
     is_mail: bool = False
     size: int | None = None
     fault: str | None = None
+    known: bool = False
 
 
-def walk(path: str, *, layout: str | None = None) -> Iterator[FileReference]:
+Identity = tuple[int, int, int, int]
+"""Device, inode, size and time of change: on some network file systems the first two do not suffice."""
+
+
+def walk(path: str, seen: set[Identity], *, layout: str | None = None) -> Iterator[FileReference]:
     """Yield the files at or below `path` in the order in which they are read: always the same one.
 
-    `layout` forces `maildir` or `mh` on the folder. The order does not depend on the flags in a Maildir
-    name, nor on whether a mail still stands in `new`.
+    `seen` has what was walked before and grows: a file met again, by a link or a second name, is yielded as
+    `known` and not to be read. `layout` forces `maildir` or `mh` on the folder. The order does not depend on
+    the flags in a Maildir name, nor on whether a mail still stands in `new`.
     """
     try:
         status = Path(path).stat()
@@ -36,17 +42,18 @@ def walk(path: str, *, layout: str | None = None) -> Iterator[FileReference]:
         yield FileReference(path, None, fault=error.strerror or "cannot be opened")
         return
     if stat.S_ISDIR(status.st_mode):
-        yield from _walk_folder(path, layout, set())
+        yield from _walk_folder(path, layout, seen)
     elif stat.S_ISREG(status.st_mode):
-        yield FileReference(path, None, size=status.st_size)
+        known = _is_known(status, seen)
+        yield FileReference(path, None, size=status.st_size, known=known)
     else:
         yield FileReference(path, None, fault="is a pipe or a device; give what comes out of it to stdin: -")
 
 
-def _walk_folder(path: str, layout: str | None, seen: set[tuple[int, int]]) -> Iterator[FileReference]:
+def _walk_folder(path: str, layout: str | None, seen: set[Identity]) -> Iterator[FileReference]:
     try:
         status = Path(path).stat()
-        identity = (status.st_dev, status.st_ino)
+        identity = (status.st_dev, status.st_ino, -1, -1)
         if identity in seen:
             return  # there by another way, through a symbolic link
         seen.add(identity)
@@ -58,22 +65,22 @@ def _walk_folder(path: str, layout: str | None, seen: set[tuple[int, int]]) -> I
     folders = [entry for entry in entries if _is(entry, folder=True)]
     names = {entry.name for entry in folders}
     if layout == "maildir" or (layout is None and len(names.intersection(_MAILDIR)) >= 2):
-        yield from _maildir(path)
+        yield from _maildir(path, seen)
         folders = [entry for entry in folders if entry.name not in _MAILDIR]
     else:
         files = [entry for entry in entries if _is(entry, folder=False)]
         numbered = _numbered(files)
         if layout == "mh" or (layout is None and _looks_like_mh(files, numbered)):
             for entry in numbered:
-                yield _reference(entry, path, is_mail=True)
+                yield _reference(entry, path, seen, is_mail=True)
         else:
             for entry in files:
-                yield _reference(entry, path, is_mail=False)
+                yield _reference(entry, path, seen, is_mail=False)
     for entry in folders:
         yield from _walk_folder(entry.path, layout, seen)
 
 
-def _maildir(path: str) -> Iterator[FileReference]:
+def _maildir(path: str, seen: set[Identity]) -> Iterator[FileReference]:
     found: list[tuple[str, os.DirEntry[str]]] = []
     for part in ("cur", "new"):
         try:
@@ -89,7 +96,19 @@ def _maildir(path: str) -> Iterator[FileReference]:
             yield FileReference(f"{path}/{part}", path, fault=error.strerror or "cannot be opened")
     found.sort(key=lambda pair: pair[0])
     for _, entry in found:
-        yield _reference(entry, path, is_mail=True)
+        yield _reference(entry, path, seen, is_mail=True)
+
+
+def left_in_tmp(name: str, folders: Collection[str] | None) -> bool:
+    """Say whether a file of an archive is in a Maildir's `tmp`, where deliveries lie that never ended.
+
+    `folders` are the folders of the archive: a Maildir has `cur` or `new` beside it. None leaves that open.
+    """
+    folder = name.rpartition("/")[0]
+    outer, slash, last = folder.rpartition("/")
+    if last != "tmp":
+        return False
+    return folders is None or any(f"{outer}{slash}{part}" in folders for part in ("cur", "new"))
 
 
 def without_flags(name: str) -> str:
@@ -121,11 +140,23 @@ def _is(entry: "os.DirEntry[str]", *, folder: bool) -> bool:
         return not folder
 
 
-def _reference(entry: "os.DirEntry[str]", folder: str, *, is_mail: bool) -> FileReference:
+def _is_known(status: os.stat_result, seen: set[Identity]) -> bool:
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if not status.st_ino or identity not in seen:
+        seen.add(identity)
+        return False
+    return True
+
+
+def _reference(
+    entry: "os.DirEntry[str]", folder: str, seen: set[Identity], *, is_mail: bool
+) -> FileReference:
     try:
         status = entry.stat()
     except OSError as error:
         return FileReference(entry.path, folder, fault=error.strerror or "cannot be opened")
     if not stat.S_ISREG(status.st_mode):
         return FileReference(entry.path, folder, size=0, fault="is no regular file, and was left out")
-    return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size)
+    # Mail servers copy a mail from folder to folder by a second name: those are two mails, a link is none.
+    known = _is_known(status, seen) and (not is_mail or entry.is_symlink())
+    return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size, known=known)

@@ -18,8 +18,8 @@ from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.sinks import Sink
-from ingestor.intake.files.sources import Interrupted, OpenFile, Place, Source, printable
-from ingestor.intake.files.streams import BombSuspected, Budget
+from ingestor.intake.files.sources import Interrupted, OpenFile, Place, Source, printable, shown
+from ingestor.intake.files.streams import BombSuspected
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
 
@@ -45,12 +45,14 @@ class _Pack:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user wants of an import: a forced kind and dialect, and the name of the provenance."""
+    """What the user wants of an import: a forced kind and dialect, the name of the provenance, and to take
+    every file for whole as it stands."""
 
     run_id: int | None
     forced: Kind | None = None
     dialect: Dialect = Dialect.MBOX
     source: str | None = None
+    whole: bool = False
 
 
 class Importer:
@@ -79,9 +81,13 @@ class Importer:
         self._pack: _Pack | None = None
         self._lists: dict[Place, ListInput] = {}
         self._failures = 0
+        self._told: set[str] = set()
+        self._begun: dict[Place, int] = {}
+        self._path = ""
+        self._mails = self._others = self._failures_before = 0
         self._failed_paths: set[str] = set()
         self._taken_before = 0
-        self._budget: Budget | None = None
+        self._opened: OpenFile | None = None
 
     def run(self, references: Iterable[tuple[str, FileReference]]) -> bool:
         """Import (name of the provenance, file) one after the other; return whether the end was reached.
@@ -91,8 +97,9 @@ class Importer:
         try:
             for source, reference in references:
                 self._check()
-                self._begin_source(self._wishes.source or source)
+                self._begin_source(source)
                 self._read_file(reference)
+            self._end_source()
             self._end_lists()
             for path, missing in self._books.missing():
                 if path not in self._failed_paths:
@@ -105,12 +112,27 @@ class Importer:
         self._delivery.finish(self._failures if finished else 0)
         return finished
 
-    def _begin_source(self, source: str) -> None:
+    def _begin_source(self, path: str) -> None:
+        if path != self._path:
+            self._end_source()
+            self._path, self._mails, self._others, self._failures_before = path, 0, 0, self._failures
+        source = self._wishes.source or path
         if source != self._delivery.source:
             self._flush_pack()
             self._delivery.source = source
 
+    def _end_source(self) -> None:
+        """Let no PATH end well that had only files of which nothing could be made."""
+        if self._others and not self._mails and self._failures == self._failures_before:
+            self._fail(
+                f"{shown(self._path)}: none of its {self._others:,} files is a mail, a mailbox or an archive "
+                "of them"
+            )
+
     def _read_file(self, reference: FileReference) -> None:
+        if reference.known:
+            self.tally.add_known(shown(printable(reference.path)))
+            return
         try:
             opened = OpenFile(reference, self._wishes.forced, self._stopping)
         except InputUnreadable as fault:
@@ -118,20 +140,30 @@ class Importer:
             self._failed_paths.add(printable(reference.path))
             return
         failures = self._failures
-        self._budget = opened.budget
+        self._opened = opened
         try:
             for source in opened:
                 self._check()
                 self._read_guarded(source)
-            if self._failures == failures:
-                opened.check_length()
+            if opened.change and self._failures == failures:
+                self._tell_change(reference, opened.change)
         except InputUnreadable as fault:
             self._fail(str(fault))
         finally:
             opened.close()
-            self._budget = None
+            self._opened = None
             self._taken_before += reference.size or opened.budget.taken
             self.tally.taken = self._taken_before
+
+    def _tell_change(self, reference: FileReference, change: str) -> None:
+        words = f"{shown(printable(reference.path))}: {change}"
+        if "longer" in change:
+            self.tally.notes.append(f"{words}; import it again for what was added since")
+        else:
+            self._fail(f"{words}; import it again")
+
+    def _is_changing(self) -> bool:
+        return self._opened is not None and self._opened.change is not None
 
     def _read_guarded(self, source: Source) -> None:
         """Read one leaf; damage in it ends this leaf, a bomb ends the whole file."""
@@ -162,27 +194,55 @@ class Importer:
             self._read_mail(source)
 
     def _read_mbox(self, source: Source) -> None:
-        state = StreamInput(source.place, self._books.begin(source.place))
+        place = self._told_apart(source.place)
+        state = StreamInput(place, self._books.begin(place))
         start = state.catch_up(source.stream, source.mark)
         dialect = self._wishes.dialect
         blocks = Blocks(
             source.stream, dialect, self._reader.wanted, offset=start, hasher=state.hasher,
-            buffer=self._buffer,
+            buffer=self._buffer, doubted=None if self._wishes.whole else self._is_changing,
         )  # fmt: skip
         for piece in blocks:
             if isinstance(piece, LongMail):
                 progress = state.progress(piece.end, piece.sha256)
-                self._add_long(source.place, piece, {progress.input_id: progress})
+                self._add_long(place, piece, {progress.input_id: progress})
             else:
-                self._send_block(source.place, piece, dialect, state)
+                self._send_block(place, piece, dialect, state)
             self._check()
-        if blocks.offset != source.stream.consumed:
+        if blocks.offset + blocks.held != source.stream.consumed:
             raise CoverageBroken(
-                f"{source.place}: {source.stream.consumed} bytes were read but {blocks.offset} accounted "
+                f"{place}: {source.stream.consumed} bytes were read but {blocks.offset} accounted "
                 "for; please report it"
             )
-        end = state.progress(blocks.offset, state.hasher.digest(), blocks.offset)
-        self._delivery.put(Ticket([(source.place, 0)], 0, {end.input_id: end}, NOTHING))
+        end = state.progress(blocks.offset, blocks.sha256, None if blocks.held else blocks.offset)
+        self._delivery.put(Ticket([(place, 0)], 0, {end.input_id: end}, NOTHING))
+        has_mail = blocks.found or start > source.mark
+        self._judge_end(place, blocks, has_mail=has_mail, listed=source.listed is not None)
+
+    def _judge_end(self, place: Place, blocks: Blocks, *, has_mail: bool, listed: bool) -> None:
+        """Count a mailbox as failed that ends inside a mail, or has none."""
+        self._mails += has_mail
+        if blocks.held:
+            change = self._opened.change if self._opened else None
+            self._fail(
+                f"{place}: the file ends inside a mail: {blocks.held:,} bytes from {blocks.offset:,} on were "
+                f"not taken{f'; {change}' if change else ''}. Import it again once it is whole; if it is "
+                "already, with --whole"
+            )
+        elif not has_mail and blocks.is_more_than_blank:
+            self._others += 1
+            if not listed:
+                self._fail(f"{place}: no mail was found in it")
+
+    def _told_apart(self, place: Place) -> Place:
+        """Return the place of a new input: where several in an archive have one name, each has a number."""
+        own, number = place, self._begun.get(place, 0)
+        while own in self._begun:
+            number += 1
+            own = Place(place.path, f"{place.member or ''} ({number + 1})")
+        self._begun[place] = number
+        self._begun.setdefault(own, 0)
+        return own
 
     def _send_block(self, place: Place, block: Block, dialect: Dialect, state: StreamInput) -> None:
         slot = self._delivery.slot()
@@ -199,6 +259,9 @@ class Importer:
         # The name alone: reading a mail moves it from `new` to `cur` and gives it flags.
         name = without_flags((source.place.member or source.place.path).rpartition("/")[2])
         if source.kind is Kind.EMPTY:
+            if source.in_maildir and not catching_up:
+                self.tally.add_gap(str(source.place), 0, 0, "an empty file where a mail should be")
+                self._others += 1
             self._step(inputs.add(name, b""))
         elif source.kind is Kind.UNKNOWN:
             length = 0
@@ -210,12 +273,14 @@ class Importer:
                     str(source.place), source.mark, length, "neither mail, mailbox nor archive"
                 )
             self._step(step)
+            self._others += 1
         else:
             self._add_mail(source, lambda digest, _: inputs.add(name, digest), skip=catching_up)
 
     def _read_mail(self, source: Source) -> None:
         """Read a mail that was named by itself: its position is the end once it is done."""
-        state = StreamInput(source.place, self._books.begin(source.place))
+        place = self._told_apart(source.place)
+        state = StreamInput(place, self._books.begin(place))
         start = state.catch_up(source.stream, source.mark)
         if state.earlier.position and start == state.earlier.position:
             if source.stream.read(1):
@@ -228,14 +293,20 @@ class Importer:
     def _add_mail(
         self, source: Source, step: Callable[[bytes, int], InputProgress | None], *, skip: bool
     ) -> None:
+        self._mails += 1
         mail = source.stream.whole()
         if mail is not None:
+            self._require_unchanged(source)
             progress = step(hashlib.sha256(mail).digest(), len(mail))
             if not skip:
-                self._collect_mail(source.place, source.mark, mail, progress)
+                self._collect_mail(source.place, source.mark + source.offset, mail, progress)
             return
-        blocks = Blocks(source.stream, None, self._reader.wanted, offset=source.mark, buffer=self._buffer)
+        blocks = Blocks(
+            source.stream, None, self._reader.wanted, offset=source.mark + source.offset,
+            buffer=self._buffer,
+        )  # fmt: skip
         for piece in blocks:
+            self._require_unchanged(source)
             progress = step(piece.sha256, piece.end - source.mark)
             if skip:
                 continue
@@ -244,6 +315,12 @@ class Importer:
             else:
                 self._flush_pack()
                 self._add_long(source.place, piece, {progress.input_id: progress} if progress else {})
+
+    def _require_unchanged(self, source: Source) -> None:
+        """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
+        change = self._opened.change if self._opened else None
+        if change and not self._wishes.whole:
+            raise InputUnreadable(f"{source.place}: {change}; import it again")
 
     def _collect_mail(self, place: Place, offset: int, mail: bytes, progress: InputProgress | None) -> None:
         pack = self._pack
@@ -293,7 +370,8 @@ class Importer:
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:
-            self._lists[place] = ListInput(place, self._books.begin(place))
+            own = self._told_apart(place)
+            self._lists[place] = ListInput(own, self._books.begin(own))
         return self._lists[place]
 
     def _end_lists(self) -> None:
@@ -307,14 +385,15 @@ class Importer:
                 self._delivery.put(Ticket([], 0, {step.input_id: step}, NOTHING))
 
     def _fail(self, reason: str) -> None:
-        if reason in self.tally.failures:
+        if reason in self._told:
             return  # the damage of a stream shows in its member and in the archive around it
-        self.tally.failures.append(reason)
+        self._told.add(reason)
+        self.tally.add_failure(reason)
         self._failures += 1
 
     def _check(self) -> None:
         """Tell how far it is, and end where the user wants to."""
-        if self._budget is not None:
-            self.tally.taken = self._taken_before + self._budget.taken
+        if self._opened is not None:
+            self.tally.taken = self._taken_before + self._opened.budget.taken
         if self._stopping():
             raise Interrupted

@@ -1,11 +1,19 @@
 """Tells from content, never from a name, what a stream is."""
 
+import re
 from enum import StrEnum
 
+from ingestor.intake.files.foreign import refusal
 from ingestor.intake.files.separators import LOOKAHEAD, is_header_line, next_separator, separator_end
 
 HEAD = LOOKAHEAD + 1024
 """How many first bytes `sniff` wants to see."""
+
+EMLX = re.compile(rb"(\d{1,10})[ \t]*\r?\n")
+"""The first line of a mail of Apple Mail: its length."""
+
+DBOX = re.compile(rb"2 M([0-9a-f]{1,4}) C[0-9a-f]{1,16}(?: [^\n]{0,200})?\n")
+"""The first line of a dbox file: how long the header before each mail is, and when the file was made."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -21,6 +29,9 @@ class Kind(StrEnum):
     ZSTD = "zstd"
     ZIP = "zip"
     TAR = "tar"
+    EMLX = "emlx"
+    DBOX = "dbox"
+    REFUSED = "refused"
     EMPTY = "empty"
     UNKNOWN = "unknown"
 
@@ -51,6 +62,12 @@ def sniff(head: bytes) -> Kind:
         return Kind.ZSTD  # a skippable frame, as pzstd puts in front
     if _is_tar(head):
         return Kind.TAR
+    if (line := EMLX.match(head)) and (is_header_line(head, line.end(), len(head)) or not head[line.end() :]):
+        return Kind.EMLX
+    if DBOX.match(head):
+        return Kind.DBOX
+    if refusal(head):
+        return Kind.REFUSED
     return _text_kind(head.removeprefix(BYTE_ORDER_MARK))
 
 

@@ -134,6 +134,26 @@ def header_end(data: bytes | bytearray, start: int, end: int) -> int:
     return found.end() if found else -1
 
 
+def ends_whole(data: bytes | bytearray, start: int, end: int) -> bool:
+    """Say whether the last mail of an mbox, `data[start:end]`, ends where its program would end it.
+
+    It has its last line end (NULs of a crash behind it are no part of it) and a whole header; and where a
+    length is stated that goes beyond the end, at least the empty line that stands behind each mail.
+    """
+    stop = end
+    while stop > start and data[stop - 1] == 0:
+        stop -= 1
+    if data[stop - 1] != 0x0A:
+        return False
+    if start >= stop:
+        return True  # a separator and nothing else
+    body = header_end(data, start, stop)
+    if body < 0:
+        return False
+    stated = _LENGTH.search(data, start, body)
+    return stated is None or body + int(stated.group(1)) <= stop or trailing_blank(data, start, stop) > 0
+
+
 def _skip_blank(data: bytes | bytearray, at: int, end: int) -> int:
     """Return the place after the line end and the empty line that may follow a counted body."""
     for _ in range(2):

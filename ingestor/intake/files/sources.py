@@ -1,6 +1,8 @@
 """Opens what the walk found, layer by layer, until there are mailboxes and mails."""
 
+import io
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterator
@@ -8,12 +10,17 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.archives import buffered_zip, tar_members, zip_members
+from ingestor.intake.files import envelopes
+from ingestor.intake.files.archives import TarDamaged, buffered_zip, tar_members, zip_members
 from ingestor.intake.files.folders import FileReference
+from ingestor.intake.files.foreign import refusal, why_no_mail
 from ingestor.intake.files.kinds import BYTE_ORDER_MARK, COMPRESSED, Kind, sniff
-from ingestor.intake.files.streams import Budget, Decompressed, Stream
+from ingestor.intake.files.streams import BombSuspected, Budget, Decompressed, Stream
 
 _LISTEN_SECONDS = 0.2
+
+
+_MAILDIR_FOLDER = re.compile(r"(?:^|[/!])(?:cur|new)/[^/]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,11 @@ class Place:
     def __str__(self) -> str:
         return shown(self.path if self.member is None else f"{self.path}!{self.member}")
 
+    @property
+    def in_maildir(self) -> bool:
+        """Say whether a member of an archive stands where a Maildir has its mails."""
+        return self.member is not None and _MAILDIR_FOLDER.search(self.member) is not None
+
     def inside(self, name: str) -> "Place":
         """Return the place of member `name` of the archive that stands here."""
         return Place(self.path, name if self.member is None else f"{self.member}!{name}")
@@ -36,8 +48,8 @@ class Source:
     """A leaf: a mailbox, a mail, something unknown, or what cannot be read.
 
     `listed` is the folder or archive whose list it belongs to, None when it stands for itself. `mark` is the
-    length of the byte order mark that was left out in front; `looks` is what it seemed to be where `kind` was
-    forced.
+    length of the byte order mark that was left out in front, `offset` the place of what `stream` gives;
+    `looks` is what it seemed to be where `kind` was forced.
     """
 
     kind: Kind
@@ -45,8 +57,10 @@ class Source:
     stream: Stream
     listed: Place | None
     mark: int = 0
+    offset: int = 0
     fault: InputUnreadable | None = None
     looks: Kind | None = None
+    in_maildir: bool = False
 
 
 class Interrupted(Exception):
@@ -113,7 +127,7 @@ class OpenFile:
         self._name = shown(path)
         self._stopping = stopping
         self._forced = Kind.MAIL if reference.is_mail else forced
-        self._in_folder = reference.is_mail  # of mails: one that begins with a `From ` line is still one
+        self._in_maildir = reference.is_mail  # one that begins with a `From ` line is a mail all the same
         self._listed = None if reference.folder is None else Place(printable(reference.folder))
         self._seekable = reference.size is not None and reference.path != "-"
         self._size = reference.size or 0
@@ -137,10 +151,14 @@ class OpenFile:
         if self._path != "-":
             self._file.close()
 
-    def check_length(self) -> None:
-        """Raise `InputUnreadable` when less was read than the file had when it was found."""
-        if self._plain and self.budget.taken < self._size:
-            raise InputUnreadable(f"{self._name} became shorter while it was read; import it again")
+    @property
+    def change(self) -> str | None:
+        """Say how the size of a file that was read to its end changed meanwhile; None where it did not."""
+        difference = self.budget.taken - self._size
+        if not self._plain or not self._seekable or not difference:
+            return None
+        how = "longer" if difference > 0 else "shorter"
+        return f"it became {how} by {abs(difference):,} bytes while it was read"
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the sources in the order of the file. Raises `InputUnreadable`, also as `BombSuspected`."""
@@ -152,6 +170,8 @@ class OpenFile:
     ) -> Iterator[Source]:
         self.budget.check_depth(depth)
         kind = sniff(stream.head())
+        if kind is Kind.MAIL and envelopes.ends_in_a_list(stream.head()):
+            kind = Kind.EMLX
         if kind in COMPRESSED:
             inner = Stream(Decompressed(stream, kind, str(place), self.budget))
             yield from self._unfold(inner, place, listed, depth + 1, None)
@@ -159,10 +179,39 @@ class OpenFile:
             yield from self._unzip(stream, place, depth, file)
         elif kind is Kind.TAR:
             for name, member in tar_members(stream, str(place), self.budget):
-                yield from self._unfold(member, place.inside(printable(name)), place, depth + 1, None)
+                yield from self._unfold_member(member, place.inside(printable(name)), place, depth)
+        elif kind is Kind.EMLX:
+            offset, mail = envelopes.apple_mail(stream, str(place))
+            yield Source(Kind.MAIL, place, Stream(io.BytesIO(mail)), listed, offset=offset)
+        elif kind is Kind.DBOX:
+            yield from self._unfold_dbox(stream, place, listed, depth)
         else:
             self._plain = depth == 0
             yield self._leaf(kind, stream, place, listed)
+
+    def _unfold_member(self, stream: Stream, place: Place, archive: Place, depth: int) -> Iterator[Source]:
+        """Unfold a member of an archive: damage in it ends this member only."""
+        try:
+            yield from self._unfold(stream, place, archive, depth + 1, None)
+        except BombSuspected:
+            raise
+        except InputUnreadable as fault:
+            if isinstance(fault, TarDamaged) and fault.archive == str(archive):
+                raise
+            yield Source(Kind.UNKNOWN, place, Stream(None), archive, fault=fault)
+
+    def _unfold_dbox(
+        self, stream: Stream, place: Place, listed: Place | None, depth: int
+    ) -> Iterator[Source]:
+        offset, mail = envelopes.dovecot_mail(stream, str(place))
+        inner = Stream(io.BytesIO(mail))
+        kind = sniff(inner.head())
+        if kind in COMPRESSED:
+            self.budget.check_depth(depth + 1)
+            inner = Stream(Decompressed(inner, kind, str(place), self.budget))
+        elif kind is Kind.REFUSED:
+            raise InputUnreadable(f"{place} holds a mail that is {refusal(inner.head())}")
+        yield Source(Kind.MAIL, place, inner, listed, offset=offset)
 
     def _unzip(self, stream: Stream, place: Place, depth: int, file: _File | None) -> Iterator[Source]:
         if file is not None and self._seekable:
@@ -175,14 +224,29 @@ class OpenFile:
             if isinstance(member, InputUnreadable):
                 yield Source(Kind.UNKNOWN, inside, Stream(None), place, fault=member)
             else:
-                yield from self._unfold(member, inside, place, depth + 1, None)
+                yield from self._unfold_member(member, inside, place, depth)
 
     def _leaf(self, kind: Kind, stream: Stream, place: Place, listed: Place | None) -> Source:
-        mark = len(BYTE_ORDER_MARK) if stream.head(3) == BYTE_ORDER_MARK else 0
+        head = stream.head()
+        mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
         stream.skip(mark)
+        if fault := self._refused(kind, head, place, listed):
+            return Source(Kind.UNKNOWN, place, stream, listed, mark, fault=InputUnreadable(fault))
         if kind is Kind.EMPTY or self._forced is None:
-            return Source(kind, place, stream, listed, mark)
-        return Source(self._forced, place, stream, listed, mark, looks=None if self._in_folder else kind)
+            in_maildir = self._in_maildir or place.in_maildir
+            return Source(kind, place, stream, listed, mark, in_maildir=in_maildir)
+        return Source(self._forced, place, stream, listed, mark, looks=None if self._in_maildir else kind)
+
+    def _refused(self, kind: Kind, head: bytes, place: Place, listed: Place | None) -> str | None:
+        """Say why no reading may be forced on what begins with `head`, and no place make a mail of it."""
+        if kind is Kind.REFUSED:
+            return f"{place} is {refusal(head)}"
+        is_blank = kind is Kind.MBOX and not head.strip(b"\0")
+        if kind not in (Kind.UNKNOWN, Kind.MBOX) or (kind is Kind.MBOX and not is_blank):
+            return None
+        is_called_mail = self._forced is not None or listed is None or place.in_maildir
+        why = why_no_mail(head) if is_called_mail else None
+        return f"{place} {why}" if why else None
 
 
 def _stdin() -> BinaryIO | None:

@@ -199,11 +199,16 @@ class _Members(io.RawIOBase):
 class Decompressed:
     """The inside of a compressed stream; every byte goes through the budget."""
 
-    def __init__(self, source: Stream, kind: Kind, name: str, budget: Budget) -> None:
+    def __init__(
+        self, source: Stream, kind: Kind, name: str, budget: Budget,
+        new_decoder: Callable[[], Any] | None = None,
+    ) -> None:  # fmt: skip
+        """`new_decoder` reads what is in no container of `kind`."""
         self._name = name
         self._kind = kind
         self._budget = budget
-        self._reader = _reader(kind, io.BufferedReader(_Raw(source), _READ))
+        raw = io.BufferedReader(_Raw(source), _READ)
+        self._reader = _reader(kind, raw) if new_decoder is None else _Members(raw, new_decoder)
 
     def read(self, count: int) -> bytes:
         """Return up to `count` bytes. Raises `InputUnreadable` on damage, `BombSuspected` on a bound."""
@@ -221,6 +226,25 @@ def _reader(kind: Kind, source: BinaryIO) -> Any:
     if kind is Kind.XZ:
         return io.BufferedReader(_Members(source, lambda: lzma.LZMADecompressor(memlimit=_MEMORY)), _READ)
     return _Zstd(source)
+
+
+def zip_lzma(source: Stream) -> Callable[[], Any]:
+    """Return what makes the decoder of an LZMA member of a zip archive, whose head is read from `source`.
+
+    Raises ValueError where it asks for too much memory. Layout: APPNOTE.TXT, section 5.8.8.
+    """
+    head = source.read(4)
+    properties = source.read(int.from_bytes(head[2:4], "little"))
+    if len(head) < 4 or len(properties) != 5 or properties[0] >= 9 * 5 * 5:
+        raise ValueError("its LZMA head is no such")
+    parameters, dictionary = properties[0], int.from_bytes(properties[1:], "little")
+    if dictionary > _MEMORY:
+        raise ValueError("it needs more memory to decompress than is allowed here")
+    chain = {
+        "id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096), "lc": parameters % 9,
+        "lp": parameters // 9 % 5, "pb": parameters // 45,
+    }  # fmt: skip
+    return lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain])
 
 
 class _Zstd:

@@ -34,7 +34,11 @@ class Tally:
     quarantined: list[Remark] = field(default_factory=list)
     overruled: list[Remark] = field(default_factory=list)
     """Mailboxes that were read as one mail each, because the user wanted so."""
+    known: list[Remark] = field(default_factory=list)
+    """Files that were left out: they had been read under another name."""
     failures: list[str] = field(default_factory=list)
+    failure_count: int = 0
+    notes: list[str] = field(default_factory=list)
     senders: Counter[str] = field(default_factory=Counter)
     taken: int = 0
     """Bytes read of the files themselves."""
@@ -55,6 +59,19 @@ class Tally:
         """Note a mailbox that was read as one mail."""
         if len(self.overruled) < MOST_LISTED:
             self.overruled.append(Remark(place, 0, "a mailbox, but --format eml made one mail of it"))
+
+    def add_known(self, place: str) -> None:
+        """Note a file that was read under another name already."""
+        if len(self.known) < MOST_LISTED:
+            self.known.append(
+                Remark(place, 0, "the same file as one that was read, by a link or a second name")
+            )
+
+    def add_failure(self, reason: str) -> None:
+        """Note what could not be read, and why."""
+        self.failure_count += 1
+        if len(self.failures) < MOST_LISTED:
+            self.failures.append(reason)
 
     def add_quarantined(self, place: str, offset: int, reason: str) -> None:
         """Note a mail of ours that could not be read."""

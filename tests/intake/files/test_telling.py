@@ -118,7 +118,7 @@ def test_a_file_that_shrinks_is_noticed(
     monkeypatch.setattr(importing, "OpenFile", shrunk)
     done = run_sqlite_import(box)
     assert (done.code, done.counts[5]) == (1, 1)
-    assert "became shorter" in done.err
+    assert "became shorter by " in done.err
 
 
 def test_the_bytes_of_one_large_file_are_told_on_the_way(
