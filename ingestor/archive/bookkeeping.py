@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, or_, update
@@ -15,6 +16,7 @@ from ingestor.record import Channel, Outcome
 
 _DONE = (Outcome.STORED, Outcome.DUPLICATE)
 _PLACE = ("mailbox", "folder", "uidvalidity", "uid", "action")
+_MOVED = ("uidvalidity", "last_uid", "accounts", "uids", "marks", "updated_at")
 
 _count = (
     update(runs)
@@ -44,13 +46,22 @@ def _upserts(dialect: Any) -> tuple[Any, Any]:
     move = dialect.insert(cursors)
     move = move.on_conflict_do_update(
         index_elements=["mailbox", "folder"],
-        set_={name: move.excluded[name] for name in ("uidvalidity", "last_uid", "updated_at")},
+        set_={name: move.excluded[name] for name in _MOVED},
         # Only forward; under another UIDVALIDITY the old number means nothing.
         where=or_(
-            cursors.c.uidvalidity != move.excluded.uidvalidity, cursors.c.last_uid < move.excluded.last_uid
+            cursors.c.uidvalidity != move.excluded.uidvalidity, cursors.c.last_uid <= move.excluded.last_uid
         ),
     )
-    return move, dialect.insert(pending).on_conflict_do_nothing()
+    note = dialect.insert(pending)
+    note = note.on_conflict_do_update(
+        index_elements=list(_PLACE),
+        set_={"content_key": note.excluded.content_key},
+        # The server gave the UID to another mail, which was read meanwhile.
+        where=pending.c.content_key.is_distinct_from(
+            func.coalesce(note.excluded.content_key, pending.c.content_key)
+        ),
+    )
+    return move, note
 
 
 _UPSERTS = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
@@ -62,26 +73,31 @@ def keep_books(
     outcomes: Sequence[Sequence[Outcome]],
     now: datetime,
     mark: bytes,
+    keys: Sequence[Sequence[bytes]] = (),
 ) -> None:
     """Write all that `submissions` move besides their items, in the caller's transaction.
 
-    `mark` becomes the mark of each run, whatever else there is to write; see `doubt`.
+    `mark` becomes the mark of each run, whatever else there is to write; see `doubt`. `keys` are the
+    archive's content keys of the items, which pending work is noted with.
     """
     move, note = _UPSERTS[connection.dialect.name]
     _count_runs(connection, submissions, outcomes, mark)
     places = [
         {"mailbox": c.mailbox, "folder": c.folder, "uidvalidity": c.uidvalidity, "last_uid": c.last_uid,
-         "updated_at": now}
+         "accounts": c.accounts, "uids": c.uids, "marks": c.marks, "updated_at": now}
         for submission in submissions if (c := submission.cursor) is not None
     ]  # fmt: skip
     # One statement a place, in the order they came: a list would upsert one row twice in a statement.
     for place in _newest(places):
         connection.execute(move, place)
     to_do = [work for submission in submissions for work in submission.to_do]
-    for submission, its_outcomes in zip(submissions, outcomes, strict=True):
-        to_do.extend(_after_store(submission, its_outcomes))
+    for submission, its_outcomes, its_keys in zip(submissions, outcomes, keys or repeat(()), strict=False):
+        to_do.extend(_after_store(submission, its_outcomes, its_keys))
     if to_do:
-        rows = [dict(zip(_PLACE, key, strict=True), noted_at=now) for key in sorted(set(map(_key, to_do)))]
+        noted = {_key(work): work.content_key for work in to_do}
+        rows = [
+            dict(zip(_PLACE, key, strict=True), content_key=noted[key], noted_at=now) for key in sorted(noted)
+        ]
         connection.execute(note, rows)
     done = sorted({_key(work) for submission in submissions for work in submission.done})
     if done:
@@ -113,7 +129,7 @@ def _newest(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if (
             before is None
             or before["uidvalidity"] != place["uidvalidity"]
-            or before["last_uid"] < place["last_uid"]
+            or before["last_uid"] <= place["last_uid"]
         ):
             newest[where] = place
     return [newest[where] for where in sorted(newest)]
@@ -138,19 +154,19 @@ def _count_runs(
         connection.execute(_count, {"run": run_id, "its_mark": mark, **more})
 
 
-def _after_store(submission: Submission, outcomes: Sequence[Outcome]) -> list[Pending]:
+def _after_store(submission: Submission, outcomes: Sequence[Outcome], keys: Sequence[bytes]) -> list[Pending]:
     """Return what is to be done on the server for the mails of `submission` that are safe now."""
     action = submission.after_store
     if action is None:
         return []
     work: list[Pending] = []
-    for item, outcome in zip(submission.items, outcomes, strict=True):
+    for item, outcome, key in zip(submission.items, outcomes, keys, strict=True):
         place = item.position
         if outcome not in _DONE or item.channel is not Channel.MAILBOX:
             continue
         if place.folder is None or place.uidvalidity is None or place.uid is None:
             continue
-        work.append(Pending(item.source, place.folder, place.uidvalidity, place.uid, action))
+        work.append(Pending(item.source, place.folder, place.uidvalidity, place.uid, action, key))
     return work
 
 

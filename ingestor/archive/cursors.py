@@ -23,6 +23,9 @@ class Cursor:
     uidvalidity: int
     last_uid: int
     updated_at: datetime
+    accounts: str | None
+    uids: str | None
+    marks: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None 
     with reading(engine) as connection:
         return [
             PendingWork(
-                Pending(row.mailbox, row.folder, row.uidvalidity, row.uid, Action(row.action)),
+                Pending(
+                    row.mailbox, row.folder, row.uidvalidity, row.uid, Action(row.action), row.content_key
+                ),
                 row.attempts, row.reason, row.tried_at, row.noted_at,
             )
             for row in connection.execute(query)

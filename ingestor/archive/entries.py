@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -75,12 +75,19 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CursorMove:
-    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending."""
+    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending.
+
+    `accounts` are the names under which the mailbox was reached, a line each; `uids` and `marks` what stood
+    in the folder then (`intake.mailbox.standing`). None: nothing is known of it.
+    """
 
     mailbox: str
     folder: str
     uidvalidity: int
     last_uid: int
+    accounts: str | None = None
+    uids: str | None = None
+    marks: bytes | None = None
 
 
 class Action(StrEnum):
@@ -94,13 +101,17 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One thing still to be fetched from, or done on, a mailbox."""
+    """One thing still to be fetched from, or done on, a mailbox.
+
+    `content_key` is the archive's key of the mail that something is to be done to (`keys.keyed`).
+    """
 
     mailbox: str
     folder: str
     uidvalidity: int
     uid: int
     action: Action
+    content_key: bytes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,27 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from hmac import digest
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, select
 
+from ingestor.archive.engine import reading
 from ingestor.archive.entries import NO_DAY, POST_KEY_BYTES
 from ingestor.archive.inserts import inserts_for, sms_by_content_key
 from ingestor.archive.keys import keyed, unique_key
+from ingestor.archive.tables import archive_key
+from ingestor.errors import SchemaMismatch
 from ingestor.record import InboundSms
+
+
+def read_archive_key(engine: Engine) -> bytes:
+    """Return the secret under which this archive takes all its keys.
+
+    Raises SchemaMismatch where there is none, ArchiveUnavailable where the database is away.
+    """
+    with reading(engine) as connection:
+        secret = connection.execute(select(archive_key.c.secret)).scalar()
+    if secret is None:
+        raise SchemaMismatch("this archive has no key: it is a snapshot, which is for reading only")
+    return bytes(secret)
 
 
 def known_sms(connection: Connection, secret: bytes, messages: Sequence[InboundSms]) -> list[int | None]:

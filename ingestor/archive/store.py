@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive import tables
 from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
 from ingestor.archive.bookkeeping import keep_books
 from ingestor.archive.doubt import Doubt, new_mark
@@ -17,9 +16,9 @@ from ingestor.archive.engine import reading, writing
 from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
 from ingestor.archive.inserts import Expectation, inserts_for
-from ingestor.archive.known import is_earlier_post, key_of_earlier_post
+from ingestor.archive.known import is_earlier_post, key_of_earlier_post, read_archive_key
 from ingestor.archive.postgresql_inserts import Misjudged
-from ingestor.errors import SchemaMismatch, TransactionGivenUp
+from ingestor.errors import TransactionGivenUp
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
@@ -78,11 +77,7 @@ class Store:
         return self._secret or self._read_secret()
 
     def _read_secret(self) -> bytes:
-        with reading(self.engine) as connection:
-            secret = connection.execute(select(tables.archive_key.c.secret)).scalar()
-        if secret is None:
-            raise SchemaMismatch("this archive has no key: it is a snapshot, which is for reading only")
-        self._secret = bytes(secret)
+        self._secret = read_archive_key(self.engine)
         return self._secret
 
     def _prepared(self, submission: Submission, secret: bytes) -> Batch:
@@ -121,7 +116,10 @@ class Store:
                     with self._expectation.inserts(connection, known=whole.again) as inserts:
                         outcomes = settle(inserts, whole, now, self._instant, read)
                     receipts = _split(outcomes, submissions)
-                    keep_books(connection, submissions, [one.outcomes for one in receipts], now, mark)
+                    keep_books(
+                        connection, submissions, [one.outcomes for one in receipts], now, mark,
+                        [batch.keys for batch in batches],
+                    )  # fmt: skip
                     self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
             except ReadBefore as again:
                 read |= again.sms
@@ -150,7 +148,7 @@ class Store:
                         raise
                     cleaned = self._without_refused(connection, batch, now)
                     outcomes = self._settle_apart(connection, cleaned, now)
-                keep_books(connection, [submission], [outcomes], now, mark)
+                keep_books(connection, [submission], [outcomes], now, mark, [batch.keys])
                 receipts.append(Receipt(tuple(outcomes)))
             self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
         self._doubt.end()

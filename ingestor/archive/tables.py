@@ -274,6 +274,9 @@ cursors = _table(
     Column("uidvalidity", Big, nullable=False),
     Column("last_uid", Big, nullable=False),
     Column("updated_at", Instant, nullable=False),
+    Column("accounts", Text),
+    Column("uids", Text),
+    Column("marks", LargeBinary),
     PrimaryKeyConstraint("mailbox", "folder"),
 )
 
@@ -288,7 +291,16 @@ pending = _table(
     Column("reason", Text),
     Column("noted_at", Instant, nullable=False),
     Column("tried_at", Instant),
+    Column("content_key", LargeBinary),
     PrimaryKeyConstraint("mailbox", "folder", "uidvalidity", "uid", "action"),
+)
+
+leases = _table(
+    "leases",
+    Column("name", Text, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    PrimaryKeyConstraint("name"),
 )
 
 sources = _table(

@@ -1,5 +1,6 @@
 """What every step of a mailbox's work knows: its settings, the provider's reader, the archive."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +47,16 @@ class Context:
     @property
     def after_store(self) -> Action | None:
         return ACTIONS[self.mailbox.after_store]
+
+    @property
+    def account(self) -> str:
+        """The mailbox's login and server, in one spelling: the standard ports and a last dot say nothing."""
+        mailbox = self.mailbox
+        host = mailbox.host.rstrip(".").casefold()
+        with contextlib.suppress(UnicodeError):
+            host = host.encode("idna").decode()
+        port = "" if mailbox.port in {143, 993} else f":{mailbox.port}"
+        return f"{mailbox.username}@{host}{port}"
 
 
 Place = tuple[str, int, int]
@@ -122,6 +133,9 @@ class Memory:
         """Folders of which it was said that mails in them cannot be fetched."""
         self.useless_search: set[str] = set()
         """Folders of which it was said that searching them finds nothing."""
+        self.unkept: set[str] = set()
+        """Folders that are opened read-write, because the server forgets their numbers otherwise."""
+        self.archive_key = b""
         self.dictionary: tuple[int, bytes] | None = None
         """What payloads are packed with, once the archive has been asked."""
 

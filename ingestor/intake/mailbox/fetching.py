@@ -75,6 +75,11 @@ class Fetch:
             return self._suspects.reasons.get(self._place(uid), HANGS_UP)
         return self.unready[uid].reason if uid in self.unready else NO_BODY
 
+    def wanted(self, headers: dict[int, Header]) -> dict[int, Header]:
+        """Return those of `headers` whose mails may be ours."""
+        may_be_ours, rules = self._context.reader.may_be_ours, self._context.rules
+        return {uid: header for uid, header in headers.items() if may_be_ours(header.lines, rules)}
+
     def groups(self, wanted: dict[int, Header]) -> Iterator[list[int]]:
         """Yield UIDs of `wanted` in order, in groups to be fetched together."""
         weighted = (

@@ -1,17 +1,25 @@
 """Reading one folder: from the cursor to its end, in submissions that move the cursor with their mails."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Final
 
 import structlog
 
-from ingestor.archive.cursors import read_cursor, reset_cursor
+from ingestor.archive.cursors import Cursor, reset_cursor
 from ingestor.archive.entries import Action, CursorMove, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.comparing import mark_newest, marks_of, renumbered
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.fetching import Fetch
-from ingestor.intake.mailbox.session import WINDOW, SearchUseless, Selected, Session
+from ingestor.intake.mailbox.session import WINDOW, Header, SearchUseless, Selected, Session
+from ingestor.intake.mailbox.standing import MARKED, Standing, Uids
+
+MOST_NAMES: Final = 10
+"""Under how many names a mailbox may be reached in turn."""
+
+_STAYS: Final = -1
 
 log = structlog.get_logger()
 
@@ -20,8 +28,9 @@ class FolderReading:
     """Reads the folder that `session` has open, and hands what it finds to `delivery`."""
 
     def __init__(
-        self, context: Context, session: Session, folder: Selected, delivery: Delivery, memory: Memory
-    ) -> None:
+        self, context: Context, session: Session, folder: Selected, delivery: Delivery, memory: Memory,
+        cursor: Cursor | None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.fetch = Fetch(context, session, folder, memory)
         self._context = context
@@ -31,12 +40,20 @@ class FolderReading:
         self._known = folder.exists
         self.reached = 0
         """The last UID that was handed over."""
+        self._cursor = cursor
+        self._accounts: tuple[str, ...] = (context.account,)
+        self._standing = Standing()
+        self._compared = False
+        self._at = 0
 
     def catch_up(self, last: int) -> int:
         """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
         while True:
             met = self.read_after(last)
             self._delivery.settle()
+            if not self._compared:
+                self._compare(met)
+                self._compared = True
             if not self.news() and met == last:
                 return met
             last = met
@@ -58,34 +75,93 @@ class FolderReading:
         Nothing is ever deleted when the server numbers its mails anew: the folder is read again from its
         beginning, and the archive's unique keys tell what is new.
         """
-        context, folder = self._context, self.folder
-        cursor = read_cursor(context.engine, context.mailbox.name, folder.name)
+        folder, cursor = self.folder, self._cursor
         if cursor is None:
             return 0
-        if cursor.uidvalidity != folder.uidvalidity:
-            log.warning(
+        accounts = tuple((cursor.accounts or "").splitlines())
+        if accounts and self._context.account not in accounts:
+            if cursor.uidvalidity == folder.uidvalidity and self._vouched(cursor):
+                # It may be reached by several names; two daemons with one each would take turns for ever.
+                self._accounts = (*accounts[-MOST_NAMES:], self._context.account)
+            self._again("the mailbox has another server or user name; reading the whole folder again",
+                        before=accounts[-1], now=self._context.account)  # fmt: skip
+        elif cursor.uidvalidity != folder.uidvalidity:
+            self._tell(
                 "UIDVALIDITY changed; reading the whole folder again",
-                mailbox=context.mailbox.name, folder=folder.name,
-                before=cursor.uidvalidity, now=folder.uidvalidity,
-            )  # fmt: skip
+                before=cursor.uidvalidity,
+                now=folder.uidvalidity,
+            )
             # At once, even for an empty folder: the change is told and acted on once.
             self._submit(cursor_at=0)
-            return 0
-        if folder.uidnext is not None and cursor.last_uid >= folder.uidnext:
-            log.warning(
-                "the server's next UID is below our cursor; reading the whole folder again",
-                mailbox=context.mailbox.name, folder=folder.name,
-                cursor=cursor.last_uid, uidnext=folder.uidnext,
-            )  # fmt: skip
-            reset_cursor(context.engine, context.mailbox.name, folder.name)
-            return 0
-        return cursor.last_uid
+        elif folder.uidnext is not None and cursor.last_uid >= folder.uidnext:
+            self._again("the server's next UID is below our cursor; reading the whole folder again",
+                        cursor=cursor.last_uid, uidnext=folder.uidnext)  # fmt: skip
+        elif not self._vouched(cursor):
+            self._again(
+                "other mails stand under the UIDs of those that were read; reading the whole folder again"
+            )
+        else:
+            self._accounts = accounts or self._accounts
+            self._at = cursor.last_uid
+        return self._at
+
+    def _vouched(self, cursor: Cursor) -> bool:
+        """Say whether the mails in the folder are those of the last pass; take over what is known of it."""
+        standing = Standing(cursor.uids or "", cursor.marks or b"")
+        if self.folder.exists and renumbered(standing, self.fetch, self._memory.archive_key):
+            return False
+        self._standing = standing
+        return True
+
+    def _again(self, why: str, **details: object) -> None:
+        self._tell(why, **details)
+        self._standing = Standing()
+        reset_cursor(self._context.engine, self._context.mailbox.name, self.folder.name)
+        self._cursor = None
+
+    def _tell(self, why: str, **details: object) -> None:
+        log.warning(why, mailbox=self._context.mailbox.name, folder=self.folder.name, **details)
+
+    def _compare(self, last: int) -> None:
+        """Read what stands below `last` and did not at the last pass, and forget what has gone.
+
+        In a large folder nothing has changed as long as the number of mails has not, and its newest hundred
+        are the same.
+        """
+        known = self._standing.uids
+        first = self._cursor is not None and self._cursor.uids is None
+        before = str(known), self._standing.kept_marks()
+        if self.folder.exists <= WINDOW or self._known != len(known):
+            now = Uids()
+            for window in self._windows(0, None):
+                uids = [uid for uid in window if uid <= last]
+                now.add(uids)
+                came = [uid for uid in uids if uid not in known and not first]
+                if came:
+                    log.info(
+                        "mails stand below the cursor that did not at the last pass; they are read",
+                        mailbox=self._context.mailbox.name, folder=self.folder.name, count=len(came),
+                    )  # fmt: skip
+                for portion in self.fetch.portions(came):
+                    self._read(portion, cursor_at=last)
+            self._standing.replace(now)
+        mark_newest(self._standing, self.fetch, self._memory.archive_key)
+        if before != (str(self._standing.uids), self._standing.kept_marks()):
+            self._submit(cursor_at=last)
+            self._delivery.settle()
+
+    def gone(self, uids: Sequence[int]) -> CursorMove | None:
+        """Forget mails that were moved away or deleted; return how the cursor's row is to say so."""
+        if not self._at:
+            return None
+        self._standing.gone(uids)
+        return self._move(self._at)
 
     def read_after(self, last: int, *, since: date | None = None, move_cursor: bool = True) -> int:
         """Read every mail after UID `last` (of day `since` or later); return the last UID met."""
         for uids in self._windows(last, since):
             for portion in self.fetch.portions(uids):
-                self._read(portion, move_cursor)
+                self._read(portion, None if move_cursor else _STAYS)
             last = max(last, uids[-1])
         return last
 
@@ -135,16 +211,14 @@ class FolderReading:
         if uids := session.search(first, None, since):
             yield uids
 
-    def _read(self, uids: Sequence[int], move_cursor: bool) -> None:
-        """Submit all of `uids`: each ends in an item, in the count of ignored mails, or in `pending`."""
-        context = self._context
+    def _read(self, uids: Sequence[int], cursor_at: int | None) -> None:
+        """Submit all of `uids`: each ends in an item, in the count of ignored mails, or in `pending`.
+
+        The cursor moves along with them (None), or to `cursor_at`, or stays.
+        """
         headers = self.fetch.headers(uids)
         lost = self._still_there([uid for uid in uids if uid not in headers])
-        wanted = {
-            uid: header
-            for uid, header in headers.items()
-            if context.reader.may_be_ours(header.lines, context.rules)
-        }
+        wanted = self.fetch.wanted(headers)
         foreign = [uid for uid in headers if uid not in wanted]
         self.fetch.passed(foreign)
         groups = list(self.fetch.groups(wanted))
@@ -155,14 +229,23 @@ class FolderReading:
             # What is not there yet was just sent as something else, so it is there.
             missing = [uid for uid in group if uid in self.fetch.unready]
             missing += self._still_there([uid for uid in group if uid not in items and uid not in missing])
+            passed = [uid for uid in foreign if done < uid <= upto]
+            put_off = [uid for uid in lost if done < uid <= upto] + missing
+            self._met([*items, *passed, *put_off], headers, items)
             self._submit(
                 items=tuple(item for item in items.values() if item is not None),
-                ignored=sum(item is None for item in items.values())
-                + sum(done < uid <= upto for uid in foreign),
-                missing=[uid for uid in lost if done < uid <= upto] + missing,
-                cursor_at=upto if move_cursor else None,
+                ignored=sum(item is None for item in items.values()) + len(passed),
+                missing=put_off,
+                cursor_at=upto if cursor_at is None else cursor_at,
             )
             self.reached = done = upto
+
+    def _met(
+        self, uids: Sequence[int], headers: Mapping[int, Header], items: Mapping[int, Item | None]
+    ) -> None:
+        newest = sorted(uids)[-MARKED:]
+        known = {uid: headers[uid] for uid in newest if uid in headers}
+        self._standing.met(uids, marks_of(known, items, self._memory.archive_key))
 
     def _still_there(self, uids: Sequence[int]) -> list[int]:
         """Return those mails that did not come though they are there; the others were removed meanwhile."""
@@ -181,8 +264,7 @@ class FolderReading:
                 items=items,
                 ignored=ignored,
                 failed=len(missing),
-                cursor=None if cursor_at is None
-                else CursorMove(name, folder.name, folder.uidvalidity, cursor_at),
+                cursor=None if cursor_at in (None, _STAYS) else self._move(cursor_at),
                 to_do=tuple(
                     Pending(name, folder.name, folder.uidvalidity, uid, Action.FETCH) for uid in missing
                 ),
@@ -191,6 +273,14 @@ class FolderReading:
         )  # fmt: skip
         if missing:
             self._tell_missing(missing)
+
+    def _move(self, last: int) -> CursorMove:
+        name, folder, standing = self._context.mailbox.name, self.folder, self._standing
+        self._at = last
+        return CursorMove(
+            name, folder.name, folder.uidvalidity, last,
+            "\n".join(self._accounts), str(standing.uids), standing.kept_marks(),
+        )  # fmt: skip
 
     def _tell_missing(self, uids: Sequence[int]) -> None:
         log.warning(

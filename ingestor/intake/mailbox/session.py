@@ -45,7 +45,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """From and Subject lines of a mail, and the size the server claims for it (None: it does not say)."""
+    """From, Subject, Date and Message-ID lines, and the size the server claims (None: it does not say)."""
 
     lines: bytes
     size: int | None
@@ -285,7 +285,7 @@ class Session:
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
         wrongly, yet gives the header); `bounded` asks for the first 64 KiB of the lines only.
         """
-        item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT)]" + ("<0.65536>" if bounded else "")
+        item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}
         for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})" if sized else f"({item})").items():
             lines = _section(row, b"BODY[HEADER")

@@ -1,18 +1,21 @@
 """One connection's life: every folder read, duties done, then waiting in IDLE for more."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
 
 import structlog
 
+from ingestor.archive.cursors import Cursor, read_cursor
 from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.entries import Action
+from ingestor.archive.known import read_archive_key
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.duties import Duties
 from ingestor.intake.mailbox.reading import FolderReading
-from ingestor.intake.mailbox.session import FolderMissing, Session
+from ingestor.intake.mailbox.session import FolderMissing, Selected, Session
 from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.intake.mailbox.words import Refused
 from ingestor.record import Outcome
@@ -34,6 +37,7 @@ class Visit:
         self._idle_refused = False
         if memory.dictionary is None:
             memory.dictionary = usable_dictionary(context.engine)
+        memory.archive_key = memory.archive_key or read_archive_key(context.engine)
 
     def full_pass(self) -> None:
         """Read every folder from its cursor; the first one is read first, and is open at the end."""
@@ -104,16 +108,35 @@ class Visit:
         self._duties.work_off(reading)
 
     def _open(self, folder: str) -> FolderReading:
+        context, memory = self._context, self._memory
         name = self._session.require_folder(folder)
+        writable = context.after_store is not None or name in memory.unkept
+        selected = self._select(folder, name, writable=writable)
+        cursor = read_cursor(context.engine, context.mailbox.name, name)
+        if not writable and _forgets(selected, cursor):
+            if selected.uidnext is None:
+                memory.unkept.add(name)
+            log.info(
+                "the folder is opened read-write, so that the server keeps its numbers; no mail is touched",
+                mailbox=context.mailbox.name, folder=folder,
+            )  # fmt: skip
+            selected = self._select(folder, name, writable=True)
+        return self._reading_of(selected, cursor)
+
+    def _select(self, folder: str, name: str, *, writable: bool) -> Selected:
         try:
-            selected = self._session.select(name, writable=self._context.after_store is not None)
+            with contextlib.suppress(Refused):
+                return self._session.select(name, writable=writable)
+            return self._session.select(name, writable=False)
         except Refused as refusal:
             raise FolderMissing(f"folder {folder!r} cannot be opened: {refusal}") from None
-        reading = FolderReading(self._context, self._session, selected, self._delivery, self._memory)
+
+    def _reading_of(self, selected: Selected, cursor: Cursor | None) -> FolderReading:
+        reading = FolderReading(self._context, self._session, selected, self._delivery, self._memory, cursor)
         put_off = self._duties.put_off(selected)
         reading.fetch.recall(put_off)
-        if put_off and folder not in self._memory.put_off_told:
-            self._memory.put_off_told.add(folder)
+        if put_off and selected.name not in self._memory.put_off_told:
+            self._memory.put_off_told.add(selected.name)
             log.warning(
                 "mails of this folder could not be fetched so far; each is tried again when it is due",
                 mailbox=self._context.mailbox.name, folder=selected.name,
@@ -176,3 +199,12 @@ def check_folders(memory: Memory) -> None:
     """Raise FolderMissing where a configured folder could not be read."""
     if memory.missing:
         raise FolderMissing("; ".join(memory.missing.values()))
+
+
+def _forgets(folder: Selected, cursor: Cursor | None) -> bool:
+    """Say whether the server seems to write no UIDs down for who only looks.
+
+    Courier-IMAP 5.0.13 gives no UIDNEXT and numbers new mails at each EXAMINE anew; it gives a mailbox that
+    was never opened otherwise a new UIDVALIDITY each time, and so does GNU Mailutils 3.15. SELECT settles it.
+    """
+    return folder.uidnext is None or (cursor is not None and cursor.uidvalidity != folder.uidvalidity)
