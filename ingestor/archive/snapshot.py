@@ -1,20 +1,20 @@
 """A consistent copy of the archive for an auditor: one SQLite file, without the archive's key."""
 
-import contextlib
-import os
-import secrets
 import sqlite3
+import urllib.parse
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Engine, create_engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, Table, create_engine, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import one_moment, reading, sqlite_path
-from ingestor.archive.faults import translated
+from ingestor.archive.leaving import leaving
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 from ingestor.timestamps import iso_utc
 
@@ -33,31 +33,19 @@ class Snapshot:
 def snapshot(engine: Engine, target: Path, now: datetime) -> Snapshot:
     """Write all committed rows to the SQLite file `target`, of one moment; return what it holds.
 
-    The file has the same tables and views, but not the key of the fingerprints; it is read-only, needs no
-    second file, and opens with no write access anywhere. It appears whole or not at all, and replaces an
-    older snapshot only. Raises ConfigurationError where `target` is anything else.
+    The file has the same tables and views, but never held the key of the fingerprints; it needs no second
+    file, is for its owner and group alone, and opens with no write access anywhere. It appears whole or not
+    at all, and replaces an older snapshot only. Raises ConfigurationError where `target` is anything else.
     """
     target = target.absolute()
     _check_target(engine, target)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        if engine.dialect.name == "sqlite":
-            _copy_sqlite(engine, temporary)
-        else:
-            _copy_tables(engine, temporary)
-        number = _finish(temporary, now)
-        temporary.chmod(0o444 & ~_umask())
-        _to_disk(temporary)
-        temporary.replace(target)
-        _to_disk(target.parent)
-    except (sqlite3.Error, OSError) as error:
+        with leaving(target, 0o640) as temporary:
+            number = _copy(engine, temporary, now)
+    except (sqlite3.Error, DBAPIError, OSError) as error:
         raise ArchiveUnavailable(
             f"the snapshot {target} could not be written ({_reason(error)}); make room, or name another place"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return Snapshot(target, target.stat().st_size, number)
 
 
@@ -82,46 +70,61 @@ def _is_snapshot(path: Path) -> bool:
         return False
 
 
-def _copy_sqlite(engine: Engine, path: Path) -> None:
-    # In one step: between steps a write by another process would begin the copy anew.
-    with reading(engine) as connection, closing(sqlite3.connect(path)) as copy:
-        source: Any = connection.connection.dbapi_connection
-        connection.rollback()  # SQLite wants the source outside a transaction
-        with translated(engine):
-            source.backup(copy)
-
-
-def _copy_tables(engine: Engine, path: Path) -> None:
-    """Copy the rows of every table but the key's into an SQLite file with the same names."""
-    copy = create_engine(f"sqlite:///{path}", hide_parameters=True)
-    try:
-        with one_moment(engine) as source, copy.begin() as sink:
-            tables.metadata.create_all(sink)
-            version = source.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-            sink.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-            sink.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (version,))
-            for table in tables.metadata.sorted_tables:
-                if table is tables.archive_key:
-                    continue
-                rows = source.execution_options(yield_per=_ROWS).execute(select(table))
-                for part in rows.mappings().partitions(_ROWS):
-                    sink.execute(insert(table), [dict(row) for row in part])
-            triggers.create(sink)
-            views.create(sink)
-    finally:
-        copy.dispose()
-
-
-def _finish(path: Path, now: datetime) -> int:
-    """Take the key out of the copy for good, and leave one plain file."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
-        copy.execute("PRAGMA secure_delete = ON")
-        copy.execute("PRAGMA journal_mode = DELETE")
-        copy.execute("DROP TABLE IF EXISTS archive_key")
-        copy.execute("CREATE TABLE snapshot_of (taken_at TEXT NOT NULL) STRICT")
-        copy.execute("INSERT INTO snapshot_of VALUES (?)", (iso_utc(now),))
-        copy.execute("VACUUM")
+def _copy(engine: Engine, path: Path, now: datetime) -> int:
+    """Fill the empty file `path`, and return how many SMS it holds."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as copy:
+        # Nothing beside the file: it counts for nothing until it is whole.
+        copy.execute("PRAGMA journal_mode = OFF")
+        copy.execute("PRAGMA synchronous = OFF")
+        copy.set_progress_handler(lambda: 0, 100_000)  # between steps Python hears of signals
+        sink = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool, hide_parameters=True)
+        with sink.connect() as connection:
+            copied = [table for table in tables.metadata.sorted_tables if table is not tables.archive_key]
+            tables.metadata.create_all(connection)
+            archive = sqlite_path(engine.url)
+            if archive is None:
+                _copy_rows(engine, connection, copied)
+            else:
+                _copy_file(archive, connection, copied)
+            connection.exec_driver_sql("CREATE TABLE snapshot_of (taken_at TEXT NOT NULL) STRICT")
+            connection.exec_driver_sql("INSERT INTO snapshot_of VALUES (?)", (iso_utc(now),))
+            triggers.create(connection)
+            views.create(connection)
+            connection.exec_driver_sql("DROP TABLE archive_key")
+            connection.commit()
         return int(copy.execute("SELECT count(*) FROM sms").fetchone()[0])
+
+
+def _copy_file(archive: Path, sink: Connection, copied: Sequence[Table]) -> None:
+    """Copy the rows out of an SQLite archive, all of one moment."""
+    uri = f"file:{urllib.parse.quote(str(archive.absolute()))}?mode=ro"
+    sink.commit()
+    sink.exec_driver_sql("ATTACH DATABASE ? AS archive", (uri,))
+    sink.exec_driver_sql("BEGIN")
+    _take_version(sink, sink.exec_driver_sql("SELECT version_num FROM archive.alembic_version").scalar())
+    for table in copied:
+        columns = ", ".join(f'"{column.name}"' for column in table.columns)
+        sink.exec_driver_sql(
+            f'INSERT INTO main."{table.name}" ({columns}) SELECT {columns} FROM archive."{table.name}"'  # noqa: S608 - our own names
+        )
+    sink.exec_driver_sql("COMMIT")
+    sink.exec_driver_sql("DETACH DATABASE archive")
+
+
+def _copy_rows(engine: Engine, sink: Connection, copied: Sequence[Table]) -> None:
+    """Copy the rows out of PostgreSQL, all of one moment."""
+    with one_moment(engine) as source:
+        _take_version(sink, source.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+        for table in copied:
+            rows = source.execution_options(yield_per=_ROWS).execute(select(table))
+            for part in rows.mappings().partitions(_ROWS):
+                sink.execute(insert(table), [dict(row) for row in part])
+    sink.commit()
+
+
+def _take_version(sink: Connection, version: str | None) -> None:
+    sink.exec_driver_sql("CREATE TABLE main.alembic_version (version_num VARCHAR(32) NOT NULL)")
+    sink.exec_driver_sql("INSERT INTO main.alembic_version VALUES (?)", (version,))
 
 
 def is_snapshot(engine: Engine) -> bool:
@@ -130,19 +133,7 @@ def is_snapshot(engine: Engine) -> bool:
         return inspect(connection).has_table("snapshot_of")
 
 
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
-
-
 def _reason(error: Exception) -> str:
+    if isinstance(error, DBAPIError):
+        return str(error.orig)
     return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)

@@ -1,8 +1,9 @@
 """What a run did, for people and (as the last line of stdout) for scripts."""
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
+
+from ingestor.cli.tables import print_json
 
 if TYPE_CHECKING:
     from ingestor.archive.runs import Balance
@@ -15,7 +16,7 @@ def print_balance(run_id: int | None, balance: "Balance", seconds: float, *, as_
     """
     counts = dataclasses.asdict(balance)
     if as_json:
-        print(json.dumps({"run": run_id, **counts, "seconds": round(seconds, 3)}), flush=True)
+        print_json({"run": run_id, **counts, "seconds": round(seconds, 3)})
         return
     print(f"{balance.read:,} read = {outcomes(balance)}")
     if not balance.adds_up:

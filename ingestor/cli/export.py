@@ -3,13 +3,13 @@
 import argparse
 import contextlib
 import io
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from ingestor.cli.filters import add_filters
+from ingestor.cli.tables import Harmless
 
 EXAMPLES = """
 ingestor export --format jsonl > sms.jsonl
@@ -56,7 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _output(path: Path | None) -> Iterator[TextIO]:
-    """Give where to write UTF-8 to, its line ends untouched."""
+    """Give where to write UTF-8 to, its line ends untouched; on a terminal nothing of it is a command."""
+    if path is None and sys.stdout.isatty():
+        yield cast("TextIO", Harmless(sys.stdout))
+        return
     if path is None:
         out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
         try:
@@ -81,19 +84,7 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
         with path.open("wb") as device:  # /dev/stdout, a named pipe
             yield device
         return
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        from ingestor.errors import ConfigurationError
+    from ingestor.archive.leaving import leaving
 
-        raise ConfigurationError(f"the folder {folder} does not exist; make it, or name another")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with leaving(path, 0o600) as temporary, temporary.open("wb") as file:
+        yield file

@@ -1,11 +1,11 @@
 """What an import says at its end."""
 
-import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
 
 from ingestor.archive.runs import Balance
+from ingestor.cli.tables import print_json
 from ingestor.intake.files.dry import DrySink
 from ingestor.intake.files.tally import Remark, Tally
 
@@ -66,7 +66,7 @@ def print_result(
     elif balance.failed and resume:
         print(f"what failed is tried again by:\n  {resume}")
     if as_json:
-        print(json.dumps(as_object(result)))
+        print_json(as_object(result))
     good = result.finished and balance.adds_up and not balance.failed
     if not balance.adds_up:
         print("ingestor: the balance does not add up; please report it", file=sys.stderr)

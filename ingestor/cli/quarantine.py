@@ -1,12 +1,13 @@
 """`ingestor quarantine`: what is ours but could not be read."""
 
 import argparse
-import json
+import io
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingestor.cli.tables import print_json, write_raw
 from ingestor.cli.values import count, text
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = quarantine_list(open_for_reading(settings_of(arguments)), arguments.limit or None)
     if arguments.json:
         for row in rows:
-            print(json.dumps(plain_row(row), ensure_ascii=False))
+            print_json(plain_row(row))
     else:
         print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     return 0
@@ -78,8 +79,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise IngestorError(_absent([arguments.id]))
     if arguments.raw:
         raw = checked_raw(lambda: raw_of_arrival(engine, arguments.id), f"arrival {arguments.id}")
-        sys.stdout.buffer.write(raw)
-        sys.stdout.buffer.flush()
+        write_raw(raw)
         return 0
     print_fields({"id": arguments.id, **arrival_fields(found.arrival)})
     for verdict in found.verdicts:
@@ -146,8 +146,9 @@ def _export(arguments: argparse.Namespace) -> int:
     _require_standing(engine, arguments.ids)
     ids = arguments.ids or None
     if str(arguments.file) == "-":
-        written = export_mbox(engine, sys.stdout.buffer, ids)
-        sys.stdout.buffer.flush()
+        mbox = io.BytesIO()
+        written = export_mbox(engine, mbox, ids)
+        write_raw(mbox.getvalue())
     else:
         with whole_file(arguments.file) as file:
             written = export_mbox(engine, file, ids)

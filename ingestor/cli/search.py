@@ -1,10 +1,10 @@
 """`ingestor search`: SMS of the archive, newest first."""
 
 import argparse
-import json
 import sys
 
 from ingestor.cli.filters import add_filters
+from ingestor.cli.tables import print_json
 from ingestor.cli.values import count, text
 
 EXAMPLES = """
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = found[:limit] if more else found
     if arguments.json:
         for row in rows:
-            print(json.dumps(plain_row(row), ensure_ascii=False))
+            print_json(plain_row(row))
     else:
         print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     if more:

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ingestor.cli.tables import print_json, write_raw
 from ingestor.cli.values import count
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     if evidence is None:
         raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
     if arguments.raw:
-        sys.stdout.buffer.write(_raw(engine, evidence, arguments.arrival))
-        sys.stdout.buffer.flush()
+        write_raw(_raw(engine, evidence, arguments.arrival))
     elif arguments.json:
-        print(json.dumps(_whole(evidence), ensure_ascii=False))
+        print_json(_whole(evidence))
     else:
         _print(evidence)
     return 0

@@ -25,7 +25,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     engine = open_for_reading(settings_of(arguments))
     written = snapshot(engine, arguments.file, datetime.now(UTC))
-    print(
-        f"{written.path}: {written.sms:,} SMS, {written.size:,} bytes, read-only, without the archive's key"
-    )
+    print(f"{written.path}: {written.sms:,} SMS, {written.size:,} bytes, without the archive's key")
     return 0

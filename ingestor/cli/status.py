@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from ingestor.cli.tables import print_json
 
 if TYPE_CHECKING:
     from ingestor.archive.cursors import Source
@@ -165,7 +166,7 @@ def _print_json(
             for one in runs
         ],
     }  # fmt: skip
-    print(json.dumps(status, ensure_ascii=False))
+    print_json(status)
 
 
 def _took(run: "Run") -> str:

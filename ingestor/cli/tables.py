@@ -1,14 +1,21 @@
 """Rows for people and for pipes: a rich table on a terminal, lines with tabs elsewhere."""
 
+import io
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TextIO
 
 _ESCAPES = {character: f"\\x{character:02x}" for character in (*range(32), *range(127, 160))}
 _ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r"}
-# Marks that turn the direction of what follows, and with it what a line seems to say.
-_ESCAPES |= {
-    character: f"\\u{character:04x}" for character in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+# Marks that turn the direction of what follows, and with it what a line seems to say; line ends of Unicode.
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES |= {character: f"\\u{character:04x}" for character in _TURNING}
+# The same for whole documents, as JSON writes it: their own line ends and tabs stay.
+_WHOLE = {
+    character: f"\\u{character:04x}"
+    for character in (*range(9), 11, 12, *range(14, 32), *range(127, 160), *_TURNING)
 }
 # Only texts may be broken over lines; the rest is read at a glance.
 _NUMBERS = {"id", "run", "size", "retries", "read", "quarantined"}
@@ -23,6 +30,32 @@ def printable(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return str(value).translate(_ESCAPES)
+
+
+def print_json(value: object) -> None:
+    """Print `value` as one line of JSON: letters as they are, whatever a terminal obeys as an escape."""
+    print(json.dumps(value, ensure_ascii=False).translate(_WHOLE), flush=True)
+
+
+class Harmless(io.TextIOBase):
+    """A text stream in front of a terminal: what it would obey is shown instead."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """Write `text`, control characters and marks of direction as escapes."""
+        self._out.write(text.translate(_WHOLE))
+        return len(text)
+
+
+def write_raw(raw: bytes) -> None:
+    """Write bytes exactly into a file or pipe; on a terminal as text without what it would obey."""
+    if sys.stdout.isatty():
+        Harmless(sys.stdout).write(raw.decode("utf-8", "backslashreplace"))
+        return
+    sys.stdout.buffer.write(raw)
+    sys.stdout.buffer.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> int:

@@ -59,11 +59,12 @@ def test_a_snapshot_shows_the_same_and_lacks_the_key(filled: Engine, tmp_path: P
 
 
 def test_a_snapshot_opens_with_no_write_access_anywhere(filled: Engine) -> None:
-    """One read-only file in a folder that its reader may not write: plain `mode=ro` is enough."""
+    """One file in a folder that its reader may not write: plain `mode=ro` is enough."""
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to other users
         folder = Path(place)
         done = snapshot(filled, folder / "copy.db", NOW)
-        assert not done.path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+        assert stat.S_IMODE(done.path.stat().st_mode) == 0o640
+        done.path.chmod(0o444)
         assert [path.name for path in folder.iterdir()] == ["copy.db"]
         folder.chmod(0o555)
         uri = f"{done.path.as_uri()}?mode=ro"

@@ -172,6 +172,7 @@ def test_a_readable_archive_in_a_closed_folder(open_folder: Path, nobody: tuple[
 
     assert answer.code == 2
     assert "while no daemon runs; run: sudo -u root ingestor" in answer.err
+    (open_folder / "copy.db").chmod(0o644)
     copy = f"sqlite:///{open_folder}/copy.db"
     assert ingestor("--database-url", copy, "search", folder=open_folder, before=nobody).code == 0
 

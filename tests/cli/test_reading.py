@@ -181,14 +181,14 @@ def test_a_reader_that_goes_away_ends_the_export_quietly(filled: Filled) -> None
 
 
 def test_snapshot_opens_without_write_access(filled: Filled) -> None:
-    """The copy holds the same rows, no key, is read-only, and the command reads it like an archive."""
+    """The copy holds the same rows, no key, is closed to others, and is read like an archive."""
     copy = filled.folder / "audit.db"
 
     called = filled.spawn("snapshot", copy)
 
     assert called.code == 0
     assert called.out.startswith(f"{copy}: 5 SMS, ")
-    assert copy.stat().st_mode & 0o222 == 0
+    assert copy.stat().st_mode & 0o777 == 0o640
     with sqlite3.connect(f"file:{copy}?mode=ro&immutable=1", uri=True) as connection:
         assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone() == (5,)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
