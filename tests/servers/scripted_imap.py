@@ -57,6 +57,7 @@ class ScriptedImap:
         self.lock = threading.RLock()
         self.commands: list[str] = []
         """Every command of every connection, in order."""
+        self._highest: dict[str, int] = {}
         outer = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -87,9 +88,15 @@ class ScriptedImap:
         """Add a mail behind the others and return its UID."""
         with self.lock:
             box = self.script.folders[folder]
-            uid = max((one.uid for one in box), default=0) + 1
+            uid = self.next_uid(folder)
             box.append(Message(uid, raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")))
             return uid
+
+    def next_uid(self, folder: str) -> int:
+        """Return the UID of the next mail: never one that was there before."""
+        highest = max((one.uid for one in self.script.folders[folder]), default=0)
+        self._highest[folder] = max(self._highest.get(folder, 0), highest)
+        return self._highest[folder] + 1
 
     def uids(self, folder: str = "INBOX") -> list[int]:
         """Return the UIDs that a folder holds."""
@@ -202,7 +209,7 @@ class Talk:
         self.folder, self._known = name, len(self.script.folders[name])
         self.send(f"* {len(self.box)} EXISTS\r\n* OK [UIDVALIDITY {self.script.uidvalidity}] v\r\n".encode())
         if self.script.uidnext is not None:
-            honest = str(max((one.uid for one in self.box), default=0) + 1)
+            honest = str(self.server.next_uid(name))
             following = honest if self.script.uidnext == "honest" else self.script.uidnext
             self.send(f"* OK [UIDNEXT {following}] n\r\n".encode())
         self.end(tag, b"OK [" + state + b"] done")
@@ -300,6 +307,7 @@ class Talk:
         self.end(tag)
 
     def _remove(self, messages: list[Message]) -> None:
+        self.server.next_uid(self.folder)
         for one in messages:
             self.send(b"* %d EXPUNGE\r\n" % (self.box.index(one) + 1))
             self.box.remove(one)

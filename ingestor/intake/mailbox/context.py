@@ -127,6 +127,7 @@ class Memory:
         self.missing: dict[str, str] = {}
         """Why a configured folder is not read now, by its name."""
         self.weak_told = False
+        self.move_refused_told = False
         self.rescanned: dict[str, tuple[int, int]] = {}
         """UIDVALIDITY of a folder, and up to which UID a rescan has handed it over."""
         self.put_off_told: set[str] = set()

@@ -44,6 +44,7 @@ class Duties:
         self._context = context
         self._session = session
         self._delivery = delivery
+        self._memory = memory
         self._complained = memory.complained
         self._suspects = memory.suspects
 
@@ -160,14 +161,27 @@ class Duties:
         selected = self._session.selected
         if selected is not None and selected.name == target:
             return  # a mail moved to where it is would come back as a new one, for ever
-        if self._session.can_move:
-            self._session.move(uids, target)
+        if self._session.can_move and self._moved(uids, target):
             return
         # What is marked already was copied before a crash; copied again it would stand there twice.
         marked = self._session.present(uids, "DELETED")
         if unmarked := [uid for uid in uids if uid not in marked]:
             self._session.copy(unmarked, target)
         self._delete(uids)
+
+    def _moved(self, uids: Sequence[int], target: str) -> bool:
+        """Move at one go; return False where the server offers that and refuses it, as some do for ever."""
+        try:
+            self._session.move(uids, target)
+        except Refused as refusal:
+            if not self._memory.move_refused_told:
+                self._memory.move_refused_told = True
+                log.warning(
+                    "the server offers MOVE and refuses it; mails are copied, marked as deleted and expunged",
+                    mailbox=self._context.mailbox.name, reason=str(refusal),
+                )  # fmt: skip
+            return False
+        return True
 
     def _target(self) -> str:
         name = self._context.mailbox.move_to or ""

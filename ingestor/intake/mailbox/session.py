@@ -86,6 +86,8 @@ class Session:
         self.selected: Selected | None = None
         self._folders: dict[str, Listed] | None = None
         self._prefix = ""
+        self.refuses_move = False
+        """MOVE was tried on this connection, and refused though it is offered."""
 
     @contextlib.contextmanager
     def speaking(self) -> Iterator[None]:
@@ -106,7 +108,7 @@ class Session:
 
     @property
     def can_move(self) -> bool:
-        return self._can("MOVE")
+        return not self.refuses_move and self._can("MOVE")
 
     @property
     def can_expunge(self) -> bool:
@@ -328,8 +330,12 @@ class Session:
             self.client.copy(uids, self._on_the_wire(folder))
 
     def move(self, uids: Sequence[int], folder: str) -> None:
-        with self.speaking():
-            self.client.move(uids, self._on_the_wire(folder))
+        try:
+            with self.speaking():
+                self.client.move(uids, self._on_the_wire(folder))
+        except Refused:
+            self.refuses_move = True
+            raise
 
     def expunge(self, uids: Sequence[int]) -> None:
         with self.speaking():

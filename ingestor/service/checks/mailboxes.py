@@ -1,4 +1,4 @@
-"""One mailbox: password, login, each folder, what the server can do. Folders are only EXAMINEd."""
+"""One mailbox: password, login, each folder, what the server can do. Folders that are read are EXAMINEd."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from ingestor.settings import Mailbox, secret
 
 TIMING = Timing(connect=8.0, silence=8.0, command=15.0)
 CLOCK_SLACK = timedelta(minutes=5)
+NOBODYS_UID = 2**32 - 1  # the largest that RFC 3501 allows
 
 
 def check(mailbox: Mailbox) -> Sequence[Finding]:
@@ -90,15 +91,37 @@ def _abilities(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Fin
         yield ok(subject, f"IDLE on {mailbox.folders[0]}, and a look every {mailbox.poll_seconds} s")
     else:
         yield ok(subject, f"a look every {mailbox.poll_seconds} s, without IDLE")
+    if mailbox.after_store == "move" and session.can_move:
+        yield from _try_move(mailbox, session, subject)
     if mailbox.after_store in {"keep", "seen"}:
         yield ok(subject, f"after_store = {mailbox.after_store} needs nothing of the server")
     elif session.can_expunge or (mailbox.after_store == "move" and session.can_move):
         yield ok(subject, f"after_store = {mailbox.after_store} can be done by the server")
     else:
-        lacks = "neither MOVE nor UIDPLUS" if mailbox.after_store == "move" else "no UIDPLUS"
+        lacks = "neither a MOVE that works nor UIDPLUS" if mailbox.after_store == "move" else "no UIDPLUS"
         yield warn(
             subject,
             f"the server has {lacks}: stored mail is only flagged \\Deleted and never expunged, lest "
             "somebody else's deleted mail goes too",
             "expunge it by hand, or use after_store = keep",
         )
+
+
+def _try_move(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Finding]:
+    """Try MOVE on a mail that is not there, with `move_to` open: nobody's mail is touched."""
+    target = session.folder_named(mailbox.move_to or "")
+    if target is None:
+        return
+    try:
+        if not session.select(target, writable=True).writable:
+            yield warn(subject, f"move_to: {mailbox.move_to} can only be read")
+            return
+        session.move([NOBODYS_UID], target)
+    except Refused as refusal:
+        if session.refuses_move:
+            yield ok(
+                subject,
+                f"MOVE is offered, and a try was refused ({refusal}); mails are copied and expunged instead",
+            )
+        else:
+            yield warn(subject, f"move_to: {mailbox.move_to} cannot be opened: {refusal}")

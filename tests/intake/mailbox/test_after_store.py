@@ -7,6 +7,7 @@ from ingestor.archive.entries import Action, Pending, Submission
 from ingestor.demo.imap_box import Box
 from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, eventually, mail
+from tests.servers.scripted_imap import ScriptedImap
 
 WITHOUT_MOVE = tuple(set(CAPABILITIES) - {"MOVE"})
 WITHOUT_BOTH = tuple(set(CAPABILITIES) - {"MOVE", "UIDPLUS"})
@@ -278,3 +279,29 @@ def test_a_rescan_of_a_restored_folder_touches_nobody_elses_mail(desk: Desk, ser
 
     assert len(box.messages) == 1
     assert pending_work(desk.engine) == []
+
+
+@pytest.mark.parametrize("capabilities", ["IMAP4rev1 UIDPLUS MOVE", "IMAP4rev1 MOVE"])
+@pytest.mark.parametrize("answer", [b"NO MOVE extension not supported", b"BAD Unknown command"])
+def test_move_offered_and_refused(
+    desk: Desk, scripted: ScriptedImap, logged: list[dict[str, object]], capabilities: str, answer: bytes
+) -> None:
+    """The mails are copied and marked, and expunged where that can be done to them alone; it is said once."""
+    scripted.script.capabilities = capabilities
+    scripted.script.folders["Done"] = []
+    scripted.script.refuse["UID MOVE"] = answer
+    thread = desk.thread(scripted.port, start=False, after_store="move", move_to="Done")
+
+    for number in (1, 2):
+        scripted.add(mail(number))
+        thread.run_once()
+
+    assert len(scripted.uids("Done")) == 2
+    if "UIDPLUS" in capabilities:
+        assert scripted.uids() == []
+    else:
+        assert all(b"\\Deleted" in one.flags for one in scripted.script.folders["INBOX"])
+    assert pending_work(desk.engine) == []
+    assert [entry["event"] for entry in logged].count(
+        "the server offers MOVE and refuses it; mails are copied, marked as deleted and expunged"
+    ) == 1

@@ -1,0 +1,109 @@
+"""A mail whose header is ours and whose body is not there yet: fetched again for days, and never ignored."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from ingestor.archive.cursors import pending_work
+from ingestor.record import Outcome
+from tests.intake.mailbox.desk import Desk, eventually, mail
+from tests.servers.scripted_imap import Message, ScriptedImap
+
+HEADER = mail(1).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+EXCHANGE = (
+    b"From: Microsoft Exchange Server\r\n"
+    b"Subject: Retrieval using the IMAP4 protocol failed for the following message: 7\r\n"
+    b"Content-Type: text/plain\r\n\r\nThe server couldn't retrieve the following message:\r\n\r\n"
+    b'Subject: "Agile Telecom -- SMS received"\r\nFrom: "smsin@agiletelecom.com"\r\n'
+)
+UNREADABLE = HEADER + b"The message could not be converted.\r\n"
+NOTHING, NOTICE = "the server sends no body", "the server sends a notice of its own instead of the mail"
+
+
+@pytest.mark.parametrize(
+    ("instead", "reason"),
+    [
+        (b"", NOTHING), (HEADER, NOTHING), (HEADER[:-2], NOTHING), (HEADER + b" \r\n\r\n", NOTHING),
+        (EXCHANGE, NOTICE), (UNREADABLE, NOTICE),
+    ],
+)  # fmt: skip
+def test_it_is_fetched_again_until_it_is_there(
+    desk: Desk, scripted: ScriptedImap, instead: bytes, reason: str
+) -> None:
+    """The mail waits in `pending` with its reason, the ones behind it are stored, and it comes in late."""
+    scripted.script.folders["INBOX"] = [Message(1, mail(1)), Message(2, mail(2))]
+    scripted.script.instead = {1: [instead] * 4}
+    thread = desk.thread(scripted.port, start=False)
+
+    tally = thread.run_once()
+    assert desk.has(2)
+    assert (tally[Outcome.IGNORED], tally[Outcome.FAILED]) == (0, 1)
+    assert [(entry.work.uid, entry.reason) for entry in pending_work(desk.engine)] == [(1, reason)]
+
+    for _ in range(4):
+        desk.pass_time(hours=2)
+        thread.run_once()
+
+    assert desk.has(1, 2)
+    assert pending_work(desk.engine) == []
+    assert desk.count("quarantine") == 0
+
+
+@pytest.mark.parametrize(("instead", "reason"), [(b"", NOTHING), (HEADER, NOTHING), (EXCHANGE, NOTICE)])
+def test_what_never_comes_ends_in_the_quarantine(
+    desk: Desk, scripted: ScriptedImap, logged: list[dict[str, object]], instead: bytes, reason: str
+) -> None:
+    """After days, with its reason and whatever there is of it: at least its header."""
+    scripted.script.folders["INBOX"] = [Message(1, mail(1)), Message(2, mail(2)), Message(3, mail(3))]
+    scripted.script.instead = {1: [instead] * 1000, 2: [b""] * 1000}
+    desk.now = datetime.now(UTC)  # the writer's clock, which notes when it was missing first
+    thread = desk.thread(scripted.port, start=False)
+
+    for _ in range(60):
+        thread.run_once()
+        assert desk.count("quarantine") in (0, 2)
+        desk.pass_time(hours=2)
+
+    assert desk.column("SELECT reason FROM quarantine ORDER BY id") == [
+        f"{reason}, tried for 3 days", f"{NOTHING}, tried for 3 days",
+    ]  # fmt: skip
+    assert desk.has(3)
+    assert pending_work(desk.engine) == []
+    assert [entry["uid"] for entry in logged if "never came" in str(entry["event"])] == [1, 2]
+    assert desk.balance.adds_up
+
+
+def test_a_mail_over_which_the_server_hangs_up_for_days(desk: Desk, scripted: ScriptedImap) -> None:
+    """Its header comes and is ours, its body ends the connection: after days the header is quarantined."""
+    scripted.script.folders["INBOX"] = [Message(1, mail(1)), Message(2, mail(2))]
+    scripted.script.on_command = lambda talk, command, words, _: (
+        command == "UID FETCH" and re.match(rb"1[ ,].*BODY\.PEEK\[\]", words) is not None and talk.hang_up()
+    )
+    desk.now = datetime.now(UTC)
+    thread = desk.thread(scripted.port)
+    eventually(lambda: desk.has(2) and thread.state == "watching")
+
+    for _ in range(16):
+        before = [entry.attempts for entry in pending_work(desk.engine)]
+        desk.pass_time(hours=13)
+        thread.wake()
+        eventually(lambda: [e.attempts for e in pending_work(desk.engine)] != before)  # noqa: B023
+        if not pending_work(desk.engine):
+            break
+
+    assert desk.column("SELECT reason FROM quarantine") == [
+        "the connection breaks when it is fetched, tried for 3 days"
+    ]
+    assert desk.has(2)
+
+
+def test_an_empty_mail_of_somebody_else_waits_for_nothing(desk: Desk, scripted: ScriptedImap) -> None:
+    """A reply without a word has our subject only: it is nobody's loss."""
+    reply = b"From: anna@example.org\r\nSubject: Re: Agile Telecom -- SMS received\r\n\r\n"
+    scripted.script.folders["INBOX"] = [Message(1, reply)]
+
+    tally = desk.thread(scripted.port, start=False).run_once()
+
+    assert tally[Outcome.FAILED] == 0
+    assert pending_work(desk.engine) == []
