@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from ingestor.archive.faults import as_sqlalchemy, place, translated
+from ingestor.archive.open_file import OpenFile, require_in_place
 from ingestor.archive.postgresql_connections import committed_unsurely, forget_warnings, open_postgresql
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 
@@ -76,6 +77,7 @@ def writing(engine: Engine, *, patient: bool = True) -> Iterator[Connection]:
     ArchiveUnavailable where the database cannot be reached or written now, or has committed what no standby
     may have; SchemaMismatch where its tables are missing.
     """
+    require_in_place(engine, mend=patient)
     begin = "IMMEDIATE" if patient else "AT ONCE"
     with translated(engine), _connected(engine, begin) as connection:
         with connection.begin():
@@ -85,11 +87,16 @@ def writing(engine: Engine, *, patient: bool = True) -> Iterator[Connection]:
             raise ArchiveUnavailable(
                 f"{place(engine)} gave up waiting for its standby, which may not have the last commit"
             )
+    require_in_place(engine)  # else no receipt may leave
 
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Give a connection in a read transaction: on SQLite all its statements see one moment."""
+    """Give a connection in a read transaction: on SQLite all its statements see one moment.
+
+    Raises ArchiveUnavailable where the database cannot be read now.
+    """
+    require_in_place(engine)
     with translated(engine), _connected(engine, "DEFERRED") as connection, connection.begin():
         yield connection
 
@@ -142,13 +149,17 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
         raise ConfigurationError(
             f"the folder {path.absolute().parent} does not exist; make it, or change database.url"
         )
+    file = None if read_only else OpenFile(path, lambda: _connect_sqlite(path, read_only=False))
     engine = create_engine(
         url,
-        creator=lambda: _connect_sqlite(path, read_only),
+        creator=file.connect if file else lambda: _connect_sqlite(path, read_only=True),
         poolclass=QueuePool,
         hide_parameters=True,
+        execution_options={"open_file": file},
     )
     event.listen(engine, "begin", _begin_sqlite)
+    if file is not None:
+        event.listen(engine, "engine_disposed", lambda _: file.close())
     return engine
 
 
@@ -190,7 +201,7 @@ def _until_free(driver: sqlite3.Connection, statement: str, patience: float, pau
             return
 
 
-def _connect_sqlite(path: Path, read_only: bool) -> sqlite3.Connection:
+def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if not read_only and not path.exists():
         with contextlib.suppress(OSError):  # SQLite says it better
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o640))  # it holds personal content

@@ -1,0 +1,210 @@
+"""The SQLite file that is open, and whether its path still leads to it.
+
+Whoever renames, replaces or removes the file, or its -wal, leaves the program with a file that no restart
+finds: all goes on well, and nothing of it is there afterwards (260 of 260 acknowledged SMS, no line in the
+log). So the path is looked at before and after each transaction. By stat alone: opening the file and closing
+it again would drop SQLite's locks.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.saved_copies import advice, holds_all, lacking, save
+from ingestor.errors import ArchiveUnavailable
+
+_FILES = ("", "-wal")
+_Identity = tuple[int, int] | None
+
+log = structlog.get_logger()
+
+
+class OpenFile:
+    """One archive file, and a connection of its own that keeps it open, -wal and all."""
+
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+        """`connect` opens the file at `path`, to be written."""
+        self.path = path.absolute()
+        self._connect = connect
+        self._handle: sqlite3.Connection | None = None
+        self._opened: list[_Identity] = []
+        self._names = [f"{self.path}{ending}" for ending in _FILES]
+        self._lock = threading.Lock()
+        self._told = False
+        self._saved: Path | None = None
+
+    def connect(self) -> sqlite3.Connection:
+        """Return a new connection to the file that is open, the first one of all to what is at the path.
+
+        Raises ArchiveUnavailable where the path leads elsewhere now.
+        """
+        with self._lock:
+            if self._handle is None:
+                copy = lacking(self.path)
+                if copy is not None:
+                    state = "lacks rows that were stored" if self.path.exists() else "is not there"
+                    raise ArchiveUnavailable(f"{self.path} {state}; {advice(self.path, copy)}")
+                self._handle = self._connect()
+                self._handle.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # makes the -wal
+                self._opened = self._look()
+                self._told, self._saved = False, None
+        self.require()
+        connection = self._connect()
+        try:
+            self.require()
+        except ArchiveUnavailable:
+            connection.close()
+            raise
+        return connection
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the path, and that of the -wal, lead to the file that is open; True where none is."""
+        return not self._opened or self._look() == self._opened
+
+    def require(self) -> None:
+        """Raise ArchiveUnavailable where the path leads elsewhere."""
+        if not self.in_place:
+            raise ArchiveUnavailable(f"{self._what()}; {advice(self.path, self._saved)}")
+
+    def mend(self) -> bool:
+        """Save what is open beside the path, once, and say whether one may go on with what is at the path.
+
+        That is the same archive, and no older. All else waits for a person: raises ArchiveUnavailable.
+        """
+        if self.in_place:
+            if self._told:
+                self._told, self._saved = False, None
+                log.info("the archive file is in its place again", path=str(self.path))
+            return False
+        if not self._lock.acquire(blocking=False):
+            self.require()
+            return False
+        try:
+            return self._mend()
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Take the -wal in where nobody is in the way, and close the file."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is None:
+                return
+            if not self.in_place and self._saved is None:
+                self._save(handle)
+            self._opened = []
+            with suppress(sqlite3.Error):
+                _checkpoint(handle)
+            handle.close()
+
+    def checkpoint(self) -> int | None:
+        """Bring what the -wal holds into the file and empty it; None where that was done.
+
+        Else returns how many bytes of it a reader holds back. Nobody's lock is waited for, and a writer is
+        kept out for the last few pages at most.
+        """
+        with self._lock:
+            return _checkpoint(self._handle) if self._handle is not None and self.in_place else 0
+
+    @property
+    def wal_size(self) -> int:
+        """How many bytes the -wal has now."""
+        with suppress(OSError):
+            return os.stat(self._names[1]).st_size  # noqa: PTH116 - as in `_look`
+        return 0
+
+    def _look(self) -> list[_Identity]:
+        found: list[_Identity] = []
+        for name in self._names:
+            try:
+                it = os.stat(name)  # noqa: PTH116 - twice a transaction: a Path took as long as the call
+                found.append((it.st_dev, it.st_ino))
+            except OSError:
+                found.append(None)
+        return found
+
+    def _what(self) -> str:
+        file, _ = self._look()
+        if file is None:
+            return f"{self.path} was removed or renamed while it was open"
+        if not self._opened or file != self._opened[0]:
+            return f"{self.path} was replaced by another file while it was open"
+        return f"{self.path}-wal was removed or replaced while it was open"
+
+    def _mend(self) -> bool:
+        handle, what = self._handle, self._what()
+        if handle is None:
+            return False
+        if self._saved is None:
+            self._save(handle)
+        if not self._told:
+            self._told = True
+            log.error(
+                "the archive file is not the one that is open", reason=what,
+                saved=str(self._saved) if self._saved else None, needs=advice(self.path, self._saved),
+                consequence="nothing is acknowledged but by the spool, no mail is touched",
+            )  # fmt: skip
+        if self._saved is None or not self._holds_all(handle):
+            raise ArchiveUnavailable(f"{what}; {advice(self.path, self._saved)}")
+        log.info("the archive file at the path holds all that was open; it goes on", path=str(self.path))
+        return True
+
+    def _save(self, handle: sqlite3.Connection) -> None:
+        try:
+            self._saved = save(handle, self.path)
+        except (sqlite3.Error, OSError) as error:
+            log.error("what is open could not be saved", path=str(self.path), error=str(error))  # noqa: TRY400
+
+    def _holds_all(self, handle: sqlite3.Connection) -> bool:
+        file, wal = self._look()
+        if file == self._opened[0]:
+            # Only the -wal is gone, and all that was in it goes into the file: unless somebody has begun
+            # another one, whose pages our index of the old one would mix up.
+            if wal is not None and self.wal_size:
+                return False
+            with suppress(sqlite3.Error):
+                return _checkpoint(handle) is None
+            return False
+        if wal is not None and wal == self._opened[1]:
+            # The -wal of the file that was replaced: SQLite would apply it to the new one.
+            for ending in ("-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        return holds_all(self.path, handle)
+
+
+def _checkpoint(handle: sqlite3.Connection) -> int | None:
+    handle.execute("PRAGMA busy_timeout = 0")
+    _, pages, done = handle.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if done == pages:
+        busy, pages, done = handle.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return None
+    (size,) = handle.execute("PRAGMA page_size").fetchone()
+    return int(max(0, pages - done) * size)
+
+
+def open_file(engine: Engine) -> OpenFile | None:
+    """Return the file of an engine that writes into one, None for any other."""
+    found = engine.get_execution_options().get("open_file")
+    return found if isinstance(found, OpenFile) else None
+
+
+def require_in_place(engine: Engine, *, mend: bool = False) -> None:
+    """Raise ArchiveUnavailable where the path of `engine` leads no longer to the file that is open.
+
+    With `mend` its content is saved first, and a file that holds all of it is taken instead.
+    """
+    file = open_file(engine)
+    if file is None:
+        return
+    if not mend:
+        file.require()
+    elif file.mend():
+        engine.dispose()  # the next connection opens what is at the path
