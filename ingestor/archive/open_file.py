@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.saved_copies import advice, holds_all, lacking, save
+from ingestor.archive.saved_copies import advice, fault, holds_all, save
 from ingestor.errors import ArchiveUnavailable
 
 _FILES = ("", "-wal")
@@ -46,10 +46,8 @@ class OpenFile:
         """
         with self._lock:
             if self._handle is None:
-                copy = lacking(self.path)
-                if copy is not None:
-                    state = "lacks rows that were stored" if self.path.exists() else "is not there"
-                    raise ArchiveUnavailable(f"{self.path} {state}; {advice(self.path, copy)}")
+                if (why := fault(self.path)) is not None:
+                    raise ArchiveUnavailable(why)
                 self._handle = self._connect()
                 self._handle.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # makes the -wal
                 self._opened = self._look()

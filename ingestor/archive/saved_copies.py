@@ -72,6 +72,15 @@ def holds_all(path: Path, source: sqlite3.Connection) -> bool:
         return False
 
 
+def fault(path: Path) -> str | None:
+    """Return what a person must do before anybody writes into the archive at `path`, None where nothing."""
+    copy = lacking(path)
+    if copy is None:
+        return None
+    state = "lacks rows that were stored" if path.exists() else "is not there"
+    return f"{path} {state}; {advice(path, copy)}"
+
+
 def advice(path: Path, copy: Path | None) -> str:
     """Return what a person can do where the archive at `path` lacks what is in `copy`."""
     if copy is None:

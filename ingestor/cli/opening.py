@@ -119,6 +119,7 @@ def archive_exists(settings: Settings) -> bool:
 def _require_file(settings: Settings) -> None:
     """Raise where the archive should be a SQLite file that is not there, or is closed to this user."""
     from ingestor.archive.ownership import refuse_closed
+    from ingestor.archive.saved_copies import fault
 
     file = sqlite_path(settings.database.url)
     if file is None:
@@ -127,6 +128,8 @@ def _require_file(settings: Settings) -> None:
     try:
         path.stat()
     except FileNotFoundError:
+        if (why := fault(path)) is not None:
+            raise IngestorError(why) from None
         raise IngestorError(
             f"there is no archive at {path}; name another with --database-url or --config, "
             "or make this one with `ingestor db upgrade`"

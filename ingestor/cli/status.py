@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestor.cli.tables import print_json
@@ -57,12 +58,17 @@ class Spool:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status; return 1 when a source or the spool is late."""
+    """Print the status; return 1 when a source or the spool is late.
+
+    Raises IngestorError after it where the archive's file lacks what was stored.
+    """
     from ingestor.archive.cursors import read_sources
     from ingestor.archive.queries import counts, standing
     from ingestor.archive.runs import last_runs
+    from ingestor.archive.saved_copies import fault
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import IngestorError
+    from ingestor.settings import sqlite_path
 
     settings = settings_of(arguments)
     now = datetime.now(UTC)
@@ -75,10 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
         raise
+    file = sqlite_path(settings.database.url)
+    lacks = fault(Path(file).absolute()) if file else None
     if arguments.json:
-        _print_json(*found, now)
+        _print_json(*found, lacks, now)
     else:
         _print(*found, now)
+    if lacks is not None:
+        raise IngestorError(lacks)
     return 0 if _well(reports, spool) else 1
 
 
@@ -98,7 +108,7 @@ def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Re
     for source in noted:
         mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
         poll = mailbox.poll_seconds if mailbox else source.poll_seconds
-        gone = mailbox is None if source.kind == "mailbox" else settings.webhook is None
+        gone = {"mailbox": mailbox is None, "webhook": settings.webhook is None}.get(source.kind, False)
         dropped = bool(settings.mailbox) and gone
         state = "not configured" if dropped else source.state
         late = not dropped and poll is not None and _late(source.last_success, poll, now)
@@ -147,7 +157,7 @@ def _in_words(spool: Spool, now: datetime) -> str:
 
 def _print_json(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    spool: Spool | None, now: datetime,
+    spool: Spool | None, lacks: str | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.archive.export import plain_row
 
@@ -155,7 +165,8 @@ def _print_json(
         return None if report.last_success is None else (now - report.last_success).total_seconds()
 
     status: dict[str, Any] = {
-        "ok": _well(reports, spool),
+        "ok": _well(reports, spool) and lacks is None,
+        "archive_lacks": lacks,
         "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
         "counts": plain_row(dataclasses.asdict(counts)),
         "quarantine": [plain_row(dataclasses.asdict(one)) for one in quarantine],

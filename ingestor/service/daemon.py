@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.runs import balance, end_run
 from ingestor.archive.store import Store
+from ingestor.archive.wal_care import wal_care
 from ingestor.archive.writer import Writer
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
@@ -45,6 +46,7 @@ WRITER_SECONDS = 2.0
 RUN_SECONDS = 1.0
 LAST_RESORT_SECONDS = 9.0
 
+WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 1.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
 
@@ -116,6 +118,7 @@ class Daemon:
         self._reporter = Reporter(engine, run, (address, self._listener) if self._listener else None)
         self._reporter.start()
         stops.callback(self._reporter.stop)
+        self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         self._schedule = Schedule()
         self._schedule.replace(self._jobs())
         self._schedule.start()
@@ -147,11 +150,14 @@ class Daemon:
         stops.callback(self._listener.stop, LISTENER_SECONDS)
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
-        """Return what the schedule calls: the poll of each mailbox."""
-        return {
+        """Return what the schedule calls: the poll of each mailbox, and the look at the archive's file."""
+        jobs: dict[str, tuple[float, Callable[[], None]]] = {
             f"poll {mailbox.name}": (mailbox.poll_seconds, partial(self._mailboxes.wake, mailbox.name))
             for mailbox in self._settings.mailbox
         }
+        if self._wal_care is not None:
+            jobs["archive file"] = (WAL_SECONDS, self._wal_care.look)
+        return jobs
 
     def _loop(self, signals: Signals) -> None:
         told = self._reporter.text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import note_source, read_sources
+from ingestor.archive.cursors import drop_source, note_source, read_sources
 from ingestor.archive.runs import Balance, balance
 from ingestor.errors import IngestorError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 REPORT_SECONDS = 10.0
+ARCHIVE = "archive file"
+"""The name among the sources under which `status` shows what is wrong with the file itself."""
+
 LISTENER_LIMIT = 60.0
 """Seconds without a finished round after which the listener hangs."""
 
@@ -33,6 +36,8 @@ class Reporter:
         self._engine, self._run, self._listener = engine, run, listener
         self._stopped = Event()
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
+        self._archive: str | None = None
+        self._noted: str | None = ""
         self.text = "reading"
         """A line for people: the balance of the run and the state of every source."""
 
@@ -44,9 +49,14 @@ class Reporter:
         """Report no more; a report in hand is not waited for."""
         self._stopped.set()
 
+    def note_archive(self, trouble: str | None) -> None:
+        """Let `status` say what is wrong with the archive's file, until it hears None."""
+        self._archive = trouble
+
     def _work(self) -> None:
         while not self._stopped.is_set():
             try:
+                self._note_file()
                 self._note_listener()
                 self.text = self._line()
             except IngestorError as error:
@@ -59,6 +69,20 @@ class Reporter:
         counts = in_words(balance(self._engine, self._run))
         states = "; ".join(f"{source.name}: {source.state}" for source in read_sources(self._engine))
         return f"{counts}; {states}" if states else counts
+
+    def _note_file(self) -> None:
+        """Write down what was noted of the archive's file; the first time also that there is nothing."""
+        trouble = self._archive
+        if trouble == self._noted:
+            return
+        if trouble is None:
+            drop_source(self._engine, ARCHIVE)
+        else:
+            note_source(
+                self._engine, ARCHIVE, "archive", "growing", trouble, poll_seconds=None,
+                now=datetime.now(UTC), success=False,
+            )  # fmt: skip
+        self._noted = trouble
 
     def _note_listener(self) -> None:
         """Write down how the listener fares, as the mailboxes do themselves."""

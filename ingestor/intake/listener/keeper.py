@@ -1,5 +1,6 @@
 """The thread that keeps the spool: it writes what must wait, and replays it when the database is back."""
 
+import errno
 import heapq
 import queue
 import threading
@@ -15,6 +16,7 @@ from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
 from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, items_of
+from ingestor.intake.listener.spool_folder import SpoolFolder
 
 _log = structlog.get_logger()
 
@@ -22,6 +24,7 @@ _FILES_AT_ONCE = 64
 _REPLAYS_AT_ONCE = 256
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
+_MOVED = OSError(errno.ESTALE, "the folder was moved or replaced while it was open; put it back")
 
 Told = Callable[[OSError | None], None]
 
@@ -51,6 +54,8 @@ class Keeper:
         self.depth = 0
         self.trouble: str | None = None
         self._directory = directory
+        self._folder = SpoolFolder(directory)
+        self._moved = False
         self._writer = writer
         self._jobs: queue.SimpleQueue[_Keep | _Settle | None] = queue.SimpleQueue()
         self._ready: list[str] = []
@@ -68,7 +73,7 @@ class Keeper:
         the database may lie elsewhere.
         """
         try:
-            spool.prepare(self._directory)
+            self._folder.open()
         except OSError as fault:
             self._note_fault(fault)
         self._ready = spool.names(self._directory)
@@ -83,7 +88,10 @@ class Keeper:
         self._jobs.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._folder.close()
+        return True
 
     def keep(self, received: ReceivedPost, told: Told, *, with_writer: bool) -> None:
         """Write `received` to the spool; `told` gets None once it is durable, or the fault.
@@ -99,7 +107,9 @@ class Keeper:
     def _run(self) -> None:
         while True:
             try:
-                self._work(self._next_jobs())
+                jobs = self._next_jobs()
+                self._stay_in_place()
+                self._work(jobs)
                 if self._stopping.is_set() and self._jobs.empty():
                     return
                 self._collect()
@@ -107,6 +117,22 @@ class Keeper:
             except Exception:  # noqa: BLE001 - this thread holds acknowledged SMS: it must outlive every fault
                 _log.exception("the spool thread failed and goes on")
                 time.sleep(1.0)
+
+    def _stay_in_place(self) -> None:
+        """Take another folder that somebody put at the path, once nothing waits in the old one."""
+        if self._folder.in_place:
+            if self._moved:
+                self._moved, self.trouble = False, None
+                _log.info("the spool folder is in its place again", directory=str(self._directory))
+            return
+        self._moved = True
+        self._note_fault(_MOVED)
+        if not self.depth and self._directory.is_dir():
+            try:
+                self._folder.open()
+            except (OSError, IngestorError):
+                return
+            self._ready = spool.names(self._directory)
 
     def _next_jobs(self) -> list[_Keep | _Settle]:
         jobs: list[_Keep | _Settle] = []
@@ -138,7 +164,11 @@ class Keeper:
     def _write(self, jobs: list[_Keep]) -> None:
         if not jobs:
             return
-        results = spool.store(self._directory, [job.received for job in jobs])
+        results: list[str | OSError] = [_MOVED for _ in jobs]
+        if self._folder.in_place:
+            written = spool.store(self._folder.place, [job.received for job in jobs])
+            if self._folder.in_place:  # else they lie where no restart looks
+                results = written
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, OSError):
                 self._note_fault(result)
@@ -191,10 +221,10 @@ class Keeper:
         ):
             name = heapq.heappop(self._ready)
             try:
-                received = spool.read(self._directory, name)
+                received = spool.read(self._folder.place, name)
                 items = items_of(received, self.rules)
             except FileNotFoundError:
-                continue
+                _log.warning("a POST that waited in the spool is gone; somebody removed its file", file=name)
             except OSError as fault:
                 _log.error("a spool file cannot be read now", file=name, error=fault.strerror)
                 self._later(name)
@@ -222,7 +252,7 @@ class Keeper:
 
     def _set_aside(self, name: str, fault: Exception) -> None:
         try:
-            spool.set_aside(self._directory, name)
+            spool.set_aside(self._folder.place, name)
         except OSError as why:
             _log.error("a spool file is corrupt", file=name, set_aside=False, error=why.strerror)
         else:
@@ -230,7 +260,7 @@ class Keeper:
             _log.error("a spool file is corrupt", file=name, set_aside=True, reason=reason)
 
     def _remove(self, name: str) -> None:
-        (self._directory / name).unlink(missing_ok=True)
+        (self._folder.place / name).unlink(missing_ok=True)
 
     def _count(self) -> None:
         self.depth = len(self._ready) + len(self._deferred) + len(self._held) + len(self._replaying)

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.migrate import current, head, upgrade_command
+from ingestor.archive.saved_copies import fault, saved_copies
 from ingestor.errors import ArchiveUnavailable
 from ingestor.service.checks import machine
 from ingestor.service.checks.findings import Finding, Level, fail, ok, warn
@@ -29,7 +30,12 @@ def check(settings: Settings) -> Sequence[Finding]:
         schema = _schema(engine, settings)
         if engine.dialect.name == "postgresql":
             return [_rights(engine, shown), schema]
-        return [ok("database", f"{shown} can be read and written"), schema]
+        copies = [
+            warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
+                 "remove it")
+            for copy in saved_copies(path or Path())
+        ]  # fmt: skip
+        return [ok("database", f"{shown} can be read and written"), *copies, schema]
     except ArchiveUnavailable as error:
         if path is not None:
             raise
@@ -50,6 +56,9 @@ def _file(path: Path, settings: Settings) -> Finding | None:
         return fail(
             "database", f"the folder {folder} does not exist", f"make it: install -d -m 0750 {folder}"
         )
+    if (why := fault(path)) is not None:
+        what, _, fix = why.partition("; ")
+        return fail("database", what, fix)
     if not path.exists():
         if not os.access(folder, os.W_OK | os.X_OK):
             return fail(
