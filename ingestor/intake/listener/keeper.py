@@ -138,7 +138,7 @@ class Keeper:
         jobs: list[_Keep | _Settle] = []
         try:
             # Without anything to look after it sleeps until somebody brings something.
-            waits = self._ready or self._deferred or self._replaying
+            waits = self._ready or self._deferred or self._replaying or self._moved
             job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else None)
             while True:
                 if job is not None:
