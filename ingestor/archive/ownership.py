@@ -1,14 +1,21 @@
-"""Whose archive it is: the exact `sudo -u` line for somebody who should not work on it as himself."""
+"""Whose archive it is: root works on it as its owner, anybody else gets the exact `sudo -u` line."""
 
+import ctypes
 import os
 import pwd
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from ingestor.archive.engine import sqlite_path
 from ingestor.errors import ConfigurationError
+
+# capabilities(7), and the version of capset(2) that takes 64 bits.
+_DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
+_CAPABILITIES_3 = 0x20080522
 
 _KEPT = ("INGESTOR_CONFIG", "INGESTOR_DATABASE_URL")
 
@@ -19,10 +26,7 @@ def ownership_advice(url: str, state_directory: Path) -> str | None:
     There is something to say when this user may not write the archive (or the state directory), and when
     root would leave files in it that its owner cannot write afterwards.
     """
-    file = sqlite_path(url)
-    for place in (file.absolute() if file else None, state_directory.absolute()):
-        if place is None:
-            continue
+    for place in _places(url, state_directory):
         owner = _owner(place)
         if owner is None or owner == os.geteuid():
             continue
@@ -32,8 +36,78 @@ def ownership_advice(url: str, state_directory: Path) -> str | None:
                 f"run: {sudo_line(owner)}"
             )
         if not _writable(place):
+            whose = _owner(place.parent)
+            if owner == 0 and whose:  # copied back by root, say, into a folder of the service's user
+                line = shlex.join(["chown", f"{_name(whose)}:", str(place)])
+                return f"{place} belongs to root, who alone may write it; run: {line}"
             return f"{place} may not be written by this user; run: {sudo_line(owner)}"
     return None
+
+
+def become_owner(url: str, state_directory: Path) -> None:
+    """As root, go on as the owner of the archive where root would leave files that its owner cannot write.
+
+    What root may read stays readable: an input in somebody's closed home, a credential of the unit. This
+    thread and those it starts are changed, so call it before there are others. Anybody else stays himself.
+    """
+    owner = foreign_owner(url, state_directory)
+    if owner is None:
+        return
+    try:
+        user = pwd.getpwuid(owner)
+        group, groups = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+        os.environ["HOME"] = user.pw_dir  # where PostgreSQL's library looks for .pgpass
+    except KeyError:
+        group = next(place.stat().st_gid for place in _places(url, state_directory) if place.exists())
+        groups = [group]
+    os.setgroups(groups)
+    os.setresgid(group, group, 0)
+    os.setresuid(owner, owner, 0)  # root is saved: what he may read is asked for below
+    _go_on_reading()
+
+
+@contextmanager
+def as_owner(url: str, state_directory: Path) -> Iterator[None]:
+    """As root, be the archive's owner meanwhile where it lies in PostgreSQL, which may know users by name.
+
+    A file needs none of that: SQLite gives what root makes beside it to the owner of the file.
+    """
+    if sqlite_path(url) is not None or foreign_owner(url, state_directory) is None:
+        yield
+        return
+    home, real, group, groups = os.environ.get("HOME"), os.getuid(), os.getegid(), os.getgroups()
+    become_owner(url, state_directory)
+    try:
+        yield
+    finally:
+        os.setresuid(real, 0, 0)
+        os.setresgid(group, group, group)
+        os.setgroups(groups)
+        if home is not None:
+            os.environ["HOME"] = home
+
+
+def foreign_owner(url: str, state_directory: Path) -> int | None:
+    """Return for root whose archive it is, where it is somebody else's; None for anybody else."""
+    if os.geteuid() != 0:
+        return None
+    return next(filter(None, map(_owner, _places(url, state_directory))), None)
+
+
+def _places(url: str, state_directory: Path) -> list[Path]:
+    file = sqlite_path(url)
+    return [*([file.absolute()] if file else []), state_directory.absolute()]
+
+
+def _go_on_reading() -> None:
+    """Take the right to read everything back, which went with the user id; a container may withhold it."""
+    system = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, lower bits first
+    if system.capget(header, sets) == 0:
+        wanted = _DAC_READ_SEARCH if sets[1] & _DAC_READ_SEARCH else _DAC_OVERRIDE
+        sets[0] |= sets[1] & wanted
+        system.capset(header, sets)
 
 
 def refuse_closed(path: Path) -> NoReturn:

@@ -41,10 +41,12 @@ def open_for_reading(settings: Settings) -> "Engine":
     Raises IngestorError where there is none, SchemaMismatch where its schema is not this program's.
     """
     from ingestor.archive.migrate import current, ensure_schema, head, upgrade_command
+    from ingestor.archive.ownership import as_owner
 
     engine = open_unchecked(settings)
     try:
-        stands = current(engine)
+        with as_owner(settings.database.url, state_directory(settings)):
+            stands = current(engine)
     except ArchiveUnavailable as fault:
         raise _closed_to_readers(settings) or fault from None
     if stands is None or stands < head():
@@ -60,7 +62,7 @@ def open_for_writing(settings: Settings, *, create: bool = False) -> "Engine":
     """Return the engine of the archive, its schema current; a missing archive is made where `create`.
 
     Raises IngestorError where there is none, ConfigurationError with the exact `sudo -u` line where this
-    user may not write it or would leave files of the wrong owner.
+    user may not write it.
     """
     from ingestor.archive.migrate import ensure_schema
 
@@ -72,11 +74,15 @@ def open_for_writing(settings: Settings, *, create: bool = False) -> "Engine":
 
 
 def open_unchecked(settings: Settings, *, writing: bool = False) -> "Engine":
-    """Return the engine of the archive, whatever its schema; only `writing` makes a missing one."""
+    """Return the engine of the archive, whatever its schema; only `writing` makes a missing one.
+
+    Root writes as the archive's owner from here on; what root alone may do must be done before.
+    """
     from ingestor.archive.engine import open_engine
-    from ingestor.archive.ownership import ownership_advice
+    from ingestor.archive.ownership import become_owner, ownership_advice
 
     if writing:
+        become_owner(settings.database.url, state_directory(settings))
         advice = ownership_advice(settings.database.url, state_directory(settings))
         if advice is not None:
             raise ConfigurationError(advice)

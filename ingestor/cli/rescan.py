@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.archive.store import Store
     from ingestor.archive.writer import Writer
     from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+    from ingestor.settings import with_password
 
     settings = settings_of(arguments)
-    mailbox = _mailbox(settings, arguments.mailbox)
+    mailbox = with_password(_mailbox(settings, arguments.mailbox))
     configure_log(arguments)
     engine = open_for_writing(settings)
     writer = Writer(Store(engine))

@@ -9,7 +9,14 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from ingestor.providers.contract import Rules
-from ingestor.settings.credentials import cautions, credential, endpoint_passwords, secret, secret_file
+from ingestor.settings.credentials import (
+    cautions,
+    credential,
+    endpoint_passwords,
+    secret,
+    secret_file,
+    with_password,
+)
 from ingestor.settings.loading import DEFAULT_FILE, load
 from ingestor.settings.models import (
     Agile,
@@ -45,6 +52,7 @@ __all__ = [
     "secret_file",
     "sqlite_path",
     "state_directory",
+    "with_password",
 ]
 
 

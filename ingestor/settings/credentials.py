@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import register_secret
 from ingestor.settings.models import RANDOM_CHARACTERS, Endpoint, Mailbox, Settings
@@ -35,6 +37,17 @@ def secret(mailbox: Mailbox) -> str:
     if mailbox.password is None:  # the schema asks for one; a mailbox built by hand may have none
         raise ConfigurationError(f"mailbox {mailbox.name} has no password")
     return _known(mailbox.password.get_secret_value().encode(), "password")
+
+
+def with_password(mailbox: Mailbox) -> Mailbox:
+    """Return `mailbox` with its password in it, for a root who goes on as another user; raises as `secret`.
+
+    Anybody else gets it as it is, and fetches the password when it is needed.
+    """
+    if os.geteuid() != 0:
+        return mailbox
+    others = ("password_credential", "password_file", "password_command")
+    return mailbox.model_copy(update={**dict.fromkeys(others), "password": SecretStr(secret(mailbox))})
 
 
 def endpoint_passwords(endpoint: Endpoint) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from functools import partial
 
+from ingestor.archive.ownership import as_owner
 from ingestor.service.checks import archive, machine, mailboxes, webhook
 from ingestor.service.checks.findings import Finding, Level, fail, together
-from ingestor.settings import DEFAULT_FILE, Settings
+from ingestor.settings import DEFAULT_FILE, Settings, state_directory
 
 __all__ = ["Finding", "Level", "check_everything"]
 
 SECONDS = 30.0
-"""The longest that all checks take together; each connection inside has shorter limits of its own."""
+"""The longest that the database takes, and then all others together; each connection has shorter limits."""
 
 
 def check_everything(settings: Settings) -> Iterator[Finding]:
@@ -22,8 +23,9 @@ def check_everything(settings: Settings) -> Iterator[Finding]:
             "there is neither a mailbox nor a webhook, so nothing would be read",
             f"add a [[mailbox]] to {settings.source or DEFAULT_FILE} (`ingestor config example` shows one)",
         )
-    checks = [("database", partial(archive.check, settings))]
-    checks += [(f"mailbox {mailbox.name}", partial(mailboxes.check, mailbox)) for mailbox in settings.mailbox]
+    with as_owner(settings.database.url, state_directory(settings)):
+        yield from list(together([("database", partial(archive.check, settings))], SECONDS))
+    checks = [(f"mailbox {mailbox.name}", partial(mailboxes.check, mailbox)) for mailbox in settings.mailbox]
     if settings.webhook is not None:
         checks.append(("webhook", partial(webhook.check, settings.webhook)))
     yield from together(checks, SECONDS)

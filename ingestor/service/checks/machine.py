@@ -58,10 +58,18 @@ def state(settings: Settings) -> Finding:
     if free < LITTLE_SPACE:
         return warn("state", f"{directory} has only {free // 2**20} MiB free", "make room")
     if advice is not None:
-        # Root reads the credentials of the unit, and a check leaves no file behind; other commands refuse.
-        owner = directory.owner()
-        return ok("state", f"{directory} belongs to {owner}; call all else with: sudo -u {owner}")
+        return _of_another(directory)
     return ok("state", f"{directory} may be written, {free // 2**20} MiB free")
+
+
+def _of_another(directory: Path) -> Finding:
+    """Say to root whose `directory` it is, and what in it its owner cannot write."""
+    owner = directory.owner()
+    roots = [path for path in (*directory.iterdir(), *directory.glob("spool/*")) if path.lstat().st_uid == 0]
+    if roots and directory.stat().st_uid != 0:
+        says = f"{roots[0].relative_to(directory)} belongs to root, and {owner} cannot write it"
+        return fail("state", f"{directory}: {says}", f"chown -R {owner}: {directory}")
+    return ok("state", f"{directory} belongs to {owner}, as whom root's commands write; run: sudo -u {owner}")
 
 
 def spool(folder: Path) -> Iterator[Finding]:

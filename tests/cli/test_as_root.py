@@ -1,0 +1,188 @@
+"""Root on a server: he reads with his own rights, and what he writes belongs to the archive's owner."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingestor.demo.imap_server import ImapServer
+from ingestor.demo.sample_mails import generate
+from tests.cli.calling import Called, ingestor
+from tests.conftest import missing
+from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.service.process import configuration, mailbox
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can work for somebody else")
+
+MAILS = [mail.raw for mail in generate(12, seed=5)]
+BROKEN = b"From: smsin@agiletelecom.com\nSubject: Agile Telecom -- SMS received\n\nFrom: +393331234567\n"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[pwd.struct_passwd]:
+    """A user as the unit has one, made for these tests."""
+    name = f"ingestor-{os.getpid()}"
+    subprocess.run(["useradd", "--system", "--shell", "/usr/sbin/nologin", name], check=True)
+    yield pwd.getpwnam(name)
+    subprocess.run(["userdel", name], check=True)
+
+
+class Server:
+    """A machine with a state directory of the service user's, and a configuration that only root may read."""
+
+    def __init__(self, folder: Path, user: pwd.struct_passwd) -> None:
+        self.folder, self.user = folder, user
+        folder.chmod(0o755)
+        self.state = folder / "state"
+        self.state.mkdir(0o750)
+        os.chown(self.state, user.pw_uid, user.pw_gid)
+        self.home = folder / "home"
+        self.home.mkdir(0o700)
+        os.chown(self.home, 12345, 12345)
+        self.environment: dict[str, str] = {}
+        self.url = f"sqlite:///{self.state / 'archive.db'}"
+        self.config = configuration(folder, self.url)
+
+    def call(self, *arguments: str | Path) -> Called:
+        """Call the command as root, and hold that nothing of his stays in the state directory."""
+        called = ingestor(
+            "--config", self.config, *arguments, folder=self.folder, environment=self.environment
+        )
+        self.hold_owners()
+        return called
+
+    def hold_owners(self) -> None:
+        """Fail where something in the state directory is not its owner's."""
+        found = {str(path): (path.stat().st_uid, path.stat().st_gid) for path in self.state.rglob("*")}
+        assert set(found.values()) <= {(self.user.pw_uid, self.user.pw_gid)}, found
+
+    def hold_open(self) -> subprocess.Popen[bytes]:
+        """Keep the archive open as the service user does, so that its -wal and -shm stay."""
+        code = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
+            "c.execute('SELECT count(*) FROM sms').fetchall(); print('open', flush=True); sys.stdin.read()"
+        )
+        ids = (f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups")
+        command = ["setpriv", *ids, shutil.which("python3", path="/usr/bin") or "python3", "-c", code]
+        process = subprocess.Popen(
+            [*command, str(self.state / "archive.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        return process
+
+
+@pytest.fixture
+def machine(service: pwd.struct_passwd) -> Iterator[Server]:
+    """A server with nothing in its archive yet."""
+    folder = Path(tempfile.mkdtemp(prefix="srv", dir="/tmp"))
+    yield Server(folder, service)
+    shutil.rmtree(folder)
+
+
+def _mbox(path: Path, *mails: bytes) -> Path:
+    path.write_bytes(
+        b"".join(b"From MAILER-DAEMON Thu Jan  1 00:00:00 2026\n" + mail + b"\n\n" for mail in mails)
+    )
+    path.chmod(0o600)
+    os.chown(path, 12345, 12345)
+    return path
+
+
+def test_an_import_of_a_closed_home(machine: Server) -> None:
+    """A mailbox in somebody's 0700 home is read, and the archive is made as its owner's, and used again."""
+    mails = _mbox(machine.home / "mbox", *MAILS, BROKEN)
+
+    first = machine.call("import", mails)
+    assert first.code == 0, first.err
+    assert (machine.state / "archive.db").stat().st_mode & 0o777 == 0o640
+    holder = machine.hold_open()
+    second = machine.call("import", mails)
+    assert "0 stored" in second.out, second.out
+    holder.communicate()
+    assert machine.call("import", mails).code == 0
+
+
+def test_a_rescan_with_a_credential_of_root(machine: Server) -> None:
+    """The password is one that root alone may read, the archive is the service user's: it is no circle."""
+    secret = machine.folder / "secret"
+    secret.write_text("demo\n")
+    secret.chmod(0o400)
+    with ImapServer().running() as server:
+        for raw in MAILS:
+            server.deliver(raw)
+        for how in (f'password_file = "{secret}"', f'password_command = ["/bin/cat", "{secret}"]'):
+            block = mailbox(server.port).replace('password = "demo"', how)
+            machine.config = configuration(machine.folder, machine.url, block)
+            assert machine.call("db", "upgrade").code == 0
+            rescan = machine.call("rescan", "main", "--json")
+            assert rescan.code == 0, rescan.err
+            check = machine.call("check")
+            assert check.code == 0, check.out
+    assert machine.call("search", "--limit", "1").out
+
+
+def test_all_other_commands(machine: Server) -> None:
+    """Nothing of root's stays behind, whatever he calls; what he asks to be written elsewhere is his."""
+    assert machine.call("import", _mbox(machine.home / "mbox", *MAILS, BROKEN)).code == 0
+    closed = machine.folder / "root-only"
+    closed.mkdir(0o700)
+    number = str(json.loads(machine.call("quarantine", "list", "--json").out.splitlines()[0])["id"])
+    for words in (
+        ("quarantine", "list"), ("quarantine", "retry"), ("quarantine", "export", closed / "q.mbox"),
+        ("quarantine", "discard", number, "--reason", "x"),
+        ("snapshot", closed / "copy.db"), ("export", "--output", closed / "all.csv"),
+        ("status",), ("search", "x"), ("show", "1"), ("db", "upgrade"), ("db", "current"), ("check",),
+    ):  # fmt: skip
+        called = machine.call(*words)
+        assert "may not" not in called.err, called.err
+        assert called.code == 0 or words[0] in {"check", "status"}, (words, called)
+    assert (closed / "copy.db").stat().st_uid == 0
+
+
+def test_a_file_of_root_in_it_is_named(machine: Server) -> None:
+    """An archive that was copied back as root is said, with the line that gives it to its owner."""
+    assert machine.call("db", "upgrade").code == 0
+    os.chown(machine.state / "archive.db", 0, 0)
+    (machine.state / "archive.db").chmod(0o644)
+
+    called = ingestor("--config", machine.config, "quarantine", "retry", folder=machine.folder)
+    assert called.code == 2
+    assert f"chown {machine.user.pw_name}: {machine.state / 'archive.db'}" in called.err
+    check = ingestor("--config", machine.config, "check", folder=machine.folder)
+    assert check.code == 1
+    assert f"chown -R {machine.user.pw_name}: {machine.state}" in check.out
+
+
+def test_postgresql_that_knows_its_users_by_name(machine: Server) -> None:
+    """Over a socket with peer authentication root's commands are the service user's to the server."""
+    folder = binaries()
+    if folder is None:
+        missing(INSTALL)
+        return
+    server = PostgresqlServer(folder)
+    try:
+        server.folder.chmod(0o755)
+        server.sql(f'CREATE ROLE "{machine.user.pw_name}" LOGIN')
+        server.sql(f'CREATE DATABASE sms OWNER "{machine.user.pw_name}"')
+        (server.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\nlocal all all peer\n")
+        server.sql("SELECT pg_reload_conf()")
+        machine.url = f"postgresql+psycopg:///sms?host={server.folder}&port={server.port}"
+        machine.config = configuration(machine.folder, machine.url)
+        machine.environment = {"STATE_DIRECTORY": str(machine.state)}
+        mails = _mbox(machine.home / "mbox", *MAILS, BROKEN)
+        for words in (
+            ("db", "upgrade"), ("import", mails), ("quarantine", "retry"), ("search", "x"), ("status",),
+            ("snapshot", machine.folder / "copy.db"),
+        ):  # fmt: skip
+            called = machine.call(*words)
+            assert called.code == 0, (words, called)
+        assert f"can be read and written by {machine.user.pw_name}" in machine.call("check").out
+    finally:
+        server.close()
