@@ -6,7 +6,13 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
-_BLANKS = str.maketrans("", "", " \t\u00a0\u202f")
+INVISIBLE = (
+    "\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064"
+    "\u2066\u2067\u2068\u2069\ufeff"
+)
+"""Marks of direction and of no width: contact books put them around numbers, and nobody sees them."""
+
+_BLANKS = str.maketrans("", "", " \t\u00a0\u202f" + INVISIBLE)
 _INTERNATIONAL = re.compile(r"\+[1-9][0-9]{6,14}")
 _SHORT_CODE = re.compile(r"[0-9]{3,8}")
 _PLUSLESS = re.compile(r"[1-9][0-9]{10,14}")

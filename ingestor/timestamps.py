@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from ingestor.numbers import INVISIBLE
+
 _WRITTEN = re.compile(
     r"([0-9]{4})[-/. ]?([0-9]{2})[-/. ]?([0-9]{2})[T ]?([0-9]{2})[:. ]?([0-9]{2})[:. ]?([0-9]{2})"
 )
@@ -41,7 +43,7 @@ def fourteen_digits(written: str) -> str | None:
     """
     if len(written) == 14 and written.isascii() and written.isdigit():
         return written
-    match = _WRITTEN.fullmatch(written.strip())
+    match = _WRITTEN.fullmatch(written.strip().strip(INVISIBLE).strip())
     return "".join(match.groups()) if match else None
 
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ingestor.numbers import INVISIBLE
+
 ORDER = ("originator", "destination", "date_time", "text")
 BUILT_IN = {
     "originator": ("From",),
@@ -13,7 +15,15 @@ BUILT_IN = {
 }
 _SHOWN = {"originator": "From", "destination": "To", "date_time": "Date/Time", "text": "Body"}
 _BLANKS = " \t\u00a0\u202f"
-_B = f"[{_BLANKS}]*+"
+_B = f"[{_BLANKS}{INVISIBLE}]*+"
+_BOLD = "([*_]{0,2}+)"  # what a gateway's HTML to text makes of bold labels
+_BLANK = "[ \t\u00a0]"
+
+# HTML to text writes the target of a tel: link beside the number: as Exchange does, as Markdown does.
+_SCHEME = re.compile("(?:tel|callto|sms):", re.IGNORECASE)
+_LINK = re.compile(rf"[ ]?[<(\[]+{_SCHEME.pattern}[^<>()\[\]\n]*[>)\]]+", re.IGNORECASE)
+_LINKED = re.compile(r"(?<![0-9])([+]?[0-9][0-9 ()./-]{2,30}[0-9])[ ]?<tel:([+]?[0-9]+)>", re.IGNORECASE)
+_TEXT = re.compile(f"{_BLANK}?(?:{_BLANK}*+(?:\n|\\Z))?")
 
 
 class Block(NamedTuple):
@@ -37,7 +47,6 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
 
     In HTML a table cell's end (a tab) may stand where the colon should.
     """
-    colon = f"{_B}:{_B}" if not html else f"(?:{_B}:|[ \u00a0]*+\t){_B}"
     spelled = {
         name: "|".join(
             _spelling(label)
@@ -45,14 +54,19 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
         )
         for name in ORDER
     }
+
+    def label(spelling: str, group: int) -> str:
+        bold = f"\\{group}"
+        colon = f"(?:{bold}{_B}:|{_B}:{bold})"
+        if html:
+            colon = f"(?:{colon}|{bold}[ \u00a0]*+\t)"
+        return f"{_B}{_BOLD}(?:{spelling}){colon}"
+
     empty_lines = f"(?:{_B}\n)*+"
-    whole = empty_lines.join(f"{_B}(?:{spelled[name]}){colon}([^\n]*+)\n" for name in ORDER[:3])
-    whole = f"\ufeff?{empty_lines}{whole}{empty_lines}{_B}(?:{spelled['text']}){colon}"
-    line = "|".join(f"(?P<{name}>{spelled[name]})" for name in ORDER)
-    return Labels(
-        re.compile(whole, re.IGNORECASE),
-        re.compile(f"^\ufeff?{_B}(?:{line}){colon}", re.IGNORECASE | re.MULTILINE),
-    )
+    first_three = (f"{label(spelled[name], 2 * at + 1)}([^\n]*+)\n" for at, name in enumerate(ORDER[:3]))
+    whole = empty_lines + "".join(line + empty_lines for line in first_three) + label(spelled["text"], 7)
+    line = label("|".join(f"(?P<{name}>{spelled[name]})" for name in ORDER), 1)
+    return Labels(re.compile(whole, re.IGNORECASE), re.compile(f"^{line}", re.IGNORECASE | re.MULTILINE))
 
 
 def _spelling(label: str) -> str:
@@ -68,20 +82,17 @@ def read_block(body: str, labels: Labels) -> Block | str:
     """
     match = labels.whole.match(body)
     if match:
-        originator, destination, date_time = match.groups()
-        return Block(
-            originator.strip(_BLANKS), destination.strip(_BLANKS), date_time.strip(_BLANKS),
-            _after_label(body, match.end()),
-        )  # fmt: skip
+        _, originator, _, destination, _, date_time, _ = match.groups()
+        return _block([originator, destination, date_time], body, match.end())
     values: list[str] = []
     for match in labels.line.finditer(body):
         found, expected = match.lastgroup or "", ORDER[len(values)]
         if found != expected:
             return _misplaced(expected, found)
         if expected == "text":
-            return Block(values[0], values[1], values[2], _after_label(body, match.end()))
+            return _block(values, body, match.end())
         end = body.find("\n", match.end())
-        values.append(body[match.end() : end if end >= 0 else len(body)].strip(_BLANKS))
+        values.append(body[match.end() : end if end >= 0 else len(body)])
     if not body.strip():
         return "the mail is empty"
     if not values:
@@ -89,9 +100,30 @@ def read_block(body: str, labels: Labels) -> Block | str:
     return f"the {_SHOWN[ORDER[len(values)]]} label is missing"
 
 
-def _after_label(body: str, start: int) -> str:
-    """Return the text: from the label's own line, or where that is empty from the next one."""
-    return body[start + 1 :] if body[start : start + 1] == "\n" else body[start:]
+def _block(values: list[str], body: str, start: int) -> Block:
+    """Return the block of these `values`; the text is what stands in `body` from `start` on.
+
+    The format puts one blank before a text. Where its own line is empty, it begins on the next one.
+    """
+    found = _TEXT.match(body, start)
+    text = body[found.end() if found else start :]
+    if any(":" in value and _SCHEME.search(value) for value in values):
+        values = [_unlinked(value) for value in values]
+        text = _LINKED.sub(_number_alone, text)
+    originator, destination, date_time = (value.strip(_BLANKS) for value in values)
+    return Block(originator, destination, date_time, text)
+
+
+def _unlinked(value: str) -> str:
+    """Return a number without the link around or behind it."""
+    shown = _LINK.sub("", value).strip(_BLANKS + INVISIBLE + "[]<>")
+    return _SCHEME.sub("", shown or value.strip(_BLANKS + INVISIBLE + "[]<>()"))
+
+
+def _number_alone(match: re.Match[str]) -> str:
+    """Return a number in the text without a link that says the same: who linked the block linked it too."""
+    shown, target = ("".join(filter(str.isdigit, group)) for group in match.groups())
+    return match[1] if shown and target.endswith(shown.lstrip("0")) else match[0]
 
 
 def _misplaced(expected: str, found: str) -> str:

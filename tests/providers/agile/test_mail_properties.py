@@ -4,15 +4,18 @@ import base64
 import binascii
 import html
 import re
+from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ingestor.providers import post_reader
 from ingestor.providers.agile.block import ORDER
 from ingestor.providers.agile.flowed import unflowed
 from ingestor.providers.agile.html_text import html_to_text
-from ingestor.providers.contract import NotOurs, Readable
-from ingestor.record import stored_text
+from ingestor.providers.contract import NotOurs, Post, Readable
+from ingestor.record import fingerprint, stored_text
 from tests.providers.agile.corpus import BLOCK, HEADER, READER, RULES, read_both
 
 # A lone CR is a line end to one mailer and a character to the next; the corpus has it.
@@ -29,9 +32,8 @@ _ANY_TEXT = st.one_of(_TEXTS, _LINES)
 
 
 def _behind_its_label(text: str) -> str:
-    """Return what may be left of `text`: blanks after the colon go, and one line end directly after it."""
-    text = text.lstrip(" \t\u00a0\u202f")
-    return stored_text(text.removeprefix("\n"))
+    """Return what may be left of `text`: where the label's own line is blank, the text begins below it."""
+    return stored_text(re.sub("^[ \t\u00a0]*\n", "", text + "\n"))
 
 
 def _mail(structure: bytes, body: bytes) -> bytes:
@@ -66,6 +68,10 @@ def _transports(text: str) -> dict[str, bytes]:
 @example("\n\nBody: x\n")
 @example(" \n ")
 @example("From here\n.\n--b1\n--b12\n=\n= \n")
+@example("\u202fx")
+@example("\u00a0 \u2067x\u2069")
+@example("*123#")
+@example("=0A\n=0D\n")
 def test_a_text_survives_every_transport(text: str) -> None:
     """What was written is what is stored, by every transfer encoding and structure, and by both lanes."""
     for transport, raw in _transports(text).items():
@@ -79,6 +85,31 @@ def test_a_text_survives_every_transport(text: str) -> None:
         assert [getattr(reading.sms, name) for name in ORDER[:3]] == [
             "+393351234567", "+393331234333", "20260514102301",
         ]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(_ANY_TEXT)
+@example("\u202fdomani")
+@example(" \u00a0\u202f\n\u200f x\u202f")
+@example("\ufeff\u2028\x85\x1c")
+@example("e\u0301 \u1f71")
+def test_a_text_is_one_row_whichever_way_it_comes(text: str) -> None:
+    """By mail in every encoding and by POST, escaped or not, declared or not, it has one fingerprint."""
+    ways = {
+        transport: read_both(raw)
+        for transport, raw in _transports(text).items()
+        if (transport != "html" or _plain_enough_for_html(text))
+        and (transport not in {"multipart", "never closed"} or not _DELIMITER.search(text))
+    }
+    fields = {"originator": "+393351234567", "destination": "+393331234333", "date_time": "20260514102301"}
+    form = urlencode(fields | {"text": text})
+    for charset in ("", "; charset=utf-8", "; charset=ISO-8859-1"):
+        post = Post(form.encode(), b"", "application/x-www-form-urlencoded" + charset, datetime.now(UTC))
+        ways[f"POST{charset}"] = post_reader("agile").read_post(post, RULES)[0]
+
+    prints = {way: fingerprint(reading.sms, b"k" * 32) for way, reading in ways.items()}
+
+    assert len(set(prints.values())) == 1, prints
 
 
 def _plain_enough_for_html(text: str) -> bool:
