@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive.entries import Pending, Submission
-from ingestor.archive.tables import Big, cursors, pending, run_inputs, runs
+from ingestor.archive.tables import Big, cursors, look_alikes, pending, run_inputs, runs
 from ingestor.errors import RunTaken
 from ingestor.record import Channel, Outcome
 
@@ -42,7 +42,7 @@ _advance = (
 )
 
 
-def _upserts(dialect: Any) -> tuple[Any, Any]:
+def _upserts(dialect: Any) -> tuple[Any, Any, Any]:
     move = dialect.insert(cursors)
     move = move.on_conflict_do_update(
         index_elements=["mailbox", "folder"],
@@ -61,7 +61,12 @@ def _upserts(dialect: Any) -> tuple[Any, Any]:
             func.coalesce(note.excluded.content_key, pending.c.content_key)
         ),
     )
-    return move, note
+    add = dialect.insert(look_alikes)
+    add = add.on_conflict_do_update(
+        index_elements=["run_id", "source", "missing"],
+        set_={"number": look_alikes.c.number + add.excluded.number, "last_at": add.excluded.last_at},
+    )
+    return move, note, add
 
 
 _UPSERTS = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
@@ -80,8 +85,10 @@ def keep_books(
     `mark` becomes the mark of each run, whatever else there is to write; see `doubt`. `keys` are the
     archive's content keys of the items, which pending work is noted with.
     """
-    move, note = _UPSERTS[connection.dialect.name]
+    move, note, add = _UPSERTS[connection.dialect.name]
     _count_runs(connection, submissions, outcomes, mark)
+    for row in _look_alikes(submissions, now):
+        connection.execute(add, row)
     places = [
         {"mailbox": c.mailbox, "folder": c.folder, "uidvalidity": c.uidvalidity, "last_uid": c.last_uid,
          "accounts": c.accounts, "uids": c.uids, "marks": c.marks, "updated_at": now}
@@ -152,6 +159,18 @@ def _count_runs(
         more = {f"more_{outcome}": counts[outcome] for outcome in Outcome}
         more["more_read"] = sum(counts.values())
         connection.execute(_count, {"run": run_id, "its_mark": mark, **more})
+
+
+def _look_alikes(submissions: Sequence[Submission], now: datetime) -> list[dict[str, Any]]:
+    counts: Counter[tuple[int, str, str]] = Counter()
+    for submission in submissions:
+        for source, missing, number in submission.look_alikes:
+            if submission.run_id is not None:
+                counts[submission.run_id, source, missing] += number
+    return [
+        {"run_id": run_id, "source": source, "missing": missing, "number": number, "last_at": now}
+        for (run_id, source, missing), number in sorted(counts.items())
+    ]
 
 
 def _after_store(submission: Submission, outcomes: Sequence[Outcome], keys: Sequence[bytes]) -> list[Pending]:

@@ -136,7 +136,8 @@ class Submission:
     """What must become durable together: it is never split over two transactions.
 
     `ignored` and `failed` only count; they leave nothing else behind. `after_store` is the action queued
-    in `pending` for every mailbox item that ends as stored or duplicate.
+    in `pending` for every mailbox item that ends as stored or duplicate. `look_alikes` says of the ignored
+    which had something of ours: (source, what they lacked, how many).
     """
 
     run_id: int | None
@@ -148,6 +149,7 @@ class Submission:
     done: tuple[Pending, ...] = ()
     after_store: Action | None = None
     progress: tuple[InputProgress, ...] = ()
+    look_alikes: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

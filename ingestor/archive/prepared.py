@@ -7,8 +7,8 @@ database library: workers stay small.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -53,17 +53,21 @@ class PreparedSubmission:
     failed: int = 0
     progress: tuple[InputProgress, ...] = ()
     compressed_bytes: int = field(default=0)
+    look_alikes: Mapping[str, int] = field(default_factory=dict)
 
     def books(self) -> Submission:
         """Return the submission without its items."""
-        return Submission(self.run_id, (), self.ignored, self.failed, progress=self.progress)
+        return Submission(
+            self.run_id, (), self.ignored, self.failed, progress=self.progress,
+            look_alikes=tuple((self.source, *one) for one in self.look_alikes.items()),
+        )  # fmt: skip
 
     def whole(self, now: datetime) -> Submission:
         """Return the submission with items put together again, that arrive `now` (aware UTC)."""
         items = tuple(
             _item(row, place, self.source, now) for row, place in zip(self.rows, self.places, strict=True)
         )
-        return Submission(self.run_id, items, self.ignored, self.failed, progress=self.progress)
+        return replace(self.books(), items=items)
 
 
 class RowMaker:

@@ -21,7 +21,15 @@ from ingestor.archive.store import Store
 from ingestor.archive.targets import RETRIES
 from ingestor.archive.views import quarantine
 from ingestor.providers import posts
-from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
+from ingestor.providers.contract import (
+    NEAR_MISSES,
+    NotOurs,
+    Readable,
+    Reading,
+    Rules,
+    Unreadable,
+    near_miss_in_words,
+)
 from ingestor.record import Channel, Outcome
 
 MISSING = "its raw bytes are no longer kept"
@@ -82,6 +90,18 @@ def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
         return [providers.mail_reader(kept.provider).read_mail(raw, rules)]
 
     return read
+
+
+def reason_in_words(engine: Engine, arrival_id: int, reason: str | None) -> str | None:
+    """Return why an arrival stands in the quarantine; who a stranger is, is told out of its kept bytes."""
+    if reason not in NEAR_MISSES:
+        return reason
+    try:
+        kept = _kept(engine, arrival_id)
+    except ValueError:  # damaged bytes: `show` and `check --deep` say so
+        return near_miss_in_words(reason)
+    who = providers.mail_reader(kept.provider).sender_shown(kept.raw) if kept.raw else "somebody"
+    return near_miss_in_words(reason, who)
 
 
 def retry(

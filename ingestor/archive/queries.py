@@ -15,6 +15,8 @@ from ingestor.archive.engine import reading
 from ingestor.archive.payloads import unpack
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms, quarantine
+from ingestor.providers.contract import NEAR_MISSES
+from ingestor.record import Channel
 
 Row = Mapping[str, Any]
 
@@ -76,6 +78,15 @@ class Standing:
     source: str
     channel: str
     reason: str
+    count: int
+    newest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlikes:
+    """Ignored mails with something of ours, by what they lacked beside the sender; `newest` is aware UTC."""
+
+    missing: str
     count: int
     newest: datetime
 
@@ -241,6 +252,27 @@ def standing(engine: Engine) -> list[Standing]:
     query = select(*kinds, func.count(), newest).group_by(*kinds).order_by(newest.desc())
     with reading(engine) as connection:
         return [Standing(*row) for row in connection.execute(query)]
+
+
+def look_alikes(engine: Engine) -> list[LookAlikes]:
+    """Return how many ignored mails looked like ours, what came last first."""
+    columns = tables.look_alikes.c
+    newest = func.max(columns.last_at, type_=columns.last_at.type)
+    query = select(columns.missing, func.sum(columns.number), newest).group_by(columns.missing)
+    with reading(engine) as connection:
+        rows = connection.execute(query.order_by(newest.desc()))
+        return [LookAlikes(missing, int(number), when) for missing, number, when in rows]
+
+
+def near_misses_since(engine: Engine, mailbox: str, since: datetime) -> int:
+    """Return how many mails of strangers `mailbox` has put into the quarantine since `since` (aware UTC)."""
+    a = tables.arrivals.c
+    query = select(func.count()).where(
+        a.outcome == "quarantined", a.reason.in_(sorted(NEAR_MISSES)), a.channel == Channel.MAILBOX.value,
+        a.source == mailbox, a.ingested_at >= bindparam(None, since, WholeSecond),
+    )  # fmt: skip
+    with reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def quarantine_show(engine: Engine, arrival_id: int) -> Quarantined | None:

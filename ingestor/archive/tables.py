@@ -315,6 +315,18 @@ sources = _table(
     PrimaryKeyConstraint("name"),
 )
 
+look_alikes = _table(
+    "look_alikes",
+    Column("run_id", Big, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("missing", Text, nullable=False),
+    Column("number", Big, nullable=False),
+    Column("last_at", Instant, nullable=False),
+    PrimaryKeyConstraint("run_id", "source", "missing"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+)
+"""Ignored mails that have something of ours: `missing` says what they lack beside the sender."""
+
 PERMANENT: Final = ("archive_key", "dictionaries", "sms", "arrivals", "retries")
 """Append-only for ever."""
 

@@ -91,6 +91,8 @@ def _print_tally(tally: Tally, when: str) -> None:
     )
     if tally.odd_separators:
         print(f"{tally.odd_separators:,} separators were of an odd form, and told by the header behind them")
+    for missing, number in tally.look_alikes.items():
+        print(f"{number:,} of the ignored look like ours, but lack the {missing} (and a known sender)")
     for words in (*tally.notes, *tally.failures):
         print(f"ingestor: {words}", file=sys.stderr)
     if tally.failure_count > len(tally.failures):

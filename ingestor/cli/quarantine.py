@@ -53,20 +53,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     from ingestor.archive.export import plain_row
+    from ingestor.archive.quarantine import reason_in_words
     from ingestor.archive.queries import quarantine_list
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.cli.tables import print_table
 
-    rows = quarantine_list(open_for_reading(settings_of(arguments)), arguments.limit or None)
+    engine = open_for_reading(settings_of(arguments))
+    rows = quarantine_list(engine, arguments.limit or None)
+    told = [reason_in_words(engine, row["id"], row["reason"]) for row in rows]
     if arguments.json:
-        for row in rows:
-            print_json(plain_row(row))
+        for row, words in zip(rows, told, strict=True):
+            print_json({**plain_row(row), "in_words": words})
     else:
+        rows = [{**row, "reason": words} for row, words in zip(rows, told, strict=True)]
         print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.quarantine import reason_in_words
     from ingestor.archive.queries import quarantine_show, raw_of_arrival
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.cli.show import arrival_fields, checked_raw
@@ -81,10 +86,13 @@ def _show(arguments: argparse.Namespace) -> int:
         raw = checked_raw(lambda: raw_of_arrival(engine, arguments.id), f"arrival {arguments.id}")
         write_raw(raw)
         return 0
-    print_fields({"id": arguments.id, **arrival_fields(found.arrival)})
+    why = reason_in_words(engine, arguments.id, found.arrival["reason"])
+    print_fields({"id": arguments.id, **arrival_fields({**found.arrival, "reason": why})})
     for verdict in found.verdicts:
         print(f"\nverdict {verdict['id']}")
-        print_fields({name: value for name, value in verdict.items() if value is not None and name != "id"})
+        why = reason_in_words(engine, arguments.id, verdict["reason"])
+        shown = {**verdict, "reason": why}
+        print_fields({name: value for name, value in shown.items() if value is not None and name != "id"})
     if not found.stands:
         print("\nIt stands in the quarantine no more.")
     return 0
@@ -93,7 +101,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _retry(arguments: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
-    from ingestor.archive.quarantine import retry, todays_reader
+    from ingestor.archive.quarantine import reason_in_words, retry, todays_reader
     from ingestor.archive.runs import balance, begin_run, end_run
     from ingestor.archive.store import Store
     from ingestor.cli.balances import exit_code, print_balance
@@ -112,7 +120,11 @@ def _retry(arguments: argparse.Namespace) -> int:
         verdicts = list(retry(Store(engine), reader, run_id, now, arguments.ids or None))
     finally:
         end_run(engine, run_id, datetime.now(UTC))
-    left = [(one.arrival_id, one.reason) for one in verdicts if one.reason is not None]
+    left = [
+        (one.arrival_id, reason_in_words(engine, one.arrival_id, one.reason))
+        for one in verdicts
+        if one.reason is not None
+    ]
     if left:
         print_table(("id", "reason"), left, title="Still unreadable")
     done = balance(engine, run_id)

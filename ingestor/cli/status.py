@@ -10,7 +10,7 @@ from ingestor.cli.tables import print_json
 
 if TYPE_CHECKING:
     from ingestor.archive.cursors import Source
-    from ingestor.archive.queries import Counts, Standing
+    from ingestor.archive.queries import Counts, LookAlikes, Standing
     from ingestor.archive.runs import Run
     from ingestor.settings import Settings
 
@@ -24,6 +24,13 @@ POLLS = 3  # a source that has not succeeded for so many polls is late
 SPOOL_SECONDS = 300  # a POST that was acknowledged and is not in the archive after so long needs a person
 _RUNS = 5
 _REASONS = 10
+LACKING = {
+    "block": "a whole block of From, To, Date/Time and Body, and a known sender",
+    "subject": "our subject, and a known sender",
+    "subject and block": "our subject and block (From names our sender)",
+    "sender": "a known sender, and beyond what a mailbox keeps of such mails in a day",
+}
+"""What a look-alike lacks, in words."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises IngestorError after it where the archive's file lacks what was stored.
     """
     from ingestor.archive.cursors import read_sources
-    from ingestor.archive.queries import counts, standing
+    from ingestor.archive.queries import counts, look_alikes, standing
     from ingestor.archive.runs import last_runs
     from ingestor.archive.saved_copies import fault
     from ingestor.cli.opening import open_for_reading, settings_of
@@ -76,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         engine = open_for_reading(settings)
         reports = judge(settings, read_sources(engine), now)
-        found = (reports, counts(engine), last_runs(engine, _RUNS), standing(engine), spool)
+        kept = (counts(engine), last_runs(engine, _RUNS), standing(engine), look_alikes(engine))
+        found = (reports, *kept, spool)
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
@@ -157,7 +165,7 @@ def _in_words(spool: Spool, now: datetime) -> str:
 
 def _print_json(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    spool: Spool | None, lacks: str | None, now: datetime,
+    alike: "list[LookAlikes]", spool: Spool | None, lacks: str | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.archive.export import plain_row
 
@@ -170,6 +178,7 @@ def _print_json(
         "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
         "counts": plain_row(dataclasses.asdict(counts)),
         "quarantine": [plain_row(dataclasses.asdict(one)) for one in quarantine],
+        "look_alikes": [plain_row(dataclasses.asdict(one)) for one in alike],
         "spool": plain_row(dataclasses.asdict(spool)) if spool else None,
         "runs": [
             {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
@@ -187,10 +196,11 @@ def _took(run: "Run") -> str:
 
 def _print(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    spool: Spool | None, now: datetime,
+    alike: "list[LookAlikes]", spool: Spool | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.cli.balances import outcomes
     from ingestor.cli.tables import print_fields, print_table, when
+    from ingestor.providers.contract import near_miss_in_words
 
     print_table(
         ("source", "kind", "state", "last success", "late", "detail"),
@@ -224,10 +234,17 @@ def _print(
         print_table(
             ("quarantined", "source", "channel", "reason", "newest"),
             (
-                (one.count, one.source, one.channel, one.reason, when(one.newest, now))
+                (one.count, one.source, one.channel, near_miss_in_words(one.reason), when(one.newest, now))
                 for one in quarantine[:_REASONS]
             ),
             title="Warning: in the quarantine, and not among the SMS (ingestor quarantine list)",
+        )
+        print()
+    if alike:
+        print_table(
+            ("look-alikes", "without", "newest"),
+            ((one.count, LACKING.get(one.missing, one.missing), when(one.newest, now)) for one in alike),
+            title="Ignored, though something of an SMS was there (ingestor explain tells of each)",
         )
         print()
     print_table(

@@ -18,8 +18,8 @@ _WHOLE = {
     for character in (*range(9), 11, 12, *range(14, 32), *range(127, 160), *_TURNING)
 }
 # Only texts may be broken over lines; the rest is read at a glance.
-_NUMBERS = {"id", "run", "size", "retries", "read", "quarantined"}
-_FLOWING = {"applied", "balance", "detail", "reason", "source", "subject", "text", "title"}
+_NUMBERS = {"id", "run", "size", "retries", "read", "quarantined", "look-alikes"}
+_FLOWING = {"applied", "balance", "detail", "reason", "source", "subject", "text", "title", "without"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 

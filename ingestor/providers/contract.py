@@ -36,7 +36,16 @@ ANOTHER_SENDER = "sender_not_listed"
 ANOTHER_FORWARDER = "forwarder_not_listed"
 """Reason of an SMS inside a mail (attached, journaled) that was passed on by nobody of the senders."""
 
-NEAR_MISSES = frozenset((ANOTHER_SENDER, ANOTHER_FORWARDER))
+NEAR_MISSES = {
+    ANOTHER_SENDER: "from {who}, who is not one of [agile] senders",
+    ANOTHER_FORWARDER: "passed on by {who}, who is not one of [agile] senders",
+}
+"""These codes in words; {who} stands in the kept bytes alone, for it names a person."""
+
+
+def near_miss_in_words(reason: str, who: str = "somebody") -> str:
+    """Return a quarantine's `reason` in words, whatever it is."""
+    return NEAR_MISSES[reason].format(who=who) if reason in NEAR_MISSES else reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,9 @@ class MailReader(Protocol):
 
     def may_be_ours(self, header: bytes, rules: Rules) -> bool:
         """Say from header lines alone (at least From and Subject) whether the whole mail must be read."""
+
+    def sender_shown(self, raw: bytes) -> str:
+        """Return from whom the mail `raw` says it comes, fit for a line on a terminal."""
 
     def is_ours(self, header: bytes, rules: Rules) -> bool:
         """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""

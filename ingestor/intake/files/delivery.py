@@ -31,7 +31,7 @@ MOST_FULL = 1
 LONGEST_WAIT = 2.0
 """Seconds after which a batch is written however small it is, as where hardly a mail is ours."""
 
-NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {}, 0)
+NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {}, 0, {})
 """The answer for a stretch without any byte."""
 
 
@@ -180,7 +180,7 @@ class Delivery:
             self._settle_one(ticket, ticket.answer)
 
     def _settle_one(self, ticket: Ticket, answer: tuple[Any, ...]) -> None:
-        rows, ignored, mails, mail_bytes, separators, gaps, senders, odd = answer
+        rows, ignored, mails, mail_bytes, separators, gaps, senders, odd, look_alikes = answer
         covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
         if covered != ticket.expected or mails != len(rows) + ignored:
             place = ticket.places[0][0] if ticket.places else "?"
@@ -200,6 +200,7 @@ class Delivery:
                 ignored,
                 progress=tuple(ticket.progress.values()),
                 compressed_bytes=sum(len(found[7]) for found in rows),
+                look_alikes=look_alikes,
             ),
             counted,
         )
@@ -242,6 +243,7 @@ class Delivery:
                 tally.outcomes[outcome] += outcomes.count(outcome)
             tally.outcomes[Outcome.IGNORED] += submission.ignored
             tally.outcomes[Outcome.FAILED] += submission.failed
+            tally.look_alikes.update(submission.look_alikes)
             if Outcome.QUARANTINED in outcomes:
                 self._note_quarantined(submission, outcomes)
         for part in batch.counted:

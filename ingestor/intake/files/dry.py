@@ -18,6 +18,7 @@ from ingestor.errors import SchemaMismatch, TemporaryFolderFull
 from ingestor.intake.files.inputs import Earlier
 from ingestor.intake.files.sources import Place
 from ingestor.intake.files.tally import MOST_LISTED, Remark
+from ingestor.providers.contract import near_miss_in_words
 from ingestor.record import Outcome
 
 _KEY_BYTES = 32
@@ -101,7 +102,7 @@ class DrySink:
             self._note_duplicate(place, offset, f"the mail that became SMS {read_before[row[2]]}")
             return Outcome.DUPLICATE
         if unique is None:
-            self.reasons[row[11]] += 1
+            self.reasons[near_miss_in_words(row[11])] += 1
             return Outcome.QUARANTINED
         new = self._keys.execute(
             "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (unique, f"{place} at {offset}")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ingestor.archive.entries import InputProgress
-from ingestor.archive.prepared import Row
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, Block, Blocks, LongMail
 from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
@@ -357,16 +356,13 @@ class Importer:
 
     def _add_long(self, place: Place, mail: LongMail, progress: dict[int, InputProgress]) -> None:
         """Take in a mail that was longer than a block: it is never parsed."""
-        rows: list[Row] = []
-        if mail.raw is not None and (row := self._reader.oversized(mail)) is not None:
-            rows.append(row)
+        rows, look_alikes = self._reader.oversized(mail)
         is_mail = mail.gap is None
         gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
         counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)
         expected = mail.size + mail.separators + sum(length for _, length, _ in gaps)
-        self._delivery.put(
-            Ticket([(place, mail.offset)], expected, progress, (rows, *counts, gaps, {}, int(mail.odd)))
-        )
+        answer = (rows, *counts, gaps, {}, int(mail.odd), look_alikes)
+        self._delivery.put(Ticket([(place, mail.offset)], expected, progress, answer))
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:

@@ -34,7 +34,7 @@ class Window:
 @dataclass(slots=True)
 class Batch:
     """What a stretch of input came to; `senders` counts ignored mails, only where that was asked for, and
-    `odd` the separators of no usual form."""
+    `odd` the separators of no usual form, `look_alikes` the ignored by what they lack to be ours."""
 
     rows: list[Row] = field(default_factory=list)
     ignored: int = 0
@@ -44,12 +44,13 @@ class Batch:
     gaps: list[tuple[int, int, str]] = field(default_factory=list)
     senders: dict[str, int] = field(default_factory=dict)
     odd: int = 0
+    look_alikes: dict[str, int] = field(default_factory=dict)
 
     def answer(self) -> tuple[Any, ...]:
         """Return everything as plain values, to be sent to the parent."""
         return (
             self.rows, self.ignored, self.mails, self.mail_bytes, self.separators, self.gaps, self.senders,
-            self.odd,
+            self.odd, self.look_alikes,
         )  # fmt: skip
 
 
@@ -70,16 +71,16 @@ class Reader:
         """Say from a header whether the mail is ours."""
         return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
 
-    def oversized(self, mail: LongMail) -> Row | None:
-        """Return the row of a mail that is too long to be parsed, None where it is not ours."""
-        kept = mail.raw or b""
-        for module, rules in self._lanes:
+    def oversized(self, mail: LongMail) -> tuple[list[Row], dict[str, int]]:
+        """Return the row of a mail that is too long to be parsed, if it is ours, else what it lacks."""
+        for module, rules in self._lanes if mail.raw is not None else ():
             if module.may_be_ours(mail.header, rules):
+                kept = mail.raw or b""
                 verdict: Unreadable | NotOurs = module.oversized(mail.header, mail.size, len(kept), rules)
                 if isinstance(verdict, NotOurs):
-                    return None
-                return self._rows.row_of_long_mail(verdict, kept, mail.size, mail.content_key)
-        raise ValueError("this mail is nobody's")
+                    return [], {verdict.missing: 1} if verdict.missing else {}
+                return [self._rows.row_of_long_mail(verdict, kept, mail.size, mail.content_key)], {}
+        return [], {}
 
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:
         """Read a block of whole mails."""
@@ -113,6 +114,8 @@ class Reader:
         reading = self._read(mail)
         if isinstance(reading, NotOurs):
             self._ignore(batch, reading.sender or "")
+            if reading.missing is not None:
+                batch.look_alikes[reading.missing] = batch.look_alikes.get(reading.missing, 0) + 1
         elif self._window is not None and isinstance(reading, Readable) and reading.sms not in self._window:
             self._ignore(batch, OUTSIDE)
         else:

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ingestor.providers.contract import near_miss_in_words
 from ingestor.record import Outcome
 
 MOST_LISTED = 1000
@@ -40,6 +41,8 @@ class Tally:
     failure_count: int = 0
     notes: list[str] = field(default_factory=list)
     senders: Counter[str] = field(default_factory=Counter)
+    look_alikes: Counter[str] = field(default_factory=Counter)
+    """Ignored mails with something of ours, by what they lacked."""
     taken: int = 0
     """Bytes read of the files themselves."""
 
@@ -76,4 +79,4 @@ class Tally:
     def add_quarantined(self, place: str, offset: int, reason: str) -> None:
         """Note a mail of ours that could not be read."""
         if len(self.quarantined) < MOST_LISTED:
-            self.quarantined.append(Remark(place, offset, reason))
+            self.quarantined.append(Remark(place, offset, near_miss_in_words(reason)))

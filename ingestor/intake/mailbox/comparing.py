@@ -7,16 +7,17 @@ from ingestor.archive.keys import keyed
 from ingestor.intake.mailbox.fetching import Fetch
 from ingestor.intake.mailbox.session import Header
 from ingestor.intake.mailbox.standing import MARKED, Mark, Standing, mark_of, names_itself
+from ingestor.providers.contract import NotOurs
 
 
 def marks_of(
-    headers: Mapping[int, Header], items: Mapping[int, Item | None], secret: bytes
+    headers: Mapping[int, Header], items: Mapping[int, Item | NotOurs], secret: bytes
 ) -> dict[int, Mark]:
     """Return the marks of the newest of `headers`; `items` are those mails among them that are ours."""
     marks = {}
     for uid in sorted(headers)[-MARKED:]:
         header, item = headers[uid], items.get(uid)
-        key = b"" if item is None else keyed(item.content_key, secret)
+        key = keyed(item.content_key, secret) if isinstance(item, Item) else b""
         marks[uid] = mark_of(header.lines, header.size, key, secret)
     return marks
 
@@ -56,5 +57,5 @@ def _headers(uids: Sequence[int], fetch: Fetch) -> dict[int, Header]:
     return {uid: h for portion in fetch.portions(uids) for uid, h in fetch.headers(portion).items()}
 
 
-def _items(wanted: dict[int, Header], fetch: Fetch) -> dict[int, Item | None]:
+def _items(wanted: dict[int, Header], fetch: Fetch) -> dict[int, Item | NotOurs]:
     return {uid: item for group in fetch.groups(wanted) for uid, item in fetch.items(group, wanted).items()}

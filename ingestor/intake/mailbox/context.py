@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from sqlalchemy import Engine
 
 from ingestor.archive.entries import Action
+from ingestor.intake.mailbox.near_misses import NearMisses
 from ingestor.providers.contract import NotOurs, Reading, Rules, Unreadable
 from ingestor.settings import Mailbox
 
@@ -132,6 +133,7 @@ class Memory:
         """UIDVALIDITY of a folder, and up to which UID a rescan has handed it over."""
         self.put_off_told: set[str] = set()
         """Folders of which it was said that mails in them cannot be fetched."""
+        self.near_misses = NearMisses()
         self.useless_search: set[str] = set()
         """Folders of which it was said that searching them finds nothing."""
         self.unkept: set[str] = set()

@@ -20,7 +20,7 @@ from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import Header, Selected, Session
 from ingestor.intake.mailbox.words import Refused
-from ingestor.providers.contract import Readable
+from ingestor.providers.contract import NotOurs, Readable
 
 MOST_FETCHES: Final = 100
 """Put-off mails tried in one cycle; they go one by one, after everything else."""
@@ -202,7 +202,7 @@ class Duties:
             header = self._session.headers([work.uid], sized=not bounded, bounded=bounded).get(work.uid)
             ours = header is not None and self._context.reader.may_be_ours(header.lines, self._context.rules)
             if header is None or not ours:
-                self._settle_again(work, came=header is not None)
+                self._settle_again(work, reading, came=header is not None)
                 return
             head = self._session.whole_header(work.uid) if last_time else b""
             items = reading.fetch.items([work.uid], {work.uid: header})
@@ -220,22 +220,25 @@ class Duties:
             self._give_up(work, reading, raw, unready.reason if unready else NO_BODY)
         else:
             self._settle_again(
-                work, tuple(items.values()), came=bool(items), reason=unready and unready.reason
+                work, reading, tuple(items.values()), came=bool(items), reason=unready and unready.reason
             )
 
     def _settle_again(
-        self, work: Pending, items: Sequence[Item | None] = (), *, came: bool, reason: str | None = None
-    ) -> None:
+        self, work: Pending, reading: FolderReading, items: Sequence[Item | NotOurs] = (), *, came: bool,
+        reason: str | None = None,
+    ) -> None:  # fmt: skip
         """Hand over what came of a put-off mail, or note that nothing did though the mail is there."""
         context = self._context
         if not came and self._session.present([work.uid]):
             note_failure(context.engine, work, reason or NO_BODY, context.clock())
             return
-        kept = tuple(item for item in items if item is not None)
-        ignored = int(came and not kept)
+        kept, _, look_alikes = reading.sort(items)
         self._delivery.submit(
-            Submission(context.run_id, kept, ignored, done=(work,), after_store=context.after_store)
-        )
+            Submission(
+                context.run_id, kept, int(came and not kept), done=(work,), after_store=context.after_store,
+                look_alikes=look_alikes,
+            )
+        )  # fmt: skip
 
     def _give_up(self, work: Pending, reading: FolderReading, raw: bytes, reason: str) -> None:
         """Put into the quarantine what there is of a mail that will not come any more."""

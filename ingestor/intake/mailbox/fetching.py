@@ -88,8 +88,8 @@ class Fetch:
         )
         return grouped(weighted, GROUP_BYTES)
 
-    def items(self, group: Sequence[int], wanted: dict[int, Header]) -> dict[int, Item | None]:
-        """Return the item of each mail of `group` that came; None for one that is not ours after all.
+    def items(self, group: Sequence[int], wanted: dict[int, Header]) -> dict[int, Item | NotOurs]:
+        """Return the item of each mail of `group` that came, or what it is where it is not ours after all.
 
         One that is not there yet (`unready` says why) is left out.
         """
@@ -105,7 +105,7 @@ class Fetch:
         if size > PIECE_BYTES:
             return {first: self._oversized(first, pieces, size)}
         items = {uid: self._item(uid, raw, wanted[uid].lines) for uid, raw in bodies.items()}
-        return {uid: item for uid, item in items.items() if uid not in self.unready}
+        return {uid: item for uid, item in items.items() if item is not None}
 
     def passed(self, uids: Sequence[int]) -> None:
         """Clear `uids` of any suspicion: what was wanted of them has come."""
@@ -140,7 +140,7 @@ class Fetch:
             if max(size, claimed) > limit:
                 return pieces[:1], max(size, claimed)
 
-    def _item(self, uid: int, raw: bytes, header: bytes) -> Item | None:
+    def _item(self, uid: int, raw: bytes, header: bytes) -> Item | NotOurs | None:
         self.unready.pop(uid, None)
         reading = self._context.reader.read_mail(raw, self._context.rules)
         if not isinstance(reading, Readable) and self._context.reader.is_ours(header, self._context.rules):
@@ -149,7 +149,7 @@ class Fetch:
                 self.unready[uid] = Unready(reason, raw)
                 return None
         if isinstance(reading, NotOurs):
-            return None
+            return reading
         return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
 
     def _not_there_yet(self, raw: bytes, reading: Reading) -> str | None:
@@ -172,11 +172,11 @@ class Fetch:
             reading = Unreadable(reason, self._context.reader.PARSER)
         return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
 
-    def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item | None:
+    def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item | NotOurs:
         kept = sum(map(len, pieces))
         reading = self._context.reader.oversized(pieces[0], size, kept, self._context.rules)
         if isinstance(reading, NotOurs):
-            return None
+            return reading
         return self._arrival(uid, reading, *pack_pieces(pieces, size))
 
     def _arrival(self, uid: int, reading: Readable | Unreadable, payload: Payload, key: bytes) -> Item:

@@ -1,6 +1,6 @@
 """Reading one folder: from the cursor to its end, in submissions that move the cursor with their mails."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Final
 
@@ -13,8 +13,12 @@ from ingestor.intake.mailbox.comparing import mark_newest, marks_of, renumbered
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.fetching import Fetch
+from ingestor.intake.mailbox.near_misses import is_near_miss
 from ingestor.intake.mailbox.session import WINDOW, Header, SearchUseless, Selected, Session
 from ingestor.intake.mailbox.standing import MARKED, Standing, Uids
+from ingestor.providers.contract import NotOurs
+
+LookAlikes = tuple[tuple[str, str, int], ...]
 
 MOST_NAMES: Final = 10
 """Under how many names a mailbox may be reached in turn."""
@@ -33,6 +37,7 @@ class FolderReading:
     ) -> None:  # fmt: skip
         self.folder = folder
         self.fetch = Fetch(context, session, folder, memory)
+        self._near_misses = memory.near_misses
         self._context = context
         self._session = session
         self._delivery = delivery
@@ -232,20 +237,32 @@ class FolderReading:
             passed = [uid for uid in foreign if done < uid <= upto]
             put_off = [uid for uid in lost if done < uid <= upto] + missing
             self._met([*items, *passed, *put_off], headers, items)
+            kept, ignored, look_alikes = self.sort(items.values())
             self._submit(
-                items=tuple(item for item in items.values() if item is not None),
-                ignored=sum(item is None for item in items.values()) + len(passed),
+                items=kept,
+                ignored=ignored + len(passed),
+                look_alikes=look_alikes,
                 missing=put_off,
                 cursor_at=upto if cursor_at is None else cursor_at,
             )
             self.reached = done = upto
 
     def _met(
-        self, uids: Sequence[int], headers: Mapping[int, Header], items: Mapping[int, Item | None]
+        self, uids: Sequence[int], headers: Mapping[int, Header], items: Mapping[int, Item | NotOurs]
     ) -> None:
         newest = sorted(uids)[-MARKED:]
         known = {uid: headers[uid] for uid in newest if uid in headers}
         self._standing.met(uids, marks_of(known, items, self._memory.archive_key))
+
+    def sort(self, found: Iterable[Item | NotOurs]) -> tuple[tuple[Item, ...], int, LookAlikes]:
+        """Return which of `found` are kept, how many are ignored, and what the look-alikes of these lack."""
+        found = list(found)
+        if any(not isinstance(one, NotOurs) and is_near_miss(one) for one in found):
+            self._delivery.settle()  # those of the submission before count too
+        context = self._context
+        name = context.mailbox.name
+        kept, ignored, lacking = self._near_misses.sort(found, context.engine, name, context.clock())
+        return kept, ignored, tuple((name, missing, number) for missing, number in lacking.items())
 
     def _still_there(self, uids: Sequence[int]) -> list[int]:
         """Return those mails that did not come though they are there; the others were removed meanwhile."""
@@ -254,7 +271,7 @@ class FolderReading:
 
     def _submit(
         self, *, items: tuple[Item, ...] = (), ignored: int = 0, missing: Sequence[int] = (),
-        cursor_at: int | None = None,
+        cursor_at: int | None = None, look_alikes: LookAlikes = (),
     ) -> None:  # fmt: skip
         context, folder = self._context, self.folder
         name = context.mailbox.name
@@ -269,6 +286,7 @@ class FolderReading:
                     Pending(name, folder.name, folder.uidvalidity, uid, Action.FETCH) for uid in missing
                 ),
                 after_store=context.after_store,
+                look_alikes=look_alikes,
             )
         )  # fmt: skip
         if missing:

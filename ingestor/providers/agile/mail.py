@@ -64,9 +64,17 @@ def may_be_ours(header: bytes, rules: Rules) -> bool:
 def is_ours(header: bytes, rules: Rules) -> bool:
     """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""
     try:
-        return read_envelope(split_mail(header)[0], rules).ours
+        envelope = read_envelope(split_mail(header)[0], rules)
     except Exception:  # noqa: BLE001 - as above, and a mail in doubt is nobody's to touch
         return False
+    return envelope.known and envelope.subject is not Subject.OTHER
+
+
+def sender_shown(raw: bytes) -> str:
+    """Return from whom the mail `raw` says it comes, fit for a line on a terminal."""
+    values = split_mail(raw)[0].values_of(b"from")
+    shown = " and ".join(" ".join(decode_header(value).split()) for value in values[:3])
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)[:200] or "nobody"
 
 
 def read_mail(raw: bytes, rules: Rules) -> Reading:
