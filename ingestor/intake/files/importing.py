@@ -361,7 +361,7 @@ class Importer:
         gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
         counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)
         expected = mail.size + mail.separators + sum(length for _, length, _ in gaps)
-        answer = (rows, *counts, gaps, {}, int(mail.odd), look_alikes)
+        answer: tuple[object, ...] = (rows, *counts, gaps, {}, int(mail.odd), look_alikes)
         self._delivery.put(Ticket([(place, mail.offset)], expected, progress, answer))
 
     def _list(self, place: Place) -> ListInput:
