@@ -1,5 +1,7 @@
-"""A real PgBouncer in transaction mode before a test's PostgreSQL."""
+"""A real PgBouncer in transaction mode before one database, with two sessions for everybody."""
 
+import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -7,13 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.servers.postgresql import PostgresqlServer, _free_port, _unprivileged
-
 INSTALL = "PgBouncer is not installed; on Debian: apt-get install pgbouncer"
 
-_CONFIGURATION = """\
-[databases]
-* = host=127.0.0.1 port={server_port} user=app
+_CONFIGURATION = """[databases]
+{database} = user={user} host=127.0.0.1 port={server} dbname={database}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -27,48 +26,55 @@ ignore_startup_parameters = extra_float_digits
 
 
 def program() -> str | None:
-    """Return the path of pgbouncer, None where there is none."""
-    return shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    """Return the path of the program, None where there is none."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
 
 class PgBouncer:
-    """One pooler with two server connections; as root it runs as the user of the PostgreSQL tests."""
+    """One pooler; as root it runs as `nobody`, as it refuses root."""
 
-    def __init__(self, server: PostgresqlServer) -> None:
-        """Start it before `server` and wait until it takes connections."""
-        self.folder = Path(tempfile.mkdtemp(prefix="pgb-", dir="/tmp"))
-        self.port = _free_port()
-        (self.folder / "pgbouncer.ini").write_text(
-            _CONFIGURATION.format(server_port=server.port, port=self.port, folder=self.folder)
+    def __init__(self, server: int, database: str, user: str = "app") -> None:
+        """Start it before `database` of the PostgreSQL at port `server`, and wait until it listens."""
+        self.folder = Path(tempfile.mkdtemp(prefix="bouncer-", dir="/tmp"))
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = int(listener.getsockname()[1])
+        self._url = f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
+        config = self.folder / "pgbouncer.ini"
+        config.write_text(
+            _CONFIGURATION.format(
+                database=database, user=user, server=server, port=self.port, folder=self.folder
+            )
         )
-        (self.folder / "users.txt").write_text('"app" ""\n')
-        before: list[str] = []
-        user = _unprivileged()
-        if user is not None:
-            shutil.chown(self.folder, user.pw_uid, user.pw_gid)
-            before = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        (self.folder / "users.txt").write_text(f'"{user}" ""\n')
+        command = [program() or "pgbouncer", str(config)]
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            for path in (self.folder, *self.folder.iterdir()):
+                shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
+            ids = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}"]
+            command = ["setpriv", *ids, "--clear-groups", *command]
         with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [*before, program() or "pgbouncer", str(self.folder / "pgbouncer.ini")],
-                stdout=log, stderr=log, cwd=self.folder,
-            )  # fmt: skip
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-            except OSError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise RuntimeError((self.folder / "log").read_text(errors="replace")) from None
-                time.sleep(0.05)
-            else:
-                return
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
+        self._wait()
 
-    def url(self, database: str) -> str:
-        """Return the SQLAlchemy URL of a database behind it."""
-        return f"postgresql+psycopg://app@127.0.0.1:{self.port}/{database}"
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of the database, by way of the pooler."""
+        return self._url
 
     def close(self) -> None:
-        """End it and remove everything of it."""
+        """Stop it and remove everything of it."""
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError((self.folder / "log").read_text(errors="replace")[-2000:])
+            time.sleep(0.05)

@@ -27,8 +27,13 @@ def binaries() -> Path | None:
 class PostgresqlServer:
     """One cluster in a temporary folder; as root it runs as `postgres` or `nobody`, as it refuses root."""
 
-    def __init__(self, binaries: Path, *, fsync: bool = False) -> None:
-        """Make the cluster and start it; without `fsync` it survives killed processes, not power cuts."""
+    def __init__(
+        self, binaries: Path, *, fsync: bool = False, primary: "PostgresqlServer | None" = None
+    ) -> None:
+        """Make the cluster and start it; without `fsync` it survives killed processes, not power cuts.
+
+        With `primary` it is a standby of that one, and calls itself `standby` there.
+        """
         self._binaries = binaries
         self._fsync = fsync
         # A socket's path must be short, hence not pytest's own folder.
@@ -39,9 +44,14 @@ class PostgresqlServer:
             shutil.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._run(
-            "initdb", "-D", self.data, "-U", "app", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"
-        )
+        if primary is None:
+            self._run(
+                "initdb", "-D", self.data, "-U", "app", "-A", "trust", "--no-sync", "-E", "UTF8",
+                "--locale=C",
+            )  # fmt: skip
+        else:
+            at = f"host=127.0.0.1 port={primary.port} user=app application_name=standby"
+            self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", at)
         self.start()
 
     def url(self, database: str = "postgres", user: str = "app") -> str:
@@ -73,6 +83,26 @@ class PostgresqlServer:
             self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
             self._process.wait(30)
             self._process = None
+
+    def standby(self) -> "PostgresqlServer":
+        """Make a standby, and let every commit wait for it from now on."""
+        standby = PostgresqlServer(self._binaries, fsync=self._fsync, primary=self)
+        self.wait_for_standby("standby")
+        return standby
+
+    def wait_for_standby(self, name: str) -> None:
+        """Let commits wait for the standby `name`, whether there is one or not."""
+        self.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+        self.sql("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while self.sql("SHOW synchronous_standby_names").strip() != name:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the setting is not taken over")
+            time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self.sql("SELECT pg_promote()")
 
     def close(self) -> None:
         """Stop the server and remove everything of it."""
