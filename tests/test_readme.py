@@ -2,11 +2,13 @@
 
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,10 @@ from tests.servers.postgresql import PostgresqlServer
 PLACES = {"checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy"}
 MAILS = [mail.raw for mail in generate(60, seed=3)]
 ROOT = readme.ROOT
+# What the README's calls of sqlite3 print, where that program is missing.
+SQLITE = (
+    "import sqlite3, sys; [print(*row, sep='|') for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])]"
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,7 @@ def test_make_run_leaves_an_archive_and_ends() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     [archive] = (ROOT / "demo").glob("*.db")
-    with sqlite3.connect(f"file:{archive}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{archive}?mode=ro", uri=True)) as connection:
         assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone()[0] >= 20
 
 
@@ -98,7 +104,7 @@ def test_every_statement_runs(archive_url: str) -> None:
 
 def test_every_column_of_the_views_is_documented(sandbox: Path) -> None:
     """The README's tables name exactly the columns that the views have."""
-    with sqlite3.connect(sandbox / "archive.db") as connection:
+    with closing(sqlite3.connect(sandbox / "archive.db")) as connection, connection:
         for view in ("inbound_sms", "quarantine"):
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({view})")]
             table = readme.TEXT.split(f"**`{view}`**")[1].split("\n**")[0]
@@ -156,7 +162,7 @@ def _shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     path, configuration = f"{scripts}:{os.environ['PATH']}", str(folder / "ingestor.toml")
     environment = {**os.environ, "PATH": path, "INGESTOR_CONFIG": configuration}
     if command.startswith("sqlite3") and not shutil.which("sqlite3"):
-        command = command.replace("sqlite3 -readonly", f"{sys.executable} -m sqlite3", 1)
+        command = command.replace("sqlite3 -readonly", shlex.join([sys.executable, "-c", SQLITE]), 1)
     return subprocess.run(["sh", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True)
 
 

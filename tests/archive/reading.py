@@ -10,9 +10,9 @@ from ingestor.archive.engine import open_engine, reading
 
 
 @contextlib.contextmanager
-def opened(url: str) -> Iterator[Engine]:
+def opened(url: str, *, read_only: bool = False) -> Iterator[Engine]:
     """Give an engine that leaves no connection behind."""
-    engine = open_engine(url)
+    engine = open_engine(url, read_only=read_only)
     try:
         yield engine
     finally:

@@ -103,7 +103,7 @@ def test_a_snapshot_of_a_busy_archive_is_of_one_moment(archive_engine: Engine, t
     with writing(archive_engine) as connection:
         connection.exec_driver_sql("UPDATE runs SET stored = stored")
         done = snapshot(archive_engine, tmp_path / "copy.db", NOW)
-    with opened(f"sqlite:///{done.path}") as copy:
+    with opened(f"sqlite:///{done.path}", read_only=True) as copy:
         for table in ("inbound_sms", "sms_content", "arrivals", "payloads"):
             assert number_of(copy, table) == 300
 

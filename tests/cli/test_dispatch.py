@@ -114,7 +114,7 @@ def test_version(tmp_path: Path) -> None:
          "ingestor: unrecognized arguments: --conf x; see ingestor --help"),
         (["--config"], "ingestor: argument --config: expected one argument; see ingestor --help"),
         (["--log-format", "xml", "config", "show"],
-         ("ingestor: argument --log-format: invalid choice: 'xml' (choose from 'auto', 'json', 'console'); "
+         ("ingestor: argument --log-format: invalid choice: 'xml' (choose from auto, json, console); "
           "see ingestor --help")),
     ],
 )  # fmt: skip
@@ -123,7 +123,8 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], line: str, tmp
     called = ingestor(*arguments, folder=tmp_path)
 
     assert (called.code, called.out) == (2, "")
-    assert called.err.splitlines() == [line]
+    said = called.err.replace("'auto', 'json', 'console'", "auto, json, console")  # Python 3.11 quotes them
+    assert said.splitlines() == [line]
 
 
 def test_global_options_stand_before_or_after(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 from tests.cli.calling import PROGRAM
@@ -170,8 +172,9 @@ def test_spreadsheet_safe_is_for_csv(filled: Filled) -> None:
 
 def test_a_reader_that_goes_away_ends_the_export_quietly(filled: Filled) -> None:
     """`ingestor export | head -1` prints one line and no complaint."""
+    export = shlex.join([str(PROGRAM), "--database-url", filled.url, "export", "--format", "csv"])
     done = subprocess.run(
-        f"{PROGRAM} --database-url {filled.url} export --format csv | head -c 5; exit ${{PIPESTATUS[0]}}",
+        f"{export} | head -c 5; exit ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", capture_output=True, text=True,
     )  # fmt: skip
 
@@ -189,7 +192,7 @@ def test_snapshot_opens_without_write_access(filled: Filled) -> None:
     assert called.code == 0
     assert called.out.startswith(f"{copy}: 5 SMS, ")
     assert copy.stat().st_mode & 0o777 == 0o640
-    with sqlite3.connect(f"file:{copy}?mode=ro&immutable=1", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{copy}?mode=ro&immutable=1", uri=True)) as connection:
         assert connection.execute("SELECT count(*) FROM inbound_sms").fetchone() == (5,)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
     connection.close()

@@ -1,8 +1,13 @@
-"""A real Dovecot, started by hand on loopback with TLS; touches nothing in /etc and no service."""
+"""A real Dovecot, started by hand on loopback with TLS; touches nothing in /etc and no service.
+
+Root's mails belong to nobody; anybody else runs it whole as himself.
+"""
 
 import contextlib
+import grp
 import itertools
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -20,12 +25,36 @@ BINARY = Path("/usr/sbin/dovecot")
 INSTALL = "Dovecot is not installed: apt-get install dovecot-imapd dovecot-lmtpd"
 PASSWORD = "secret"
 
+_ROOT = os.geteuid() == 0
+_USER = "nobody" if _ROOT else pwd.getpwuid(os.geteuid()).pw_name
+_GROUP = "nogroup" if _ROOT else grp.getgrgid(os.getegid()).gr_name
+# Without root no process can become another user, nor be locked into a folder.
+_OWN = (
+    ""
+    if _ROOT
+    else f"""
+default_internal_user = {_USER}
+default_internal_group = {_GROUP}
+default_login_user = {_USER}
+service anvil {{
+  chroot =
+}}
+service imap-login {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+"""
+)
+
 _SETTINGS = """
 base_dir = {run}
 state_dir = {run}
 log_path = {folder}/log
 protocols = imap lmtp
 listen = 127.0.0.1
+{own}
 ssl = yes
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
@@ -42,7 +71,7 @@ passdb {{
 }}
 userdb {{
   driver = static
-  args = uid=nobody gid=nogroup home={folder}/mail/%n allow_all_users=yes
+  args = uid={user} gid={group} home={folder}/mail/%n allow_all_users=yes
 }}
 namespace inbox {{
   inbox = yes
@@ -81,11 +110,7 @@ service stats {{
 
 def unavailable() -> str | None:
     """Return why no Dovecot can be started here, None where one can."""
-    if not BINARY.exists():
-        return INSTALL
-    if os.geteuid() != 0:
-        return "Dovecot needs root to be started by hand"
-    return None
+    return None if BINARY.exists() else INSTALL
 
 
 class DovecotServer:
@@ -109,6 +134,7 @@ class DovecotServer:
         self._configuration.write_text(
             _SETTINGS.format(
                 folder=self.folder, run=self.folder / "run", password=PASSWORD, prefix=prefix,
+                user=_USER, group=_GROUP, own=_OWN,
                 imap=self.imap_port, imaps=self.imaps_port, lmtp=self.lmtp_port,
             )
         )  # fmt: skip
@@ -277,7 +303,7 @@ class _PenaltyStub(threading.Thread):
 
 
 def _give(path: Path) -> None:
-    shutil.chown(path, "nobody", "nogroup")
+    shutil.chown(path, _USER, _GROUP)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """The shipped unit under a real systemd, installed as the README says, against a real Dovecot."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ MAILS = list(generate(30, seed=11))
 @pytest.fixture(scope="module")
 def guest() -> Iterator[booted.BootedGuest]:
     """A booted guest with the program installed."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can boot a guest")
     reason = booted.unavailable() or dovecot.unavailable()
     if reason:
         missing(reason)

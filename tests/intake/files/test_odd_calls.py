@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def killed_import(url: str, box: Path) -> None:
     )
     path = url.removeprefix("sqlite:///")
     while process.poll() is None:
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             if connection.execute("SELECT count(*) FROM sms").fetchone()[0]:
                 break
         time.sleep(0.005)

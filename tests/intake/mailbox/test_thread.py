@@ -4,6 +4,7 @@ import contextlib
 import math
 import socket
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_a_locked_archive_holds_the_mails_back(desk: Desk, server: ImapServer) -
     assert file is not None
     thread = desk.thread(server.port, after_store="seen")
     eventually(lambda: thread.state == "watching")
-    with sqlite3.connect(file, isolation_level=None) as other:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for number in range(5):
             server.deliver(mail(number))
@@ -182,7 +183,7 @@ def test_a_stop_while_the_archive_is_locked(desk: Desk, server: ImapServer) -> N
     assert file is not None
     thread = desk.thread(server.port)
     eventually(lambda: thread.state == "watching")
-    with sqlite3.connect(file, isolation_level=None) as other:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         server.deliver(mail(1))
         eventually(lambda: desk.writer.queued)
