@@ -101,6 +101,14 @@ def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None 
         ]  # fmt: skip
 
 
+def not_fetched(engine: Engine, mailbox: str | None = None) -> list[PendingWork]:
+    """Return the mails, of one mailbox or all, that were asked for again and did not come so far."""
+    return [
+        entry for entry in pending_work(engine, mailbox)
+        if entry.work.action is Action.FETCH and entry.attempts
+    ]  # fmt: skip
+
+
 def note_failure(engine: Engine, pending: Pending, reason: str, now: datetime) -> None:
     """Count one more failed attempt at `pending`; `reason` is words without personal content."""
     table = tables.pending

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ingestor.cli.tables import print_json
 
 if TYPE_CHECKING:
-    from ingestor.archive.cursors import Source
+    from ingestor.archive.cursors import PendingWork, Source
     from ingestor.archive.queries import Counts, LookAlikes, Standing
     from ingestor.archive.runs import Run
     from ingestor.settings import Settings
@@ -24,6 +24,7 @@ POLLS = 3  # a source that has not succeeded for so many polls is late
 SPOOL_SECONDS = 300  # a POST that was acknowledged and is not in the archive after so long needs a person
 _RUNS = 5
 _REASONS = 10
+_MAILS = 20
 LACKING = {
     "block": "a whole block of From, To, Date/Time and Body, and a known sender",
     "subject": "our subject, and a known sender",
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises IngestorError after it where the archive's file lacks what was stored.
     """
-    from ingestor.archive.cursors import read_sources
+    from ingestor.archive.cursors import not_fetched, read_sources
     from ingestor.archive.queries import counts, look_alikes, standing
     from ingestor.archive.runs import last_runs
     from ingestor.archive.saved_copies import fault
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         engine = open_for_reading(settings)
         reports = judge(settings, read_sources(engine), now)
         kept = (counts(engine), last_runs(engine, _RUNS), standing(engine), look_alikes(engine))
-        found = (reports, *kept, spool)
+        found = (reports, *kept, not_fetched(engine), spool)
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
@@ -165,7 +166,8 @@ def _in_words(spool: Spool, now: datetime) -> str:
 
 def _print_json(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    alike: "list[LookAlikes]", spool: Spool | None, lacks: str | None, now: datetime,
+    alike: "list[LookAlikes]",
+    missing: "list[PendingWork]", spool: Spool | None, lacks: str | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.archive.export import plain_row
 
@@ -179,6 +181,11 @@ def _print_json(
         "counts": plain_row(dataclasses.asdict(counts)),
         "quarantine": [plain_row(dataclasses.asdict(one)) for one in quarantine],
         "look_alikes": [plain_row(dataclasses.asdict(one)) for one in alike],
+        "not_fetched": [
+            {"mailbox": one.work.mailbox, "folder": one.work.folder, "uid": one.work.uid,
+             "attempts": one.attempts, "reason": one.reason, **plain_row({"since": one.noted_at})}
+            for one in missing
+        ],
         "spool": plain_row(dataclasses.asdict(spool)) if spool else None,
         "runs": [
             {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
@@ -196,7 +203,7 @@ def _took(run: "Run") -> str:
 
 def _print(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    alike: "list[LookAlikes]", spool: Spool | None, now: datetime,
+    alike: "list[LookAlikes]", missing: "list[PendingWork]", spool: Spool | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.cli.balances import outcomes
     from ingestor.cli.tables import print_fields, print_table, when
@@ -245,6 +252,23 @@ def _print(
             ("look-alikes", "without", "newest"),
             ((one.count, LACKING.get(one.missing, one.missing), when(one.newest, now)) for one in alike),
             title="Ignored, though something of an SMS was there (ingestor explain tells of each)",
+        )
+        print()
+    if missing:
+        print_table(
+            ("UID", "mailbox", "folder", "tries", "since", "reason"),
+            (
+                (
+                    one.work.uid,
+                    one.work.mailbox,
+                    one.work.folder,
+                    one.attempts,
+                    when(one.noted_at, now),
+                    one.reason,
+                )
+                for one in missing[:_MAILS]
+            ),
+            title=f"Warning: {len(missing):,} mails that the server does not give; they are tried again",
         )
         print()
     print_table(

@@ -129,6 +129,8 @@ class Memory:
         """Why a configured folder is not read now, by its name."""
         self.weak_told = False
         self.move_refused_told = False
+        self.idle_again_at = 0.0
+        """Monotonic time before which IDLE is left alone."""
         self.rescanned: dict[str, tuple[int, int]] = {}
         """UIDVALIDITY of a folder, and up to which UID a rescan has handed it over."""
         self.put_off_told: set[str] = set()

@@ -62,10 +62,6 @@ class Client(IMAPClient):  # type: ignore[misc]  # imapclient ships no types
     def _create_IMAP4(self) -> Wire:  # noqa: N802 - imapclient's name
         return self._wire
 
-    def idle(self) -> None:
-        """Enter IDLE."""
-        self._idle_tag = self._wire.begin_idle()
-
     def _normalise_folder(self, folder_name: str | bytes) -> Any:
         """Quote a folder name; bytes are the server's own spelling, and go back as they came."""
         if isinstance(folder_name, bytes):
@@ -351,12 +347,10 @@ class Session:
         """
         with self.speaking():
             self.wire.untagged_responses.clear()
-            self.client.idle()
+            tag = self.wire.begin_idle()
             early = bool(self.wire.untagged_responses)
             news = early or self.wire.stream.wait_for_news(seconds, *bells)
-            _, said = self.client.idle_done()
-        if any(line and line[0] == b"BYE" for line in said):
-            raise self.wire.fault("it said BYE")
+            self.wire.end_idle(tag)
         return news
 
 

@@ -28,8 +28,18 @@ LARGEST_LITERAL: Final = 4 * 1024 * 1024
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
 """All that one command may bring. Only a server that lies about sizes, or is hostile, meets it."""
 
-_PIECE = 256 * 1024
+LARGEST_PUSH: Final = 512 * 1024
+"""All that may come between DONE and the end of IDLE: the EXPUNGEs of 40,000 mails."""
+
+MOST_LINES: Final = 300_000
+"""Lines that one command may bring; imaplib keeps each."""
+
+_PIECE = 64 * 1024
 _QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
+
+
+class Flooded(MailboxUnavailable):
+    """The server sends without end."""
 
 
 class Stream:
@@ -44,11 +54,17 @@ class Stream:
         self._buffer = bytearray()
         self._deadline = 0.0
         self._received = 0
+        self._lines = 0
+        self.bound = LARGEST_ANSWER
+        """Bytes that may come before the next command."""
         self.hurry = False
         """Wait for bytes only as long as `Timing.hurried` says."""
 
     def fault(self, what: str) -> MailboxUnavailable:
         return MailboxUnavailable(f"{self.host}:{self.port}: {what}")
+
+    def flooded(self) -> Flooded:
+        return Flooded(f"{self.host}:{self.port}: it sends more than was asked for")
 
     def connect(self, *, local_only: bool) -> None:
         """Connect; with `local_only` to nothing but this machine."""
@@ -121,6 +137,9 @@ class Stream:
             if searched >= LONGEST_LINE:
                 raise self.fault(f"it sends a line of more than {LONGEST_LINE} bytes")
             self._receive()
+        self._lines += 1
+        if self._lines > MOST_LINES:
+            raise self.flooded()
         return self._take(end + 1)
 
     def read(self, size: int) -> bytes:
@@ -140,7 +159,7 @@ class Stream:
     def send(self, data: Any) -> None:
         """Send `data`; the deadline of the command that it belongs to starts anew."""
         self._deadline = time.monotonic() + self._timing.command
-        self._received = 0
+        self._received = self._lines = 0
         left = memoryview(data)
         while left:
             left = left[self._transfer(partial(self.socket.send, left), select.POLLOUT) :]
@@ -176,8 +195,8 @@ class Stream:
         if not data:
             raise self.fault("it closed the connection")
         self._received += len(data)
-        if self._received > LARGEST_ANSWER:
-            raise self.fault("it sends more than was asked for")
+        if self._received > self.bound:
+            raise self.flooded()
         self._buffer += data
 
     def _transfer(self, action: Callable[[], Any], events: int) -> Any:

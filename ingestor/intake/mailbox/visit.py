@@ -1,9 +1,11 @@
 """One connection's life: every folder read, duties done, then waiting in IDLE for more."""
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
+from typing import Final
 
 import structlog
 
@@ -16,9 +18,12 @@ from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.duties import Duties
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import FolderMissing, Selected, Session
+from ingestor.intake.mailbox.stream import Flooded
 from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.intake.mailbox.words import Refused
 from ingestor.record import Outcome
+
+WITHOUT_IDLE: Final = 3600.0  # seconds after a flood
 
 log = structlog.get_logger()
 
@@ -79,6 +84,7 @@ class Visit:
     def watching(self) -> bool:
         """Whether IDLE can stand on the first folder; else there is the poll alone."""
         able = self._context.mailbox.idle and self._session.can_idle and not self._idle_refused
+        able = able and time.monotonic() >= self._memory.idle_again_at
         return able and self._reading is not None
 
     def _idle(self, seconds: float, wake: Bell) -> bool:
@@ -93,6 +99,13 @@ class Visit:
                 reason=str(refusal),
             )
             return False
+        except Flooded:
+            self._memory.idle_again_at = time.monotonic() + WITHOUT_IDLE
+            log.warning(
+                "the server pushes without end in IDLE; it is polled for an hour",
+                mailbox=self._context.mailbox.name,
+            )
+            raise
 
     def rescan(self, folder: str, since: date | None) -> None:
         """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""

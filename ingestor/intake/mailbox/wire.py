@@ -8,7 +8,7 @@ import ssl
 from typing import Any
 
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.stream import Stream
+from ingestor.intake.mailbox.stream import LARGEST_ANSWER, LARGEST_PUSH, Stream
 
 
 class Wire(imaplib.IMAP4):
@@ -71,6 +71,22 @@ class Wire(imaplib.IMAP4):
             if self.tagged_commands[tag] is not None:
                 raise self.error("IDLE command error: it is refused")
         return tag
+
+    def end_idle(self, tag: bytes) -> None:
+        """Leave IDLE. What was pushed meanwhile is not kept, and bounded: a server may push without end."""
+        self.send(b"DONE\r\n")
+        self.stream.bound = LARGEST_PUSH
+        try:
+            while not self.tagged_commands[tag]:
+                self._get_response()
+                if "BYE" in self.untagged_responses:
+                    raise self.abort("BYE")
+                self.untagged_responses.clear()
+        finally:
+            self.stream.bound = LARGEST_ANSWER
+        status, words = self.tagged_commands.pop(tag) or ("BAD", [b""])
+        if status != "OK":
+            raise self.error(words[-1])
 
     def readline(self) -> bytes:
         """Return the next line with its end."""

@@ -2,17 +2,21 @@
 
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from sqlalchemy import Engine, text
 
+from ingestor.archive.cursors import not_fetched
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.migrate import current, head, upgrade_command
 from ingestor.archive.saved_copies import fault, saved_copies
-from ingestor.errors import ArchiveUnavailable
+from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.service.checks import machine
 from ingestor.service.checks.findings import Finding, Level, fail, ok, warn
 from ingestor.settings import Settings, hide_url_password, state_directory
+
+MOST_NAMED = 20
 
 # What the daemon's role must be allowed on PostgreSQL.
 _INSERTED = ("sms", "sms_content", "payloads", "arrivals", "cursors", "runs", "pending")
@@ -28,20 +32,44 @@ def check(settings: Settings) -> Sequence[Finding]:
     engine = open_engine(url, read_only=True)
     try:
         schema = _schema(engine, settings)
+        missing = _not_fetched(engine) if schema.level is Level.OK else []
         if engine.dialect.name == "postgresql":
-            return [_rights(engine, shown), schema]
+            return [_rights(engine, shown), schema, *missing]
         copies = [
             warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
                  "remove it")
             for copy in saved_copies(path or Path())
         ]  # fmt: skip
-        return [ok("database", f"{shown} can be read and written"), *copies, schema]
+        return [ok("database", f"{shown} can be read and written"), *copies, schema, *missing]
     except ArchiveUnavailable as error:
         if path is not None:
             raise
         return [fail("database", str(error), "start it, or correct database.url; the daemon waits for it")]
     finally:
         engine.dispose()
+
+
+def _not_fetched(engine: Engine) -> list[Finding]:
+    """Name the mails that their server has not given so far."""
+    try:
+        missing = not_fetched(engine)
+    except IngestorError:  # a role that may not read them
+        return []
+    places = groupby(missing, lambda entry: (entry.work.mailbox, entry.work.folder, entry.reason))
+    return [
+        warn(
+            f"mailbox {mailbox}",
+            f"folder {folder}: mails that do not come: UID {_named([entry.work.uid for entry in entries])} "
+            f"({reason})",
+            "they are tried again; look at them in a mail program, and into the server's log",
+        )
+        for (mailbox, folder, reason), entries in places
+    ]
+
+
+def _named(uids: Sequence[int]) -> str:
+    more = f" and {len(uids) - MOST_NAMED} more" if len(uids) > MOST_NAMED else ""
+    return ", ".join(map(str, uids[:MOST_NAMED])) + more
 
 
 def _told_of(folder: Path, settings: Settings) -> bool:

@@ -1,5 +1,6 @@
 """One mailbox: password, login, each folder, what the server can do. Folders that are read are EXAMINEd."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -34,9 +35,14 @@ def check(mailbox: Mailbox) -> Sequence[Finding]:
         finally:
             session.close()
     except CredentialsRefused as error:
-        return [fail(subject, str(error))]
+        return [fail(subject, _in_full(error))]
     except IngestorError as error:
-        return [fail(subject, str(error), _by_hand(mailbox))]
+        return [fail(subject, _in_full(error), _by_hand(mailbox))]
+
+
+def _in_full(error: IngestorError) -> str:
+    """Return an error with all that the server said, where a person reads it at a terminal."""
+    return f"{error}; it said: {error.said}" if error.said and sys.stdout.isatty() else str(error)
 
 
 def _by_hand(mailbox: Mailbox) -> str:
@@ -54,7 +60,7 @@ def _folders(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Findi
         try:
             selected = session.select(session.require_folder(name), writable=False)
         except IngestorError as error:
-            yield fail(subject, str(error), "mend `folders`")
+            yield fail(subject, _in_full(error), "mend `folders`")
             continue
         yield ok(subject, f"folder {selected.name}: {selected.exists} mails")
         yield from _clock(session, subject, selected.uidnext, datetime.now(UTC))
@@ -121,7 +127,8 @@ def _try_move(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Find
         if session.refuses_move:
             yield ok(
                 subject,
-                f"MOVE is offered, and a try was refused ({refusal}); mails are copied and expunged instead",
+                "MOVE is offered, and a try of it refused; mails are copied and expunged instead "
+                f"({_in_full(refusal)})",
             )
         else:
-            yield warn(subject, f"move_to: {mailbox.move_to} cannot be opened: {refusal}")
+            yield warn(subject, f"move_to: {mailbox.move_to} cannot be opened: {_in_full(refusal)}")

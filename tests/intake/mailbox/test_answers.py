@@ -256,3 +256,51 @@ def test_a_refusal_that_quotes_a_mail_leaves_nothing_of_it(
 def test_redacting_hostile_text_takes_linear_time() -> None:
     """Words of a server may be many blank lines; each is looked at once."""
     assert redact("DETAIL:" + "\n" * 200_000 + "x").endswith("x")
+
+
+def test_a_flood_in_idle_is_polled_instead(
+    desk: Desk, scripted: ScriptedImap, logged: list[dict[str, object]]
+) -> None:
+    """Pushes without end are neither kept nor read for long: the mailbox goes on without IDLE."""
+
+    def flood(talk: Talk, command: str, _: bytes, __: bytes) -> bool:
+        if command == "IDLE":
+            talk.send(b"+ idling\r\n")
+            while True:
+                talk.send(b"".join(b"* %d EXISTS\r\n" % n for n in range(20_000)))
+        return False
+
+    scripted.script.on_command = flood
+    scripted.add(mail(1))
+    thread = desk.thread(scripted.port)
+    eventually(lambda: desk.has(1) and thread.state == "polling")
+
+    scripted.add(mail(2))
+    thread.wake()
+
+    eventually(lambda: desk.has(1, 2))
+    assert scripted.commands.count("IDLE") == 1
+    assert [entry["event"] for entry in logged].count(
+        "the server pushes without end in IDLE; it is polled for an hour"
+    ) == 1
+
+
+@pytest.mark.parametrize("command", ["UID SEARCH", "LIST"])
+def test_an_answer_of_endless_lines_is_bounded(desk: Desk, scripted: ScriptedImap, command: str) -> None:
+    """So many lines are a fault of the server, in a sentence; we come back when it has stopped."""
+
+    def flood(talk: Talk, name: str, _: bytes, __: bytes) -> bool:
+        if name == command:
+            while True:
+                talk.send(b"* 1 EXISTS\r\n" * 20_000)
+        return False
+
+    scripted.script.on_command = flood
+    scripted.script.folders["SMS"] = [Message(1, mail(1))]
+    thread = desk.thread(scripted.port, folders=["SMS"])
+    eventually(lambda: "more than was asked for" in str(desk.column("SELECT detail FROM sources")))
+    assert thread.state == "unreachable"
+
+    scripted.script.on_command = None
+
+    eventually(lambda: desk.has(1))

@@ -1,0 +1,69 @@
+"""What `check` says of a mailbox on servers that offer what they refuse, or do not give every mail."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ingestor.demo.imap_server import ImapServer
+from ingestor.demo.sample_mails import generate
+from ingestor.service.checks import check_everything, mailboxes
+from ingestor.settings import Mailbox, load
+from tests.servers.scripted_imap import Message, Script, ScriptedImap
+from tests.service.process import configuration, mailbox, running
+
+MAILS = list(generate(10, seed=91))
+
+
+def _check(config: Path) -> list[str]:
+    return [f"{one.says}; {one.fix}" for one in check_everything(load(config, None))]
+
+
+def test_mails_that_the_server_does_not_give_are_named(tmp_path: Path, sqlite_url: str) -> None:
+    """`check` and `status` name the mails over which a server hangs up, after one pass that finished."""
+    script = Script({"INBOX": [Message(uid, MAILS[uid].raw) for uid in range(1, 9)]})
+    script.hang_up_over = {3, 7}
+    with ScriptedImap(script).running() as server:
+        config = configuration(tmp_path, sqlite_url, mailbox(server.port))
+        with running(config, "run", "--once") as once:
+            assert once.process.wait(60) == 1
+        lines = _check(config)
+
+    assert any("UID 3, 7 (the connection breaks when it is fetched)" in line for line in lines)
+    with running(config, "status", "--json") as status:
+        status.process.wait(60)
+        told = json.loads(status.said.splitlines()[-1])["not_fetched"]
+    assert [(one["folder"], one["uid"], one["attempts"]) for one in told] == [
+        ("INBOX", 3, 1),
+        ("INBOX", 7, 1),
+    ]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_move_is_tried(tmp_path: Path, sqlite_url: str, refuses: bool) -> None:
+    """On no mail at all: what is offered and refused is told, with what is done instead."""
+    script = Script({"INBOX": [Message(1, MAILS[1].raw)], "Done": []})
+    if refuses:
+        script.refuse["UID MOVE"] = b"NO MOVE extension not supported"
+    with ScriptedImap(script).running() as server:
+        block = mailbox(server.port, after_store="move", move_to="Done")
+        lines = _check(configuration(tmp_path, sqlite_url, block))
+
+    assert any("a try of it refused; mails are copied" in line for line in lines) is refuses
+    assert server.uids() == [1]
+    assert "SELECT" in server.commands
+
+
+def test_a_servers_own_words_are_for_a_terminal(server: ImapServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In full where a person reads them, without them in a file."""
+    server.faults.refuse["LOGIN"] = b"NO [CONTACTADMIN] ask Anna about 4711"
+    block = Mailbox(
+        name="m", host="127.0.0.1", port=server.port, security="plain", username="u", password="p"
+    )
+    in_file = mailboxes.check(block)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    on_terminal = mailboxes.check(block)
+
+    assert "[CONTACTADMIN]" in in_file[0].says
+    assert "Anna" not in in_file[0].says
+    assert "ask Anna about 4711" in on_terminal[0].says
