@@ -40,7 +40,6 @@ class WalCare:
         self._done_at: float | None = None
         self._begun = time.monotonic()
         self._blocked = False
-        tell(None)
 
     def look(self) -> None:
         """Bring the -wal into the file when nobody has written for a minute, or an hour has passed."""
@@ -48,32 +47,32 @@ class WalCare:
             require_in_place(self._engine, mend=True)
         except ArchiveUnavailable as error:
             self._tell(str(error))
-            return
+        else:
+            self._tell(self._tend())
+
+    def _tend(self) -> str | None:
         now, written = time.monotonic(), self._last_write()
-        size = self._file.wal_size
+        size, held = self._file.wal_size, 0
         idle = now - written >= IDLE_SECONDS and (self._done_at is None or written > self._done_at)
         overdue = now - (self._done_at or self._begun) >= LONGEST_SECONDS
-        if not size or not (idle or overdue or size > LARGE):
-            return
-        held = self._file.checkpoint()
-        if held is None:
-            self._done_at = now
-        self._note(size, blocked=(held or 0) > LARGE)
-
-    def _note(self, size: int, *, blocked: bool) -> None:
-        if blocked:
+        if size and (idle or overdue or size > LARGE):
+            left = self._file.checkpoint()
+            held = left or 0
+            if left is None:
+                self._done_at = now
+        if held > LARGE:
             who = ", ".join(readers(self._file.path)) or "a process that cannot be seen from here"
-            said = f"{who} reads in one transaction and keeps {self._file.path.name}-wal at {size >> 20} MB"
             if not self._blocked:
+                self._blocked = True
                 log.warning(
                     "a reader keeps the -wal from shrinking", reader=who, bytes=size,
                     needs="end its transaction: the -wal grows with each SMS until then",
                 )  # fmt: skip
-            self._tell(said)
-        elif self._blocked:
+            return f"{who} reads in one transaction and keeps {self._file.path.name}-wal at {size >> 20} MB"
+        if self._blocked:
+            self._blocked = False
             log.info("the -wal shrinks again")
-            self._tell(None)
-        self._blocked = blocked
+        return None
 
 
 def wal_care(engine: Engine, last_write: Callable[[], float], tell: Tell) -> WalCare | None:

@@ -1,0 +1,86 @@
+"""The URL of a PostgreSQL archive: which options it may have, and what a message calls the server."""
+
+import pytest
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import open_engine, reading
+from ingestor.archive.faults import place
+from ingestor.errors import ArchiveUnavailable, ConfigurationError
+from tests.archive.reading import one, opened
+from tests.servers.postgresql import PostgresqlServer
+
+CLOSED = "postgresql+psycopg://app@127.0.0.1:1/archive"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("prepare_threshold=0", "prepares no statement"),
+        ("prepare_threshold=5", "prepares no statement"),
+        ("autocommit=1", "begins its transactions itself"),
+        ("client_encoding=latin1", "UTF-8"),
+        ("sslmod=require", "did you mean sslmode"),
+        ("plugin=x", "knows no option 'plugin'"),
+        ("sslmode=disable&sslmode=require", "given twice"),
+        ("host=a&host=b:2&port=1,2,3", "multihost"),
+        ("sslmode=bogus", "invalid sslmode value"),
+        ("connect_timeout=soon", "bad value for connect_timeout"),
+        ("target_session_attrs=any-thing", "invalid target_session_attrs value"),
+    ],
+)
+@pytest.mark.postgresql
+def test_an_option_that_means_nothing_is_refused_in_one_line(options: str, why: str) -> None:
+    """No traceback, and no waiting for a server that could never be reached this way."""
+    with pytest.raises(ConfigurationError, match=why) as refused, reading(open_engine(f"{CLOSED}?{options}")):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://a@h1:5432,h2:5432/archive", "postgresql://a@h:port/archive"])
+def test_a_port_that_is_no_number_is_refused_with_how_hosts_are_written(url: str) -> None:
+    """libpq's own form of several hosts is none that the program reads; it shows the one that is."""
+    with pytest.raises(ConfigurationError, match=r"\?host=first:5432&host=second:5432"):
+        open_engine(url)
+
+
+@pytest.mark.postgresql
+def test_options_of_libpq_reach_the_server(postgresql_engine: Engine) -> None:
+    """Names, time limits and settings of the URL are those of the session."""
+    url = postgresql_engine.url.render_as_string(hide_password=False)
+    options = "application_name=desk&connect_timeout=3&options=-c%20geqo%3Doff&prepare_threshold=none"
+    with opened(f"{url}?{options}") as engine:
+        assert one(engine, "SHOW application_name") == "desk"
+        assert one(engine, "SHOW geqo") == "off"
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("form", ["host=127.0.0.1:1&host=127.0.0.1:{}", "host=127.0.0.1,127.0.0.1&port=1,{}"])
+def test_a_message_names_the_host(postgresql_server: PostgresqlServer, form: str) -> None:
+    """All that will be tried, or the one that is connected to: never a local socket that nobody asked for."""
+    several = f"postgresql+psycopg://app@/postgres?{form.format(postgresql_server.port)}"
+    with opened(several) as engine:
+        assert place(engine).startswith(f"PostgreSQL at 127.0.0.1:1 or 127.0.0.1:{postgresql_server.port},")
+        assert one(engine, "SELECT 1") == 1
+        assert place(engine).startswith(f"PostgreSQL at 127.0.0.1:{postgresql_server.port},")
+    with (
+        opened(f"postgresql+psycopg://app@/x?{form.format(2)}") as engine,
+        pytest.raises(ArchiveUnavailable, match=r"127\.0\.0\.1:1 or 127\.0\.0\.1:2"),
+        reading(engine),
+    ):
+        pass
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("level", "then"),
+    [("off", "on"), ("local", "on"), ("remote_write", "on"), ("on", "on"), ("remote_apply", "remote_apply")],
+)
+def test_a_commit_waits_for_the_disk_whatever_the_role_has(
+    postgresql_engine: Engine, level: str, then: str
+) -> None:
+    """`local` and `remote_write` acknowledge before a standby has it; what waits for more stays."""
+    database = postgresql_engine.url.database
+    with postgresql_engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {database} SET synchronous_commit = {level}")
+    postgresql_engine.dispose()
+    assert one(postgresql_engine, "SHOW synchronous_commit") == then
