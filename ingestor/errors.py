@@ -38,6 +38,14 @@ class SchemaMismatch(ConfigurationError):
     """The archive's schema is newer than this program, or older and must not be upgraded by it."""
 
 
+class SchemaNewer(SchemaMismatch):
+    """The archive's schema is newer than this program: nothing but a newer program helps."""
+
+
+class UpgradeFailed(SchemaMismatch):
+    """The archive could not be brought up to this program's schema; nothing in it was changed."""
+
+
 class MailboxUnavailable(IngestorError):
     """The IMAP server cannot be reached or broke the conversation off."""
 

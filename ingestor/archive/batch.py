@@ -19,6 +19,9 @@ from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, RETRIES, SMS, 
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, Outcome
 
+REFUSED = "the database refused it"
+"""How the reason of an item begins that the tables did not take."""
+
 _MOST_SEGMENTS = 2**31 - 1
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
 
@@ -88,7 +91,7 @@ class Batch:
 def unreadable(item: Item, why: str) -> Item:
     """Return `item` as one for the quarantine, because the database takes it in no other form."""
     return Item(
-        reading=Unreadable(f"the database refused it: {why}", item.reading.parser),
+        reading=Unreadable(f"{REFUSED}: {why}", item.reading.parser),
         channel=item.channel,
         source=item.source,
         content_key=item.content_key,

@@ -6,8 +6,10 @@ Alembic is imported only when there is something to do: loading it takes longer 
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,23 @@ from typing import Any
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, inspect
+from sqlalchemy.exc import DBAPIError
 
+from ingestor.archive import grants, triggers
 from ingestor.archive.engine import reading, sqlite_path, writing
-from ingestor.archive.faults import place, translated
-from ingestor.errors import ArchiveUnavailable, ConfigurationError, SchemaMismatch
+from ingestor.archive.faults import place, refused, translated
+from ingestor.errors import (
+    ArchiveUnavailable,
+    ConfigurationError,
+    IngestorError,
+    SchemaMismatch,
+    SchemaNewer,
+    UpgradeFailed,
+)
 
 _ADVISORY_LOCK = 0x696E67657374  # "ingest": any number will do, as long as all copies agree
+_PAGES_A_STEP = 4096  # of the copy: some 30 MB, far less than a second
+_SECONDS_BETWEEN_LINES = 5.0
 _REVISION_FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.py")
 
 log = structlog.get_logger()
@@ -66,8 +79,8 @@ def history(engine: Engine | None = None) -> list[Revision]:
 def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
     """See to it that the archive has exactly this program's schema.
 
-    Raises SchemaMismatch where it is newer than the program, or older and `auto_upgrade` is false;
-    ArchiveUnavailable where the database does not answer.
+    Raises SchemaNewer where it is newer than the program, SchemaMismatch where it is older and `auto_upgrade`
+    is false, or `upgrade` raises it; ArchiveUnavailable where the database does not answer.
     """
     stands = current(engine)
     if stands == head():
@@ -85,25 +98,47 @@ def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
 def upgrade(engine: Engine) -> None:
     """Bring the schema to `head()`, once: other processes that ask at the same time wait and find it done.
 
-    An SQLite file with an older schema is copied first, beside itself, as `NAME.REVISION.bak`. Raises
-    SchemaMismatch where the schema is newer, or where the role may not change tables.
+    An SQLite file with an older schema is copied first, beside itself, as `NAME.REVISION.bak`. On PostgreSQL
+    every role that writes the archive is granted what this schema needs. Where the schema is current, missing
+    triggers and grants are made good. Raises SchemaNewer, UpgradeFailed where no migration knows what it
+    finds, and SchemaMismatch where the role may not change tables.
     """
+    stands: str | None = None
     try:
         with _alone(engine) as connection:
             stands = _current(connection)
-            if stands == head():
-                return
-            _refuse_newer(engine, stands)
-            _copy_before(engine, stands)
-            _run_alembic(connection)
+            if stands != head():
+                _refuse_newer(engine, stands)
+                _copy_before(engine, stands)
+                _run_alembic(connection)
+            elif triggers.installed(connection) != triggers.expected(engine.dialect.name):
+                triggers.drop(connection)
+                triggers.create(connection)
+                log.warning("triggers that keep the archive append-only were missing; they are there again")
+            if engine.dialect.name == "postgresql":
+                _grant(connection)
+    except SchemaNewer:
+        raise
+    except SchemaMismatch as error:  # tables or columns are not there
+        raise _failed(engine, stands, error) from error
     except ConfigurationError as error:
-        if isinstance(error, SchemaMismatch):
-            raise
         raise SchemaMismatch(
             f"this role may not change the tables of {place(engine)}; let their owner run: "
             f"{upgrade_command(engine)}"
         ) from error
-    log.info("schema upgraded", revision=head(), before=stands)
+    except IngestorError:
+        raise
+    except Exception as error:
+        raise _failed(engine, stands, error) from error
+    if stands != head():
+        log.info("schema upgraded", revision=head(), before=stands)
+
+
+def _failed(engine: Engine, stands: str | None, error: Exception) -> UpgradeFailed:
+    return UpgradeFailed(
+        f"{place(engine)} could not be brought from schema {stands or 'none'} to {head()} ({refused(error)}) "
+        "and was not changed: go back to a copy, or report what `ingestor --debug db upgrade` says"
+    )
 
 
 def upgrade_command(engine: Engine) -> str:
@@ -158,7 +193,7 @@ def _current(connection: Connection) -> str | None:
 
 def _refuse_newer(engine: Engine, stands: str | None) -> None:
     if stands is not None and stands not in _known():
-        raise SchemaMismatch(
+        raise SchemaNewer(
             f"{place(engine)} has schema {stands}, which is newer than this program ({head()}); "
             "install the newer ingestor"
         )
@@ -169,18 +204,52 @@ def _copy_before(engine: Engine, stands: str | None) -> None:
     if path is None or stands is None:
         return
     target = path.with_name(f"{path.name}.{stands}.bak")
+    kept = target.stat().st_size if target.exists() else 0  # it is written anew
+    needed = -kept + sum(
+        file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()
+    )
+    free = shutil.disk_usage(path.parent).free
+    space = f"a copy takes {needed / 1e6:,.0f} MB, rewriting as much at most, {free / 1e6:,.0f} MB are free"
+    if free < needed:
+        raise ArchiveUnavailable(f"{path} cannot be upgraded: {space}; make room in {path.parent}")
+    log.info("the archive is copied before its upgrade", copy=str(target), space=space)
     # It holds personal content and the key: nobody else may open it, not even while it is made.
     # A second connection sees what was committed; the write lock is ours, so nothing moves meanwhile.
     try:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
-            source.backup(copy)
+            source.backup(copy, pages=_PAGES_A_STEP, progress=_telling())
         target.chmod(path.stat().st_mode & 0o777)
     except (sqlite3.Error, OSError) as error:
+        target.unlink(missing_ok=True)  # half a copy is none, and takes room
         raise ArchiveUnavailable(
             f"the archive could not be copied to {target} before its upgrade; make room and start again"
         ) from error
-    log.info("archive copied before its upgrade", copy=str(target))
+
+
+def _telling() -> Callable[[int, int, int], None]:
+    """Return what tells every few seconds how far a copy is."""
+    told = time.monotonic()
+
+    def tell(_status: int, left: int, of: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            log.info("the archive is being copied", done=f"{100 - 100 * left // max(of, 1)} %")
+
+    return tell
+
+
+def _grant(connection: Connection) -> None:
+    for role in grants.writers(connection):
+        for grant in grants.missing(connection, role):
+            try:
+                with connection.begin_nested():
+                    connection.exec_driver_sql(grant)
+            except DBAPIError:
+                log.warning("a role lacks a right; let the owner of the tables run it", grant=grant)
+            else:
+                log.info("a role got a right that this schema needs", grant=grant)
 
 
 def _run_alembic(connection: Connection) -> None:

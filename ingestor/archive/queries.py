@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, or_, select
 
 from ingestor.archive import tables
+from ingestor.archive.batch import REFUSED
 from ingestor.archive.engine import reading
 from ingestor.archive.payloads import unpack
 from ingestor.archive.tables import WholeSecond
@@ -89,6 +90,15 @@ class LookAlikes:
     missing: str
     count: int
     newest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Items that the tables did not take, the newest at `last`; `every` says that none was stored since."""
+
+    count: int
+    last: datetime
+    every: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +301,20 @@ def quarantine_show(engine: Engine, arrival_id: int) -> Quarantined | None:
         ).mappings()
         known = tuple(dict(verdict) for verdict in verdicts)
         return Quarantined(dict(arrival), known, not known or known[-1]["outcome"] == "quarantined")
+
+
+def refusals(engine: Engine) -> Refusals | None:
+    """Return what the database refused and stands in the quarantine for it, None where nothing does."""
+    a = tables.arrivals
+    refused = select(func.count(), func.max(quarantine.c.id), func.max(quarantine.c.arrived_at)).where(
+        quarantine.c.reason.startswith(REFUSED, autoescape=True)
+    )
+    stored = select(a.c.id).where(a.c.outcome == "stored").order_by(a.c.id.desc()).limit(1)
+    with reading(engine) as connection:
+        count, newest, at = connection.execute(refused).one()
+        if not count:
+            return None
+        return Refusals(count, at, every=newest > (connection.execute(stored).scalar() or 0))
 
 
 def counts(engine: Engine) -> Counts:

@@ -23,6 +23,8 @@ from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
 _CONFLICT_TRIES = 8
+_REFUSED_IN_A_ROW = 3
+_SAY_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
@@ -35,6 +37,8 @@ class Store:
         self._secret: bytes | None = None
         self._doubt = Doubt()
         self._expectation = Expectation()
+        self._refused = 0  # items in a row, with none stored in between
+        self._said = -_SAY_SECONDS
         self.in_a_file = engine.dialect.name == "sqlite"
         self._instant = iso_utc if self.in_a_file else _as_it_is
 
@@ -71,6 +75,13 @@ class Store:
             batch.add(item, run_id, secret, key)
         submission = Submission(run_id, tuple(item for item, _ in kept))
         return self._commit([submission], [batch], now, patient=True)[0].outcomes
+
+    def why_refused(self, item: Item, now: datetime) -> str | None:
+        """Return why the tables would refuse `item` at `now`, None where they take it; nothing stays."""
+        batch = Batch()
+        batch.add(item, None, self.archive_key())
+        with writing(self.engine) as connection:
+            return self._refusal(connection, batch, now)
 
     def archive_key(self) -> bytes:
         """Return the secret under which this archive takes fingerprints and content keys."""
@@ -131,6 +142,8 @@ class Store:
                 return self._commit_piecemeal(submissions, batches, now, patient=patient)
             else:
                 self._doubt.end()
+                if self._refused:
+                    self._judge_refusals(receipts)
                 return receipts
 
     def _commit_piecemeal(
@@ -152,7 +165,19 @@ class Store:
                 receipts.append(Receipt(tuple(outcomes)))
             self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
         self._doubt.end()
+        self._judge_refusals(receipts)
         return receipts
+
+    def _judge_refusals(self, receipts: Sequence[Receipt]) -> None:
+        """Say each hour where the tables took nothing for some time: then they are wrong, not the items."""
+        if any(Outcome.STORED in receipt.outcomes for receipt in receipts):
+            self._refused = 0
+        elif self._refused >= _REFUSED_IN_A_ROW and time.monotonic() - self._said >= _SAY_SECONDS:
+            self._said = time.monotonic()
+            log.error(
+                "the database refuses every item; they wait in the quarantine",
+                items=self._refused, needs="ingestor check, then ingestor quarantine retry",
+            )  # fmt: skip
 
     def _settle_apart(self, connection: Connection, batch: Batch, now: datetime) -> list[Outcome]:
         read: dict[int, int | None] = {}
@@ -172,6 +197,7 @@ class Store:
             alone.add(item, batch.run_ids[i], secret, batch.keys[i])
             why = self._refusal(connection, alone, now)
             if why is not None:
+                self._refused += 1
                 log.warning("the database refused an item", why=why, source=item.source, channel=item.channel)
             kept = item if why is None else unreadable(item, why)
             cleaned.add(kept, batch.run_ids[i], secret, batch.keys[i])

@@ -10,7 +10,7 @@ from ingestor.cli.tables import print_json
 
 if TYPE_CHECKING:
     from ingestor.archive.cursors import PendingWork, Source
-    from ingestor.archive.queries import Counts, LookAlikes, Standing
+    from ingestor.archive.queries import Counts, LookAlikes, Refusals, Standing
     from ingestor.archive.runs import Run
     from ingestor.settings import Settings
 
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises IngestorError after it where the archive's file lacks what was stored.
     """
     from ingestor.archive.cursors import not_fetched, read_sources
-    from ingestor.archive.queries import counts, look_alikes, standing
+    from ingestor.archive.queries import counts, look_alikes, refusals, standing
     from ingestor.archive.runs import last_runs
     from ingestor.archive.saved_copies import fault
     from ingestor.cli.opening import open_for_reading, settings_of
@@ -85,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         engine = open_for_reading(settings)
         reports = judge(settings, read_sources(engine), now)
         kept = (counts(engine), last_runs(engine, _RUNS), standing(engine), look_alikes(engine))
-        found = (reports, *kept, not_fetched(engine), spool)
+        refused = refusals(engine)
+        found = (reports, *kept, not_fetched(engine), refused, spool)
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
@@ -98,11 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
         _print(*found, now)
     if lacks is not None:
         raise IngestorError(lacks)
-    return 0 if _well(reports, spool) else 1
+    return 0 if _well(reports, refused, spool) else 1
 
 
-def _well(reports: list[Report], spool: Spool | None) -> bool:
-    return not any(report.late for report in reports) and not (spool and spool.late)
+def _well(reports: list[Report], refused: "Refusals | None", spool: Spool | None) -> bool:
+    return not (
+        any(report.late for report in reports) or (refused and refused.every) or (spool and spool.late)
+    )
 
 
 def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Report]:
@@ -167,7 +170,8 @@ def _in_words(spool: Spool, now: datetime) -> str:
 def _print_json(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
     alike: "list[LookAlikes]",
-    missing: "list[PendingWork]", spool: Spool | None, lacks: str | None, now: datetime,
+    missing: "list[PendingWork]", refused: "Refusals | None",
+    spool: Spool | None, lacks: str | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.archive.export import plain_row
 
@@ -175,7 +179,7 @@ def _print_json(
         return None if report.last_success is None else (now - report.last_success).total_seconds()
 
     status: dict[str, Any] = {
-        "ok": _well(reports, spool) and lacks is None,
+        "ok": _well(reports, refused, spool) and lacks is None,
         "archive_lacks": lacks,
         "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
         "counts": plain_row(dataclasses.asdict(counts)),
@@ -186,6 +190,7 @@ def _print_json(
              "attempts": one.attempts, "reason": one.reason, **plain_row({"since": one.noted_at})}
             for one in missing
         ],
+        "refused": plain_row(dataclasses.asdict(refused)) if refused else None,
         "spool": plain_row(dataclasses.asdict(spool)) if spool else None,
         "runs": [
             {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
@@ -203,7 +208,8 @@ def _took(run: "Run") -> str:
 
 def _print(
     reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    alike: "list[LookAlikes]", missing: "list[PendingWork]", spool: Spool | None, now: datetime,
+    alike: "list[LookAlikes]", missing: "list[PendingWork]", refused: "Refusals | None",
+    spool: Spool | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.cli.balances import outcomes
     from ingestor.cli.tables import print_fields, print_table, when
@@ -233,6 +239,10 @@ def _print(
         "first received": counts.first_received or "never",
         "last received": counts.last_received or "never",
     }
+    if refused is not None:
+        fields["refused by the database"] = f"{refused.count:,}, the newest {when(refused.last, now)}" + (
+            ", and NOTHING WAS STORED SINCE: ingestor check" if refused.every else ""
+        )
     if spool is not None:
         fields["spool"] = _in_words(spool, now)
     print_fields(fields)

@@ -1,6 +1,7 @@
 """Opening the archive, however long the database takes to appear."""
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from sqlalchemy import Engine
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import begin_run
-from ingestor.errors import ArchiveUnavailable
+from ingestor.archive.store import Store
+from ingestor.errors import IngestorError, SchemaNewer, UpgradeFailed
 from ingestor.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LOOK_SECONDS = 0.25
 TRY_SECONDS = 20.0  # longer than a try to connect may take
+SAY_SECONDS = 3600.0
 UPGRADE_SECONDS = 1800.0
 
 T = TypeVar("T")
@@ -30,11 +33,13 @@ T = TypeVar("T")
 def open_archive(settings: Settings, command: str, options: Mapping[str, object]) -> tuple[Engine, int]:
     """Return the engine and the number of a new row in `runs`, with the schema at this program's version.
 
-    Raise ArchiveUnavailable when the database cannot be reached, SchemaMismatch when it is not for us.
+    Raise ArchiveUnavailable when the database cannot be reached, SchemaMismatch when it is not for us or a
+    snapshot.
     """
     engine = open_engine(settings.database.url)
     try:
         ensure_schema(engine, auto_upgrade=settings.database.auto_upgrade)
+        Store(engine).archive_key()
         return engine, begin_run(engine, command, options, datetime.now(UTC))
     except BaseException:
         engine.dispose()
@@ -47,24 +52,37 @@ def patiently(
     stop_wished: Callable[[float], bool],
     tell: Callable[[str, float], None],
 ) -> T | None:
-    """Return what `attempt` returns, trying again for as long as the archive is unavailable.
+    """Return what `attempt` returns, trying again for as long as the archive cannot be used.
+
+    What waiting does not mend is said each hour, and tried again all the same: POSTs wait in the spool, where
+    an end would let their providers give them up. Only SchemaNewer is raised.
 
     Each try has a thread of its own, which is abandoned when a stop is wished: a connection to a host that
     never answers cannot be interrupted. `stop_wished(seconds)` waits so long and says whether to give up,
     which makes the answer None; `tell(reason, seconds)` hears what is waited for and how long it may take.
     """
-    pause, waited = FIRST_PAUSE, False
+    pause, waited, said = FIRST_PAUSE, False, -SAY_SECONDS
     while True:
         trying = _in_background(attempt)
         if _abandoned(trying, stop_wished, tell):
             return None
         try:
             answer = trying.result()
-        except ArchiveUnavailable as error:
-            if not waited:
+        except SchemaNewer:
+            raise
+        except IngestorError as error:
+            if error.retry and not waited:
                 log.warning("the archive is waited for", reason=str(error))
+            elif not error.retry and time.monotonic() - said >= SAY_SECONDS:
+                log.error(  # noqa: TRY400 - the sentence says it all
+                    "the archive cannot be used; POSTs wait in the spool, mails on their servers",
+                    reason=str(error),
+                )
+                said = time.monotonic()
             waited = True
-            seconds = pause * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+            # A try to upgrade copies the archive first.
+            seconds = SAY_SECONDS if isinstance(error, UpgradeFailed) else pause
+            seconds *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
             tell(f"waiting for the archive: {error}", seconds + TRY_SECONDS)
             if stop_wished(seconds):
                 return None
@@ -97,6 +115,6 @@ def _abandoned(
         if stop_wished(0):
             return True
         looks += 1
-        if looks * LOOK_SECONDS == TRY_SECONDS:
+        if looks * LOOK_SECONDS % TRY_SECONDS == 0:
             tell("opening the archive; an upgrade copies it first", UPGRADE_SECONDS)
     return False

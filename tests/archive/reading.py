@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from ingestor.archive.engine import open_engine, reading
+from ingestor.archive.engine import open_engine, reading, writing
 
 
 @contextlib.contextmanager
@@ -34,6 +34,24 @@ def one(engine: Engine, statement: str) -> Any:
 def number_of(engine: Engine, table: str) -> int:
     """Return how many rows a table or view has."""
     return int(one(engine, f"SELECT count(*) FROM {table}"))
+
+
+def spoil(engine: Engine) -> None:
+    """Give the table `sms` a constraint that no fingerprint meets."""
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("ALTER TABLE sms DROP CONSTRAINT ck_sms_fingerprint")
+            check = (
+                "ALTER TABLE sms ADD CONSTRAINT ck_sms_fingerprint CHECK (length(fingerprint) = 32) NOT VALID"
+            )
+            connection.exec_driver_sql(check)
+            return
+        connection.exec_driver_sql("PRAGMA writable_schema = ON")
+        connection.exec_driver_sql(
+            "UPDATE sqlite_schema SET sql = replace(sql, '(fingerprint) = 38', '(fingerprint) = 1')"
+            " WHERE name = 'sms'"
+        )
+        connection.exec_driver_sql("PRAGMA writable_schema = RESET")
 
 
 def shown(engine: Engine) -> list[tuple[Any, ...]]:

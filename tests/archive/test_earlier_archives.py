@@ -8,12 +8,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive import migrate
+from ingestor.archive import grants, migrate
 from ingestor.archive.engine import reading, sqlite_path
 from ingestor.archive.entries import Item, Payload, Position, Submission, mail_content_key
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.queries import kept_payload
+from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
+from ingestor.errors import SchemaMismatch
 from ingestor.providers import mail_reader, post_reader
 from ingestor.providers.contract import Post, Readable, Rules, Unreadable
 from ingestor.record import Channel, InboundSms, Outcome
@@ -42,10 +44,11 @@ def earlier_url(kind: str, archive_url: str, postgresql_server: PostgresqlServer
     return archive_url
 
 
-def put_back(kind: str, url: str, server: PostgresqlServer) -> None:
+def put_back(kind: str, url: str, server: PostgresqlServer | None) -> None:
     """Lay the archive of `kind` out at `url`."""
     path = sqlite_path(url)
-    if path is not None:
+    if path is not None or server is None:
+        assert path is not None
         path.write_bytes(gzip.decompress((FOLDER / f"{kind}.db.gz").read_bytes()))
         return
     script = gzip.decompress((FOLDER / f"{kind}.sql.gz").read_bytes()).decode()
@@ -93,6 +96,15 @@ def again(version: int) -> list[Submission]:
 
 
 REFUSED = "SELECT count(*) FROM quarantine WHERE substr(reason, 1, 20) = 'the database refused'"
+# What the README told to grant when the kept archives were made.
+SERVICE = """
+CREATE ROLE service LOGIN;
+GRANT USAGE ON SCHEMA public TO service;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO service;
+GRANT INSERT ON sms, sms_content, arrivals, retries, payloads, dictionaries TO service;
+GRANT INSERT, UPDATE, DELETE ON runs, run_inputs, cursors, pending, sources TO service;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO service;
+"""
 SHOWN = (
     "SELECT id, channel, originator, destination, date_time, text, received_at, ingested_at"
     " FROM inbound_sms ORDER BY id"
@@ -156,6 +168,56 @@ def test_an_sms_that_the_database_refused_is_read_from_the_quarantine(
         retry_all(engine)
         assert one(engine, "SELECT count(*) FROM inbound_sms") == had
         assert one(engine, REFUSED) == 0
+
+
+@pytest.mark.postgresql
+def test_the_role_that_the_readme_makes_goes_on_after_an_upgrade(
+    kind: str, postgresql_server: PostgresqlServer, postgresql_url: str
+) -> None:
+    """The owner's `db upgrade` grants it what the new schema needs, and it stores an SMS."""
+    put_back(kind, postgresql_url, postgresql_server)
+    database = postgresql_url.rpartition("/")[2]
+    postgresql_server.sql("DROP ROLE IF EXISTS service")
+    postgresql_server.sql(SERVICE, database)
+    with opened(postgresql_url.replace("app@", "service@")) as service, opened(postgresql_url) as owner:
+        with pytest.raises(SchemaMismatch, match="let their owner run"):
+            migrate.ensure_schema(service, auto_upgrade=True)
+        migrate.upgrade(owner)
+        migrate.ensure_schema(service, auto_upgrade=False)
+        with reading(service) as connection:
+            assert grants.missing(connection, "service") == []
+        store = Store(service)
+        new = mail(0, Channel.IMPORT)._replace(reading=Readable(sms(99), "x/1"), content_key=b"\1" * 36)
+        assert store.write([Submission(begin(service), (new,))], given.NOW)[0].outcomes == (Outcome.STORED,)
+    postgresql_server.sql("DROP OWNED BY service; DROP ROLE service", database)
+
+
+def begin(engine: Engine) -> int:
+    """Begin a run."""
+    return begin_run(engine, "run", {}, given.NOW)
+
+
+@pytest.mark.postgresql
+def test_a_right_that_was_taken_away_is_named_and_given_back(
+    postgresql_server: PostgresqlServer, postgresql_engine: Engine
+) -> None:
+    """Each role that may INSERT into `sms` gets what is missing, whatever its name; no other role does."""
+    database = str(postgresql_engine.url.database)
+    postgresql_server.sql(
+        'CREATE ROLE "Odd Service"; CREATE ROLE bystander; GRANT INSERT ON sms TO "Odd Service";'
+        " GRANT SELECT ON sms TO bystander",
+        database,
+    )
+    with reading(postgresql_engine) as connection:
+        lacking = grants.missing(connection, '"Odd Service"')
+    assert any(grant.startswith("GRANT INSERT ON") and "arrivals" in grant for grant in lacking)
+    assert any(grant.startswith("GRANT USAGE ON SEQUENCE") for grant in lacking)
+    migrate.upgrade(postgresql_engine)
+    with reading(postgresql_engine) as connection:
+        assert grants.missing(connection, '"Odd Service"') == []
+        assert grants.missing(connection, "bystander")
+    both = '"Odd Service", bystander'
+    postgresql_server.sql(f"DROP OWNED BY {both}; DROP ROLE {both}", database)
 
 
 def retry_all(engine: Engine) -> None:

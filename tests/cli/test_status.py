@@ -8,11 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from ingestor.archive.cursors import Source, note_source
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
 from ingestor.cli.status import SPOOL_SECONDS, judge
 from ingestor.cli.tables import age
 from ingestor.settings import Settings
+from tests.archive.reading import spoil
+from tests.archive.samples import item
 from tests.cli.calling import Called
 from tests.cli.conftest import Filled
 
@@ -89,6 +94,29 @@ def test_a_late_source_is_exit_1(filled: Filled) -> None:
     assert called.code == 1
     assert "LATE\tno route" in called.out
     assert json.loads(filled.call("status", "--json").out)["ok"] is False
+
+
+def test_a_database_that_refuses_every_item_is_exit_1(filled: Filled, called: Callable[..., Called]) -> None:
+    """Nothing was stored since the first refusal: the tables are wrong, whatever the sources say."""
+    refuse_all(filled)
+    answer = filled.call("status")
+    assert answer.code == 1
+    assert "refused by the database" in answer.out
+    assert "NOTHING WAS STORED SINCE" in answer.out
+    told = json.loads(filled.call("status", "--json").out)
+    assert (told["ok"], told["refused"]["count"], told["refused"]["every"]) == (False, 3, True)
+
+
+def refuse_all(filled: Filled) -> None:
+    """Let the archive refuse three SMS, as one with a wrong constraint does."""
+    spoil(filled.engine)
+    store = Store(filled.engine)
+    with structlog.testing.capture_logs() as logged:
+        for number in (901, 902, 903):
+            assert store.write([Submission(None, (item(number),))], NOW)[0].outcomes == ("quarantined",)
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == [
+        "the database refuses every item; they wait in the quarantine"
+    ]
 
 
 def test_the_spool_is_told(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ingestor.archive.engine import open_engine
+from ingestor.archive import triggers
+from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.migrate import ensure_schema
 from ingestor.demo.imap_box import Box
 from ingestor.demo.imap_server import CAPABILITIES, ImapServer
@@ -21,6 +22,8 @@ from ingestor.intake.mailbox.waiting import Timing
 from ingestor.service.checks import check_everything, machine, mailboxes, webhook
 from ingestor.service.checks.findings import Finding, Level, ok, together
 from ingestor.settings import Settings, Webhook, load
+from tests.archive.reading import number_of, opened, spoil
+from tests.archive.test_earlier_archives import put_back
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.process import configuration, mailbox, running
 
@@ -166,6 +169,58 @@ def test_databases_that_will_not_do(server: ImapServer, tmp_path: Path, sqlite_u
     code, lines = _check(config)
     assert code == 1
     assert _about(lines, "database")[0].startswith("fail")
+
+
+def test_an_archive_that_takes_no_sms(server: ImapServer, tmp_path: Path, archive_url: str) -> None:
+    """A wrong constraint, missing triggers and tables of no known schema each fail, with what to do."""
+    config = configuration(tmp_path, archive_url, _sound(server, tmp_path))
+    _upgrade(archive_url)
+    with opened(archive_url) as engine:
+        rows_before = number_of(engine, "arrivals"), number_of(engine, "sms")
+        spoil(engine)
+        code, lines = _check(config)
+        assert code == 1
+        assert any(
+            "it refuses every SMS" in line and "check" in line.lower() for line in _about(lines, "database")
+        )
+        assert (number_of(engine, "arrivals"), number_of(engine, "sms")) == rows_before
+        with writing(engine) as connection:
+            triggers.drop(connection)
+        code, lines = _check(config)
+        assert code == 1
+        assert any("triggers" in line and "db upgrade" in line for line in _about(lines, "schema"))
+        with writing(engine) as connection:
+            connection.exec_driver_sql("DELETE FROM alembic_version")
+        code, lines = _check(config)
+        assert code == 1
+        assert any("restore the archive" in line for line in _about(lines, "schema"))
+
+
+def test_a_snapshot_is_no_archive(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """It has no key, so it takes nothing: `check` names it for what it is."""
+    config = configuration(tmp_path, sqlite_url, _sound(server, tmp_path))
+    _upgrade(sqlite_url)
+    with opened(sqlite_url) as engine, writing(engine) as connection:
+        triggers.drop(connection)
+        connection.exec_driver_sql("DELETE FROM archive_key")
+        triggers.create(connection)
+    code, lines = _check(config)
+    assert code == 1
+    assert any("it is a snapshot" in line for line in _about(lines, "database"))
+
+
+@pytest.mark.postgresql
+def test_a_role_that_cannot_upgrade(server: ImapServer, postgresql: PostgresqlServer, tmp_path: Path) -> None:
+    """The next start does not bring up what somebody else owns: the owner's line is named."""
+    put_back("e58b20f", postgresql.url("archive"), postgresql)
+    postgresql.sql("CREATE ROLE writer LOGIN")
+    postgresql.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer", "archive")
+    postgresql.sql("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO writer", "archive")
+    code, lines = _check(
+        configuration(tmp_path, postgresql.url("archive", "writer"), _sound(server, tmp_path))
+    )
+    assert code == 1
+    assert any("OWNER" in line and "db upgrade" in line for line in _about(lines, "schema"))
 
 
 @pytest.mark.postgresql

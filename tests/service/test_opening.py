@@ -1,11 +1,31 @@
 """Waiting for the archive: patient, interruptible, and honest about what cannot be waited for."""
 
+import itertools
 import threading
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+import structlog
 
-from ingestor.errors import ArchiveUnavailable, SchemaMismatch
+from ingestor.archive import migrate
+from ingestor.errors import (
+    ArchiveUnavailable,
+    ConfigurationError,
+    IngestorError,
+    SchemaMismatch,
+    SchemaNewer,
+    UpgradeFailed,
+)
+from ingestor.service import opening
 from ingestor.service.opening import patiently
+from tests.archive.reading import one, opened
+from tests.archive.test_earlier_archives import put_back
+from tests.conftest import DATABASES
+from tests.service.process import configuration, running, until
 
 
 def test_it_tries_until_the_archive_is_there() -> None:
@@ -31,14 +51,88 @@ def test_it_tries_until_the_archive_is_there() -> None:
     assert all(seconds > 20 for _, seconds in told)
 
 
-def test_what_only_a_person_can_mend_is_not_waited_for() -> None:
-    """A schema that is not for this program comes straight through."""
+def test_a_newer_schema_is_not_waited_for() -> None:
+    """No waiting makes this program newer: systemd is not to start it again either."""
 
     def attempt() -> None:
-        raise SchemaMismatch("too new")
+        raise SchemaNewer("too new")
 
-    with pytest.raises(SchemaMismatch, match="too new"):
+    with pytest.raises(SchemaNewer, match="too new") as caught:
         patiently(attempt, stop_wished=lambda _: False, tell=lambda *_: None)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("fault", [SchemaMismatch, UpgradeFailed, ConfigurationError, IngestorError])
+def test_what_only_a_person_can_mend_is_said_each_hour_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, fault: type[IngestorError]
+) -> None:
+    """An end would close the port: POSTs are spooled for as long as it takes."""
+    failures = iter([fault("this role may not change the tables")] * 10)
+    waits: list[float] = []
+
+    def attempt() -> str:
+        for failure in failures:
+            raise failure
+        return "open"
+
+    def stop_wished(seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    monkeypatch.setattr(opening, "_in_background", at_once)
+    now = itertools.count(0.0, 1200.0)
+    monkeypatch.setattr(opening.time, "monotonic", lambda: next(now))
+    with structlog.testing.capture_logs() as logged:
+        assert patiently(attempt, stop_wished=stop_wished, tell=lambda *_: None) == "open"
+    said = [line for line in logged if line["log_level"] == "error"]
+    assert 2 <= len(said) < 10
+    assert said[0]["reason"] == "this role may not change the tables"
+    assert (max(waits) > 2000) is (fault is UpgradeFailed)  # a try to upgrade copies the archive first
+
+
+def at_once(attempt: Callable[[], object]) -> Future[object]:
+    """Try in the same thread."""
+    outcome: Future[object] = Future()
+    try:
+        outcome.set_result(attempt())
+    except IngestorError as error:
+        outcome.set_exception(error)
+    return outcome
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_posts_are_taken_while_the_archive_must_not_be_upgraded(
+    request: pytest.FixtureRequest, tmp_path: Path, database: str
+) -> None:
+    """A daemon that finds an older archive spools and says why; when it is upgraded it goes on by itself."""
+    url: str = request.getfixturevalue(f"{database}_url")
+    server = request.getfixturevalue("postgresql_server") if database == "postgresql" else None
+    put_back("e58b20f", url, server)
+    webhook = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
+    config = configuration(tmp_path, url, webhook)
+    config.write_text(config.read_text().replace("[database]\n", "[database]\nauto_upgrade = false\n"))
+    numbers = {"originator": "+393330000077", "destination": "+393331234333"}
+    sent = {**numbers, "date_time": "20260301120009", "text": "x"}
+    with running(config) as daemon:
+        port = until(lambda: daemon.events("webhook listening"), "the listener")[0]["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", urlencode(sent).encode()) as answer:
+            assert answer.read() == b"+OK"
+        event = "the archive cannot be used; POSTs wait in the spool, mails on their servers"
+        [said] = until(lambda: daemon.events(event), "why")
+        assert said["level"] == "error"
+        assert "db upgrade" in said["reason"]
+        with opened(url) as engine:
+            migrate.upgrade(engine)
+        daemon.wait_ready()
+        found = "SELECT count(*) FROM inbound_sms WHERE originator = '+393330000077'"
+        until(lambda: stored_there(url, found) == 1, "the POST stored")
+        assert daemon.stop() == 0
+
+
+def stored_there(url: str, statement: str) -> int:
+    """Return the one number that `statement` selects."""
+    with opened(url) as engine:
+        return int(one(engine, statement))
 
 
 def test_a_try_that_hangs_is_abandoned_on_stop() -> None:

@@ -1,25 +1,33 @@
 """The database: can it be reached and written, and is its schema ours. Nothing is created or changed."""
 
+import hashlib
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 
+from ingestor.archive import grants, triggers
 from ingestor.archive.cursors import not_fetched
 from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.entries import Item, Payload
 from ingestor.archive.migrate import current, head, upgrade_command
 from ingestor.archive.saved_copies import fault, saved_copies
+from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
+from ingestor.numbers import OriginatorKind
+from ingestor.providers.contract import Readable
+from ingestor.record import Channel, InboundSms
 from ingestor.service.checks import machine
 from ingestor.service.checks.findings import Finding, Level, fail, ok, warn
 from ingestor.settings import Settings, hide_url_password, state_directory
+from ingestor.timestamps import TimeQuality
 
 MOST_NAMED = 20
 
-# What the daemon's role must be allowed on PostgreSQL.
-_INSERTED = ("sms", "sms_content", "payloads", "arrivals", "cursors", "runs", "pending")
+_OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('sms')")
 
 
 def check(settings: Settings) -> Sequence[Finding]:
@@ -34,13 +42,16 @@ def check(settings: Settings) -> Sequence[Finding]:
         schema = _schema(engine, settings)
         missing = _not_fetched(engine) if schema.level is Level.OK else []
         if engine.dialect.name == "postgresql":
-            return [_rights(engine, shown), schema, *missing]
-        copies = [
-            warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
-                 "remove it")
-            for copy in saved_copies(path or Path())
-        ]  # fmt: skip
-        return [ok("database", f"{shown} can be read and written"), *copies, schema, *missing]
+            found = [_rights(engine, shown), schema]
+        else:
+            copies = [
+                warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
+                     "remove it")
+                for copy in saved_copies(path or Path())
+            ]  # fmt: skip
+            found = [ok("database", f"{shown} can be read and written"), *copies, schema]
+        well = current(engine) == head() and all(one.level is not Level.FAIL for one in found)
+        return [*found, *missing, *(_tried(settings, path) if well else ())]
     except ArchiveUnavailable as error:
         if path is not None:
             raise
@@ -117,14 +128,63 @@ def _as_owner(path: Path) -> str:
 
 def _schema(engine: Engine, settings: Settings) -> Finding:
     stands, newest = current(engine), head()
+    with reading(engine) as connection:
+        tables = set(inspect(connection).get_table_names())
+        lost = triggers.expected(engine.dialect.name) - triggers.installed(connection)
+        owner = engine.dialect.name == "sqlite" or connection.execute(_OWNER).scalar() is not False
+    if stands == newest and lost:
+        return fail(
+            "schema",
+            f"{len(lost)} of the triggers that keep the archive append-only are missing, of "
+            + ", ".join(sorted({table for table, _ in lost})),
+            f"find out who dropped them; then run: {upgrade_command(engine)}",
+        )
     if stands == newest:
         return ok("schema", f"{stands} is current")
+    if stands is None and tables & {"sms", "arrivals"}:
+        return fail(
+            "schema",
+            "there are tables, but no word of which schema they have",
+            "restore the archive from a copy",
+        )
     if stands is not None and stands > newest:
         return fail("schema", f"{stands} is newer than this program ({newest})", "install the newer ingestor")
     found = "there is none yet" if stands is None else f"{stands} is older than this program ({newest})"
+    if not owner:
+        return fail("schema", f"{found}, and this role may not change it", f"run: {upgrade_command(engine)}")
     if settings.database.auto_upgrade:
         return ok("schema", f"{found}; the next start brings it up")
     return fail("schema", f"{found} and auto_upgrade is false", f"run: {upgrade_command(engine)}")
+
+
+def _tried(settings: Settings, path: Path | None) -> list[Finding]:
+    """Say where the archive takes no SMS although all looks well; a file only its owner tries to write."""
+    if path is not None and path.stat().st_uid != os.geteuid():
+        return []
+    engine = open_engine(settings.database.url)
+    try:
+        now = datetime.now(UTC)
+        refusal = Store(engine).why_refused(_sample(now), now)
+    except ArchiveUnavailable as error:
+        return [fail("database", str(error), "end what holds it, or make room; the daemon waits for it")]
+    except IngestorError as error:
+        return [fail("database", f"it takes no SMS: {error}", "restore the archive from a copy")]
+    finally:
+        engine.dispose()
+    if refusal is None:
+        return []
+    fix = "the tables are not those of this program: restore the archive from a copy, or report it"
+    return [fail("database", f"it refuses every SMS ({refusal})", fix)]
+
+
+def _sample(now: datetime) -> Item:
+    """Return an SMS that nobody sent."""
+    sms = InboundSms(
+        "check", "check", OriginatorKind.ALPHA, "check", "check", "check", "20260101000000", now,
+        TimeQuality.OK, os.urandom(16).hex(),
+    )  # fmt: skip
+    payload = Payload(b"", 0, hashlib.sha256(b"").digest())
+    return Item(Readable(sms, "check/1"), Channel.IMPORT, "check", os.urandom(36), now, payload)
 
 
 def _rights(engine: Engine, shown: str) -> Finding:
@@ -134,17 +194,12 @@ def _rights(engine: Engine, shown: str) -> Finding:
             return fail(
                 "database", f"{shown} is a standby and takes no writes", "name the primary in database.url"
             )
-        # NULL where there is no such table yet.
-        may_insert = text("SELECT has_table_privilege(to_regclass(:name)::oid, 'INSERT')")
-        missing = [
-            table for table in _INSERTED if connection.execute(may_insert, {"name": table}).scalar() is False
-        ]
-        role = connection.execute(text("SELECT current_user")).scalar()
+        role = connection.execute(text("SELECT quote_ident(current_user)")).scalar_one()
+        missing = grants.missing(connection, role)
         superuser = connection.execute(text("SELECT current_setting('is_superuser')")).scalar() == "on"
     if missing:
-        tables = ", ".join(missing)
-        fix = f"as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
-        return fail("database", f"{shown}: role {role} may not write {tables}", fix)
+        fix = f"as the owner of the tables: {'; '.join(missing)}"
+        return fail("database", f"{shown}: role {role} lacks rights that the daemon needs", fix)
     if superuser:
         return warn("database", f"{shown} is written as a superuser", "give the daemon a role of its own")
     return ok("database", f"{shown} can be read and written by {role}")
