@@ -7,7 +7,7 @@ from hmac import digest
 from sqlalchemy import Connection, Engine, select
 
 from ingestor.archive.engine import reading
-from ingestor.archive.entries import NO_DAY, POST_KEY_BYTES
+from ingestor.archive.entries import NO_DAY, POST_KEY_BYTES, mail_content_key
 from ingestor.archive.inserts import inserts_for, sms_by_content_key
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.tables import archive_key
@@ -62,3 +62,21 @@ def key_of_earlier_post(connection: Connection, secret: bytes, identity: bytes) 
     forms = (digest(secret, identity, "sha256"), long, NO_DAY + short)
     found = inserts_for(connection).arrivals_by_key(forms)
     return next((key for key, _, _ in found), None)
+
+
+def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, int | None]:
+    """Return what the archive has of the mail `raw`, of which today's reader makes `sms`.
+
+    `read_as`: the SMS its bytes became; `same_sms`: the SMS that has what `sms` says; `quarantined_as`: the
+    arrival as which its bytes stand in the quarantine. None where there is none.
+    """
+    secret = read_archive_key(engine)
+    key = keyed(mail_content_key(raw), secret)
+    with reading(engine) as connection:
+        inserts = inserts_for(connection)
+        [same] = known_sms(connection, secret, [sms]) if sms is not None else [None]
+        arrivals = inserts.arrivals_by_key([key])
+        read = sms_by_content_key(inserts, [key]).get(key)
+    waiting = [number for number, sms_id in arrivals.values() if sms_id is None]
+    stands = min(waiting) if waiting and read is None else None
+    return {"read_as": read, "same_sms": same, "quarantined_as": stands}

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("ingestor.cli.check", "try everything a start needs, a line each, with the fix"),
     "import": ("ingestor.cli.import_", "read old mailboxes: mbox, Maildir, MH, .eml, folders, archives"),
     "rescan": ("ingestor.cli.rescan", "read a whole IMAP folder again"),
+    "explain": ("ingestor.cli.explain", "say what becomes of a mail, and why"),
     "search": ("ingestor.cli.search", "find SMS in the archive"),
     "show": ("ingestor.cli.show", "show one SMS with all its arrivals, or its raw bytes"),
     "export": ("ingestor.cli.export", "write the archive as JSON lines or CSV"),

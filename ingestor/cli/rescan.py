@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.settings import with_password
 
     settings = settings_of(arguments)
-    mailbox = with_password(_mailbox(settings, arguments.mailbox))
+    mailbox = with_password(mailbox_named(settings, arguments.mailbox))
     configure_log(arguments)
     engine = open_for_writing(settings)
     writer = Writer(Store(engine))
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         writer.stop(_STOP_SECONDS)
 
 
-def _mailbox(settings: "Settings", name: str) -> "Mailbox":
+def mailbox_named(settings: "Settings", name: str) -> "Mailbox":
     from ingestor.errors import ConfigurationError
 
     found = next((one for one in settings.mailbox if one.name == name), None)

@@ -63,6 +63,17 @@ class NotOurs:
 Reading = Readable | Unreadable | NotOurs
 
 
+class Explanation(NamedTuple):
+    """Why a mail comes to its `reading`: the `rule` that decided, and the lines it looked at.
+
+    Both are for a person at a terminal, never for a log: the lines are the mail's own.
+    """
+
+    reading: Reading
+    rule: str
+    lines: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What readers need to know of the settings.
@@ -109,6 +120,9 @@ class MailReader(Protocol):
 
     def may_be_ours(self, header: bytes, rules: Rules) -> bool:
         """Say from header lines alone (at least From and Subject) whether the whole mail must be read."""
+
+    def explain_mail(self, raw: bytes, rules: Rules, size: int | None = None) -> Explanation:
+        """Return the reading of `raw` and what decided it; with a `size`, `raw` is its beginning alone."""
 
     def sender_shown(self, raw: bytes) -> str:
         """Return from whom the mail `raw` says it comes, fit for a line on a terminal."""

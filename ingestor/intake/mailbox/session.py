@@ -254,6 +254,15 @@ class Session:
             uids += found
         return sorted(uids)
 
+    def newest(self, count: int) -> list[int]:
+        """Return the UIDs of the last `count` mails of the open folder."""
+        exists = self.selected.exists if self.selected is not None else 0
+        first = max(1, exists - count + 1)
+        uids: list[int] = []
+        for number in range(first, exists + 1, WINDOW):
+            uids += self._numbered(number, min(number + WINDOW - 1, exists))
+        return sorted(uids)
+
     def by_number(self, first: int) -> list[int]:
         """Return the UIDs from `first` on without a search: by number, from the last mail backwards."""
         uids: list[int] = []

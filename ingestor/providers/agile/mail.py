@@ -27,6 +27,7 @@ from ingestor.providers.contract import (
     ANOTHER_FORWARDER,
     ANOTHER_SENDER,
     NEAR_MISSES,
+    Explanation,
     NotOurs,
     Readable,
     Reading,
@@ -75,6 +76,14 @@ def sender_shown(raw: bytes) -> str:
     values = split_mail(raw)[0].values_of(b"from")
     shown = " and ".join(" ".join(decode_header(value).split()) for value in values[:3])
     return "".join(letter if letter.isprintable() else "?" for letter in shown)[:200] or "nobody"
+
+
+def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:
+    """Return the reading of `raw` and what decided it; with a `size`, `raw` is its beginning alone."""
+    from ingestor.providers.agile.explaining import explained
+
+    reading = read_mail(raw, rules) if size is None else oversized(raw, size, len(raw), rules)
+    return explained(raw, reading, rules, sender_shown(raw))
 
 
 def read_mail(raw: bytes, rules: Rules) -> Reading:

@@ -28,11 +28,14 @@ def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
     if part.data is None:
         return "the base64 of the text is broken"
     decoded = decode_text(part.data, part.charset)
-    text = html_to_text(decoded.text) if part.html else decoded.text
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    block = read_block(text, labels_for(rules, html=part.html))
+    block = read_block(text_of(part, decoded), labels_for(rules, html=part.html))
     return block if isinstance(block, str) else (block, decoded)
+
+
+def text_of(part: Part, decoded: Decoded) -> str:
+    """Return the `decoded` text of `part` as it is looked at: without markup, with LF line ends."""
+    text = html_to_text(decoded.text) if part.html else decoded.text
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def labels_for(rules: Rules, *, html: bool) -> Labels:

@@ -1,0 +1,175 @@
+"""`ingestor explain`: what becomes of a mail, which rule decided, and the record it makes or has made.
+
+It reads only: no flag, no cursor, no row.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ingestor.cli.values import count, text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingestor.providers.contract import Explanation, Rules
+    from ingestor.settings import Settings
+
+EXAMPLES = """
+ingestor explain mail.eml
+ingestor explain old.mbox --json | jq .verdict
+ingestor explain --mailbox main --last 20
+ingestor explain --mailbox main --folder INBOX --uid 4711
+"""
+
+_PROVIDER = "agile"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("files", nargs="*", metavar="FILE", help="mails, mailboxes, folders or archives")
+    parser.add_argument("--mailbox", metavar="NAME", type=text, help="look at this mailbox instead")
+    parser.add_argument("--folder", metavar="F", type=text, help="in this folder (default: its first)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--uid", metavar="N", type=count, help="at the mail with this UID")
+    which.add_argument("--last", metavar="N", type=count, default=20, help="at the last N mails (20)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a mail")
+
+
+class Case(NamedTuple):
+    """One mail: its place in words, its bytes (None: not fetched), and what was made of it."""
+
+    place: dict[str, Any]
+    raw: bytes | None
+    whole: bool
+    explanation: "Explanation | None"
+    fault: str | None = None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what becomes of each mail; return 1 where one could not be read."""
+    from ingestor.cli.opening import archive_exists, configure_log, open_for_reading, settings_of
+    from ingestor.errors import ConfigurationError
+    from ingestor.settings import rules_for
+
+    if bool(arguments.files) == bool(arguments.mailbox):
+        raise ConfigurationError("explain needs either FILE… or --mailbox NAME")
+    if arguments.files and (arguments.uid or arguments.folder):
+        raise ConfigurationError("--uid and --folder belong to --mailbox")
+    settings = settings_of(arguments)
+    configure_log(arguments)
+    engine = open_for_reading(settings) if archive_exists(settings) else None
+    rules = rules_for(settings, _PROVIDER)
+    cases = (
+        _in_mailbox(settings, arguments, rules) if arguments.mailbox else _in_files(arguments.files, rules)
+    )
+    faults = found = 0
+    for case in cases:
+        found += 1
+        faults += case.fault is not None
+        _print(case, _known(engine, case), as_json=arguments.json, first=found == 1)
+    if not found and not arguments.json:
+        print("no mail there")
+    return 1 if faults else 0
+
+
+def _in_files(files: list[str], rules: "Rules") -> Iterator[Case]:
+    from ingestor.intake.files.each import each_mail
+    from ingestor.providers import mail_reader
+
+    explain = mail_reader(_PROVIDER).explain_mail
+    for found in each_mail(files):
+        place = {"input": str(found.place), "offset": found.offset}
+        if found.fault is not None:
+            yield Case({"input": str(found.place)}, None, False, None, found.fault)
+        else:
+            yield Case(place, found.raw, found.size is None, explain(found.raw, rules, found.size))
+
+
+def _in_mailbox(settings: "Settings", arguments: argparse.Namespace, rules: "Rules") -> Iterator[Case]:
+    from ingestor.cli.rescan import mailbox_named
+    from ingestor.intake.mailbox.looking import look
+    from ingestor.providers import mail_reader
+    from ingestor.settings import secret
+
+    reader = mail_reader(_PROVIDER)
+    mailbox = mailbox_named(settings, arguments.mailbox)
+    seen = look(
+        mailbox,
+        secret(mailbox),
+        reader,
+        rules,
+        folder=arguments.folder,
+        uid=arguments.uid,
+        last=arguments.last,
+    )
+    with contextlib.closing(seen):
+        for one in seen:
+            place = {"mailbox": mailbox.name, "folder": one.folder, "uid": one.uid}
+            if one.raw is None and reader.may_be_ours(one.lines, rules):
+                yield Case(place, None, False, None, "the server sends no body for it")
+            elif one.raw is None:
+                made = reader.explain_mail(one.lines, rules)
+                made = made._replace(rule=f"{made.rule}; so only its From and Subject were fetched")
+                yield Case(place, None, False, made)
+            else:
+                yield Case(place, one.raw, one.size is None, reader.explain_mail(one.raw, rules, one.size))
+
+
+def _known(engine: "Engine | None", case: Case) -> dict[str, Any]:
+    """Return what the archive has of a mail; empty where there is no archive or not the whole mail."""
+    from ingestor.archive.known import known_mail
+    from ingestor.providers.contract import Readable
+
+    if engine is None or case.raw is None or not case.whole or case.explanation is None:
+        return {}
+    reading = case.explanation.reading
+    return known_mail(engine, case.raw, reading.sms if isinstance(reading, Readable) else None)
+
+
+def _verdict(case: Case, known: dict[str, Any]) -> str:
+    from ingestor.providers.contract import NotOurs, Readable
+
+    if case.explanation is None:
+        return "unreadable"
+    reading = case.explanation.reading
+    if known.get("read_as") is not None:
+        return f"read before: SMS {known['read_as']}"
+    if isinstance(reading, Readable):
+        same = known.get("same_sms")
+        return f"a duplicate of SMS {same}" if same is not None else "an SMS, to be stored"
+    if isinstance(reading, NotOurs):
+        return "ignored" if reading.missing is None else "ignored, a look-alike"
+    stands = known.get("quarantined_as")
+    return "to be quarantined" if stands is None else f"quarantined as {stands}"
+
+
+def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool) -> None:
+    from ingestor.archive.export import plain_row
+    from ingestor.cli.tables import print_fields, print_json
+    from ingestor.providers.contract import Readable
+
+    fields: dict[str, Any] = {**case.place, "verdict": _verdict(case, known)}
+    made = case.explanation
+    if made is None:
+        fields["rule"] = case.fault
+    else:
+        fields["rule"] = made.rule
+        fields["looked_at"] = list(made.lines)
+    record = None
+    if made is not None and isinstance(made.reading, Readable):
+        sms = made.reading.sms
+        record = plain_row({**sms._asdict(), "details": dict(sms.details)})
+    if as_json:
+        print_json({**fields, "record": record, "archive": known or None})
+        return
+    if not first:
+        print()
+    fields["looked_at"] = "\n".join(fields.get("looked_at", ()))
+    before = known.get("read_as")
+    if before is not None and record is not None and known.get("same_sms") != before:
+        fields["today"] = "today's reader would make another record of it:"
+    print_fields(
+        {name: value for name, value in {**fields, **(record or {})}.items() if value not in (None, "")}
+    )
