@@ -17,6 +17,9 @@ from ingestor.errors import ConfigurationError
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
 _CAPABILITIES_3 = 0x20080522
 
+OF_THE_UNIT = Path("/var/lib/ingestor")
+"""The state directory of the shipped unit; its owner is whom a PostgreSQL server knows."""
+
 _KEPT = ("INGESTOR_CONFIG", "INGESTOR_DATABASE_URL")
 
 
@@ -26,9 +29,10 @@ def ownership_advice(url: str, state_directory: Path) -> str | None:
     There is something to say when this user may not write the archive (or the state directory), and when
     root would leave files in it that its owner cannot write afterwards.
     """
-    for place in _places(url, state_directory):
-        owner = _owner(place)
-        if owner is None or owner == os.geteuid():
+    file = sqlite_path(url)
+    for place in (file.absolute() if file else None, state_directory.absolute()):
+        owner = _owner(place) if place else None
+        if place is None or owner is None or owner == os.geteuid():
             continue
         if os.geteuid() == 0:
             return (
@@ -58,8 +62,7 @@ def become_owner(url: str, state_directory: Path) -> None:
         group, groups = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
         os.environ["HOME"] = user.pw_dir  # where PostgreSQL's library looks for .pgpass
     except KeyError:
-        group = next(place.stat().st_gid for place in _places(url, state_directory) if place.exists())
-        groups = [group]
+        group, groups = owner, [owner]
     os.setgroups(groups)
     os.setresgid(group, group, 0)
     os.setresuid(owner, owner, 0)  # root is saved: what he may read is asked for below
@@ -91,12 +94,12 @@ def foreign_owner(url: str, state_directory: Path) -> int | None:
     """Return for root whose archive it is, where it is somebody else's; None for anybody else."""
     if os.geteuid() != 0:
         return None
-    return next(filter(None, map(_owner, _places(url, state_directory))), None)
-
-
-def _places(url: str, state_directory: Path) -> list[Path]:
     file = sqlite_path(url)
-    return [*([file.absolute()] if file else []), state_directory.absolute()]
+    if file is not None:
+        places = [file.absolute(), state_directory.absolute()]
+    else:  # the folder one happens to stand in says nothing about the archive of a server
+        places = [state_directory.absolute() if "STATE_DIRECTORY" in os.environ else OF_THE_UNIT]
+    return next(filter(None, map(_owner, places)), None)
 
 
 def _go_on_reading() -> None:

@@ -83,8 +83,10 @@ def open_unchecked(settings: Settings, *, writing: bool = False) -> "Engine":
 
     if writing:
         become_owner(settings.database.url, state_directory(settings))
-        advice = ownership_advice(settings.database.url, state_directory(settings))
-        if advice is not None:
+        # No command but `run` leaves a file beside an archive in PostgreSQL.
+        file = sqlite_path(settings.database.url)
+        advice = file and ownership_advice(settings.database.url, state_directory(settings))
+        if advice:
             raise ConfigurationError(advice)
     else:
         _require_file(settings)

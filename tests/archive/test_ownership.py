@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.archive import ownership
-from ingestor.archive.ownership import ownership_advice, refuse_closed
+from ingestor.archive.ownership import foreign_owner, ownership_advice, refuse_closed
 from ingestor.errors import ConfigurationError
 
 
@@ -70,3 +70,20 @@ def test_an_archive_that_may_not_be_read_names_its_owner(tmp_path: Path) -> None
 def test_postgresql_cares_about_the_state_directory_only(tmp_path: Path) -> None:
     """There is no file to own, but a spool."""
     assert ownership_advice("postgresql+psycopg://app@127.0.0.1/x", tmp_path) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_whose_an_archive_is_to_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's owner, else its folder's; of a server, who owns the unit's folder, wherever root stands."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    for name, user in (("home", 12345), ("unit", 12346), ("state", 12347)):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, user, user)
+    monkeypatch.setattr(ownership, "OF_THE_UNIT", tmp_path / "unit")
+    server = "postgresql+psycopg://app@127.0.0.1/x"
+
+    assert foreign_owner(f"sqlite:///{tmp_path / 'archive.db'}", tmp_path) is None
+    assert foreign_owner(f"sqlite:///{tmp_path / 'state' / 'archive.db'}", tmp_path) == 12347
+    assert foreign_owner(server, tmp_path / "home") == 12346
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    assert foreign_owner(server, tmp_path / "state") == 12347
