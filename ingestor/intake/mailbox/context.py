@@ -66,6 +66,7 @@ Place = tuple[str, int, int]
 
 HANGS_UP: Final = "the connection breaks when it is fetched"
 NO_MEMORY: Final = "there is not enough memory to fetch it"
+UNWRITABLE: Final = "the archive cannot write it"
 LONGEST_STREAK: Final = 50
 
 
@@ -111,8 +112,9 @@ class Suspects:
         self.streak = 0
         if self.breaks:
             for place in places:
-                self.breaks.pop(place, None)
-                self.reasons.pop(place, None)
+                if not self.reasons.get(place, "").startswith(UNWRITABLE):  # that shows later
+                    self.breaks.pop(place, None)
+                    self.reasons.pop(place, None)
 
     def size_for(self, place: Place) -> int:
         """Return the largest group this mail may be fetched in."""

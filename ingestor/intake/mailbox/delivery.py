@@ -3,10 +3,12 @@
 import concurrent.futures
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.entries import Position, Receipt, Submission
 from ingestor.archive.writer import Writer
+from ingestor.errors import IngestorError, MailboxUnavailable
+from ingestor.intake.mailbox.context import UNWRITABLE
 from ingestor.intake.mailbox.waiting import Bell, Stopped
 from ingestor.record import Outcome
 
@@ -14,16 +16,24 @@ LAST_SECONDS = 2.0
 """How long a commit in hand is waited for once the thread is asked to stop."""
 
 
+class Unwritable(MailboxUnavailable):
+    """What was read can never be written as it is; waiting mends neither it nor the program."""
+
+
 class Delivery:
     """Submits to the writer and counts the outcomes. While one submission is stored the next is fetched."""
 
-    def __init__(self, writer: Writer, stop: Bell, progressed: Callable[[], None]) -> None:
+    def __init__(
+        self, writer: Writer, stop: Bell, progressed: Callable[[], None],
+        suspect: Callable[[Sequence[Position], str], None] = lambda *_: None,
+    ) -> None:  # fmt: skip
         self.tally: Counter[Outcome] = Counter()
         self.waiting = False
         """True while nothing but the writer's answer is waited for."""
         self._writer = writer
         self._stop = stop
         self._progressed = progressed
+        self._suspect = suspect
         self._in_flight: tuple[Submission, concurrent.futures.Future[Receipt]] | None = None
 
     def submit(self, submission: Submission) -> None:
@@ -35,7 +45,8 @@ class Delivery:
         """Wait until everything handed over is committed.
 
         Raises Stopped when the thread is asked to stop and the commit does not come within seconds: it then
-        happens, whole, or not at all, and the cursor tells.
+        happens, whole, or not at all, and the cursor tells. Raises Unwritable where the program cannot write
+        it: its mails are suspects then, and put off one by one like those over which a server hangs up.
         """
         if self._in_flight is None:
             return
@@ -43,6 +54,14 @@ class Delivery:
         self.waiting = True
         try:
             receipt = self._wait(future)
+        except (IngestorError, Stopped):
+            raise
+        except Exception as fault:
+            if not submission.items:
+                raise
+            reason = f"{UNWRITABLE} ({type(fault).__name__})"
+            self._suspect([item.position for item in submission.items], reason)
+            raise Unwritable(reason) from None
         finally:
             self.waiting = False
             self._in_flight = None

@@ -14,8 +14,8 @@ from ingestor.archive.cursors import PendingWork, note_failure, pending_work
 from ingestor.archive.entries import Action, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory
-from ingestor.intake.mailbox.delivery import Delivery
-from ingestor.intake.mailbox.fetching import NO_BODY
+from ingestor.intake.mailbox.delivery import Delivery, Unwritable
+from ingestor.intake.mailbox.fetching import NO_BODY, NOTICE
 from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import Header, Selected, Session
@@ -49,12 +49,12 @@ class Duties:
         self._suspects = memory.suspects
 
     def put_off(self, folder: Selected) -> list[int]:
-        """Return the mails of `folder` that are known to break connections."""
+        """Return the mails of `folder` that are known to break connections, or the program."""
         work = pending_work(self._context.engine, self._context.mailbox.name, folder.name)
         return [
             entry.work.uid for entry in work
             if entry.work.action is Action.FETCH and entry.work.uidvalidity == folder.uidvalidity
-            and entry.reason in (HANGS_UP, NO_MEMORY)
+            and entry.attempts and entry.reason not in (NO_BODY, NOTICE)
         ]  # fmt: skip
 
     def work_off(self, reading: FolderReading) -> None:
@@ -72,6 +72,11 @@ class Duties:
         due = [entry for entry in work if entry.work.action is Action.FETCH and _is_due(entry, now)]
         for entry in due[:MOST_FETCHES]:
             self._fetch_again(entry, reading)
+            try:
+                self._delivery.settle()
+            except Unwritable as fault:
+                note_failure(self._context.engine, entry.work, str(fault), self._context.clock())
+                raise
         self._delivery.settle()
 
     def _without_stale(self, work: Sequence[PendingWork], folder: Selected) -> list[PendingWork]:

@@ -6,13 +6,14 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
 import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.cursors import note_source
+from ingestor.archive.entries import Position
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
@@ -56,8 +57,8 @@ class MailboxThread:
         self._writer = writer
         self._stop = Bell()
         self._wake = Bell()
-        self._delivery = Delivery(writer, self._stop, self._progressed)
         self._memory = Memory()
+        self._delivery = Delivery(writer, self._stop, self._progressed, self._suspect)
         self._waiting_for = 0.0
         self._state = "starting"
         self._detail: str | None = None
@@ -203,6 +204,11 @@ class MailboxThread:
             visit.stay(self._timing, self._wake, lambda: self._finished(visit), self._expect)
         finally:
             session.close()
+
+    def _suspect(self, mails: Sequence[Position], reason: str) -> None:
+        self._memory.suspects.broke(
+            [(one.folder or "", one.uidvalidity or 0, one.uid or 0) for one in mails], reason
+        )
 
     def _progressed(self) -> None:
         self.progress = time.monotonic()

@@ -1,8 +1,12 @@
 """Mails over which the server hangs up: the others are stored meanwhile, and what was learnt is kept."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from ingestor.archive.cursors import pending_work
+from ingestor.archive.entries import Submission
+from ingestor.archive.store import Store
 from ingestor.demo.imap_server import ImapServer
 from ingestor.intake.mailbox import fetching
 from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects
@@ -147,3 +151,28 @@ def test_a_real_server_with_wrong_sizes(desk: Desk, dovecot: DovecotServer, clai
     told_apart = claimed > 1000
     assert tally[Outcome.FAILED] == (2 if told_apart else 3)
     assert tally[Outcome.IGNORED] == (4 if told_apart else 3)
+
+
+def test_a_mail_that_can_never_be_written_is_put_off_with_its_reason(
+    desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the program makes of it, the mails beside it are stored, and it does not fail for ever."""
+    write = Store.write
+
+    def faulty(self: Store, submissions: Sequence[Submission], *rest: object, **more: object) -> object:
+        if any(item.position.uid == 3 for one in submissions for item in one.items):
+            raise OverflowError("a column holds no such number")
+        return write(self, submissions, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "write", faulty)
+    for number in range(1, 7):
+        server.deliver(mail(number))
+
+    thread = desk.thread(server.port)
+    eventually(lambda: desk.has(1, 2, 4, 5, 6) and thread.state == "watching")
+    assert uids_pending(desk) == {3: "the archive cannot write it (OverflowError)"}
+
+    monkeypatch.undo()
+    desk.pass_time(hours=2)
+    thread.wake()
+    eventually(lambda: desk.has(*range(1, 7)))
