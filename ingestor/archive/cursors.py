@@ -1,10 +1,11 @@
 """Mailbox book-keeping outside the writer's transactions: cursors, pending work, and how sources fare."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, select, update
+from sqlalchemy import ColumnElement, Engine, and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive import tables
@@ -109,6 +110,14 @@ def not_fetched(engine: Engine, mailbox: str | None = None) -> list[PendingWork]
     ]  # fmt: skip
 
 
+def actions_pending(engine: Engine, mailbox: str) -> int:
+    """Return how much is to be done on a mailbox, beside what is to be fetched."""
+    table = tables.pending
+    query = select(func.count()).where(table.c.mailbox == mailbox, table.c.action != Action.FETCH.value)
+    with reading(engine) as connection:
+        return connection.execute(query).scalar_one()
+
+
 def note_failure(engine: Engine, pending: Pending, reason: str, now: datetime) -> None:
     """Count one more failed attempt at `pending`; `reason` is words without personal content."""
     table = tables.pending
@@ -118,6 +127,13 @@ def note_failure(engine: Engine, pending: Pending, reason: str, now: datetime) -
             .where(_is(pending))
             .values(attempts=table.c.attempts + 1, reason=reason, tried_at=now)
         )
+
+
+def note_begun(engine: Engine, begun: Sequence[Pending], now: datetime) -> None:
+    """Write down that something is done now that must not be done twice, before it is."""
+    with writing(engine) as connection:
+        for pending in begun:
+            connection.execute(update(tables.pending).where(_is(pending)).values(tried_at=now))
 
 
 def drop_pending(engine: Engine, pending: Pending) -> None:

@@ -74,15 +74,19 @@ def _rescan(
     from ingestor.archive.runs import balance, begin_run, end_run
     from ingestor.cli.balances import exit_code, print_balance
     from ingestor.intake.mailbox import MailboxThread
-    from ingestor.settings import rules_for
+    from ingestor.service.installation import Installation
+    from ingestor.settings import rules_for, state_directory
 
     began = time.monotonic()
     options = {"mailbox": mailbox.name, "folder": arguments.folder, "since": arguments.since}
     run_id = begin_run(engine, "rescan", options, datetime.now(UTC))
-    reader = MailboxThread(mailbox, rules_for(settings, "agile"), writer, engine, run_id)
+    installation = Installation(state_directory(settings))
+    rules = rules_for(settings, "agile")
+    reader = MailboxThread(mailbox, rules, writer, engine, run_id, holder=installation.id)
     try:
         reader.rescan(arguments.folder, arguments.since)
     finally:
+        installation.close()
         # What was committed until a fault or Ctrl-C counts, and is shown.
         writer.stop(_STOP_SECONDS)
         end_run(engine, run_id, datetime.now(UTC))

@@ -22,6 +22,7 @@ from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
 from ingestor.service.door import Door
 from ingestor.service.ended import Ended
+from ingestor.service.installation import Installation
 from ingestor.service.mailboxes import Mailboxes
 from ingestor.service.notify import Notifier
 from ingestor.service.opening import open_archive, patiently
@@ -111,6 +112,8 @@ class Daemon:
         stops.callback(self._stop_writer)
         stops.push(listening.pop_all())  # the listener stops before the writer
         self._door.open(self._writer, run)
+        self._installation = Installation(state_directory(self._settings))
+        stops.callback(self._installation.close)
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
@@ -130,7 +133,9 @@ class Daemon:
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
         rules = rules_for(self._settings, "agile")
-        return MailboxThread(mailbox, rules, self._writer, self._engine, self._run)
+        return MailboxThread(
+            mailbox, rules, self._writer, self._engine, self._run, holder=self._installation.id
+        )
 
     def _start_listener(self, stops: ExitStack) -> None:
         """Listen where it is asked for, before anything else: until the archive is open POSTs are spooled."""

@@ -16,10 +16,11 @@ from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorErro
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.service.daemon import LAST_RESORT_SECONDS, MAILBOXES_SECONDS, WRITER_SECONDS
 from ingestor.service.ended import Ended
+from ingestor.service.installation import Installation
 from ingestor.service.opening import open_archive
 from ingestor.service.reloading import run_options
 from ingestor.service.signals import Signals, exit_at_once
-from ingestor.settings import Settings, rules_for
+from ingestor.settings import Settings, rules_for, state_directory
 
 log = structlog.get_logger(__name__)
 
@@ -72,9 +73,12 @@ def run_once(settings: Settings) -> Ended:
             writer = Writer(Store(engine))
             writer.start()
             stops.callback(writer.stop, WRITER_SECONDS)
+            installation = Installation(state_directory(settings))
+            stops.callback(installation.close)
+            rules = rules_for(settings, "agile")
             passes = [
-                Pass(mailbox.name, MailboxThread(mailbox, rules_for(settings, "agile"), writer, engine, run))
-                for mailbox in settings.mailbox
+                Pass(one.name, MailboxThread(one, rules, writer, engine, run, holder=installation.id))
+                for one in settings.mailbox
             ]
             failures = _pass_over(passes, writer, signals)
             writer.stop(WRITER_SECONDS)

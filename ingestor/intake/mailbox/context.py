@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from sqlalchemy import Engine
 
 from ingestor.archive.entries import Action
+from ingestor.intake.mailbox.lease import Lease
 from ingestor.intake.mailbox.near_misses import NearMisses
 from ingestor.providers.contract import NotOurs, Reading, Rules, Unreadable
 from ingestor.settings import Mailbox
@@ -124,7 +125,10 @@ class Suspects:
 class Memory:
     """What a mailbox remembers over its connections; nothing that a crash may not take."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.waiting = 0
+        """How much was to be done on the server when it was last counted."""
         self.suspects = Suspects()
         self.complained: set[tuple[str, Action]] = set()
         self.missing: dict[str, str] = {}

@@ -4,7 +4,7 @@ Nothing here happens before the commit that queued it, everything survives a cra
 does no harm: a mail that is gone is done.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,19 +13,16 @@ import structlog
 from ingestor.archive.cursors import PendingWork, note_failure, pending_work
 from ingestor.archive.entries import Action, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
+from ingestor.intake.mailbox.acting import Acting
 from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery, Unwritable
 from ingestor.intake.mailbox.fetching import NO_BODY, NOTICE
-from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.reading import FolderReading
-from ingestor.intake.mailbox.session import Header, Selected, Session
-from ingestor.intake.mailbox.words import Refused
-from ingestor.providers.contract import NotOurs, Readable
+from ingestor.intake.mailbox.session import Selected, Session
+from ingestor.providers.contract import NotOurs
 
 MOST_FETCHES: Final = 100
 """Put-off mails tried in one cycle; they go one by one, after everything else."""
-
-AT_ONCE: Final = 500
 
 GIVEN_UP_AFTER: Final = timedelta(days=3)
 FEWEST_ATTEMPTS: Final = 6
@@ -44,9 +41,12 @@ class Duties:
         self._context = context
         self._session = session
         self._delivery = delivery
-        self._memory = memory
-        self._complained = memory.complained
+        self._acting = Acting(context, session, delivery, memory)
         self._suspects = memory.suspects
+
+    def called_for(self) -> bool:
+        """Renew the right to act, or try to get it; say whether something new waits to be done with it."""
+        return self._acting.called_for()
 
     def put_off(self, folder: Selected) -> list[int]:
         """Return the mails of `folder` that are known to break connections, or the program."""
@@ -64,10 +64,7 @@ class Duties:
         if not work:
             return
         work = self._without_stale(work, folder)
-        for action in (Action.SEEN, Action.MOVE, Action.DELETE):
-            uids = [entry.work.uid for entry in work if entry.work.action is action]
-            for begin in range(0, len(uids), AT_ONCE):
-                self._act(action, uids[begin : begin + AT_ONCE], folder)
+        self._acting.work_off(work, reading)
         now = self._context.clock()
         due = [entry for entry in work if entry.work.action is Action.FETCH and _is_due(entry, now)]
         for entry in due[:MOST_FETCHES]:
@@ -98,103 +95,6 @@ class Duties:
                 self._done(dropped)
         gone = set(renumbered + unwanted)
         return [entry for entry in work if entry.work not in gone]
-
-    def _act(self, action: Action, uids: Sequence[int], folder: Selected) -> None:
-        perform: Callable[[Sequence[int]], None]
-        perform = {Action.SEEN: self._see, Action.MOVE: self._move, Action.DELETE: self._delete}[action]
-        if not folder.writable:
-            self._complain(folder.name, action, len(uids), "the folder can only be read")
-            return
-        try:
-            ours, unknown = self._ours(uids, folder)
-            perform(ours)
-        except Refused as refusal:
-            self._complain(folder.name, action, len(uids), str(refusal))
-            return
-        self._complained.discard((folder.name, action))
-        self._done([self._pending(uid, action, folder) for uid in uids if uid not in unknown])
-
-    def _ours(self, uids: Sequence[int], folder: Selected) -> tuple[list[int], set[int]]:
-        """Return which of `uids` are mails of ours, and which do not show their header now.
-
-        A server restored from an old copy gives the same UIDs to other people's mails, and need not say so.
-        """
-        present = self._session.present(uids)
-        headers = self._session.headers(sorted(present)) if present else {}
-        ours = sorted(uid for uid, header in headers.items() if self._is_ours(uid, header))
-        if foreign := len(headers) - len(ours):
-            log.warning(
-                "pending work names mails that are not ours; they are left alone",
-                mailbox=self._context.mailbox.name, folder=folder.name, count=foreign,
-            )  # fmt: skip
-        return ours, present - headers.keys()
-
-    def _is_ours(self, uid: int, header: Header) -> bool:
-        """Say whether a mail is an SMS of ours: by its header, or where that leaves a doubt by the whole."""
-        reader, rules = self._context.reader, self._context.rules
-        if reader.is_ours(header.lines, rules):
-            return True
-        if not reader.may_be_ours(header.lines, rules) or (header.size or 0) > PIECE_BYTES:
-            return False
-        raw = self._session.bodies([uid]).get(uid)
-        return raw is not None and isinstance(reader.read_mail(raw, rules), Readable)
-
-    def _complain(self, folder: str, action: Action, count: int, reason: str) -> None:
-        if (folder, action) not in self._complained:
-            self._complained.add((folder, action))
-            log.error(
-                "the server refuses what is asked for after storing; the mails stay, and it is tried again",
-                mailbox=self._context.mailbox.name, folder=folder, action=action.value, count=count,
-                reason=reason,
-            )  # fmt: skip
-
-    def _see(self, uids: Sequence[int]) -> None:
-        if uids:
-            self._session.flag(uids, b"\\Seen")
-
-    def _delete(self, uids: Sequence[int]) -> None:
-        if not uids:
-            return
-        self._session.flag(uids, b"\\Deleted")
-        if self._session.can_expunge:
-            self._session.expunge(uids)
-
-    def _move(self, uids: Sequence[int]) -> None:
-        if not uids:
-            return
-        target = self._target()
-        selected = self._session.selected
-        if selected is not None and selected.name == target:
-            return  # a mail moved to where it is would come back as a new one, for ever
-        if self._session.can_move and self._moved(uids, target):
-            return
-        # What is marked already was copied before a crash; copied again it would stand there twice.
-        marked = self._session.present(uids, "DELETED")
-        if unmarked := [uid for uid in uids if uid not in marked]:
-            self._session.copy(unmarked, target)
-        self._delete(uids)
-
-    def _moved(self, uids: Sequence[int], target: str) -> bool:
-        """Move at one go; return False where the server offers that and refuses it, as some do for ever."""
-        try:
-            self._session.move(uids, target)
-        except Refused as refusal:
-            if not self._memory.move_refused_told:
-                self._memory.move_refused_told = True
-                log.warning(
-                    "the server offers MOVE and refuses it; mails are copied, marked as deleted and expunged",
-                    mailbox=self._context.mailbox.name, reason=str(refusal),
-                )  # fmt: skip
-            return False
-        return True
-
-    def _target(self) -> str:
-        name = self._context.mailbox.move_to or ""
-        found = self._session.folder_named(name)
-        if found is None:
-            found = self._session.create_folder(name)
-            log.info("folder created to move mails to", mailbox=self._context.mailbox.name, folder=found)
-        return found
 
     def _fetch_again(self, entry: PendingWork, reading: FolderReading) -> None:
         """Fetch one put-off mail with the utmost care; a further failure waits longer each time."""
@@ -253,9 +153,6 @@ class Duties:
             mailbox=work.mailbox, folder=work.folder, uid=work.uid, reason=reason,
         )  # fmt: skip
         self._delivery.submit(Submission(self._context.run_id, (item,), done=(work,)))
-
-    def _pending(self, uid: int, action: Action, folder: Selected) -> Pending:
-        return Pending(self._context.mailbox.name, folder.name, folder.uidvalidity, uid, action)
 
     def _done(self, work: Sequence[Pending]) -> None:
         self._delivery.submit(Submission(run_id=self._context.run_id, done=tuple(work)))

@@ -50,6 +50,9 @@ class FolderReading:
         self._standing = Standing()
         self._compared = False
         self._at = 0
+        self._unheard = False
+        self.fresh: set[int] = set()
+        """Mails stored since the folder was opened, and not acted on yet."""
 
     def catch_up(self, last: int) -> int:
         """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
@@ -69,10 +72,20 @@ class FolderReading:
         Some servers repeat EXISTS with each answer, so the count must have changed, or may have in between.
         """
         exists, expunged = self._session.told()
+        unheard, self._unheard = self._unheard, False
         if exists is None:
-            return False
+            return unheard
         before, self._known = self._known, exists
-        return expunged or exists != before
+        return unheard or expunged or exists != before
+
+    def reopen(self) -> None:
+        """Open the folder once more. Raises MailboxUnavailable where it is another one now."""
+        again = self._session.select(self.folder.name, writable=self.folder.writable)
+        if again.uidvalidity != self.folder.uidvalidity:
+            raise MailboxUnavailable(f"UIDVALIDITY of {self.folder.name} changed while it was read")
+        self.folder = again
+        self.fresh.clear()
+        self._unheard = True  # what came meanwhile was not announced
 
     def start(self) -> int:
         """Return the last UID that needs no reading: the cursor's, or 0 where the numbers mean nothing now.
@@ -203,10 +216,8 @@ class FolderReading:
                 if uids:
                     yield uids
                 return
-            again = session.select(folder.name, writable=folder.writable)
-            if again.uidvalidity != folder.uidvalidity:
-                raise MailboxUnavailable(f"UIDVALIDITY of {folder.name} changed while it was read")
-            folder, expected = again, again.exists
+            self.reopen()
+            folder, expected = self.folder, self.folder.exists
         first = last + 1
         for landmark in session.landmarks(folder.exists - expected + 1, folder.exists):
             if landmark >= first:
@@ -289,6 +300,7 @@ class FolderReading:
                 look_alikes=look_alikes,
             )
         )  # fmt: skip
+        self.fresh.update(item.position.uid for item in items if item.position.uid is not None)
         if missing:
             self._tell_missing(missing)
 

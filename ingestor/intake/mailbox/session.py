@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import imaplib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -15,7 +15,6 @@ from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
 from ingestor.intake.mailbox.pieces import PIECE_BYTES
 from ingestor.intake.mailbox.rows import Row, rows_by_uid
-from ingestor.intake.mailbox.waiting import Bell
 from ingestor.intake.mailbox.wire import Wire
 from ingestor.intake.mailbox.words import Refused, speaking
 
@@ -227,7 +226,7 @@ class Session:
         if self.selected is None or not self.selected.exists:
             return False
         try:
-            return bool(self._numbered(1, 1))
+            return bool(self.numbered(1, 1))
         except Refused:  # the folder has been emptied
             return False
 
@@ -248,7 +247,7 @@ class Session:
         uids: list[int] = []
         step = WINDOW * WINDOW
         for start in range(first_number + WINDOW - 1, last_number, step):
-            found = self._numbered(start, min(start + step, last_number) - 1, WINDOW)
+            found = self.numbered(start, min(start + step, last_number) - 1, WINDOW)
             if not found:
                 break  # EXISTS says more than there is
             uids += found
@@ -260,7 +259,7 @@ class Session:
         first = max(1, exists - count + 1)
         uids: list[int] = []
         for number in range(first, exists + 1, WINDOW):
-            uids += self._numbered(number, min(number + WINDOW - 1, exists))
+            uids += self.numbered(number, min(number + WINDOW - 1, exists))
         return sorted(uids)
 
     def by_number(self, first: int) -> list[int]:
@@ -268,14 +267,14 @@ class Session:
         uids: list[int] = []
         number = self.selected.exists if self.selected is not None else 0
         while number > 0:
-            some = self._numbered(max(1, number - WINDOW + 1), number)
+            some = self.numbered(max(1, number - WINDOW + 1), number)
             uids += [uid for uid in some if uid >= first]
             if not some or min(some) < first:
                 break
             number -= WINDOW
         return sorted(uids)
 
-    def _numbered(self, first: int, last: int, step: int = 1) -> list[int]:
+    def numbered(self, first: int, last: int, step: int = 1) -> list[int]:
         """Return the UIDs of the mails with every `step`th number from `first` to `last`."""
         with self.speaking():
             self.client.use_uid = False
@@ -348,8 +347,8 @@ class Session:
 
     # Waiting
 
-    def idle(self, seconds: float, *bells: Bell) -> bool:
-        """Wait in IDLE for news (True), a bell, or the end of `seconds`; then search, whatever was said.
+    def idle(self, wait: Callable[[], bool]) -> bool:
+        """Stay in IDLE while `wait` waits, and return what it says: True for news. Search, whatever was said.
 
         What woke us is not even read: EXISTS may have come before the continuation, or in the same packet,
         and a dead connection looks like news. Leaving IDLE finds out, because it must be answered.
@@ -358,7 +357,7 @@ class Session:
             self.wire.untagged_responses.clear()
             tag = self.wire.begin_idle()
             early = bool(self.wire.untagged_responses)
-            news = early or self.wire.stream.wait_for_news(seconds, *bells)
+            news = early or wait()
             self.wire.end_idle(tag)
         return news
 

@@ -5,6 +5,7 @@ import math
 import random
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
@@ -18,6 +19,7 @@ from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.lease import Lease
 from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.session import FolderMissing, Session
 from ingestor.intake.mailbox.visit import Visit, check_folders
@@ -32,6 +34,11 @@ _NOTED_EVERY = 10.0  # seconds between two reports of the same state
 log = structlog.get_logger()
 
 
+def _nobody_else() -> Callable[[], str]:
+    name = str(uuid.uuid4())
+    return lambda: name
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -40,13 +47,14 @@ class MailboxThread:
     """Reads one mailbox from `start` to `stop`; or, without them, once (`run_once`) or again (`rescan`).
 
     `rules` are the mail provider's, `password` is asked at each connect (default: where the settings say),
-    `run_id` is what outcomes are counted under.
+    `run_id` is what outcomes are counted under, `holder` who acts on the mailbox (default: nobody else).
     """
 
     def __init__(
         self, mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run_id: int | None, *,
         password: Callable[[], str] | None = None, timing: Timing | None = None,
         clock: Callable[[], datetime] = _utc_now, provider: str = "agile",
+        holder: Callable[[], str] | None = None,
     ) -> None:  # fmt: skip
         self.name = mailbox.name
         self.progress = time.monotonic()
@@ -57,7 +65,7 @@ class MailboxThread:
         self._writer = writer
         self._stop = Bell()
         self._wake = Bell()
-        self._memory = Memory()
+        self._memory = Memory(Lease(engine, mailbox.name, holder or _nobody_else()))
         self._delivery = Delivery(writer, self._stop, self._progressed, self._suspect)
         self._waiting_for = 0.0
         self._state = "starting"
@@ -134,9 +142,12 @@ class MailboxThread:
 
     def _once(self, work: Callable[[Visit], None]) -> Counter[Outcome]:
         before = Counter(self._delivery.tally)
-        while not self._done_over_one_connection(work):
-            if self._stop.wait(self._timing.retry_first / 4):
-                raise IngestorError("stopped before the end")
+        try:
+            while not self._done_over_one_connection(work):
+                if self._stop.wait(self._timing.retry_first / 4):
+                    raise IngestorError("stopped before the end")
+        finally:
+            self._memory.lease.release()
         return self._delivery.tally - before
 
     def _done_over_one_connection(self, work: Callable[[Visit], None]) -> bool:
@@ -188,6 +199,7 @@ class MailboxThread:
             if self._stop.wait(pause):
                 break
         self._settle()
+        self._memory.lease.release()
         self._enter("stopped", None)
 
     def _settle(self) -> None:

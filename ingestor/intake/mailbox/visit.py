@@ -16,6 +16,7 @@ from ingestor.archive.known import read_archive_key
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.duties import Duties
+from ingestor.intake.mailbox.lease import LOOK_SECONDS
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import FolderMissing, Selected, Session
 from ingestor.intake.mailbox.stream import Flooded
@@ -73,7 +74,7 @@ class Visit:
             while True:
                 waits(timing.idle if self.watching else longest)
                 if not self.watching:
-                    self._session.wire.stream.wait_for_news(longest, wake)
+                    self._wait(longest, wake)
                     break
                 if not self._idle(timing.idle, wake) or len(mailbox.folders) > 1 or self._reading is None:
                     break
@@ -90,7 +91,7 @@ class Visit:
     def _idle(self, seconds: float, wake: Bell) -> bool:
         """Wait in IDLE; return whether the server had news."""
         try:
-            return self._session.idle(seconds, wake)
+            return self._session.idle(lambda: self._wait(seconds, wake))
         except Refused as refusal:  # offered, and refused: this connection polls
             self._idle_refused = True
             log.warning(
@@ -106,6 +107,19 @@ class Visit:
                 mailbox=self._context.mailbox.name,
             )
             raise
+
+    def _wait(self, seconds: float, wake: Bell) -> bool:
+        """Wait for news (True), `wake`, or the end of `seconds`; meanwhile see to who acts on the mailbox."""
+        until = time.monotonic() + seconds
+        look = seconds if self._context.after_store is None else LOOK_SECONDS
+        while True:
+            left = until - time.monotonic()
+            if self._session.wire.stream.wait_for_news(min(left, look), wake):
+                return True
+            if left <= look or wake.rung:
+                return False
+            if self._duties.called_for():
+                return True
 
     def rescan(self, folder: str, since: date | None) -> None:
         """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""

@@ -80,12 +80,13 @@ class Desk:
         return Mailbox.model_validate(values | changed)
 
     def thread(
-        self, port: int, *, timing: Timing = QUICK, start: bool = True, **changed: object
-    ) -> MailboxThread:
+        self, port: int, *, timing: Timing = QUICK, start: bool = True, holder: str | None = None,
+        **changed: object,
+    ) -> MailboxThread:  # fmt: skip
         """Return a thread on the mailbox at `port`, started unless told otherwise."""
         thread = MailboxThread(
             self.mailbox(port, **changed), RULES, self.writer, self.engine, self.run_id,
-            timing=timing, clock=lambda: self.now,
+            timing=timing, clock=lambda: self.now, holder=None if holder is None else lambda: holder,
         )  # fmt: skip
         if start:
             self.threads.append(thread)

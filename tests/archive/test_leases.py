@@ -1,0 +1,52 @@
+"""Leases: one holder at a time, by the database's clock."""
+
+import threading
+
+from sqlalchemy import Engine, text
+
+from ingestor.archive.engine import writing
+from ingestor.archive.leases import release_lease, take_lease
+
+
+def expire(engine: Engine) -> None:
+    """Let every lease have run out a moment ago."""
+    past = "'2020-01-01T00:00:00.000Z'"
+    with writing(engine) as connection:
+        connection.execute(text(f"UPDATE leases SET expires_at = {past}"))
+
+
+def test_a_lease_is_its_holders_until_it_runs_out(archive_engine: Engine) -> None:
+    """The holder renews it as often as it likes; another takes it after its end, or when it is given back."""
+    assert take_lease(archive_engine, "mailbox main", "a", 60)
+    assert take_lease(archive_engine, "mailbox main", "a", 60)
+    assert not take_lease(archive_engine, "mailbox main", "b", 60)
+    assert take_lease(archive_engine, "mailbox other", "b", 60)
+
+    expire(archive_engine)
+    assert take_lease(archive_engine, "mailbox main", "b", 60)
+    assert not take_lease(archive_engine, "mailbox main", "a", 60)
+
+    release_lease(archive_engine, "mailbox main", "a")
+    assert not take_lease(archive_engine, "mailbox main", "a", 60)
+    release_lease(archive_engine, "mailbox main", "b")
+    assert take_lease(archive_engine, "mailbox main", "a", 60)
+
+
+def test_of_many_at_once_one_gets_it(archive_engine: Engine) -> None:
+    """It is one statement: nothing comes in between."""
+    take_lease(archive_engine, "mailbox main", "before", 60)
+    expire(archive_engine)
+    got: list[int] = []
+    start = threading.Barrier(4)
+
+    def take(number: int) -> None:
+        start.wait()
+        if take_lease(archive_engine, "mailbox main", str(number), 60):
+            got.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
