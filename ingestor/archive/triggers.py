@@ -41,22 +41,23 @@ def create(connection: Connection) -> None:
             connection.exec_driver_sql(statement)
 
 
-def drop(connection: Connection) -> None:
-    """Drop all triggers that exist."""
+def drop(connection: Connection, *, every: bool = False) -> None:
+    """Drop our triggers that exist; with `every` those that somebody disabled, too."""
     sqlite = connection.dialect.name == "sqlite"
-    for table, trigger in sorted(installed(connection)):
+    for table, trigger in sorted(installed(connection, every=every)):
         connection.exec_driver_sql(f"DROP TRIGGER {trigger}" + ("" if sqlite else f" ON {table}"))
 
 
-def installed(connection: Connection) -> set[tuple[str, str]]:
-    """Return (table, trigger) of the append-only triggers that exist and are enabled."""
+def installed(connection: Connection, *, every: bool = False) -> set[tuple[str, str]]:
+    """Return (table, trigger) of the append-only triggers that exist and are enabled, or of `every` one."""
     if connection.dialect.name == "sqlite":
         query = "SELECT tbl_name, name FROM sqlite_schema WHERE type = 'trigger'"
     else:
         query = (
             "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
-            " WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND pg_table_is_visible(c.oid)"
+            " WHERE NOT t.tgisinternal AND pg_table_is_visible(c.oid)"
         )
+        query += "" if every else " AND t.tgenabled <> 'D'"
     ours = expected(connection.dialect.name)
     return {pair for table, name in connection.exec_driver_sql(query) if (pair := (table, name)) in ours}
 
