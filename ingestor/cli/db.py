@@ -6,21 +6,27 @@ EXAMPLES = """
 ingestor db upgrade
 ingestor db current
 ingestor db history
+ingestor db repair
 ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgrade
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the three verbs."""
+    """Describe the verbs."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
     verbs.add_parser("upgrade", help="bring the schema up to this program's, or make a new archive")
     verbs.add_parser("current", help="say which schema the archive has; exit 1 when it is not this program's")
+    verbs.add_parser(
+        "repair", help="make this program's triggers, functions and views again where they differ"
+    )
     verbs.add_parser("history", help="list all schemas this program knows")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the verb says."""
-    return {"upgrade": _upgrade, "current": _current, "history": _history}[arguments.verb](arguments)
+    return {"upgrade": _upgrade, "current": _current, "history": _history, "repair": _repair}[arguments.verb](
+        arguments
+    )
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
@@ -57,3 +63,26 @@ def _history(arguments: argparse.Namespace) -> int:
     rows = [(one.number, "yes" if one.applied else "no", one.title) for one in history(engine)]
     print_table(("revision", "applied", "title"), rows)
     return 0
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from ingestor.archive.intact import NotCompared, repair
+    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+    from ingestor.errors import IngestorError
+
+    configure_log(arguments)
+    try:
+        mended, left = repair(open_for_writing(settings_of(arguments)), datetime.now(UTC))
+    except NotCompared as reason:
+        raise IngestorError(
+            f"this archive cannot be compared by this role; call it as its owner ({reason})"
+        ) from None
+    for one in mended:
+        print(f"made again: {one.name}")
+    for one in left:
+        print(f"left as it is: {one}")
+    if not mended and not left:
+        print("Nothing differs from what this version makes.")
+    return 1 if left else 0

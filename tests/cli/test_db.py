@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ingestor.archive.engine import writing
 from ingestor.archive.migrate import head
 from tests.cli.calling import Called, as_nobody, ingestor
+from tests.cli.conftest import Filled
 
 READERS = [
     ["status"], ["search"], ["show", "1"], ["export"], ["quarantine", "list"],
@@ -205,3 +207,22 @@ def test_a_closed_configuration_names_the_service_user(open_folder: Path, nobody
     assert answer.err.startswith(
         f"ingestor: {config}: you may not read it; run the command as the service user"
     )
+
+
+def test_check_names_what_differs_and_repair_mends_it(filled: Filled) -> None:
+    """A lying view is noticed, made again, and a run says so; the second repair has nothing to do."""
+    with writing(filled.engine) as connection:
+        connection.exec_driver_sql("DROP VIEW quarantine")
+    told = filled.call("check")
+    assert told.code == 1
+    assert "archive: view quarantine is missing; run: ingestor db repair" in told.out
+    mended = filled.call("db", "repair")
+    assert (mended.code, mended.out) == (0, "made again: view quarantine\n")
+    assert filled.call("db", "repair").out == "Nothing differs from what this version makes.\n"
+    assert "guards and views are as this version makes them" in filled.call("check").out
+
+
+def test_check_deep_reads_everything(filled: Filled) -> None:
+    """It says that every kept byte is as it was written, or names what is not."""
+    told = filled.call("check", "--deep")
+    assert "every page and every kept byte is as it was written" in told.out

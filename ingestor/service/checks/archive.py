@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,8 @@ from ingestor.archive import grants, triggers
 from ingestor.archive.cursors import not_fetched
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.entries import Item, Payload
+from ingestor.archive.intact import NotCompared, differences
+from ingestor.archive.integrity import can_check_itself, damage
 from ingestor.archive.migrate import current, head, upgrade_command
 from ingestor.archive.saved_copies import fault, saved_copies
 from ingestor.archive.store import Store
@@ -51,7 +53,8 @@ def check(settings: Settings) -> Sequence[Finding]:
             ]  # fmt: skip
             found = [ok("database", f"{shown} can be read and written"), *copies, schema]
         well = current(engine) == head() and all(one.level is not Level.FAIL for one in found)
-        return [*found, *missing, *(_tried(settings, path) if well else ())]
+        likeness = _likeness(settings) if current(engine) == head() else []
+        return [*found, *missing, *(_tried(settings, path) if well else ()), *likeness]
     except ArchiveUnavailable as error:
         if path is not None:
             raise
@@ -81,6 +84,44 @@ def _not_fetched(engine: Engine) -> list[Finding]:
 def _named(uids: Sequence[int]) -> str:
     more = f" and {len(uids) - MOST_NAMED} more" if len(uids) > MOST_NAMED else ""
     return ", ".join(map(str, uids[:MOST_NAMED])) + more
+
+
+def _likeness(settings: Settings) -> list[Finding]:
+    """Return what of the archive is not as this version makes it."""
+    engine = open_engine(settings.database.url)  # what it is compared with is made, and rolled back
+    try:
+        found = differences(engine)
+    except NotCompared as reason:
+        return [
+            warn("archive", f"not compared with what this version makes ({reason})", "call it as the owner")
+        ]
+    finally:
+        engine.dispose()
+    if not found:
+        return [ok("archive", "tables, keys, guards and views are as this version makes them")]
+    return [
+        fail("archive", str(one), "run: ingestor db repair" if one.mendable else "undo it, or restore a copy")
+        for one in found
+    ]
+
+
+def deep(settings: Settings, progress: Callable[[int, int], None]) -> Iterator[Finding]:
+    """Read the whole archive, and yield what is damaged."""
+    engine = open_engine(settings.database.url, read_only=True)
+    try:
+        if not can_check_itself(engine):
+            yield warn(
+                "archive", "PostgreSQL's own check is not installed; every row was read instead",
+                "as a superuser: CREATE EXTENSION amcheck; GRANT EXECUTE ON FUNCTION bt_index_check TO …",
+            )  # fmt: skip
+        healthy = True
+        for sentence in damage(engine, progress):
+            healthy = False
+            yield fail("archive", sentence, "restore a copy")
+        if healthy:
+            yield ok("archive", "every page and every kept byte is as it was written")
+    finally:
+        engine.dispose()
 
 
 def _told_of(folder: Path, settings: Settings) -> bool:

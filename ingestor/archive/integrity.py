@@ -1,0 +1,111 @@
+"""Looking at every page and every kept byte: what only a full read can tell."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
+
+from ingestor.archive import tables
+from ingestor.archive.engine import one_moment, reading
+from ingestor.archive.payloads import unpack
+from ingestor.archive.queries import dictionaries
+from ingestor.errors import IngestorError
+
+_ROWS = 500
+_MOST_NAMED = 10
+_BTREES = """SELECT {check}(x.indexrelid, true) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+    JOIN pg_am a ON a.oid = i.relam AND a.amname = 'btree' WHERE x.indrelid = to_regclass(%s)"""
+
+
+def damage(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str]:
+    """Yield what is damaged, a sentence each: the database's own check, then each payload's SHA-256.
+
+    `progress` is told how many payloads of how many have been compared. At most ten of a kind are named.
+    """
+    own = list(_own_check(engine))
+    yield from own[:_MOST_NAMED]
+    if len(own) > _MOST_NAMED:
+        yield f"the database's own check finds {len(own) - _MOST_NAMED} faults more"
+    try:
+        yield from _payloads(engine, progress)
+    except IngestorError as error:
+        yield str(error)
+
+
+def _own_check(engine: Engine) -> Iterator[str]:
+    try:
+        with reading(engine) as connection:
+            if engine.dialect.name == "sqlite":
+                for (said,) in connection.exec_driver_sql("PRAGMA integrity_check(100)"):
+                    if said != "ok":
+                        yield f"SQLite's own check: {said}"
+                for row in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+                    yield f"SQLite's own check: a row of {row[0]} belongs to none of {row[2]}"
+            else:
+                yield from _amcheck(connection)
+    except IngestorError as error:
+        yield str(error)
+
+
+def can_check_itself(engine: Engine) -> bool:
+    """Say whether the database has a check of its own that this role may run."""
+    if engine.dialect.name == "sqlite":
+        return True
+    with reading(engine) as connection:
+        return bool(
+            connection.exec_driver_sql(
+                "SELECT count(*) FROM pg_proc WHERE proname = 'bt_index_check'"
+                " AND has_function_privilege(oid, 'EXECUTE')"
+            ).scalar()
+        )
+
+
+def _amcheck(connection: Connection) -> Iterator[str]:
+    """Run PostgreSQL's amcheck where it is installed, and read every row where it is not."""
+    found = connection.exec_driver_sql(
+        "SELECT p.oid::regproc::text FROM pg_proc p WHERE p.proname = 'bt_index_check' AND p.pronargs = 2"
+        " AND has_function_privilege(p.oid, 'EXECUTE')"
+    ).scalar()
+    for table in tables.metadata.sorted_tables:
+        try:
+            with connection.begin_nested():
+                if found is not None:
+                    connection.exec_driver_sql(_BTREES.format(check=found), (table.name,)).all()
+                connection.exec_driver_sql(f"SELECT count(t) FROM {table.name} t").all()  # noqa: S608 - our own names
+        except DBAPIError as error:
+            yield f"PostgreSQL cannot read {table.name}: {str(error.orig).splitlines()[0][:160]}"
+
+
+def _payloads(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str]:
+    table = tables.payloads
+    wrong = 0
+    with one_moment(engine) as connection:
+        known = dictionaries(connection)
+        whole = int(connection.execute(select(func.count()).select_from(table)).scalar() or 0)
+        rows = connection.execution_options(yield_per=_ROWS).execute(
+            select(table.c.arrival_id, table.c.sha256, table.c.dictionary_id, table.c.compressed)
+        )
+        for number, row in enumerate(rows, 1):
+            fault = _fault_of(row.compressed, row.dictionary_id, row.sha256, known)
+            if fault is not None:
+                wrong += 1
+                if wrong <= _MOST_NAMED:
+                    yield f"arrival {row.arrival_id}: {fault}"
+            progress(number, whole)
+    if wrong > _MOST_NAMED:
+        yield f"the kept bytes of {wrong - _MOST_NAMED} further arrivals are not what arrived"
+
+
+def _fault_of(
+    compressed: bytes, dictionary_id: int | None, sha256: bytes, known: dict[int, bytes]
+) -> str | None:
+    try:
+        raw = unpack(bytes(compressed), dictionary_id, known)
+    except ValueError as error:
+        return str(error)
+    return (
+        None
+        if hashlib.sha256(raw).digest() == bytes(sha256)
+        else "its kept bytes no longer match their SHA-256"
+    )
