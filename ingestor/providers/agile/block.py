@@ -17,13 +17,13 @@ _SHOWN = {"originator": "From", "destination": "To", "date_time": "Date/Time", "
 _BLANKS = " \t\u00a0\u202f"
 _B = f"[{_BLANKS}{INVISIBLE}]*+"
 _BOLD = "([*_]{0,2}+)"  # what a gateway's HTML to text makes of bold labels
-_BLANK = "[ \t\u00a0]"
+# One blank stands before a text, and where its own line is empty, it begins on the next one.
+_BEFORE_TEXT = "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
 
 # HTML to text writes the target of a tel: link beside the number: as Exchange does, as Markdown does.
 _SCHEME = re.compile("(?:tel|callto|sms):", re.IGNORECASE)
 _LINK = re.compile(rf"[ ]?[<(\[]+{_SCHEME.pattern}[^<>()\[\]\n]*[>)\]]+", re.IGNORECASE)
 _LINKED = re.compile(r"(?<![0-9])([+]?[0-9][0-9 ()./-]{2,30}[0-9])[ ]?<tel:([+]?[0-9]+)>", re.IGNORECASE)
-_TEXT = re.compile(f"{_BLANK}?(?:{_BLANK}*+(?:\n|\\Z))?")
 
 
 class Block(NamedTuple):
@@ -64,8 +64,14 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
 
     empty_lines = f"(?:{_B}\n)*+"
     first_three = (f"{label(spelled[name], 2 * at + 1)}([^\n]*+)\n" for at, name in enumerate(ORDER[:3]))
-    whole = empty_lines + "".join(line + empty_lines for line in first_three) + label(spelled["text"], 7)
+    whole = (
+        empty_lines
+        + "".join(line + empty_lines for line in first_three)
+        + label(spelled["text"], 7)
+        + _BEFORE_TEXT
+    )
     line = label("|".join(f"(?P<{name}>{spelled[name]})" for name in ORDER), 1)
+    line += f"(?(text){_BEFORE_TEXT})"
     return Labels(re.compile(whole, re.IGNORECASE), re.compile(f"^{line}", re.IGNORECASE | re.MULTILINE))
 
 
@@ -82,15 +88,15 @@ def read_block(body: str, labels: Labels) -> Block | str:
     """
     match = labels.whole.match(body)
     if match:
-        _, originator, _, destination, _, date_time, _ = match.groups()
-        return _block([originator, destination, date_time], body, match.end())
+        originator, destination, date_time = match.group(2, 4, 6)
+        return _block(originator, destination, date_time, body[match.end() :])
     values: list[str] = []
     for match in labels.line.finditer(body):
         found, expected = match.lastgroup or "", ORDER[len(values)]
         if found != expected:
             return _misplaced(expected, found)
         if expected == "text":
-            return _block(values, body, match.end())
+            return _block(values[0], values[1], values[2], body[match.end() :])
         end = body.find("\n", match.end())
         values.append(body[match.end() : end if end >= 0 else len(body)])
     if not body.strip():
@@ -100,18 +106,14 @@ def read_block(body: str, labels: Labels) -> Block | str:
     return f"the {_SHOWN[ORDER[len(values)]]} label is missing"
 
 
-def _block(values: list[str], body: str, start: int) -> Block:
-    """Return the block of these `values`; the text is what stands in `body` from `start` on.
-
-    The format puts one blank before a text. Where its own line is empty, it begins on the next one.
-    """
-    found = _TEXT.match(body, start)
-    text = body[found.end() if found else start :]
-    if any(":" in value and _SCHEME.search(value) for value in values):
-        values = [_unlinked(value) for value in values]
-        text = _LINKED.sub(_number_alone, text)
-    originator, destination, date_time = (value.strip(_BLANKS) for value in values)
-    return Block(originator, destination, date_time, text)
+def _block(originator: str, destination: str, date_time: str, text: str) -> Block:
+    """Return the block of three values as they stand on their lines, and the text behind its label."""
+    if ":" in originator or ":" in destination or ":" in date_time:
+        values = (originator, destination, date_time)
+        if any(map(_SCHEME.search, values)):
+            originator, destination, date_time = map(_unlinked, values)
+            text = _LINKED.sub(_number_alone, text)
+    return Block(originator.strip(_BLANKS), destination.strip(_BLANKS), date_time.strip(_BLANKS), text)
 
 
 def _unlinked(value: str) -> str:

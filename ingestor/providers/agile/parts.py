@@ -49,7 +49,7 @@ def transfer_decoded(data: bytes, encoding: str) -> bytes | None:
         whole = _from_base64(data.translate(None, b"\r\n \t"))
         return whole if whole is not None else _from_base64(_before_footer(data)) or None
     if encoding == "quoted-printable":
-        if b"=0" in data or b" \n" in data or b" \r" in data or b"\t\n" in data or b"\t\r" in data:
+        if b"=0" in data or b" \r" in data or b" \n" in data or b"\t" in data:
             data = _QUOTED_LINE_END.sub(b"", data)
         return binascii.a2b_qp(data)
     return data if len(data) < _BROKEN_BEHIND[0] else _rejoined(data)
