@@ -3,9 +3,8 @@
 from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
 from ingestor.providers.agile.header import Header, split_mail
-from ingestor.providers.agile.reading import text_of
+from ingestor.providers.agile.reading import decode_part, text_of
 from ingestor.providers.agile.slow_lane import slow_parts
-from ingestor.providers.charsets import decode_text
 from ingestor.providers.contract import (
     ANOTHER_FORWARDER,
     ANOTHER_SENDER,
@@ -66,7 +65,7 @@ def _beginning(header: Header, body: bytes) -> list[str]:
     """Return the first lines of the text: where a block should stand."""
     parts = slow_parts(header, body)
     for part in parts if not isinstance(parts, str) else ():
-        text = text_of(part, decode_text(part.data or b"", part.charset))
+        text = text_of(part, decode_part(part, part.data or b""))
         if text.strip():
             lines = [line for line in text.split("\n") if line.strip()]
             return [f"text: {_short(line)}" for line in lines[:_LINES]]

@@ -1,5 +1,6 @@
 """From the text part of a mail of ours to its record: charset, layout, block, numbers and time."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,13 +14,16 @@ from ingestor.providers.agile.flowed import unflowed
 from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.html_text import html_to_text
 from ingestor.providers.agile.parts import Part
-from ingestor.providers.charsets import Decoded, decode_text
+from ingestor.providers.charsets import Decoded, codec_for, decode_text
 from ingestor.providers.contract import Rules
 from ingestor.providers.posts import NOT_OUR_NUMBER
 from ingestor.record import InboundSms, storable, stored_text
 from ingestor.timestamps import fourteen_digits, read_local
 
 _REPLACEMENT = "\ufffd"
+_CHARSET_IN_HTML = re.compile(
+    rb"""<(?:meta\s[^<>]*?charset|\?xml\s[^<>]*?encoding)\s*+=[\s"']*+([!#-&(-;=?-~]{1,60})""", re.IGNORECASE
+)
 _NO_FURTHER: Mapping[str, Sequence[str]] = {}
 
 
@@ -27,7 +31,7 @@ def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
     """Return the block in `part` and how its bytes were read, or why there is none."""
     if part.data is None:
         return "the base64 of the text is broken"
-    decoded = decode_text(part.data, part.charset)
+    decoded = decode_part(part, part.data)
     block = read_block(text_of(part, decoded), labels_for(rules, html=part.html))
     return block if isinstance(block, str) else (block, decoded)
 
@@ -36,6 +40,21 @@ def text_of(part: Part, decoded: Decoded) -> str:
     """Return the `decoded` text of `part` as it is looked at: without markup, with LF line ends."""
     text = html_to_text(decoded.text) if part.html else decoded.text
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def decode_part(part: Part, data: bytes) -> Decoded:
+    """Return the `data` of `part` as text: HTML by its own <meta> where the mail names none."""
+    decoded = decode_text(data, part.charset)
+    if not part.html or codec_for(part.charset) not in {None, "ascii"}:
+        return decoded
+    if decoded.charset == "utf-8" and not data.isascii():
+        return decoded
+    named = _CHARSET_IN_HTML.search(data[:4096])
+    if named is not None:
+        decoded = decode_text(data, named[1].decode("ascii"))
+        if decoded.reason == "declared":
+            return decoded._replace(reason="named in the HTML")
+    return decoded
 
 
 def labels_for(rules: Rules, *, html: bool) -> Labels:
