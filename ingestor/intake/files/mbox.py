@@ -74,7 +74,7 @@ class Split:
         )
 
 
-_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_EMPTY_LINE = re.compile(rb"\n\r*+\n")
 _LENGTH_MARK = re.compile(rb"(?i)-length:")
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,15})[ \t]*\r?$")
 _RD_QUOTED = re.compile(rb"(?m)^>(?=>*From )")

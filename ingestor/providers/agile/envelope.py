@@ -13,7 +13,6 @@ from ingestor.providers.contract import Rules
 _EXACT = re.compile(r"Agile Telecom ?(?:--?|\N{EN DASH}|\N{EM DASH}) ?SMS received")
 # Between the words an export leaves of the dash what it can: nothing, a question mark, three letters.
 _SOMEWHERE = re.compile(r"agile telecom[^0-9a-z]{0,9}sms received")
-_PART_OF_OURS = b"elecom"
 _LONGEST_FROM = 65536  # beyond it there is no telling who the sender is
 _CACHED_LENGTH = 1000  # nobody fills the caches with megabytes
 
@@ -67,7 +66,7 @@ def read_envelope(header: Header, rules: Rules) -> Envelope:
         return Envelope(sender, known, named, Subject.EXACT)
     alone = len(header.first) == len(header.every)
     for value in (subject,) if alone else header.values_of(b"subject"):
-        if rules.subjects or b"=?" in value or _PART_OF_OURS in value.lower():
+        if rules.subjects or b"=?" in value or b"elecom" in value or b"ELECOM" in value:
             shown = " ".join(decode_header(value).split()).casefold()
             if _SOMEWHERE.search(shown) or any(one in shown for one in rules.subjects):
                 return Envelope(sender, known, named, Subject.CONTAINED)

@@ -119,9 +119,14 @@ def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable
 def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
     header, body_at = split_mail(raw)
     envelope = read_envelope(header, rules)
+    if body_at == len(raw) and b"\r" in raw and b"\n" not in raw.rstrip(b"\r\n"):
+        raw = raw.replace(b"\r", b"\n")
+        return _mended(_read(raw, rules, fast=fast, depth=depth), "line ends CR")
     if not (envelope.ours or envelope.suspected):
-        if body_at == len(raw) and raw.find(b"\n", 0, -2) < 0 and b"\r" in raw:
-            return _mended(_read(raw.replace(b"\r", b"\n"), rules, fast=fast, depth=depth), "line ends CR")
+        if _may_pass_on_a_mail(raw, header, body_at):
+            inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
+            if inside is not None:
+                return inside
         return NotOurs(envelope.sender, _block_of_foreign(raw, body_at))
     if len(raw) > LARGEST_PARSED:
         return oversized(raw, len(raw), len(raw), rules)
@@ -174,6 +179,10 @@ def _read_with_another_end(
     raw: bytes, header: Header, body_at: int, rules: Rules, *, fast: bool
 ) -> Reading | None:
     """Return the reading of a mail whose header ends otherwise than by an empty line, None for all others."""
+    # Then a part or a block has fallen into the header: fields came twice, a delimiter stands there, or all.
+    twice = len(header.first) != len(header.every)
+    if not (twice or body_at >= len(raw) - 2 or raw.find(b"\n--", 0, body_at) >= 0):
+        return None
     if any(b"@" in value for value in header.values_of(b"from")[1:]):
         return None  # by the standard's reading there is another sender
     for shorter, at in other_ends(raw, body_at):
@@ -203,6 +212,15 @@ def _missing(envelope: Envelope) -> str | None:
     if envelope.subject is not Subject.OTHER:
         return "block"
     return "subject and block" if envelope.named else None
+
+
+def _may_pass_on_a_mail(raw: bytes, header: Header, body_at: int) -> bool:
+    """Say whether somebody else's mail has a mail attached near its beginning; most kinds never have."""
+    kind = header.first.get(b"content-type", b"").lower()
+    if b"mixed" not in kind and b"message/" not in kind:
+        return False
+    seems = b"message/" in kind or raw.find(b"essage/rfc822", body_at, body_at + _LOOKED_AT) >= 0
+    return seems and len(raw) <= LARGEST_PARSED
 
 
 def _block_of_foreign(raw: bytes, body_at: int) -> str | None:

@@ -1,8 +1,10 @@
 """Whose mail is it? What a person would call ours is read, what is nearly ours is kept, nothing else is."""
 
+from dataclasses import replace
+
 import pytest
 
-from ingestor.providers.contract import ANOTHER_SENDER, NotOurs, Readable, Unreadable
+from ingestor.providers.contract import ANOTHER_FORWARDER, ANOTHER_SENDER, NotOurs, Readable, Unreadable
 from tests.providers.agile.corpus import BLOCK, READER, RULES, read_both
 
 A = b"smsin@agiletelecom.com"
@@ -189,6 +191,7 @@ def test_what_has_the_block_alone_or_the_sender_named_is_a_look_alike() -> None:
 def test_line_ends_that_a_copy_spoilt(end: bytes) -> None:
     """A mail whose lines end with CR CR LF or with CR alone is read whole, and the details say so."""
     block = BLOCK.replace(b"News ON", b"one\r\ntwo")
+    assert isinstance(read_both(_mail(b"From: " + A).replace(b"\r\n", end) + b"\n"), Readable)
     raw = _mail(b"X: y\r\nFrom: " + A, body=block)
     reading = read_both(raw.replace(b"\r\n", end))
     assert isinstance(reading, Readable)
@@ -232,3 +235,22 @@ def test_another_sender_behind_the_line_of_blanks() -> None:
     """For RFC 5322 the header goes on behind a line of blanks: a further address there is a second sender."""
     raw = _mail(b"From: " + A + b"\r\n" + SUBJECT + b" \r\nFrom: " + E)
     assert getattr(read_both(raw), "reason", None) == ANOTHER_SENDER
+
+
+FORWARDED = (
+    b"Subject: see below\r\nContent-Type: multipart/mixed; boundary=f\r\n",
+    b"--f\r\nContent-Type: text/plain\r\n\r\nFYI\r\n--f\r\nContent-Type: message/rfc822\r\n\r\n"
+    + _mail(b"From: " + A)
+    + b"--f--\r\n",
+)
+
+
+def test_a_forward_under_another_subject_is_judged_by_its_forwarder() -> None:
+    """Attached, Agile's mail is read from one of the senders alone; from anybody else it is a near miss."""
+    raw = _mail(b"From: c@example.net", *FORWARDED)
+    refused = read_both(raw)
+    assert getattr(refused, "reason", None) == ANOTHER_FORWARDER
+    reading = read_both(raw, replace(RULES, senders=RULES.senders | {"c@example.net"}))
+    assert isinstance(reading, Readable)
+    assert reading.sms.details["wrapped_in"] == "forwarded mail"
+    assert getattr(read_both(raw.replace(A, b"x@example.org")), "reason", None) == ANOTHER_SENDER
