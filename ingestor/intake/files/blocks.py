@@ -179,7 +179,7 @@ class Blocks:
                     self.held = self._fill
                     break
             if not self.found:
-                self.found = self._begins_a_mail()
+                self.found = self._begins_a_mail(end)
                 self.is_more_than_blank |= bool(self._buffer[: self._fill].strip())
             if end:
                 view = memoryview(self._buffer)[:end]
@@ -203,13 +203,11 @@ class Blocks:
         """The hash of the stream up to `offset`."""
         return self._hasher.digest()
 
-    def _begins_a_mail(self) -> bool:
+    def _begins_a_mail(self, end: int) -> bool:
         buffer, fill = self._buffer, self._fill
-        return (
-            buffer.startswith(b"From ")
-            or is_header_line(buffer, 0, fill)
-            or next_separator(buffer, 0, fill)[0] >= 0
-        )
+        if buffer.startswith(b"From ") or is_header_line(buffer, 0, fill):
+            return True
+        return end == fill and next_separator(buffer, 0, fill)[0] >= 0  # else the next block begins with it
 
     def _before_a_cut_mail(self) -> int:
         """Return where the last mail's separator begins if the stream ends inside that mail, else the end."""

@@ -53,6 +53,10 @@ class Books:
         self._before()
         return Earlier(runs.begin_input(self._engine, self._run_id, place.path, place.member, None))
 
+    def knows(self, place: Place) -> bool:
+        """Say whether an earlier process of this run made a row for the input."""
+        return (place.path, place.member) in self._known
+
     def missing(self) -> list[tuple[str, str]]:
         """Return path and sentence of each input that was not read to its end and was not met again."""
         return [

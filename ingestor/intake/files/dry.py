@@ -129,6 +129,10 @@ class DryBooks:
         """Return an input at its beginning."""
         return Earlier(next(self._numbers))
 
+    def knows(self, _place: Place) -> bool:
+        """Return False: there is no earlier process."""
+        return False
+
     def missing(self) -> list[tuple[str, str]]:
         """Return nothing: nothing was begun earlier."""
         return []

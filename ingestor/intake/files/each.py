@@ -54,9 +54,9 @@ def _in_source(source: Source) -> Iterator[Found]:
             whole = source.stream.whole()
             if whole is not None:
                 skipped = leading_separator(whole)
-                yield Found(place, source.mark + skipped, whole[skipped:])
+                yield Found(place, source.mark + source.offset + skipped, whole[skipped:])
                 return
-            for piece in Blocks(source.stream, None, lambda _: True, offset=source.mark):
+            for piece in Blocks(source.stream, None, lambda _: True, offset=source.mark + source.offset):
                 yield (
                     _long(place, piece)
                     if isinstance(piece, LongMail)

@@ -4,42 +4,29 @@ The parent reads, hashes and writes; nothing else. Arrivals follow the files wha
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ingestor.archive.entries import InputProgress
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.blocks import BLOCK, Block, Blocks, LongMail
+from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
 from ingestor.intake.files.folders import FileReference, without_flags
 from ingestor.intake.files.inputs import InputChanged, ListInput, OpenBooks, StreamInput
 from ingestor.intake.files.kinds import Kind
 from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.packing import Packing
 from ingestor.intake.files.reading import Reader
+from ingestor.intake.files.separators import CANDIDATE
 from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.sources import Interrupted, OpenFile, Place, Source, printable, shown
-from ingestor.intake.files.streams import BombSuspected
+from ingestor.intake.files.streams import BombSuspected, Stream
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
 
-MOST_IN_PACK = 1000
-"""Single mails that travel to a worker together."""
-
-
-@dataclass(slots=True)
-class _Pack:
-    """Single mails that are being collected in a slot."""
-
-    slot: int
-    view: memoryview
-    used: int = 0
-    mails: list[tuple[int, int, int]] = field(default_factory=list)
-    places: list[tuple[Place, int]] = field(default_factory=list)
-    progress: dict[int, InputProgress] = field(default_factory=dict)
-
-    def add_step(self, step: InputProgress) -> None:
-        """Move an input on together with these mails."""
-        self.progress[step.input_id] = step.after(self.progress.get(step.input_id))
+INPUT_COST = 1 << 18
+"""Bytes that a member with a row of its own in `run_inputs` counts as: each row is a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +64,7 @@ class Importer:
         self._wishes = wishes
         self._stopping = stopping
         self._buffer = bytearray(BLOCK)
-        self._pack: _Pack | None = None
+        self._packing = Packing(pool, reader, self._delivery)
         self._lists: dict[Place, ListInput] = {}
         self._failures = 0
         self._told: set[str] = set()
@@ -106,7 +93,7 @@ class Importer:
             finished = True
         except Interrupted:
             finished = False
-        self._flush_pack()
+        self._packing.flush()
         # Failures count at the end only: a run that is resumed tries them again.
         self._delivery.finish(self._failures if finished else 0)
         return finished
@@ -117,7 +104,7 @@ class Importer:
             self._path, self._mails, self._others, self._failures_before = path, 0, 0, self._failures
         source = self._wishes.source or path
         if source != self._delivery.source:
-            self._flush_pack()
+            self._packing.flush()
             self._delivery.source = source
 
     def _end_source(self) -> None:
@@ -168,8 +155,9 @@ class Importer:
         """Read one leaf; damage in it ends this leaf, a bomb ends the whole file."""
         try:
             if source.fault:
-                raise source.fault
-            self._read(source)
+                self._fail(str(source.fault))  # raised, it would hold its source and all that it has open
+            else:
+                self._read(source)
         except BombSuspected:
             raise
         except InputUnreadable as fault:
@@ -179,8 +167,9 @@ class Importer:
         if source.mark:
             self.tally.add_gap(str(source.place), 0, source.mark, "byte order mark")
         if source.kind is Kind.MBOX:
-            self._flush_pack()
-            self._read_mbox(source)
+            self._packing.flush()
+            if source.listed is None or not self._read_small_mbox(source, source.listed):
+                self._read_mbox(source)
         elif source.listed is not None:
             self._read_listed(source, self._list(source.listed))
         elif source.kind is Kind.UNKNOWN:
@@ -193,6 +182,8 @@ class Importer:
             self._read_mail(source)
 
     def _read_mbox(self, source: Source) -> None:
+        if self._opened is not None and source.place.member is not None:
+            self._opened.budget.give(INPUT_COST)
         place = self._told_apart(source.place)
         state = StreamInput(place, self._books.begin(place))
         start = state.catch_up(source.stream, source.mark)
@@ -203,10 +194,9 @@ class Importer:
         )  # fmt: skip
         for piece in blocks:
             if isinstance(piece, LongMail):
-                progress = state.progress(piece.end, piece.sha256)
-                self._add_long(place, piece, {progress.input_id: progress})
+                self._packing.add_long(place, piece, state.progress(piece.end, piece.sha256))
             else:
-                self._send_block(place, piece, dialect, state)
+                self._packing.add_block(place, piece, dialect, state.progress(piece.end, piece.sha256))
             self._check()
         if blocks.offset + blocks.held != source.stream.consumed:
             raise CoverageBroken(
@@ -217,6 +207,32 @@ class Importer:
         self._delivery.put(Ticket([(place, 0)], 0, {end.input_id: end}, NOTHING))
         has_mail = blocks.found or start > source.mark
         self._judge_end(place, blocks, has_mail=has_mail, listed=source.listed is not None)
+
+    def _read_small_mbox(self, source: Source, archive: Place) -> bool:
+        """Read a mailbox as one member of an archive's list; return whether that could be.
+
+        A row in `run_inputs` costs a transaction: an archive of 60,000 mailboxes took half an hour. The list
+        is for what is committed together and can never grow.
+        """
+        data = source.stream.whole(consume=False)
+        if source.place.member is None or data is None or data.count(CANDIDATE) > MOST_MAILS:
+            return False
+        if self._books.knows(source.place):
+            return False  # an earlier version began it
+        doubted = None if self._wishes.whole else lambda: False
+        blocks = Blocks(
+            Stream(io.BytesIO(data)), self._wishes.dialect, self._reader.wanted, offset=source.mark,
+            buffer=self._buffer, doubted=doubted,
+        )  # fmt: skip
+        block = next(iter(blocks), None)
+        if not isinstance(block, Block) or len(block.data) < len(data) or not blocks.found:
+            return False
+        inputs = self._list(archive)
+        self._mails += 1
+        step = inputs.add(without_flags(source.place.name), block.sha256)
+        if step is not None:
+            self._packing.add_block(source.place, block, self._wishes.dialect, step)
+        return True
 
     def _judge_end(self, place: Place, blocks: Blocks, *, has_mail: bool, listed: bool) -> None:
         """Count a mailbox as failed that ends inside a mail, or has none."""
@@ -243,25 +259,16 @@ class Importer:
         self._begun.setdefault(own, 0)
         return own
 
-    def _send_block(self, place: Place, block: Block, dialect: Dialect, state: StreamInput) -> None:
-        slot = self._delivery.slot()
-        length = len(block.data)
-        with self._pool.view(slot) as view:
-            view[:length] = block.data
-        step = state.progress(block.end, block.sha256)
-        ticket = Ticket([(place, block.offset)], length, {step.input_id: step})
-        self._delivery.send(ticket, slot, ("mbox", (length, (block.dialect or dialect).value)))
-
     def _read_listed(self, source: Source, inputs: ListInput) -> None:
         """Read one file of a list: a mail, or something that is none and only fills its place."""
         catching_up = inputs.catching_up
         # The name alone: reading a mail moves it from `new` to `cur` and gives it flags.
-        name = without_flags((source.place.member or source.place.path).rpartition("/")[2])
+        name = without_flags(source.place.name)
         if source.kind is Kind.EMPTY:
             if source.in_maildir and not catching_up:
                 self.tally.add_gap(str(source.place), 0, 0, "an empty file where a mail should be")
                 self._others += 1
-            self._step(inputs.add(name, b""))
+            self._packing.add_step(inputs.add(name, b""))
         elif source.kind is Kind.UNKNOWN:
             length = 0
             for size in iter(lambda: source.stream.readinto(memoryview(self._buffer)), 0):
@@ -271,7 +278,7 @@ class Importer:
                 self.tally.add_gap(
                     str(source.place), source.mark, length, "neither mail, mailbox nor archive"
                 )
-            self._step(step)
+            self._packing.add_step(step)
             self._others += 1
         else:
             self._add_mail(source, lambda digest, _: inputs.add(name, digest), skip=catching_up)
@@ -298,7 +305,7 @@ class Importer:
             self._require_unchanged(source)
             progress = step(hashlib.sha256(mail).digest(), len(mail))
             if not skip:
-                self._collect_mail(source.place, source.mark + source.offset, mail, progress)
+                self._packing.add_mail(source.place, source.mark + source.offset, mail, progress)
             return
         blocks = Blocks(
             source.stream, None, self._reader.wanted, offset=source.mark + source.offset,
@@ -310,59 +317,15 @@ class Importer:
             if skip:
                 continue
             if isinstance(piece, Block):
-                self._collect_mail(source.place, source.mark, bytes(piece.data), progress)
+                self._packing.add_mail(source.place, source.mark, bytes(piece.data), progress)
             else:
-                self._flush_pack()
-                self._add_long(source.place, piece, {progress.input_id: progress} if progress else {})
+                self._packing.add_long(source.place, piece, progress)
 
     def _require_unchanged(self, source: Source) -> None:
         """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
         change = self._opened.change if self._opened else None
         if change and not self._wishes.whole:
             raise InputUnreadable(f"{source.place}: {change}; import it again")
-
-    def _collect_mail(self, place: Place, offset: int, mail: bytes, progress: InputProgress | None) -> None:
-        pack = self._pack
-        if pack is not None and (pack.used + len(mail) > BLOCK or len(pack.mails) >= MOST_IN_PACK):
-            self._flush_pack()
-            pack = None
-        if pack is None:
-            slot = self._delivery.slot()
-            pack = self._pack = _Pack(slot, self._pool.view(slot))
-        end = pack.used + len(mail)
-        pack.view[pack.used : end] = mail
-        pack.mails.append((len(pack.places), pack.used, end))
-        pack.places.append((place, offset))
-        pack.used = end
-        if progress:
-            pack.add_step(progress)
-
-    def _flush_pack(self) -> None:
-        pack, self._pack = self._pack, None
-        if pack is None:
-            return
-        pack.view.release()
-        ticket = Ticket(pack.places, pack.used, pack.progress, packed=True)
-        self._delivery.send(ticket, pack.slot, ("mails", pack.mails))
-
-    def _step(self, progress: InputProgress | None) -> None:
-        """Move an input on where no mail goes with it."""
-        if progress is None:
-            return
-        if self._pack is not None:
-            self._pack.add_step(progress)
-        else:
-            self._delivery.put(Ticket([], 0, {progress.input_id: progress}, NOTHING))
-
-    def _add_long(self, place: Place, mail: LongMail, progress: dict[int, InputProgress]) -> None:
-        """Take in a mail that was longer than a block: it is never parsed."""
-        rows, look_alikes = self._reader.oversized(mail)
-        is_mail = mail.gap is None
-        gaps = [] if mail.gap is None else [(0, mail.gap.length, mail.gap.reason)]
-        counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)
-        expected = mail.size + mail.separators + sum(length for _, length, _ in gaps)
-        answer: tuple[object, ...] = (rows, *counts, gaps, {}, int(mail.odd), look_alikes)
-        self._delivery.put(Ticket([(place, mail.offset)], expected, progress, answer))
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:
@@ -371,7 +334,7 @@ class Importer:
         return self._lists[place]
 
     def _end_lists(self) -> None:
-        self._flush_pack()
+        self._packing.flush()
         for inputs in self._lists.values():
             try:
                 step = inputs.end()

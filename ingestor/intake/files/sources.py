@@ -38,6 +38,11 @@ class Place:
         """Say whether a member of an archive stands where a Maildir has its mails."""
         return self.member is not None and _MAILDIR_FOLDER.search(self.member) is not None
 
+    @property
+    def name(self) -> str:
+        """The last part of it."""
+        return (self.member or self.path).rpartition("/")[2]
+
     def inside(self, name: str) -> "Place":
         """Return the place of member `name` of the archive that stands here."""
         return Place(self.path, name if self.member is None else f"{self.member}!{name}")

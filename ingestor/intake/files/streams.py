@@ -1,7 +1,6 @@
 """Byte streams: plain, and behind gzip, bzip2, xz and zstd, with bounds that end a decompression bomb."""
 
 import bz2
-import gzip
 import io
 import lzma
 import zlib
@@ -17,6 +16,9 @@ MAX_DEPTH = 5
 
 MAX_RATIO = 250
 """Real mailboxes shrink to a twentieth; a gzip bomb grows to the thousandfold."""
+
+FRAME_COST = 256
+"""Bytes that each frame of a compressed stream counts as: a million empty ones took a minute."""
 
 FREE_BYTES = 64 << 20
 """The ratio is not looked at before this many bytes came out."""
@@ -89,12 +91,14 @@ class Stream:
             self._head += piece
         return self._head[:count]
 
-    def whole(self) -> bytes | None:
+    def whole(self, *, consume: bool = True) -> bytes | None:
         """Return everything, if the end was seen while looking at the head; else None, and nothing is
         consumed."""
         if not self._ended:
             return None
         rest = self._head[self._at :]
+        if not consume:
+            return rest
         self._head, self._at = b"", 0
         self.consumed += len(rest)
         return rest
@@ -167,12 +171,13 @@ class _Raw(io.RawIOBase):
 
 
 class _Members(io.RawIOBase):
-    """bzip2 or xz streams in a row. The standard library's file classes take garbage behind the data for the
-    end of a bzip2 file, and have no bound on memory where an xz header asks for 4 GiB."""
+    """gzip, bzip2 or xz streams in a row. The standard library's file classes take garbage behind the data
+    for the end of a bzip2 file, and have no bound on memory where an xz header asks for 4 GiB."""
 
-    def __init__(self, source: BinaryIO, new_decoder: Callable[[], Any]) -> None:
+    def __init__(self, source: BinaryIO, new_decoder: Callable[[], Any], budget: Budget) -> None:
         self._source = source
         self._new_decoder = new_decoder
+        self._budget = budget
         self._decoder = new_decoder()
 
     def readable(self) -> bool:
@@ -185,15 +190,42 @@ class _Members(io.RawIOBase):
                 data = (self._decoder.unused_data or self._source.read(_READ)).lstrip(b"\0")
                 if not data:
                     return 0
+                self._budget.give(FRAME_COST)
                 self._decoder = self._new_decoder()
+                is_last = False
             elif self._decoder.needs_input:
                 data = self._source.read(_READ)
-                if not data:
-                    raise EOFError
+                is_last = not data
+            else:
+                is_last = False
             piece = self._decoder.decompress(data, len(view))
             if piece:
                 view[: len(piece)] = piece
                 return len(piece)
+            if is_last:
+                raise EOFError
+
+
+class _Gzip:
+    """zlib's decoder as bz2's and lzma's are. The standard library's GzipFile reads a name byte by byte."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._decoder.unconsumed_tail
+
+    def decompress(self, data: bytes, count: int) -> bytes:
+        return self._decoder.decompress(self._decoder.unconsumed_tail + data, count)
 
 
 class Decompressed:
@@ -208,7 +240,9 @@ class Decompressed:
         self._kind = kind
         self._budget = budget
         raw = io.BufferedReader(_Raw(source), _READ)
-        self._reader = _reader(kind, raw) if new_decoder is None else _Members(raw, new_decoder)
+        self._reader: Any = _Zstd(raw, budget)
+        if new_decoder is not None or kind is not Kind.ZSTD:
+            self._reader = io.BufferedReader(_Members(raw, new_decoder or _DECODERS[kind], budget), _READ)
 
     def read(self, count: int) -> bytes:
         """Return up to `count` bytes. Raises `InputUnreadable` on damage, `BombSuspected` on a bound."""
@@ -218,14 +252,11 @@ class Decompressed:
         return piece
 
 
-def _reader(kind: Kind, source: BinaryIO) -> Any:
-    if kind is Kind.GZIP:
-        return gzip.GzipFile(fileobj=source, mode="rb")
-    if kind is Kind.BZIP2:
-        return io.BufferedReader(_Members(source, bz2.BZ2Decompressor), _READ)
-    if kind is Kind.XZ:
-        return io.BufferedReader(_Members(source, lambda: lzma.LZMADecompressor(memlimit=_MEMORY)), _READ)
-    return _Zstd(source)
+_DECODERS: dict[Kind, Callable[[], Any]] = {
+    Kind.GZIP: _Gzip,
+    Kind.BZIP2: bz2.BZ2Decompressor,
+    Kind.XZ: lambda: lzma.LZMADecompressor(memlimit=_MEMORY),
+}
 
 
 def zip_lzma(source: Stream) -> Callable[[], Any]:
@@ -251,8 +282,9 @@ class _Zstd:
     """zstd frames block by block: the library's own stream reader takes a cut-off frame for the end, and its
     other interface has no bound on what one call returns. Layout: RFC 8878, section 3.1."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, budget: Budget) -> None:
         self._source = source
+        self._budget = budget
         self._blocks = self._read_blocks()
         self._rest = b""
 
@@ -277,6 +309,7 @@ class _Zstd:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
         try:
             while magic := self._source.read(4):
+                self._budget.give(FRAME_COST)
                 if magic[1:] == b"\x2a\x4d\x18":
                     self._skip(int.from_bytes(self._exactly(4), "little"))
                 elif magic == b"\x28\xb5\x2f\xfd":
@@ -300,6 +333,7 @@ class _Zstd:
         yield frame.decompress(magic + descriptor + self._exactly(header))
         last = 0
         while not last:
+            self._budget.give(FRAME_COST)
             block = self._exactly(3)
             word = int.from_bytes(block, "little")
             last = word & 1
