@@ -98,8 +98,11 @@ def decode_text(data: bytes, declared: str | None) -> Decoded:
             return Decoded(data.decode("ascii"), "ascii", _why(declared))
         return Decoded(data.decode("ascii"), _shown(codec), "declared")
     if codec not in {"utf_8", "utf_16"}:
-        for mark, marked in _MARKS:
-            if data.startswith(mark) and (text := _strictly(data, marked)) is not None:
+        marked = next((marked for mark, marked in _MARKS if data.startswith(mark)), None)
+        # Two letters of Latin-1 may begin a field of a form; UTF-16 has NULs.
+        if marked is not None and (marked == "utf_8" or b"\0" in data):
+            text = _strictly(data, marked)
+            if text is not None:
                 return Decoded(text, _shown(marked), "byte order mark")
     if codec is not None and codec != _LATIN_1:
         text = _strictly(data, codec)

@@ -112,6 +112,58 @@ def test_a_text_is_one_row_whichever_way_it_comes(text: str) -> None:
     assert len(set(prints.values())) == 1, prints
 
 
+_LABELS = (
+    "",
+    "utf-8",
+    "iso-8859-1",
+    "us-ascii",
+    "x-unknown",
+    "windows-1251",
+    "gb2312",
+    "shift_jis",
+    "koi8-r",
+)
+_BYTES = st.lists(
+    st.one_of(
+        st.binary(max_size=3),
+        st.sampled_from("èàù€😀朱髙п").map(str.encode),
+        st.sampled_from([b" ", b"a", b"8"]),
+    ),
+    max_size=12,
+).map(lambda pieces: b"".join(pieces).translate(None, b"\r\n\0\x1b"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(_BYTES, st.sampled_from(_LABELS))
+@example(b"\xff\xfe", "")
+@example(b"\xef\xbb\xbf\xc4\xe3", "gb2312")
+@example(b"\x80 8", "utf-8")
+@example(b"\xc3", "utf-8")
+@example("perché ".encode() + b"\xf0\x9f", "utf-8")
+def test_the_same_bytes_are_the_same_text_whichever_way_they_come(data: bytes, label: str) -> None:
+    """Good, bad or cut: bytes under one label are one row, by mail in three encodings and by POST."""
+    charset = f"; charset={label}" if label else ""
+    described = f"Content-Type: text/plain{charset}\r\nContent-Transfer-Encoding: ".encode()
+    block = BLOCK.replace(b"News ON", data)
+    mails = (
+        _mail(described + b"8bit", block),
+        _mail(described + b"base64", base64.encodebytes(block)),
+        _mail(described + b"quoted-printable", binascii.b2a_qp(block, istext=True)),
+    )
+    form = urlencode(
+        {
+            "originator": "+393351234567",
+            "destination": "+393331234333",
+            "date_time": "20260514102301",
+            "text": data,
+        }
+    )
+    post = Post(form.encode(), b"", "application/x-www-form-urlencoded" + charset, datetime.now(UTC))
+    readings = [*map(read_both, mails), *post_reader("agile").read_post(post, RULES)]
+
+    assert len({fingerprint(reading.sms, b"k" * 32) for reading in readings}) == 1, readings
+
+
 def _plain_enough_for_html(text: str) -> bool:
     """HTML shows no line of blanks only, and drops blanks beside a line end of the source."""
     forbidden = {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))} - {"\n"}
