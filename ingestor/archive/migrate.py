@@ -146,7 +146,8 @@ def upgrade_command(engine: Engine) -> str:
     if engine.dialect.name == "sqlite":
         return f"ingestor --database-url sqlite:///{sqlite_path(engine.url)} db upgrade"
     url = engine.url
-    owner = URL.create(url.drivername, "OWNER", host=url.host, port=url.port, database=url.database)
+    hosts = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    owner = URL.create(url.drivername, "OWNER", None, url.host, url.port, url.database, hosts)
     return f"ingestor --database-url {owner.render_as_string()} db upgrade"
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from ingestor.archive.saved_copies import advice, fault, holds_all, save
 from ingestor.errors import ArchiveUnavailable
 
-_FILES = ("", "-wal")
+_FILES = ("", "-wal", "-shm")
 _Identity = tuple[int, int] | None
 
 log = structlog.get_logger()
@@ -95,11 +95,12 @@ class OpenFile:
             handle, self._handle = self._handle, None
             if handle is None:
                 return
-            if not self.in_place and self._saved is None:
+            if self.in_place:
+                with suppress(sqlite3.Error):
+                    _checkpoint(handle)
+            elif self._saved is None:
                 self._save(handle)
             self._opened = []
-            with suppress(sqlite3.Error):
-                _checkpoint(handle)
             handle.close()
 
     def checkpoint(self) -> int | None:
@@ -129,24 +130,24 @@ class OpenFile:
         return found
 
     def _what(self) -> str:
-        file, _ = self._look()
+        file, *_ = self._look()
         if file is None:
             return f"{self.path} was removed or renamed while it was open"
         if not self._opened or file != self._opened[0]:
             return f"{self.path} was replaced by another file while it was open"
-        return f"{self.path}-wal was removed or replaced while it was open"
+        return f"{self.path}-wal or -shm was removed or replaced while it was open"
 
     def _mend(self) -> bool:
         handle, what = self._handle, self._what()
         if handle is None:
             return False
-        if self._saved is None:
-            self._save(handle)
+        why = self._save(handle) if self._saved is None else None
         if not self._told:
             self._told = True
             log.error(
                 "the archive file is not the one that is open", reason=what,
-                saved=str(self._saved) if self._saved else None, needs=advice(self.path, self._saved),
+                saved=str(self._saved) if self._saved else f"not yet: {why}",
+                needs=advice(self.path, self._saved),
                 consequence="nothing is acknowledged but by the spool, no mail is touched",
             )  # fmt: skip
         if self._saved is None or not self._holds_all(handle):
@@ -154,16 +155,20 @@ class OpenFile:
         log.info("the archive file at the path holds all that was open; it goes on", path=str(self.path))
         return True
 
-    def _save(self, handle: sqlite3.Connection) -> None:
+    def _save(self, handle: sqlite3.Connection) -> str | None:
+        """Return why what is open could not be saved."""
         try:
             self._saved = save(handle, self.path)
         except (sqlite3.Error, OSError) as error:
-            log.error("what is open could not be saved", path=str(self.path), error=str(error))  # noqa: TRY400
+            return str(error)
+        return None
 
     def _holds_all(self, handle: sqlite3.Connection) -> bool:
-        file, wal = self._look()
+        file, wal, _ = self._look()
+        if [file, wal] == self._opened[:2]:
+            return True  # only the index of the -wal is gone: whoever opens the file makes a new one
         if file == self._opened[0]:
-            # Only the -wal is gone, and all that was in it goes into the file: unless somebody has begun
+            # The -wal is gone, and all that was in it goes into the file: unless somebody has begun
             # another one, whose pages our index of the old one would mix up.
             if wal is not None and self.wal_size:
                 return False

@@ -7,7 +7,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sqlalchemy import CursorResult, Engine, RowMapping, insert, select, update
+from sqlalchemy import CursorResult, Engine, RowMapping, bindparam, func, insert, select, update
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
@@ -68,13 +68,14 @@ def begin_run(engine: Engine, command: str, options: Mapping[str, Any], now: dat
 
 
 def end_run(engine: Engine, run_id: int, now: datetime) -> None:
-    """Record that the run ended at `now` (aware UTC); the first end counts."""
+    """Record that the run ended at `now` (aware UTC); the first end counts.
+
+    The row is written in any case: whoever tries again waits, like the first time, for the standby.
+    """
+    table = tables.runs
     with writing(engine) as connection:
-        connection.execute(
-            update(tables.runs)
-            .where(tables.runs.c.id == run_id, tables.runs.c.ended_at.is_(None))
-            .values(ended_at=now)
-        )
+        ended = func.coalesce(table.c.ended_at, bindparam("now", now, tables.Instant))
+        connection.execute(update(table).where(table.c.id == run_id).values(ended_at=ended))
 
 
 def reopen_run(engine: Engine, run_id: int) -> None:

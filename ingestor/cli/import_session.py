@@ -66,6 +66,7 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         resumed = find(engine, arguments.resume)
         run_id, options = resumed.run_id, _agreed(options, resumed.options)
         if resumed.ended:
+            runs.end_run(engine, run_id, datetime.now(UTC))  # its end may have been in doubt
             balance = runs.balance(engine, run_id)
             result = Result(run_id, balance, None, time.monotonic() - began, finished=True)
             return print_result(result, as_json=arguments.json, note=f"run {run_id} had reached its end")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, text
@@ -10,7 +11,7 @@ from ingestor.archive import doubt
 from ingestor.archive.engine import open_engine
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
-from ingestor.archive.runs import balance, begin_run
+from ingestor.archive.runs import balance, begin_run, end_run, find_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable
@@ -134,6 +135,20 @@ def test_a_wait_for_the_standby_that_was_cancelled_is_no_commit(primary: Postgre
     primary.wait_for_standby("")
     assert [str(outcome) for outcome in waiting.result(30)[0].outcomes] == ["stored"]
     assert at.counted == (1, 1)
+    at.engine.dispose()
+
+
+def test_an_end_that_is_there_already_is_waited_for_again(primary: PostgresqlServer) -> None:
+    """Whoever finds a run ended, and says so, has waited for the standby himself."""
+    at = desk(primary.url("archive"))
+    end_run(at.engine, at.run, NOW)
+    primary.wait_for_standby("nobody")
+    with ThreadPoolExecutor(1) as other:
+        again = other.submit(end_run, at.engine, at.run, NOW + timedelta(hours=1))
+        until_it_waits(primary)
+        primary.wait_for_standby("")
+        again.result(30)
+    assert find_run(at.engine, at.run).ended_at == NOW
     at.engine.dispose()
 
 

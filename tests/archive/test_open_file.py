@@ -140,14 +140,33 @@ def test_another_archive_is_never_written_to(desk: Desk, tmp_path: Path) -> None
     assert _number_in(desk.path) == 10
 
 
-def test_a_wal_that_was_removed_is_taken_into_the_file(desk: Desk) -> None:
+@pytest.mark.parametrize("gone", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+def test_a_wal_that_was_removed_is_taken_into_the_file(desk: Desk, gone: list[str]) -> None:
     """What stood in it only is in the file before anything more is acknowledged."""
-    Path(f"{desk.path}-wal").unlink()
+    for ending in gone:
+        Path(f"{desk.path}{ending}").unlink()
     assert desk.write(2) == ["stored"]
+    assert desk.write(3) == ["stored"]
+    with closing(sqlite3.connect(desk.path)) as other:
+        assert other.execute("SELECT count(*) FROM sms").fetchone() == (3,)
+        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     copy = desk.path.with_name("alone.db")
     desk.engine.dispose()
     shutil.copy(desk.path, copy)
-    assert _number_in(copy) == 2
+    assert _number_in(copy) == 3
+
+
+def test_a_folder_that_was_moved_is_waited_for(desk: Desk) -> None:
+    """Nothing can be saved where there is no folder; the open file is kept, and taken again in its place."""
+    folder = desk.path.parent
+    folder.rename(folder.with_name("elsewhere"))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(ArchiveUnavailable):
+                desk.write(2)
+    assert [line["log_level"] for line in lines] == ["error"]
+    folder.with_name("elsewhere").rename(folder)
+    assert desk.write(2) == ["stored"]
 
 
 def test_a_commit_into_a_file_that_went_away_has_no_receipt(

@@ -5,6 +5,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.faults import place
+from ingestor.archive.migrate import upgrade_command
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 from tests.archive.reading import one, opened
 from tests.servers.postgresql import PostgresqlServer
@@ -84,3 +85,9 @@ def test_a_commit_waits_for_the_disk_whatever_the_role_has(
         connection.exec_driver_sql(f"ALTER DATABASE {database} SET synchronous_commit = {level}")
     postgresql_engine.dispose()
     assert one(postgresql_engine, "SHOW synchronous_commit") == then
+
+
+def test_the_command_to_upgrade_names_every_host() -> None:
+    """It is typed as it stands: with the hosts of the URL, and without anything secret in it."""
+    engine = open_engine("postgresql+psycopg://app:secret@/archive?host=a:1&host=b:2&sslpassword=s")
+    assert "OWNER@/archive?host=a%3A1&host=b%3A2 db upgrade" in upgrade_command(engine)
