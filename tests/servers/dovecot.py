@@ -248,14 +248,31 @@ class DovecotServer:
         """Cut every connection of `user`, without a BYE."""
         self.doveadm("kick", user)
 
+    def log_out(self, user: str) -> None:
+        """Cut every connection of `user` and wait for their end."""
+        self.kick(user)
+        while user in self.doveadm("who", "-1"):
+            time.sleep(0.02)
+
+    def back_up(self, user: str) -> Path:
+        """Copy the Maildir of `user` as a backup does, with the numbers that lie in it."""
+        self.log_out(user)
+        copy = self.folder / f"backup-{user}"
+        subprocess.run(["cp", "-a", str(self.folder / "mail" / user), str(copy)], check=True)
+        return copy
+
+    def restore(self, user: str, backup: Path) -> None:
+        """Put a backup in the Maildir's place."""
+        self.log_out(user)
+        shutil.rmtree(self.folder / "mail" / user)
+        backup.rename(self.folder / "mail" / user)
+
     def reset_uidvalidity(self, user: str, folder: str = "INBOX") -> None:
         """Make the folder lose its numbers: a new UIDVALIDITY, and mails renumbered from 1.
 
         Everybody is logged out first. The new value is the second it is made in, hence the wait.
         """
-        self.kick(user)
-        while user in self.doveadm("who", "-1"):
-            time.sleep(0.02)
+        self.log_out(user)
         where = self.maildir(user, folder)
         for path in (*where.glob("dovecot-uidlist*"), *where.glob("dovecot.index*")):
             path.unlink()

@@ -208,7 +208,7 @@ class Session:
         found = self._search(f"UID {first}:{last or '*'}{day}")
         if since and not found:
             self.search(first, last)
-        elif not since and (last not in found if last else not found) and self._is_there(last):
+        elif not since and (last not in found if last else not found) and self._is_there(first, last):
             raise SearchUseless(f"{self.wire.host}: a search finds nothing where mails are")
         return sorted(uid for uid in found if first <= uid and (last is None or uid <= last))
 
@@ -219,15 +219,15 @@ class Session:
                 raise self.wire.error(answer[-1])
             return searched_uids(answer)
 
-    def _is_there(self, uid: int | None) -> bool:
-        """Say whether mail `uid` (None: the first one by number) exists, without a search."""
-        if uid is not None:
-            return bool(self._fetch([uid], "(UID)"))
+    def _is_there(self, first: int, last: int | None) -> bool:
+        """Say without a search whether mail `last` (None: any from UID `first` on) exists."""
+        if last is not None:
+            return bool(self._fetch([last], "(UID)"))
         if self.selected is None or not self.selected.exists:
             return False
-        try:
-            return bool(self.numbered(1, 1))
-        except Refused:  # the folder has been emptied
+        try:  # Courier rightly finds nothing where all are below; so the last one by number tells
+            return any(uid >= first for uid in self.numbered(self.selected.exists, self.selected.exists))
+        except Refused:  # it has been expunged since
             return False
 
     def present(self, uids: Sequence[int], keyword: str = "ALL") -> set[int]:

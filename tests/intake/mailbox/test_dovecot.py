@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ingestor.archive.cursors import pending_work, read_cursor
+from ingestor.archive.entries import Action, Pending, Submission
 from ingestor.demo.sample_mails import NUMBERS, generate
 from ingestor.errors import CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread
@@ -131,6 +132,36 @@ def test_the_server_is_restarted(desk: Desk, own_dovecot: DovecotServer) -> None
     own_dovecot.start()
 
     eventually(lambda: desk.has(1, 2) and thread.state == "watching")
+
+
+@pytest.mark.parametrize("after_store", ["keep", "delete"])
+def test_a_mailbox_restored_from_a_backup(
+    desk: Desk, dovecot: DovecotServer, after_store: str, logged: list[dict[str, object]]
+) -> None:
+    """The UIDVALIDITY stays and lost mails' UIDs are given out again, while deletes were still to be done."""
+    user = dovecot.account()
+    settings = account(dovecot, user, after_store="keep")
+    dovecot.deliver(user, map(mail, range(1, 7)))
+    desk.thread(dovecot.imaps_port, start=False, **settings).run_once()
+    backup = dovecot.back_up(user)
+    dovecot.deliver(user, map(mail, range(7, 11)))
+    desk.thread(dovecot.imaps_port, start=False, **settings).run_once()
+    cursor = read_cursor(desk.engine, "main", "INBOX")
+    assert cursor is not None
+    undone = tuple(
+        Pending("main", "INBOX", cursor.uidvalidity, uid, Action.DELETE, b"of some lost mail")
+        for uid in range(7, 11)
+    )
+    desk.writer.submit(Submission(run_id=None, to_do=undone)).result(10)
+
+    dovecot.restore(user, backup)
+    dovecot.deliver(user, map(mail, range(21, 27)))
+    desk.thread(dovecot.imaps_port, start=False, **settings | {"after_store": after_store}).run_once()
+
+    assert desk.has(*range(1, 11), *range(21, 27))
+    assert len(dovecot.flags(user)) == (12 if after_store == "keep" else 0)
+    assert pending_work(desk.engine) == []
+    assert len([entry for entry in logged if "other mails stand" in str(entry["event"])]) == 1
 
 
 def test_uidvalidity_is_reset(desk: Desk, dovecot: DovecotServer, logged: list[dict[str, object]]) -> None:
