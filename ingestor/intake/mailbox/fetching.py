@@ -124,8 +124,10 @@ class Fetch:
 
         Without pieces it did not come.
         """
-        limit = self._context.mailbox.max_mail_bytes
+        context = self._context
         claimed = header.size or 0
+        foreign = isinstance(context.reader.oversized(header.lines, claimed, 0, context.rules), NotOurs)
+        limit = 0 if foreign else context.mailbox.max_mail_bytes  # its beginning tells as much as the whole
         pieces: list[bytes] = []
         size = 0
         while True:
