@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import shutil
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -23,10 +24,12 @@ from tests.archive.earlier import given
 from tests.archive.reading import one, opened, rows
 from tests.archive.samples import payload, sms
 from tests.archive.test_migrate import assert_exactly_the_tables, assert_whole
+from tests.cli.calling import ingestor
 from tests.servers.postgresql import PostgresqlServer
 
 FOLDER = Path(__file__).parent / "earlier"
-KINDS = sorted(path.name.removesuffix(".db.gz") for path in FOLDER.glob("*.db.gz"))
+KINDS = sorted({path.name.removesuffix(".db.gz") for path in FOLDER.glob("*.db.gz")} - {"cases"})
+CASES = FOLDER.parent.parent / "cases"
 RULES = Rules(zone=ZoneInfo("Europe/Rome"))
 
 
@@ -155,6 +158,48 @@ def test_every_key_is_what_the_program_computes_today(earlier_url: str) -> None:
                 kept = kept_payload(connection, number)
                 assert kept is not None
                 assert bytes(key) == keyed(mail_content_key(kept.raw), secret)
+
+
+def test_cases_that_were_read_before_keep_their_sms(
+    archive_url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """An archive that e58b20f made of every case: imported again, and by mailbox, none has a second SMS."""
+    server = None if archive_url.startswith("sqlite") else request.getfixturevalue("postgresql_server")
+    put_back("cases", archive_url, server)
+    (tmp_path / "box").mkdir()
+    for case in CASES.glob("*.eml"):
+        shutil.copy(case, tmp_path / "box")
+    for case in CASES.glob("*.mbox"):
+        shutil.copy(case, tmp_path / "box")
+    with opened(archive_url) as engine:
+        had = rows(engine, SHOWN)
+        migrate.upgrade(engine)
+        keys = {bytes(key) for (key,) in rows(engine, "SELECT content_key FROM arrivals WHERE sms_id > 0")}
+        last = one(engine, "SELECT max(id) FROM sms")
+        imported = ingestor("--database-url", archive_url, "import", "--jobs", "1", "box", folder=tmp_path)
+        assert " read = " in imported.err + imported.out
+        secret = Store(engine).archive_key()
+        fingerprints = {
+            bytes(key) for (key,) in rows(engine, f"SELECT fingerprint FROM sms WHERE id <= {last}")
+        }
+        mails, otherwise = [], 0
+        for path in sorted(CASES.glob("*.eml")):
+            raw = path.read_bytes()
+            if keyed(mail_content_key(raw), secret) not in keys:
+                continue
+            found = mail_reader("agile").read_mail(raw, RULES)
+            otherwise += not isinstance(found, Readable) or unique_key(found.sms, secret) not in fingerprints
+            if isinstance(found, Readable | Unreadable):
+                item = Item(found, Channel.MAILBOX, "m", mail_content_key(raw), given.NOW, payload(raw))
+                mails.append(item)
+        assert len(mails) >= 10
+        assert otherwise >= 3  # else this holds nothing: today's reader makes other SMS of them
+        outcomes = Store(engine).write([Submission(None, tuple(mails))], given.NOW)[0].outcomes
+        assert set(outcomes) == {Outcome.DUPLICATE}
+        assert rows(engine, SHOWN)[: len(had)] == had
+        new = rows(engine, f"SELECT content_key FROM arrivals WHERE sms_id > {last}")
+        assert new  # what that commit could not read
+        assert keys.isdisjoint(bytes(key) for (key,) in new)
 
 
 def test_an_sms_that_the_database_refused_is_read_from_the_quarantine(
