@@ -19,9 +19,10 @@ import structlog
 from sqlalchemy import URL, Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive import grants, triggers
+from ingestor.archive import grants
 from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.faults import place, refused, translated
+from ingestor.archive.queries import refusals
 from ingestor.errors import (
     ArchiveUnavailable,
     ConfigurationError,
@@ -85,7 +86,7 @@ def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
     stands = current(engine)
     if stands == head():
         return
-    _refuse_newer(engine, stands)
+    _refuse_unknown(engine, stands)
     if not auto_upgrade:
         found = "no schema yet" if stands is None else f"schema {stands}"
         raise SchemaMismatch(
@@ -99,25 +100,21 @@ def upgrade(engine: Engine) -> None:
     """Bring the schema to `head()`, once: other processes that ask at the same time wait and find it done.
 
     An SQLite file with an older schema is copied first, beside itself, as `NAME.REVISION.bak`. On PostgreSQL
-    every role that writes the archive is granted what this schema needs. Where the schema is current, missing
-    triggers and grants are made good. Raises SchemaNewer, UpgradeFailed where no migration knows what it
-    finds, and SchemaMismatch where the role may not change tables.
+    every role that writes the archive is granted what this schema needs, also where it is current. Raises
+    SchemaNewer, UpgradeFailed where no migration knows what it finds, and SchemaMismatch where the role may
+    not change tables.
     """
     stands: str | None = None
     try:
         with _alone(engine) as connection:
             stands = _current(connection)
             if stands != head():
-                _refuse_newer(engine, stands)
+                _refuse_unknown(engine, stands)
                 _copy_before(engine, stands)
                 _run_alembic(connection)
-            elif triggers.installed(connection) != triggers.expected(engine.dialect.name):
-                triggers.drop(connection)
-                triggers.create(connection)
-                log.warning("triggers that keep the archive append-only were missing; they are there again")
             if engine.dialect.name == "postgresql":
                 _grant(connection)
-    except SchemaNewer:
+    except (SchemaNewer, UpgradeFailed):
         raise
     except SchemaMismatch as error:  # tables or columns are not there
         raise _failed(engine, stands, error) from error
@@ -132,6 +129,11 @@ def upgrade(engine: Engine) -> None:
         raise _failed(engine, stands, error) from error
     if stands != head():
         log.info("schema upgraded", revision=head(), before=stands)
+    if stands not in (None, head()) and (refusal := refusals(engine)) is not None:
+        log.warning(
+            "items that the earlier schema refused stand in the quarantine",
+            items=refusal.count, needs="ingestor quarantine retry",
+        )  # fmt: skip
 
 
 def _failed(engine: Engine, stands: str | None, error: Exception) -> UpgradeFailed:
@@ -192,27 +194,45 @@ def _current(connection: Connection) -> str | None:
     return row[0] if row else None
 
 
-def _refuse_newer(engine: Engine, stands: str | None) -> None:
-    if stands is not None and stands not in _known():
+def _refuse_unknown(engine: Engine, stands: str | None) -> None:
+    if stands is None or stands in _known():
+        return
+    if stands > head():
         raise SchemaNewer(
             f"{place(engine)} has schema {stands}, which is newer than this program ({head()}); "
             "install the newer ingestor"
         )
+    raise UpgradeFailed(
+        f"{place(engine)} has schema {stands!r}, which this program does not know; restore it from a copy"
+    )
+
+
+def room_for_copy(engine: Engine, stands: str) -> tuple[str, str | None]:
+    """Return what the copy of an SQLite file with schema `stands` takes, in words, and what lacks for it."""
+    path = sqlite_path(engine.url)
+    if path is None:
+        return "", None
+    target = _copy_of(path, stands)
+    kept = target.stat().st_size if target.exists() else 0  # it is written anew
+    files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
+    needed = sum(file.stat().st_size for file in files) - kept
+    free = shutil.disk_usage(path.absolute().parent).free
+    space = f"a copy takes {needed / 1e6:,.0f} MB, rewriting as much at most, {free / 1e6:,.0f} MB are free"
+    return space, f"there is no room for its copy: {space}" if free < needed else None
+
+
+def _copy_of(path: Path, stands: str) -> Path:
+    return path.with_name(f"{path.name}.{stands}.bak")
 
 
 def _copy_before(engine: Engine, stands: str | None) -> None:
     path = sqlite_path(engine.url)
     if path is None or stands is None:
         return
-    target = path.with_name(f"{path.name}.{stands}.bak")
-    kept = target.stat().st_size if target.exists() else 0  # it is written anew
-    needed = -kept + sum(
-        file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()
-    )
-    free = shutil.disk_usage(path.parent).free
-    space = f"a copy takes {needed / 1e6:,.0f} MB, rewriting as much at most, {free / 1e6:,.0f} MB are free"
-    if free < needed:
-        raise ArchiveUnavailable(f"{path} cannot be upgraded: {space}; make room in {path.parent}")
+    target = _copy_of(path, stands)
+    space, lack = room_for_copy(engine, stands)
+    if lack is not None:
+        raise ArchiveUnavailable(f"{path} cannot be upgraded: {lack}; make room in {path.absolute().parent}")
     log.info("the archive is copied before its upgrade", copy=str(target), space=space)
     # It holds personal content and the key: nobody else may open it, not even while it is made.
     # A second connection sees what was committed; the write lock is ours, so nothing moves meanwhile.

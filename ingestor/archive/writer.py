@@ -24,6 +24,7 @@ from ingestor.record import Outcome
 
 MAX_ITEMS = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_SAY_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
         self._in_hand = 0
         self._quarantined = OncePerMinute(_say_quarantined)
+        self._said = 0.0
         self.trouble: str | None = None
         """Why the database takes no writes now, None while it does."""
         self.progress = time.monotonic()
@@ -219,8 +221,9 @@ class Writer:
 
     def _say_trouble(self, error: IngestorError) -> None:
         said = str(error)
-        if self.trouble is None:
+        if self.trouble is None or time.monotonic() - self._said >= _SAY_SECONDS:
             log.error("the archive takes no writes; intake waits and tries again", reason=said)
+            self._said = time.monotonic()
         self.trouble = said
 
     def _say_over(self) -> None:

@@ -188,7 +188,7 @@ def test_an_archive_that_takes_no_sms(server: ImapServer, tmp_path: Path, archiv
             triggers.drop(connection)
         code, lines = _check(config)
         assert code == 1
-        assert any("triggers" in line and "db upgrade" in line for line in _about(lines, "schema"))
+        assert any("trigger" in line and "db repair" in line for line in _about(lines, "archive"))
         with writing(engine) as connection:
             connection.exec_driver_sql("DELETE FROM alembic_version")
         code, lines = _check(config)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-from ingestor.archive import grants, triggers
+from ingestor.archive import grants
 from ingestor.archive.cursors import not_fetched
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.entries import Item, Payload
 from ingestor.archive.intact import NotCompared, differences
 from ingestor.archive.integrity import can_check_itself, damage
-from ingestor.archive.migrate import current, head, upgrade_command
+from ingestor.archive.migrate import current, head, history, room_for_copy, upgrade_command
 from ingestor.archive.saved_copies import fault, saved_copies
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
@@ -171,15 +171,7 @@ def _schema(engine: Engine, settings: Settings) -> Finding:
     stands, newest = current(engine), head()
     with reading(engine) as connection:
         tables = set(inspect(connection).get_table_names())
-        lost = triggers.expected(engine.dialect.name) - triggers.installed(connection)
         owner = engine.dialect.name == "sqlite" or connection.execute(_OWNER).scalar() is not False
-    if stands == newest and lost:
-        return fail(
-            "schema",
-            f"{len(lost)} of the triggers that keep the archive append-only are missing, of "
-            + ", ".join(sorted({table for table, _ in lost})),
-            f"find out who dropped them; then run: {upgrade_command(engine)}",
-        )
     if stands == newest:
         return ok("schema", f"{stands} is current")
     if stands is None and tables & {"sms", "arrivals"}:
@@ -190,9 +182,13 @@ def _schema(engine: Engine, settings: Settings) -> Finding:
         )
     if stands is not None and stands > newest:
         return fail("schema", f"{stands} is newer than this program ({newest})", "install the newer ingestor")
+    if stands is not None and stands not in {revision.number for revision in history()}:
+        return fail("schema", f"{stands} is none that this program knows", "restore the archive from a copy")
     found = "there is none yet" if stands is None else f"{stands} is older than this program ({newest})"
     if not owner:
         return fail("schema", f"{found}, and this role may not change it", f"run: {upgrade_command(engine)}")
+    if stands is not None and (lack := room_for_copy(engine, stands)[1]) is not None:
+        return fail("schema", f"{found}, and {lack}", "make room: the upgrade copies the archive first")
     if settings.database.auto_upgrade:
         return ok("schema", f"{found}; the next start brings it up")
     return fail("schema", f"{found} and auto_upgrade is false", f"run: {upgrade_command(engine)}")
