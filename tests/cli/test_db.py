@@ -180,7 +180,7 @@ def test_a_readable_archive_in_a_closed_folder(open_folder: Path, nobody: tuple[
 
 
 def test_root_does_not_leave_files_of_the_wrong_owner(tmp_path: Path) -> None:
-    """Root on somebody else's archive is refused with that user's line: the daemon could not write after."""
+    """Root writes somebody else's archive as that user: the daemon could not write it after otherwise."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     url = f"sqlite:///{tmp_path}/archive.db"
@@ -190,8 +190,7 @@ def test_root_does_not_leave_files_of_the_wrong_owner(tmp_path: Path) -> None:
 
     answer = ingestor("--database-url", url, "quarantine", "retry", folder=tmp_path)
 
-    assert answer.code == 2
-    assert answer.err.endswith(f"run: sudo -u nobody ingestor --database-url {url} quarantine retry\n")
+    assert answer.code == 0
     assert {path.stat().st_uid for path in tmp_path.iterdir()} == {65534}
 
 
