@@ -67,6 +67,8 @@ def _start_tls(session: Session, context: ssl.SSLContext | None) -> None:
 def _log_in(session: Session, username: str, password: str) -> None:
     """Log in, and tell a refused password from everything else that a login can end in."""
     client = session.client
+    if session.wire.state != "NONAUTH":
+        raise session.wire.fault("it greets us as logged in already (PREAUTH), nobody knows as whom")
     by_sasl = bool(client.has_capability("AUTH=PLAIN"))
     by_login = not client.has_capability("LOGINDISABLED")
     ascii_only = (username + password).isascii()  # LOGIN is ASCII; SASL PLAIN carries UTF-8

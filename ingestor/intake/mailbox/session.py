@@ -117,13 +117,13 @@ class Session:
     # Folders
 
     def folders(self) -> dict[str, Listed]:
-        """Return every folder by its name; asked for once a connection."""
+        """Return every folder by its name, none where the server does not tell; asked once a connection."""
         if self._folders is None:
-            with self.speaking():
+            self._folders = {}
+            with contextlib.suppress(Refused), self.speaking():
                 status, answer = self.wire.list()
-                if status != "OK":
-                    raise self.wire.error(answer[-1])
-                self._folders = listed_folders(answer)
+                self._folders = listed_folders(answer) if status == "OK" else {}
+            with contextlib.suppress(MailboxUnavailable), self.speaking():  # then there is no prefix
                 if self.client.has_capability("NAMESPACE"):
                     personal = self.client.namespace().personal
                     self._prefix = personal[0][0] if personal else ""
@@ -132,11 +132,14 @@ class Session:
     def folder_named(self, name: str) -> str | None:
         """Return the server's own name for a configured folder, None where there is none.
 
-        `Archive/SMS` is found as `INBOX.Archive.SMS` where the namespace says so.
+        `Archive/SMS` is found as `INBOX.Archive.SMS` where the namespace says so. Where the server lists
+        nothing the name stands as it is, and opening it shows whether it is one.
         """
         if name.upper() == "INBOX":
             return "INBOX"
         known = self.folders()
+        if not known:
+            return name
         separator = next((one.separator for one in known.values() if one.separator), "/")
         spellings = (name, name.replace("/", separator))
         return next((full for one in spellings for full in (one, self._prefix + one) if full in known), None)

@@ -158,7 +158,7 @@ class Stream:
 
     def send(self, data: Any) -> None:
         """Send `data`; the deadline of the command that it belongs to starts anew."""
-        self._deadline = time.monotonic() + self._timing.command
+        self._deadline = time.monotonic() + self._timing.command / (4 if self.hurry else 1)
         self._received = self._lines = 0
         left = memoryview(data)
         while left:

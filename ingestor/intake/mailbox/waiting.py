@@ -57,7 +57,8 @@ class Timing:
     silence: float = 60.0
     """The longest wait for a byte when an answer is due."""
     hurried: float = 15.0
-    """The same for mails over which a connection broke before: others wait behind them."""
+    """The same for mails over which a connection broke before, since others wait behind them; a command then
+    takes a quarter of its time at most."""
     command: float = 300.0
     """One command in all, however slowly its answer dribbles in."""
     idle: float = 300.0

@@ -8,6 +8,7 @@ from ingestor.archive.cursors import read_cursor
 from ingestor.demo.imap_server import ImapServer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
+from ingestor.intake.mailbox.session import FolderMissing
 from ingestor.intake.mailbox.words import Refused, speaking
 from ingestor.redaction import redact
 from tests.intake.mailbox.desk import Desk, eventually, mail
@@ -304,3 +305,45 @@ def test_an_answer_of_endless_lines_is_bounded(desk: Desk, scripted: ScriptedIma
     scripted.script.on_command = None
 
     eventually(lambda: desk.has(1))
+
+
+@pytest.mark.parametrize("answer", [b"NO [UNAVAILABLE] cannot list", b"BAD what", b"OK there are none"])
+def test_a_server_that_lists_no_folder(desk: Desk, scripted: ScriptedImap, answer: bytes) -> None:
+    """The configured one is opened by its name; one that is not there is named as ever."""
+    scripted.script.folders["SMS"] = [Message(1, mail(1))]
+    scripted.script.refuse["LIST"] = answer
+
+    desk.thread(scripted.port, start=False, folders=["SMS"]).run_once()
+
+    assert desk.has(1)
+    with pytest.raises(FolderMissing, match=r"'Nope' cannot be opened.*NONEXISTENT"):
+        desk.thread(scripted.port, start=False, folders=["Nope"]).run_once()
+
+
+def test_a_namespace_that_cannot_be_read(desk: Desk, scripted: ScriptedImap) -> None:
+    """Somebody else's prefix hides no folder either."""
+    scripted.script.capabilities += " NAMESPACE"
+    scripted.script.folders["SMS"] = [Message(1, mail(1))]
+
+    def odd(talk: Talk, command: str, _: bytes, tag: bytes) -> bool:
+        if command == "NAMESPACE":
+            talk.send(b'* NAMESPACE (("R&D/" "/")) NIL NIL\r\n')
+            return talk.end(tag)
+        return False
+
+    scripted.script.on_command = odd
+
+    desk.thread(scripted.port, start=False, folders=["SMS"]).run_once()
+
+    assert desk.has(1)
+
+
+def test_a_greeting_that_logs_us_in(desk: Desk, scripted: ScriptedImap) -> None:
+    """Nobody knows whose mailbox that is; it is no wrong password, and the password is not sent."""
+    scripted.script.on_command = lambda talk, command, _, __: (
+        command == "GREETING" and talk.send(b"* PREAUTH welcome\r\n") is None
+    )
+
+    with pytest.raises(MailboxUnavailable, match="PREAUTH"):
+        logged_in(desk.mailbox(scripted.port))
+    assert "LOGIN" not in scripted.commands
