@@ -167,6 +167,6 @@ def _is_due(entry: PendingWork, now: datetime) -> bool:
     if entry.tried_at is None:
         return True
     longest = HANG_UP_MINUTES if entry.reason == HANGS_UP else 60
-    pause = timedelta(minutes=min(longest, 2 ** min(entry.attempts, 20)))
+    pause = timedelta(minutes=min(longest, 2 ** min(entry.attempts - 1, 20)))
     # A clock that was wrong may have put the last attempt into the future.
     return not timedelta(0) <= now - entry.tried_at < pause

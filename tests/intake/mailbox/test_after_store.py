@@ -7,7 +7,7 @@ from ingestor.archive.entries import Action, Pending, Submission
 from ingestor.demo.imap_box import Box
 from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, eventually, mail
-from tests.servers.scripted_imap import ScriptedImap
+from tests.servers.scripted_imap import Message, ScriptedImap, Talk
 
 WITHOUT_MOVE = tuple(set(CAPABILITIES) - {"MOVE"})
 WITHOUT_BOTH = tuple(set(CAPABILITIES) - {"MOVE", "UIDPLUS"})
@@ -305,3 +305,31 @@ def test_move_offered_and_refused(
     assert [entry["event"] for entry in logged].count(
         "the server offers MOVE and refuses it; mails are copied, marked as deleted and expunged"
     ) == 1
+
+
+@pytest.mark.parametrize("capabilities", ["IMAP4rev1 UIDPLUS", "IMAP4rev1"])
+@pytest.mark.parametrize("done", [True, False])
+def test_a_line_that_breaks_while_mails_are_copied(
+    desk: Desk, scripted: ScriptedImap, capabilities: str, done: bool
+) -> None:
+    """Whether the server copied them or not, each stands in the target once: it is looked for there."""
+    scripted.script.capabilities = capabilities
+    scripted.script.folders["Done"] = [Message(1, FOREIGN)]
+
+    def cut(talk: Talk, command: str, words: bytes, _: bytes) -> bool:
+        if command != "UID COPY" or scripted.commands.count("UID COPY") > 1:
+            return False
+        if done:
+            for _, one in talk.chosen(words.partition(b" ")[0]):
+                scripted.add(one.raw, "Done")
+        return talk.hang_up(b"")
+
+    scripted.script.on_command = cut
+    for number in range(1, 6):
+        scripted.add(mail(number))
+
+    thread = desk.thread(scripted.port, after_store="move", move_to="Done")
+    eventually(lambda: desk.has(*range(1, 6)) and not pending_work(desk.engine) and thread.state == "polling")
+
+    assert len(scripted.uids("Done")) == 6
+    assert len({one.raw for one in scripted.script.folders["Done"]}) == 6
