@@ -16,7 +16,7 @@ BUILT_IN = {
 _SHOWN = {"originator": "From", "destination": "To", "date_time": "Date/Time", "text": "Body"}
 _BLANKS = " \t\u00a0\u202f"
 _B = f"[{_BLANKS}{INVISIBLE}]*+"
-_BOLD = "([*_]{0,2}+)"  # what a gateway's HTML to text makes of bold labels
+_BOLD = "([*_]{0,3}+)"  # what a gateway's HTML to text makes of bold labels
 # One blank stands before a text, and where its own line is empty, it begins on the next one.
 _BEFORE_TEXT = "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
 

@@ -21,7 +21,7 @@ from ingestor.providers.agile.fast_lane import fast_part
 from ingestor.providers.agile.header import Header, other_ends, split_mail
 from ingestor.providers.agile.parts import IDENTITY
 from ingestor.providers.agile.reading import find_block, read_record
-from ingestor.providers.agile.slow_lane import slow_parts
+from ingestor.providers.agile.slow_lane import looks_encoded, looks_like_html, slow_parts
 from ingestor.providers.agile.wrapped import CERTIFIED, DEEPEST, inner_mails
 from ingestor.providers.contract import (
     ANOTHER_FORWARDER,
@@ -246,7 +246,9 @@ def _contents(
             if not isinstance(found, str):
                 return _verdict(read_record(*found, part, rules, header), header), True
             alone = b"multipart" not in header.first[b"content-type"].lower()
-            if doubtful and alone and part.encoding in IDENTITY:
+            data = part.data or b""
+            as_it_is = not looks_encoded(data) and (part.html or not looks_like_html(data))
+            if doubtful and alone and as_it_is and part.encoding in IDENTITY:
                 return _unreadable(found, header), False  # the slow lane would see the same bytes
     parts = slow_parts(header, body)
     if isinstance(parts, str):

@@ -14,6 +14,7 @@ from ingestor.providers.agile.flowed import unflowed
 from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.html_text import html_to_text
 from ingestor.providers.agile.parts import Part
+from ingestor.providers.agile.slow_lane import looks_like_html
 from ingestor.providers.charsets import Decoded, codec_for, decode_text
 from ingestor.providers.contract import Rules
 from ingestor.providers.posts import NOT_OUR_NUMBER
@@ -33,6 +34,8 @@ def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
         return "the base64 of the text is broken"
     decoded = decode_part(part, part.data)
     block = read_block(text_of(part, decoded), labels_for(rules, html=part.html))
+    if not part.html and isinstance(block, Block) and "<" in block.originator and looks_like_html(part.data):
+        return find_block(part._replace(html=True), rules)  # it calls itself plain
     return block if isinstance(block, str) else (block, decoded)
 
 

@@ -9,8 +9,8 @@ import email
 import logging
 import re
 from collections.abc import Iterator
-from email._policybase import Compat32
 from email.message import Message
+from email.policy import Compat32
 
 from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.parts import ENCODINGS, Part, encoding_of, transfer_decoded
@@ -23,7 +23,13 @@ _KNOWN = frozenset(
 _ATTACHED = re.compile(r"\s*message/(?:rfc822|global|news)(?![\w.+-])", re.IGNORECASE)
 _WELL_FORMED = re.compile(rf"\s*(?:{'|'.join(_KNOWN)})/[\w.+-]+\s*(?:;|\Z)", re.IGNORECASE)
 _TYPE = re.compile(r"""[\s"']*([\w.+-]+)(?:\s*[/\\]\s*([\w.+-]+))?["']?""")
+_NO_SEMICOLON = re.compile(r"[^;\s]\s+(?:charset|boundary|format|delsp|name)\s*=", re.IGNORECASE)
 _PARAMETER = re.compile(r"[\s,;:]+(charset|boundary|format|delsp|name)\s*[=:]\s*", re.IGNORECASE)
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n"
+_MARKUP = re.compile(rb"<[^<>]*>|&nbsp;|\s+")
+_HTML = re.compile(rb"<(?:html|body|table|div|p|br)\b[^<>]*>", re.IGNORECASE)
+_MOVED_BODY = re.compile(r"ATT\d{3,6}\.+(?:txt|(html?))", re.IGNORECASE)
 
 _CONTENT_FIELD = re.compile(rb"^content-[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
@@ -43,7 +49,7 @@ def slow_parts(header: Header, body: bytes) -> list[Part] | str:
         return leaves
     shown = [leaf for leaf in leaves if _is_shown(leaf)]
     parts = [part for leaf in shown for part in _parts(leaf)]
-    if parts and all(part.data is not None and not part.data.strip() for _, part in parts):
+    if parts and all(part.data is not None and not _MARKUP.sub(b"", part.data) for _, part in parts):
         # Exchange moves a body into ATT00001.txt, attached behind an empty part.
         parts += [part for leaf in leaves if leaf not in shown for part in _parts(leaf)]
     if not parts:
@@ -137,17 +143,35 @@ def _is_shown(leaf: Message) -> bool:
 
 def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
     """Yield the part that a text leaf is, with its rank, and what else it may have been meant to be."""
-    if leaf.get_content_maintype() != "text":
-        return
     subtype = leaf.get_content_subtype()
+    if leaf.get_content_maintype() != "text":
+        moved = _MOVED_BODY.fullmatch(leaf.get_filename() or "")
+        if moved is None:
+            return
+        subtype = "html" if moved[1] else "plain"
     flowed = subtype != "html" and str(leaf.get_param("format", "")).lower() == "flowed"
     delete_space = str(leaf.get_param("delsp", "")).lower() == "yes"
     charset = leaf.get_content_charset() or None
     rank = {"plain": 0, "html": 1}.get(subtype, 2)
     data, encoding = decoded_payload(leaf)
-    yield rank, Part(data, charset, subtype == "html", flowed, delete_space, encoding)
+    part = Part(data, charset, subtype == "html", flowed, delete_space, encoding)
+    yield rank, part
     if data is None and b":" in (plain := _payload(leaf)):  # base64 has none: never encoded
-        yield rank, Part(plain, charset, subtype == "html", flowed, delete_space, "")
+        yield rank, part._replace(data=plain, encoding="")
+    elif data and encoding != "base64" and looks_encoded(data):
+        yield rank, part._replace(data=transfer_decoded(data, "base64"), encoding="base64")
+    elif data and subtype != "html" and looks_like_html(data):
+        yield 1, part._replace(html=True)
+
+
+def looks_encoded(data: bytes) -> bool:
+    """Say whether `data` is base64 although nothing says so."""
+    return bool(data.strip()) and not data.translate(None, _BASE64)
+
+
+def looks_like_html(data: bytes) -> bool:
+    """Say whether `data` has the markup of HTML, whatever it is called."""
+    return b"<" in data and _HTML.search(data) is not None
 
 
 def decoded_payload(leaf: Message) -> tuple[bytes | None, str]:
@@ -183,7 +207,7 @@ def meant_type(value: str) -> str:
     """
     if _ATTACHED.match(value):
         return _ATTACHED.sub(ATTACHED_MAIL, value)
-    if _WELL_FORMED.match(value):
+    if _WELL_FORMED.match(value) and not _NO_SEMICOLON.search(value):
         return value
     match = _TYPE.match(value)
     if match is None:
