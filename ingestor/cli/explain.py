@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     for case in cases:
         found += 1
         faults += case.fault is not None
+        if engine is not None and arguments.mailbox and case.explanation is not None:
+            case.place["reached"] = _reached(engine, case.place)
         _print(case, _known(engine, case), as_json=arguments.json, first=found == 1)
     if not found and not arguments.json:
         print("no mail there")
@@ -115,6 +117,23 @@ def _in_mailbox(settings: "Settings", arguments: argparse.Namespace, rules: "Rul
                 yield Case(place, None, False, made)
             else:
                 yield Case(place, one.raw, one.size is None, reader.explain_mail(one.raw, rules, one.size))
+
+
+def _reached(engine: "Engine", place: dict[str, Any]) -> str:
+    """Return whether the mail at `place` was met by the daemon, in words."""
+    from ingestor.archive.cursors import pending_work, read_cursor
+    from ingestor.archive.entries import Action
+
+    mailbox, folder, uid = place["mailbox"], place["folder"], place["uid"]
+    for entry in pending_work(engine, mailbox, folder):
+        if entry.work.uid == uid and entry.work.action is Action.FETCH:
+            return f"pending, to be fetched again: {entry.reason or 'not tried yet'}"
+    cursor = read_cursor(engine, mailbox, folder)
+    if cursor is None:
+        return "not yet: this folder was never read"
+    return (
+        f"{'yes' if uid <= cursor.last_uid else 'not yet'}: the folder was read up to UID {cursor.last_uid}"
+    )
 
 
 def _known(engine: "Engine | None", case: Case) -> dict[str, Any]:

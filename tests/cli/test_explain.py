@@ -130,6 +130,7 @@ def test_a_mailbox_is_only_looked_at(called: Call, server: ImapServer, tmp_path:
     assert (last["uid"], third["uid"]) == (6, 3)
     assert "only its From and Subject were fetched" in last["rule"]
     assert (absent.code, absent.faults) == (1, ["ingestor: main: the folder INBOX has no mail 77"])
+    assert {one["reached"] for one in seen} == {"not yet: this folder was never read"}
     assert "SELECT" not in server.commands
     assert not any(message.flags for message in server.boxes["INBOX"].messages)
     assert rows(url, "SELECT * FROM cursors") == []

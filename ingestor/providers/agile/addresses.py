@@ -23,7 +23,8 @@ def addresses_of(field: str) -> list[str]:
 
     A quoted display name is never an address. What holds an @ in any other place (a display name without
     quotes, a comment, the name of a group) is one to some readers: it counts as a further address, unless it
-    is the one address again. Around a CR that ends no line each reader sees another sender: there is none.
+    is the one address again. What holds none is no address beside one (`Telecom, Agile <...>`). Around a CR
+    that ends no line each reader sees another sender: there is none.
     """
     match = _ORDINARY.fullmatch(field)
     if match and "\r" not in field.strip():
@@ -72,6 +73,7 @@ class _Walk:
                 self.words.append(character)
             at += 1
         self._end_mailbox()
+        self.found = [one for one in self.found if "@" in one] or self.found
         if len(self.found) == 1:
             self.found += [name for name in self.named if name.lower() != self.found[0].lower()]
         return self.found
@@ -89,7 +91,7 @@ class _Walk:
         inside = field[at + 1 : close]
         if "(" in inside:
             self._name(inside[inside.index("(") :])
-        self.angle = _joined(_without_comments(inside))
+        self.angle = _joined(_without_comments(inside)).removeprefix("mailto:")
         return close + 1
 
     def _end_mailbox(self) -> None:
@@ -100,6 +102,7 @@ class _Walk:
                 self.found.append(words)
         elif words:
             self.found.append(words)
+            self._name(" ".join(self.quoted))
         self.words.clear()
         self.quoted.clear()
         self.angle = None

@@ -77,6 +77,8 @@ OURS = {
     "another in a quoted name": b'"x@example.net" <' + A + b">",
     "encoded name": b"=?utf-8?q?Agile_=C3=A8?= <" + A + b">",
     "blanks and CRs behind": A + b" \r\r",
+    "a comma in the name": b"Telecom, Agile <" + A + b">",
+    "as a link": b"Agile <mailto:" + A + b">",
 }
 
 
@@ -114,6 +116,8 @@ SPOOFS = {
     "name in single quotes": b"'" + E + b"' <" + A + b">",
     "two in the name": A + b" " + E + b" <" + A + b">",
     "name with our address, longer": A + b".x <" + A + b">",
+    "quoted, before a comma": b'"' + E + b'", Agile <' + A + b">",
+    "a word with an address": E + b" x, Agile <" + A + b">",
     "two addresses": A + b", " + E,
     "semicolon": A + b"; " + E,
     "angle twice": b"<" + E + b"> <" + A + b">",
