@@ -18,7 +18,7 @@ from ingestor.archive.entries import Position
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
-from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.delivery import Delivery, Unwritable
 from ingestor.intake.mailbox.lease import Lease
 from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.session import FolderMissing, Session
@@ -161,7 +161,10 @@ class MailboxThread:
         except Stopped:
             raise IngestorError("stopped before the end") from None
         except MailboxUnavailable as fault:
-            self._delivery.settle()
+            try:
+                self._delivery.settle()
+            except Unwritable:
+                self._memory.rescanned.clear()
             if isinstance(fault, FolderMissing) or self._achieved() == progress:
                 raise
             return False

@@ -14,7 +14,7 @@ from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.entries import Action
 from ingestor.archive.known import read_archive_key
 from ingestor.intake.mailbox.context import Context, Memory
-from ingestor.intake.mailbox.delivery import Delivery
+from ingestor.intake.mailbox.delivery import Delivery, Unwritable
 from ingestor.intake.mailbox.duties import Duties
 from ingestor.intake.mailbox.lease import LOOK_SECONDS
 from ingestor.intake.mailbox.reading import FolderReading
@@ -129,9 +129,12 @@ class Visit:
         reading.reached = reached if uidvalidity == reading.folder.uidvalidity else 0
         try:
             reading.read_after(reading.reached, since=since, move_cursor=False)
+            self._delivery.settle()
+        except Unwritable:  # what was handed over last is not in the archive
+            reading.reached = 0
+            raise
         finally:
             self._memory.rescanned[reading.folder.name] = reading.folder.uidvalidity, reading.reached
-        self._delivery.settle()
         self._duties.work_off(reading)
 
     def _open(self, folder: str) -> FolderReading:

@@ -153,10 +153,9 @@ def test_a_real_server_with_wrong_sizes(desk: Desk, dovecot: DovecotServer, clai
     assert tally[Outcome.IGNORED] == (4 if told_apart else 3)
 
 
-def test_a_mail_that_can_never_be_written_is_put_off_with_its_reason(
-    desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the program makes of it, the mails beside it are stored, and it does not fail for ever."""
+@pytest.fixture
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The program cannot write the mail with UID 3, for a reason that no check foresaw."""
     write = Store.write
 
     def faulty(self: Store, submissions: Sequence[Submission], *rest: object, **more: object) -> object:
@@ -165,6 +164,13 @@ def test_a_mail_that_can_never_be_written_is_put_off_with_its_reason(
         return write(self, submissions, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Store, "write", faulty)
+    return monkeypatch
+
+
+def test_a_mail_that_can_never_be_written_is_put_off_with_its_reason(
+    desk: Desk, server: ImapServer, unwritable: pytest.MonkeyPatch
+) -> None:
+    """The mails beside it are stored, and it does not fail for ever; mended, the program takes it."""
     for number in range(1, 7):
         server.deliver(mail(number))
 
@@ -172,7 +178,19 @@ def test_a_mail_that_can_never_be_written_is_put_off_with_its_reason(
     eventually(lambda: desk.has(1, 2, 4, 5, 6) and thread.state == "watching")
     assert uids_pending(desk) == {3: "the archive cannot write it (OverflowError)"}
 
-    monkeypatch.undo()
+    unwritable.undo()
     desk.pass_time(hours=2)
     thread.wake()
     eventually(lambda: desk.has(*range(1, 7)))
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_a_rescan_beside_a_mail_that_can_never_be_written(desk: Desk, server: ImapServer) -> None:
+    """What was handed over with it is read again, not passed over."""
+    for number in range(1, 1001):
+        server.deliver(mail(number))
+
+    desk.thread(server.port, start=False).rescan("INBOX")
+
+    assert desk.has(1, 2, *range(4, 1001))
+    assert uids_pending(desk) == {3: "the archive cannot write it (OverflowError)"}

@@ -287,6 +287,19 @@ def test_pauses_grow_with_jitter_up_to_their_bound(desk: Desk) -> None:
     assert thread._pause_after(unavailable, 3600.0) <= 1
 
 
+def test_a_connection_that_finished_a_pass_is_not_waited_for_long(desk: Desk) -> None:
+    """However soon each breaks: mail that came meanwhile must not wait for minutes. One that finished none
+    is waited for longer and longer."""
+    thread = desk.thread(1, start=False, timing=Timing())
+    pauses = []
+    for _ in range(12):
+        thread._passed = True
+        pauses.append(thread._pause_after(MailboxUnavailable("gone"), 0.1))
+
+    assert max(pauses) <= 8
+    assert 150 <= thread._pause_after(MailboxUnavailable("gone"), 0.1) <= 300
+
+
 def test_bells_do_not_leak(desk: Desk) -> None:
     """A reload makes new threads: the old ones leave no file open behind."""
     before = len(list(Path("/proc/self/fd").iterdir()))
