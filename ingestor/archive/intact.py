@@ -4,6 +4,7 @@ Whoever owns the tables can drop a trigger, put a view that lies in the place of
 what is inserted; nothing else of the program would notice.
 """
 
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +18,6 @@ from ingestor.archive.runs import begin_run, end_run
 from ingestor.archive.shape import Shape, postgresql_shape, sqlite_shape
 from ingestor.errors import IngestorError
 
-_TRIAL_SCHEMA = "ingestor_compared_with"
 _SCHEMA = (
     "SELECT coalesce((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('sms'))::regnamespace::text,"
     " current_schema()::text)"
@@ -132,10 +132,11 @@ def _postgresql_shapes(engine: Engine) -> tuple[Shape, Shape]:
             schema = connection.exec_driver_sql(_SCHEMA).scalar()
             connection.exec_driver_sql(f"SET LOCAL search_path TO {schema}")
             shapes.append(postgresql_shape(connection, str(schema), names))
-            connection.exec_driver_sql(f"CREATE SCHEMA {_TRIAL_SCHEMA}")
-            connection.exec_driver_sql(f"SET LOCAL search_path TO {_TRIAL_SCHEMA}")
+            trial = f"ingestor_compared_with_{secrets.token_hex(4)}"
+            connection.exec_driver_sql(f"CREATE SCHEMA {trial}")
+            connection.exec_driver_sql(f"SET LOCAL search_path TO {trial}")
             _make(connection)
-            shapes.append(postgresql_shape(connection, _TRIAL_SCHEMA, names))
+            shapes.append(postgresql_shape(connection, trial, names))
             raise _RolledBack  # noqa: TRY301 - the transaction must end so
     except _RolledBack:
         held, ours = shapes

@@ -18,7 +18,7 @@ from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
 from ingestor.archive.inserts import Expectation, inserts_for
 from ingestor.archive.known import is_earlier_post, key_of_earlier_post, read_archive_key
 from ingestor.archive.postgresql_inserts import Misjudged
-from ingestor.errors import TransactionGivenUp
+from ingestor.errors import ArchiveUnavailable, TransactionGivenUp
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
@@ -34,6 +34,8 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.held: str | None = None
+        """Why nothing may be written though the database would take it, None where it may."""
         self._secret: bytes | None = None
         self._doubt = Doubt()
         self._expectation = Expectation()
@@ -53,6 +55,8 @@ class Store:
         """
         if not submissions:
             return []
+        if self.held is not None:
+            raise ArchiveUnavailable(self.held)
         settled: list[Receipt] | None = self._doubt.settle(self.engine, submissions)
         if settled is not None:
             return settled

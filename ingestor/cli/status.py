@@ -124,6 +124,7 @@ def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Re
         dropped = bool(settings.mailbox) and gone
         state = "not configured" if dropped else source.state
         late = not dropped and poll is not None and _late(source.last_success, poll, now)
+        late = late or source.state == "changed"  # somebody's hand was in the archive
         reports.append(
             Report(source.name, source.kind, state, source.detail, poll, source.last_success, late)
         )

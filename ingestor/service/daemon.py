@@ -20,8 +20,10 @@ from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
+from ingestor.service import guarding
 from ingestor.service.door import Door
 from ingestor.service.ended import Ended
+from ingestor.service.guarding import ArchiveGuard
 from ingestor.service.installation import Installation
 from ingestor.service.mailboxes import Mailboxes
 from ingestor.service.notify import Notifier
@@ -107,7 +109,8 @@ class Daemon:
     def _start(self, engine: Engine, run: int, stops: ExitStack, listening: ExitStack) -> None:
         self._engine, self._run, self._begun = engine, run, self._clock()
         stops.callback(self._end_run)
-        self._writer = Writer(Store(engine))
+        store = Store(engine)
+        self._writer = Writer(store)
         self._writer.start()
         stops.callback(self._stop_writer)
         stops.push(listening.pop_all())  # the listener stops before the writer
@@ -121,6 +124,8 @@ class Daemon:
         self._reporter = Reporter(engine, run, (address, self._listener) if self._listener else None)
         self._reporter.start()
         stops.callback(self._reporter.stop)
+        self._guard = ArchiveGuard(engine, store, self._reporter.note_differences)
+        self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         self._schedule = Schedule()
         self._schedule.replace(self._jobs())
@@ -157,6 +162,8 @@ class Daemon:
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
         """Return what the schedule calls: the poll of each mailbox, and the look at the archive's file."""
         jobs: dict[str, tuple[float, Callable[[], None]]] = {
+            "archive guard": (guarding.LOOK_SECONDS, self._guard.look),
+        } | {
             f"poll {mailbox.name}": (mailbox.poll_seconds, partial(self._mailboxes.wake, mailbox.name))
             for mailbox in self._settings.mailbox
         }

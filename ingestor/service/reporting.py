@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 REPORT_SECONDS = 10.0
 ARCHIVE = "archive file"
 """The name among the sources under which `status` shows what is wrong with the file itself."""
+DIFFERS = "archive"
+"""The name under which it shows what somebody changed in it."""
 
 LISTENER_LIMIT = 60.0
 """Seconds without a finished round after which the listener hangs."""
@@ -37,7 +39,8 @@ class Reporter:
         self._stopped = Event()
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
         self._archive: str | None = None
-        self._noted: str | None = ""
+        self._differences: str | None = None
+        self._noted: dict[str, str | None] = {}
         self.text = "reading"
         """A line for people: the balance of the run and the state of every source."""
 
@@ -53,10 +56,15 @@ class Reporter:
         """Let `status` say what is wrong with the archive's file, until it hears None."""
         self._archive = trouble
 
+    def note_differences(self, found: str | None) -> None:
+        """Let `status` say how the archive differs from what this version makes, until it hears None."""
+        self._differences = found
+
     def _work(self) -> None:
         while not self._stopped.is_set():
             try:
-                self._note_file()
+                self._note(ARCHIVE, "growing", self._archive)
+                self._note(DIFFERS, "changed", self._differences)
                 self._note_listener()
                 self.text = self._line()
             except IngestorError as error:
@@ -70,19 +78,18 @@ class Reporter:
         states = "; ".join(f"{source.name}: {source.state}" for source in read_sources(self._engine))
         return f"{counts}; {states}" if states else counts
 
-    def _note_file(self) -> None:
-        """Write down what was noted of the archive's file; the first time also that there is nothing."""
-        trouble = self._archive
-        if trouble == self._noted:
+    def _note(self, name: str, state: str, trouble: str | None) -> None:
+        """Write down what ails the archive; the first time also that there is nothing."""
+        if self._noted.get(name, "") == trouble:
             return
         if trouble is None:
-            drop_source(self._engine, ARCHIVE)
+            drop_source(self._engine, name)
         else:
             note_source(
-                self._engine, ARCHIVE, "archive", "growing", trouble, poll_seconds=None,
+                self._engine, name, "archive", state, trouble, poll_seconds=None,
                 now=datetime.now(UTC), success=False,
             )  # fmt: skip
-        self._noted = trouble
+        self._noted[name] = trouble
 
     def _note_listener(self) -> None:
         """Write down how the listener fares, as the mailboxes do themselves."""

@@ -167,8 +167,8 @@ def test_steps(case: Case, postgresql_server: PostgresqlServer, postgresql_url: 
     assert case["name"] == "pg-bouncer-reader"
     if program() is None:
         missing(INSTALL)
-    pooler = PgBouncer(postgresql_server)
-    url = pooler.url(postgresql_url.rpartition("/")[2])
+    pooler = PgBouncer(postgresql_server.port, postgresql_url.rpartition("/")[2])
+    url = pooler.url
     endpoint = (
         f'[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "{AGILE}"\nprovider = "agile"\n'
     )
