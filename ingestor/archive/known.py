@@ -20,8 +20,11 @@ def read_archive_key(engine: Engine) -> bytes:
 
     Raises SchemaMismatch where there is none, ArchiveUnavailable where the database is away.
     """
-    with reading(engine) as connection:
-        secret = connection.execute(select(archive_key.c.secret)).scalar()
+    try:
+        with reading(engine) as connection:
+            secret = connection.execute(select(archive_key.c.secret)).scalar()
+    except SchemaMismatch:  # a snapshot has no such table
+        secret = None
     if secret is None:
         raise SchemaMismatch("this archive has no key: it is a snapshot, which is for reading only")
     return bytes(secret)

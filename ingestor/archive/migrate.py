@@ -86,7 +86,7 @@ def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
     stands = current(engine)
     if stands == head():
         return
-    _refuse_unknown(engine, stands)
+    refuse_unusable(engine)
     if not auto_upgrade:
         found = "no schema yet" if stands is None else f"schema {stands}"
         raise SchemaMismatch(
@@ -109,7 +109,7 @@ def upgrade(engine: Engine) -> None:
         with _alone(engine) as connection:
             stands = _current(connection)
             if stands != head():
-                _refuse_unknown(engine, stands)
+                _refuse_unusable(engine, connection)
                 _copy_before(engine, stands)
                 _run_alembic(connection)
             if engine.dialect.name == "postgresql":
@@ -194,17 +194,33 @@ def _current(connection: Connection) -> str | None:
     return row[0] if row else None
 
 
-def _refuse_unknown(engine: Engine, stands: str | None) -> None:
-    if stands is None or stands in _known():
+def refuse_unusable(engine: Engine) -> None:
+    """Say where nothing can be done with an archive of another schema than this program's.
+
+    Raises SchemaNewer where it is newer, UpgradeFailed where it is unknown, or an older snapshot's.
+    """
+    with reading(engine) as connection:
+        _refuse_unusable(engine, connection)
+
+
+def _refuse_unusable(engine: Engine, connection: Connection) -> None:
+    stands = _current(connection)
+    if stands is None or stands == head():
         return
     if stands > head():
         raise SchemaNewer(
             f"{place(engine)} has schema {stands}, which is newer than this program ({head()}); "
             "install the newer ingestor"
         )
-    raise UpgradeFailed(
-        f"{place(engine)} has schema {stands!r}, which this program does not know; restore it from a copy"
-    )
+    if stands not in _known():
+        raise UpgradeFailed(
+            f"{place(engine)} has schema {stands!r}, which this program does not know; restore it from a copy"
+        )
+    if inspect(connection).has_table("snapshot_of"):
+        raise UpgradeFailed(
+            f"{place(engine)} is a snapshot with schema {stands}, which is never changed; this program reads "
+            f"{head()}: make a new one with `ingestor snapshot`, or read this one with any SQLite program"
+        )
 
 
 def room_for_copy(engine: Engine, stands: str) -> tuple[str, str | None]:

@@ -40,7 +40,7 @@ def open_for_reading(settings: Settings) -> "Engine":
 
     Raises IngestorError where there is none, SchemaMismatch where its schema is not this program's.
     """
-    from ingestor.archive.migrate import current, ensure_schema, head, upgrade_command
+    from ingestor.archive.migrate import current, head, refuse_unusable, upgrade_command
     from ingestor.archive.ownership import as_owner
 
     engine = open_unchecked(settings)
@@ -49,12 +49,12 @@ def open_for_reading(settings: Settings) -> "Engine":
             stands = current(engine)
     except ArchiveUnavailable as fault:
         raise _closed_to_readers(settings) or fault from None
-    if stands is None or stands < head():
+    refuse_unusable(engine)
+    if stands != head():
         raise SchemaMismatch(
             f"the archive has {f'schema {stands}' if stands else 'no schema yet'}, this program reads "
             f"{head()}; run: {upgrade_command(engine)}"
         )
-    ensure_schema(engine, auto_upgrade=False)
     return engine
 
 

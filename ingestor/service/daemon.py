@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import Engine
 
+from ingestor.archive.engine import open_engine
 from ingestor.archive.runs import balance, end_run
 from ingestor.archive.store import Store
 from ingestor.archive.wal_care import wal_care
@@ -93,6 +94,7 @@ class Daemon:
         require_work(self._settings)
         with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals, ExitStack() as listening:
             self._start_listener(listening)
+            open_engine(self._settings.database.url).dispose()  # what is wrong with the URL is not waited for
             archive = patiently(
                 partial(open_archive, self._settings, "run", run_options(self._settings)),
                 stop_wished=signals.wait_for_stop,

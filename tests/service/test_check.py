@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ingestor.archive import triggers
+from ingestor.archive import migrate, triggers
 from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.migrate import ensure_schema
 from ingestor.demo.imap_box import Box
 from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from ingestor.demo.sample_mails import generate
+from ingestor.errors import UpgradeFailed
 from ingestor.intake.mailbox.waiting import Timing
 from ingestor.service.checks import check_everything, machine, mailboxes, webhook
 from ingestor.service.checks.findings import Finding, Level, ok, together
@@ -207,6 +208,20 @@ def test_a_snapshot_is_no_archive(server: ImapServer, tmp_path: Path, sqlite_url
     code, lines = _check(config)
     assert code == 1
     assert any("it is a snapshot" in line for line in _about(lines, "database"))
+
+
+def test_a_snapshot_of_an_older_schema(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+    """It is never changed: neither `check` nor a start promises an upgrade."""
+    put_back("e58b20f", sqlite_url, None)
+    with closing(sqlite3.connect(tmp_path / "archive.db")) as connection:
+        connection.execute("CREATE TABLE snapshot_of (version TEXT)")
+    code, lines = _check(configuration(tmp_path, sqlite_url, _sound(server, tmp_path)))
+    assert code == 1
+    assert any("it is a snapshot" in line for line in _about(lines, "schema"))
+    with opened(sqlite_url) as engine:
+        for upgrade in (migrate.upgrade, migrate.refuse_unusable):
+            with pytest.raises(UpgradeFailed, match="make a new one with `ingestor snapshot`"):
+                upgrade(engine)
 
 
 @pytest.mark.postgresql

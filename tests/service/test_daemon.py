@@ -154,6 +154,13 @@ def test_nothing_configured_is_said_in_one_line(tmp_path: Path, sqlite_url: str)
     assert "[[mailbox]]" in lines[0]
 
 
+def test_a_database_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
+    """A mistyped URL is a matter of the configuration: exit code 2, and no waiting."""
+    with running(configuration(tmp_path, f"sqlite:///{tmp_path}/nowhere/archive.db", mailbox(9))) as daemon:
+        assert daemon.process.wait(20) == 2
+        assert "nowhere does not exist" in daemon.log_path.read_text()
+
+
 def test_a_newer_schema_is_refused(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
     """An archive that a newer program made ends the start with exit code 2."""
     config = configuration(tmp_path, sqlite_url, mailbox(server.port))

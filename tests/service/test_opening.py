@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from ingestor.archive import migrate
+from ingestor.archive.engine import writing
 from ingestor.errors import (
     ArchiveUnavailable,
     ConfigurationError,
@@ -126,6 +127,24 @@ def test_posts_are_taken_while_the_archive_must_not_be_upgraded(
         daemon.wait_ready()
         found = "SELECT count(*) FROM inbound_sms WHERE originator = '+393330000077'"
         until(lambda: stored_there(url, found) == 1, "the POST stored")
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "DROP TABLE archive_key"])
+def test_posts_are_taken_while_the_archive_is_none(tmp_path: Path, sqlite_url: str, statement: str) -> None:
+    """Tables of no known schema, or no key: what is acknowledged lies on the disk."""
+    with opened(sqlite_url) as engine:
+        migrate.upgrade(engine)
+        with writing(engine) as connection:
+            connection.exec_driver_sql(statement)
+    webhook = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
+    with running(configuration(tmp_path, sqlite_url, webhook)) as daemon:
+        port = until(lambda: daemon.events("webhook listening"), "the listener")[0]["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", b"text=x") as answer:
+            assert answer.read() == b"+OK"
+        event = "the archive cannot be used; POSTs wait in the spool, mails on their servers"
+        until(lambda: daemon.events(event), "why")
+        assert len(list((tmp_path / "spool").glob("*.post"))) == 1
         assert daemon.stop() == 0
 
 

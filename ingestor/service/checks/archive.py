@@ -172,6 +172,12 @@ def _schema(engine: Engine, settings: Settings) -> Finding:
     with reading(engine) as connection:
         tables = set(inspect(connection).get_table_names())
         owner = engine.dialect.name == "sqlite" or connection.execute(_OWNER).scalar() is not False
+    if "snapshot_of" in tables:
+        return fail(
+            "schema",
+            f"it is a snapshot (of schema {stands}), for reading only",
+            "name the archive in database.url",
+        )
     if stands == newest:
         return ok("schema", f"{stands} is current")
     if stands is None and tables & {"sms", "arrivals"}:
