@@ -105,8 +105,7 @@ class Duties:
             # Every other time only: a server may refuse to give a header in part.
             bounded = entry.attempts % 2 == 1
             header = self._session.headers([work.uid], sized=not bounded, bounded=bounded).get(work.uid)
-            ours = header is not None and self._context.reader.may_be_ours(header.lines, self._context.rules)
-            if header is None or not ours:
+            if header is None or not reading.fetch.concerns(header):
                 self._settle_again(work, reading, came=header is not None)
                 return
             head = self._session.whole_header(work.uid) if last_time else b""

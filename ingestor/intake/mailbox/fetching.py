@@ -30,6 +30,10 @@ _NOTICE = re.compile(
 )
 """What Exchange sends in the place of a mail it cannot convert; the first two are its own words."""
 
+_NOTICE_SUBJECT = re.compile(rb"(?im)^subject:\s*Retrieval using the \w+ protocol failed")
+_QUOTED = re.compile(rb'(?m)^(Subject|From): "(?:[^"\r\n]*" \(")?([^"\r\n]*)')
+"""It quotes the subject and the sender of the mail that it stands for: `From: "name" ("address")`."""
+
 log = structlog.get_logger()
 
 
@@ -38,6 +42,10 @@ class Unready(NamedTuple):
 
     reason: str
     raw: bytes
+
+
+def _is_notice(header: bytes) -> bool:
+    return b"etrieval using" in header and _NOTICE_SUBJECT.search(header) is not None
 
 
 class Fetch:
@@ -77,8 +85,12 @@ class Fetch:
 
     def wanted(self, headers: dict[int, Header]) -> dict[int, Header]:
         """Return those of `headers` whose mails may be ours."""
-        may_be_ours, rules = self._context.reader.may_be_ours, self._context.rules
-        return {uid: header for uid, header in headers.items() if may_be_ours(header.lines, rules)}
+        return {uid: header for uid, header in headers.items() if self.concerns(header)}
+
+    def concerns(self, header: Header) -> bool:
+        """Say whether the whole mail must be looked at: it may be ours, or stand in the place of ours."""
+        lines = header.lines
+        return self._context.reader.may_be_ours(lines, self._context.rules) or _is_notice(lines)
 
     def groups(self, wanted: dict[int, Header]) -> Iterator[list[int]]:
         """Yield UIDs of `wanted` in order, in groups to be fetched together."""
@@ -145,25 +157,28 @@ class Fetch:
     def _item(self, uid: int, raw: bytes, header: bytes) -> Item | NotOurs | None:
         self.unready.pop(uid, None)
         reading = self._context.reader.read_mail(raw, self._context.rules)
-        if not isinstance(reading, Readable) and self._context.reader.is_ours(header, self._context.rules):
-            reason = self._not_there_yet(raw, reading)
-            if reason is not None:
-                self.unready[uid] = Unready(reason, raw)
-                return None
+        if not isinstance(reading, Readable) and (reason := self._not_there_yet(raw, header, reading)):
+            self.unready[uid] = Unready(reason, raw)
+            return None
         if isinstance(reading, NotOurs):
             return reading
         return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
 
-    def _not_there_yet(self, raw: bytes, reading: Reading) -> str | None:
-        """Return why `raw`, of which the header lines were ours, cannot be the mail; None where it is."""
+    def _not_there_yet(self, raw: bytes, header: bytes, reading: Reading) -> str | None:
+        """Return why `raw` cannot be the mail whose `header` lines came first; None where it is that mail."""
+        reader, rules = self._context.reader, self._context.rules
+        if not raw.strip():
+            return NO_BODY
+        if isinstance(reading, NotOurs) and not reader.may_be_ours(raw, rules):
+            # The server answers with a mail of its own, to the question for the header already or now.
+            quoted = _QUOTED.findall(raw) if _is_notice(header) else []
+            its_header = b"".join(b"%s: %s\r\n" % line for line in quoted) + b"\r\n"
+            return NOTICE if not quoted or reader.may_be_ours(its_header, rules) else None
+        if not reader.is_ours(header, rules):
+            return None
         header_end = _HEADER_END.search(raw)
         body = raw[header_end.end() :] if header_end else b""
-        if not body.strip():
-            return NO_BODY
-        if isinstance(reading, NotOurs):
-            # The lines that were asked for said otherwise: the server answers with a mail of its own.
-            return None if self._context.reader.may_be_ours(raw, self._context.rules) else NOTICE
-        return NOTICE if _NOTICE.search(body) else None
+        return NO_BODY if not body.strip() else NOTICE if _NOTICE.search(body) else None
 
     def given_up(self, uid: int, raw: bytes, reason: str) -> Item:
         """Return what goes to the quarantine of a mail of which nothing better than `raw` ever came."""

@@ -107,3 +107,50 @@ def test_an_empty_mail_of_somebody_else_waits_for_nothing(desk: Desk, scripted: 
 
     assert tally[Outcome.FAILED] == 0
     assert pending_work(desk.engine) == []
+
+
+def exchange(subject: bytes, sender: bytes) -> bytes:
+    """Return Exchange's notice about a mail, as OfflineIMAP's users have seen it."""
+    notice = EXCHANGE.replace(b"Agile Telecom -- SMS received", subject)
+    return notice.replace(b'"smsin@agiletelecom.com"', b'"A name" ("%s")' % sender)
+
+
+@pytest.mark.parametrize("subject", [b"Agile Telecom -- SMS received", b"something new"])
+@pytest.mark.parametrize("peek", [True, False])
+def test_a_notice_in_the_place_of_the_header_too(
+    desk: Desk, scripted: ScriptedImap, peek: bool, subject: bytes
+) -> None:
+    """Exchange gives its own From and Subject already; the notice quotes whose mail it stands for, or the
+    body does not come at all. Somebody else's is no concern of ours."""
+    box = scripted.script.folders["INBOX"] = [Message(uid, mail(uid)) for uid in (1, 2)]
+    box[0].raw = exchange(subject, b"smsin@agiletelecom.com")
+    box.append(Message(3, exchange(b"Canceled: lunch", b"anna@example.org")))
+    if not peek:  # BODY.PEEK[] gets an OK and no row
+        scripted.script.on_command = lambda talk, command, words, tag: (
+            command == "UID FETCH" and re.match(rb"1[ ,].*PEEK\[\]", words) is not None and talk.end(tag)
+        )
+    thread = desk.thread(scripted.port, start=False)
+
+    thread.run_once()
+    waiting = [entry.work.uid for entry in pending_work(desk.engine)]
+    assert waiting == [1] if peek else 1 in waiting
+
+    box[0].raw = mail(1)
+    scripted.script.on_command = None
+    desk.pass_time(hours=2)
+    thread.run_once()
+
+    assert desk.has(1, 2)
+    assert pending_work(desk.engine) == []
+    assert desk.count("quarantine") == 0
+
+
+def test_not_one_byte_of_a_mail_that_only_may_be_ours(desk: Desk, scripted: ScriptedImap) -> None:
+    """Whose it is shows the whole mail: until it is there nobody has judged it."""
+    tagged = mail(1).replace(b"Subject: Agile Telecom", b"Subject: [EXTERNAL] Agile Telecom")
+    scripted.script.folders["INBOX"] = [Message(1, tagged)]
+    scripted.script.instead = {1: [b""]}
+
+    desk.thread(scripted.port, start=False).run_once()
+
+    assert desk.has(1)
