@@ -19,7 +19,6 @@ from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.logs import OncePerMinute
 from ingestor.providers.contract import Unreadable
-from ingestor.providers.posts import A_TEST
 from ingestor.record import Outcome
 
 MAX_ITEMS = 1000
@@ -187,7 +186,7 @@ class Writer:
                 for item, outcome in zip(submission.items, receipt.outcomes, strict=True):
                     reading = item.reading
                     reason = reading.reason if isinstance(reading, Unreadable) else REFUSED
-                    if outcome is Outcome.QUARANTINED and reason != A_TEST:
+                    if outcome is Outcome.QUARANTINED:
                         self._quarantined.note((item.source, reason), item)
 
     def _write_apart(self, batch: list[Waiting], error: Exception) -> bool:

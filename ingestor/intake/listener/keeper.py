@@ -15,7 +15,7 @@ import structlog
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
-from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, items_of
+from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, submission_of
 from ingestor.intake.listener.spool_folder import SpoolFolder
 
 _log = structlog.get_logger()
@@ -222,7 +222,7 @@ class Keeper:
             name = heapq.heappop(self._ready)
             try:
                 received = spool.read(self._folder.place, name)
-                items = items_of(received, self.rules)
+                work = submission_of(received, self.rules)
             except FileNotFoundError:
                 _log.warning("a POST that waited in the spool is gone; somebody removed its file", file=name)
             except OSError as fault:
@@ -231,8 +231,8 @@ class Keeper:
             except (spool.Corrupt, KeyError) as fault:
                 self._set_aside(name, fault)
             else:
-                if items:
-                    self._submit(name, Submission(None, items))
+                if work is not None:
+                    self._submit(name, work)
                 else:
                     self._remove(name)
         self._count()

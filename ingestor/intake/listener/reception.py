@@ -26,9 +26,9 @@ from ingestor.intake.listener.received import (
     RulesByProvider,
     Taker,
     durable,
-    items_of,
     new_identity,
     reader,
+    submission_of,
 )
 from ingestor.providers.contract import Answer, Post
 
@@ -119,13 +119,13 @@ class Reception:
         content_type, encoding = _field(headers, b"content-type"), _field(headers, b"content-encoding")
         post = Post(body, scope["query_string"], content_type, now, encoding)
         received = ReceivedPost(new_identity(now), door.name, door.provider, admission.client, post)
-        items = items_of(received, self.rules)
+        work = submission_of(received, self.rules)
         accepted: Answer = reader(door.provider).ACCEPTED
-        if items:
+        if work is not None:
             entry = _Entry(received, self._loop.create_future(), self._loop.time())
             self._unanswered[received.identity] = entry
             self._bytes += len(body)
-            self._submit(entry, Submission(None, items))
+            self._submit(entry, work)
             verdict = await entry.answer
             if isinstance(verdict, Refusal):
                 return verdict
