@@ -204,7 +204,7 @@ def _wishes(options: Mapping[str, Any], run_id: int | None, *, whole: bool) -> W
 
 
 def _size(options: Mapping[str, Any]) -> int:
-    return sum(reference.size or 0 for _, reference in _references(options))
+    return sum(reference.size or 0 for _, reference in _references(options) if not reference.known)
 
 
 def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:

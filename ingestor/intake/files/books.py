@@ -1,5 +1,6 @@
 """The books of a run: begun or taken up again, and how far each of its inputs had been read."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,9 @@ from ingestor.intake.files.inputs import Earlier
 from ingestor.intake.files.sources import Place
 
 COMMAND = "import"
+
+LONGEST_NAME = 1000
+"""Bytes of a path or a member's name: a longer one is kept short in the books, whole with its arrivals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,17 @@ class Books:
 
     def begin(self, place: Place) -> Earlier:
         """Return how far the input at `place` had been read, and its row."""
-        known = self._known.pop((place.path, place.member), None)
+        path, member = _key(place)
+        known = self._known.pop((path, member), None)
         if known is not None:
             return Earlier(known.id, known.position, known.sha256)
         self._before()
-        return Earlier(runs.begin_input(self._engine, self._run_id, place.path, place.member, None))
+        return Earlier(runs.begin_input(self._engine, self._run_id, path, member, None))
 
-    def knows(self, place: Place) -> bool:
-        """Say whether an earlier process of this run made a row for the input."""
-        return (place.path, place.member) in self._known
+    def has_read(self, place: Place, size: int) -> bool:
+        """Say whether an earlier process of this run read an input of so many bytes to its end."""
+        known = self._known.get(_key(place))
+        return known is not None and known.position == size
 
     def missing(self) -> list[tuple[str, str]]:
         """Return path and sentence of each input that was not read to its end and was not met again."""
@@ -69,6 +75,18 @@ class Books:
         """Record that the run reached its end."""
         self._before()
         runs.end_run(self._engine, self._run_id, datetime.now(UTC))
+
+
+def _key(place: Place) -> tuple[str, str | None]:
+    """Return the place as the books have it: an index of PostgreSQL's takes no key beyond 2.7 kB."""
+    return _short(place.path), None if place.member is None else _short(place.member)
+
+
+def _short(name: str) -> str:
+    whole = name.encode("utf-8", "replace")
+    if len(whole) <= LONGEST_NAME:
+        return name
+    return f"{name[:100]}…{name[-100:]} ({hashlib.sha256(whole).hexdigest()})"
 
 
 def _gone(one: runs.RunInput) -> str:

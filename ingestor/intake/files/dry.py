@@ -129,7 +129,7 @@ class DryBooks:
         """Return an input at its beginning."""
         return Earlier(next(self._numbers))
 
-    def knows(self, _place: Place) -> bool:
+    def has_read(self, _place: Place, _size: int) -> bool:
         """Return False: there is no earlier process."""
         return False
 

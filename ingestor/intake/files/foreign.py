@@ -35,6 +35,7 @@ _MAGIC = (
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MSG_STREAM = "__substg1.0_".encode("utf-16-le")
 _UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_BEGINNINGS = (*(magic for magic, _ in _MAGIC), _OLE, *_UTF_16)
 _MAIL_LIKE = re.compile(r"(?:From |[!-9;-~]{1,100}:)")
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _PROPERTY_LIST = re.compile(rb"\s*(?:bplist0|(?:<\?xml[^>]*>\s*)?(?:<!DOCTYPE plist\b|<plist\b))")
@@ -43,6 +44,8 @@ _LOOKED_AT = 1024
 
 def refusal(head: bytes) -> str | None:
     """Return what begins with `head` and what to do about it, None where it is nothing of the kind."""
+    if not head.startswith(_BEGINNINGS):
+        return None
     for magic, words in _MAGIC:
         if head.startswith(magic):
             return words
@@ -60,6 +63,8 @@ def why_no_mail(head: bytes) -> str | None:
         return "holds NUL bytes alone, as a crash leaves them: what stood there is lost"
     if _PROPERTY_LIST.match(head):
         return "is a property list of Apple's, no mail"
+    if b"\r" in head and b"\n" not in head and head.startswith(b"From "):
+        return "has line ends of CR alone, as an old Mac writes them; convert it by `tr '\\r' '\\n'`"
     beginning = head[:_LOOKED_AT]
     # Compressed or encrypted bytes have a tenth of these; text in any encoding of mail has hardly one.
     if len(_NOT_TEXT.findall(beginning)) * 50 > len(beginning):

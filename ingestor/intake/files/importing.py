@@ -25,6 +25,8 @@ from ingestor.intake.files.streams import BombSuspected, Stream
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
 
+_CRASHED = bytes(8)
+
 INPUT_COST = 1 << 18
 """Bytes that a member with a row of its own in `run_inputs` counts as: each row is a transaction."""
 
@@ -148,8 +150,15 @@ class Importer:
         else:
             self._fail(f"{words}; import it again")
 
-    def _is_changing(self) -> bool:
-        return self._opened is not None and self._opened.change is not None
+    @property
+    def _change(self) -> str | None:
+        return self._opened.change if self._opened is not None else None
+
+    def _doubts_of(self, source: Source) -> Callable[[], bool] | None:
+        """Return what says whether a file is being written to; None where the user says that it is whole."""
+        if self._wishes.whole:
+            return None
+        return lambda: source.place.member is None and self._change is not None
 
     def _read_guarded(self, source: Source) -> None:
         """Read one leaf; damage in it ends this leaf, a bomb ends the whole file."""
@@ -190,7 +199,7 @@ class Importer:
         dialect = self._wishes.dialect
         blocks = Blocks(
             source.stream, dialect, self._reader.wanted, offset=start, hasher=state.hasher,
-            buffer=self._buffer, doubted=None if self._wishes.whole else self._is_changing,
+            buffer=self._buffer, doubted=self._doubts_of(source),
         )  # fmt: skip
         for piece in blocks:
             if isinstance(piece, LongMail):
@@ -217,12 +226,11 @@ class Importer:
         data = source.stream.whole(consume=False)
         if source.place.member is None or data is None or data.count(CANDIDATE) > MOST_MAILS:
             return False
-        if self._books.knows(source.place):
-            return False  # an earlier version began it
-        doubted = None if self._wishes.whole else lambda: False
+        if self._books.has_read(source.place, source.mark + len(data)):
+            return False  # by an earlier version, which made a row for each
         blocks = Blocks(
             Stream(io.BytesIO(data)), self._wishes.dialect, self._reader.wanted, offset=source.mark,
-            buffer=self._buffer, doubted=doubted,
+            buffer=self._buffer, doubted=self._doubts_of(source),
         )  # fmt: skip
         block = next(iter(blocks), None)
         if not isinstance(block, Block) or len(block.data) < len(data) or not blocks.found:
@@ -238,7 +246,7 @@ class Importer:
         """Count a mailbox as failed that ends inside a mail, or has none."""
         self._mails += has_mail
         if blocks.held:
-            change = self._opened.change if self._opened else None
+            change = self._change if place.member is None else None
             self._fail(
                 f"{place}: the file ends inside a mail: {blocks.held:,} bytes from {blocks.offset:,} on were "
                 f"not taken{f'; {change}' if change else ''}. Import it again once it is whole; if it is "
@@ -303,6 +311,8 @@ class Importer:
         mail = source.stream.whole()
         if mail is not None:
             self._require_unchanged(source)
+            if mail.endswith(_CRASHED):
+                raise InputUnreadable(f"{source.place} ends in NUL bytes, as a crash leaves them: it is cut")
             progress = step(hashlib.sha256(mail).digest(), len(mail))
             if not skip:
                 self._packing.add_mail(source.place, source.mark + source.offset, mail, progress)
@@ -323,9 +333,9 @@ class Importer:
 
     def _require_unchanged(self, source: Source) -> None:
         """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
-        change = self._opened.change if self._opened else None
-        if change and not self._wishes.whole:
-            raise InputUnreadable(f"{source.place}: {change}; import it again")
+        doubts = self._doubts_of(source)
+        if doubts is not None and doubts():
+            raise InputUnreadable(f"{source.place}: {self._change}; import it again")
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:

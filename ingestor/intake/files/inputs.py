@@ -31,8 +31,8 @@ class OpenBooks(Protocol):
     def begin(self, place: Place) -> Earlier:
         """Make or find the row of an input."""
 
-    def knows(self, place: Place) -> bool:
-        """Say whether an earlier process of this run made a row for the input."""
+    def has_read(self, place: Place, size: int) -> bool:
+        """Say whether an earlier process of this run read an input of so many bytes to its end."""
 
     def missing(self) -> list[tuple[str, str]]:
         """Return path and sentence of each input that was not read to its end and was not met again."""

@@ -62,10 +62,10 @@ def sniff(head: bytes) -> Kind:
         return Kind.ZSTD  # a skippable frame, as pzstd puts in front
     if _is_tar(head):
         return Kind.TAR
-    if (line := EMLX.match(head)) and (is_header_line(head, line.end(), len(head)) or not head[line.end() :]):
-        return Kind.EMLX
     if DBOX.match(head):
         return Kind.DBOX
+    if (line := EMLX.match(head)) and (is_header_line(head, line.end(), len(head)) or not head[line.end() :]):
+        return Kind.EMLX
     if refusal(head):
         return Kind.REFUSED
     return _text_kind(head.removeprefix(BYTE_ORDER_MARK))

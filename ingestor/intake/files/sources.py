@@ -159,8 +159,11 @@ class OpenFile:
     @property
     def change(self) -> str | None:
         """Say how the size of a file that was read to its end changed meanwhile; None where it did not."""
-        difference = self.budget.taken - self._size
-        if not self._plain or not self._seekable or not difference:
+        if not self._seekable:
+            return None
+        size = self.budget.taken if self._plain else os.fstat(self._file.fileno()).st_size
+        difference = size - self._size
+        if not difference:
             return None
         how = "longer" if difference > 0 else "shorter"
         return f"it became {how} by {abs(difference):,} bytes while it was read"

@@ -145,6 +145,23 @@ def test_a_file_that_grows_keeps_its_last_mail(
     assert run_sqlite_import("--resume", done.run).counts == (4, 3, 0, 1, 0, 0)
 
 
+def test_a_packed_file_that_grows_is_told(
+    run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tar that somebody appends to gives what it has, and it is said; a gzip keeps its last mail."""
+    packed = tmp_path / "packed"
+    for content, code, stored in (
+        (tar_of({"a": BOX, "b.eml": sms_mail(9)}), 0, 3),
+        (gzip.compress(mbox_of(sms_mail(5), sms_mail(6))), 1, 1),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            packed.write_bytes(content)
+            changing(patch, lambda content=content: packed.write_bytes(content + bytes(1024)))
+            done = run_sqlite_import(packed)
+        assert (done.code, done.counts[1]) == (code, stored)
+        assert "became longer by 1,024 bytes" in done.err
+
+
 def test_a_growing_file_may_be_said_to_be_whole(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

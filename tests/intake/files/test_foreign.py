@@ -137,8 +137,12 @@ def maildir(folder: Path, **mails: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    "content", [ENCRYPTED, REFUSED["lz4"], bytes(600), bytes(200_000), bytes(range(256)) * 9, PROPERTY_LIST],
-    ids=["mail_crypt", "lz4", "NULs", "many NULs", "noise", "property list"],
+    "content",
+    [
+        ENCRYPTED, REFUSED["lz4"], bytes(600), bytes(200_000), bytes(range(256)) * 9, PROPERTY_LIST,
+        sms_mail(2)[:-5] + bytes(700),
+    ],
+    ids=["mail_crypt", "lz4", "NULs", "many NULs", "noise", "property list", "a tail of NULs"],
 )  # fmt: skip
 @pytest.mark.parametrize("pack", [None, tar_of, zip_of])
 def test_an_unreadable_file_of_a_maildir_is_told(
@@ -176,6 +180,15 @@ def test_a_folder_without_any_mail_never_ends_well(run_sqlite_import: Importer, 
     assert f"{folder}: none of its 1 files is a mail" in alone.err
     (folder / "box").write_bytes(mbox_of(sms_mail(1)))
     assert run_sqlite_import(folder).code == 0
+
+
+def test_an_old_macs_mailbox_is_told_how_to_convert(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Line ends of CR alone hide every separator; the line says so instead of naming --format."""
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1), sms_mail(2)).replace(b"\n", b"\r"))
+    done = run_sqlite_import(box)
+    assert (done.code, done.counts) == (1, (1, 0, 0, 0, 0, 1))
+    assert r"tr '\r' '\n'" in done.err
 
 
 @pytest.mark.parametrize("pack", [tar_of, zip_of])

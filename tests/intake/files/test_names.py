@@ -1,9 +1,11 @@
 """One file by several names is read once; several members of one name are told apart."""
 
 import os
+import random
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -87,3 +89,16 @@ def test_members_of_one_name_are_told_apart(run_import: Importer, tmp_path: Path
     resumed = run_import("--resume", done.run)
     assert (resumed.code, resumed.counts) == (0, done.counts)
     assert run_import(packed, after).counts[1] == 0
+
+
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+def test_names_of_any_length_are_taken(
+    run_import: Importer, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    """PostgreSQL's index takes no key beyond 2.7 kB: names may be longer, and equal up to there."""
+    name = "".join(f"{number:x}" for number in random.Random(1).choices(range(1 << 30), k=1500))
+    large = mbox_of(*(sms_mail(number) for number in range(300)))
+    packed = tmp_path / "packed"
+    packed.write_bytes(pack({f"{name}1": large, f"{name}2": large[:-3], f"{name}3.eml": sms_mail(900)}))
+    done = run_import(packed)
+    assert (done.code, done.counts) == (1, (601, 301, 299, 0, 0, 1))
