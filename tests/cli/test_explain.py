@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from ingestor.demo.imap_server import ImapServer
 from tests.cli.calling import Called
@@ -81,9 +82,9 @@ def test_mailboxes_archives_and_what_cannot_be_read(called: Call, tmp_path: Path
     assert called("explain", "m.mbox").code == 0
 
 
-def test_what_the_archive_has_is_said(called: Call, tmp_path: Path) -> None:
+def test_what_the_archive_has_is_said(called: Call, tmp_path: Path, archive_engine: Engine) -> None:
     """The SMS a mail became, the one it repeats, and the number under which it stands in the quarantine."""
-    url = f"sqlite:///{tmp_path / 'archive.db'}"
+    url = archive_engine.url.render_as_string(hide_password=False)
     again = mail(1).replace(b"<1@", b"<other@")
     for name, raw in (("a", mail(1)), ("b", again), ("c", NEAR), ("d", mail(5))):
         (tmp_path / f"{name}.eml").write_bytes(raw)

@@ -19,7 +19,6 @@ _FIELD = re.compile(
     rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
 )
 
-_BLANK_LINE = re.compile(rb"\n[ \t\r]++\n")
 _NO_FIELD = re.compile(rb"\n(?=[^\n])(?![!-9;-~]++[ \t]*:|[ \t\r]|>*From )")
 _FROM_OF_A_BLOCK = re.compile(rb"\n(?=From[ \t]*:[^\n@]*\n)", re.IGNORECASE)
 _FROM_AND_SUBJECT = frozenset((b"from", b"subject"))
@@ -64,12 +63,12 @@ def split_mail(raw: bytes) -> tuple[Header, int]:
 def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
     """Return where before `end` the header of `raw` may end instead: that header, and the body's offset.
 
-    A line of blanks alone ends it for some mailers (for RFC 5322 it goes on), so does a line that can be no
-    field, and where the line between was lost the block's own From, whose value is no address, begins the
-    body. Each stands behind a From and a Subject.
+    A line that can be no field ends it, and where the line between was lost, or holds a blank (for RFC 5322
+    the last field goes on there), the block's own From, whose value is no address, begins the body. Each
+    stands behind a From and a Subject.
     """
     found = []
-    for pattern in (_BLANK_LINE, _NO_FIELD, _FROM_OF_A_BLOCK):
+    for pattern in (_NO_FIELD, _FROM_OF_A_BLOCK):
         for match in islice(pattern.finditer(raw, 0, min(end - 1, _LONGEST_HEADER)), _MOST_ENDS):
             header = read_header(raw[: match.start() + 1])
             if _FROM_AND_SUBJECT.issubset(header.first):

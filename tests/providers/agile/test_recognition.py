@@ -235,10 +235,14 @@ def test_a_header_that_does_not_end_with_an_empty_line(name: str) -> None:
     assert READER.may_be_ours(HEADER_ENDS[name], RULES)
 
 
-def test_another_sender_behind_the_line_of_blanks() -> None:
-    """For RFC 5322 the header goes on behind a line of blanks: a further address there is a second sender."""
-    raw = _mail(b"From: " + A + b"\r\n" + SUBJECT + b" \r\nFrom: " + E)
-    assert getattr(read_both(raw), "reason", None) == ANOTHER_SENDER
+@pytest.mark.parametrize("between", [b" \r\n", b"--b\r\n", b"x\r\n"])
+def test_another_sender_behind_what_may_end_a_header(between: bytes) -> None:
+    """For other readers the header goes on there: a further address is a second sender."""
+    fields = b"From: " + A + b'\r\nContent-Type: multipart/mixed; boundary="b"\r\n' + SUBJECT
+    raw = fields + between + b"From: " + E + b"\r\n\r\n" + BLOCK + b"--b--\r\n"
+    assert isinstance(read_both(raw), Unreadable | NotOurs)
+    harmless = read_both(raw.replace(b"From: " + E, b"X: y"))
+    assert isinstance(harmless, Readable) is (between == b"--b\r\n")
 
 
 FORWARDED = (
