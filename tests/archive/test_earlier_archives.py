@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from ingestor.archive import grants, migrate
 from ingestor.archive.engine import reading, sqlite_path
 from ingestor.archive.entries import Item, Payload, Position, Submission, mail_content_key
+from ingestor.archive.intact import differences
 from ingestor.archive.keys import keyed, unique_key
 from ingestor.archive.queries import kept_payload
 from ingestor.archive.runs import begin_run
@@ -25,6 +26,7 @@ from tests.archive.reading import one, opened, rows
 from tests.archive.samples import payload, sms
 from tests.archive.test_migrate import assert_exactly_the_tables, assert_whole
 from tests.cli.calling import ingestor
+from tests.readme import blocks
 from tests.servers.postgresql import PostgresqlServer
 
 FOLDER = Path(__file__).parent / "earlier"
@@ -124,6 +126,7 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
         assert migrate.current(engine) == migrate.head()
         assert_whole(engine)
         assert_exactly_the_tables(engine)
+        assert differences(engine) == []
         store = Store(engine)
         outcomes = [outcome for one in store.write(again(version), given.NOW) for outcome in one.outcomes]
         assert Outcome.STORED not in outcomes
@@ -240,6 +243,21 @@ def test_the_role_that_the_readme_makes_goes_on_after_an_upgrade(
 def begin(engine: Engine) -> int:
     """Begin a run."""
     return begin_run(engine, "run", {}, given.NOW)
+
+
+@pytest.mark.postgresql
+def test_the_readme_grants_all_that_the_program_needs(
+    postgresql_server: PostgresqlServer, postgresql_engine: Engine
+) -> None:
+    """A role made by today's README lacks nothing on an archive of today."""
+    database = str(postgresql_engine.url.database)
+    postgresql_server.sql("DROP ROLE IF EXISTS service")
+    for statements in blocks("service"):
+        postgresql_server.sql(statements, database)
+    with reading(postgresql_engine) as connection:
+        assert grants.writers(connection) == ["service"]
+        assert grants.missing(connection, "service") == []
+    postgresql_server.sql("DROP OWNED BY service; DROP ROLE service", database)
 
 
 @pytest.mark.postgresql
