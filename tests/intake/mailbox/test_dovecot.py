@@ -254,3 +254,14 @@ def test_the_ways_in(desk: Desk, own_dovecot: DovecotServer) -> None:
         attempt(own_dovecot.imaps_port, "fälsch")
     with pytest.raises(MailboxUnavailable, match="not trusted"):
         attempt(own_dovecot.imaps_port, ca_file=None)
+
+
+def test_a_nul_that_the_server_replaced_is_no_euro_sign(desk: Desk, dovecot: DovecotServer) -> None:
+    """Dovecot hands a NUL out as 0x80: the character is lost, and is the same loss as by any other way."""
+    user = dovecot.account()
+    dovecot.deliver(user, [mail(1, "STOP\0 ora"), mail(2, "caffè\0")])
+
+    reading(desk, dovecot, user)
+    eventually(lambda: desk.balance.read == 2)
+
+    assert sorted(desk.texts()) == ["STOP\ufffd ora", "caffè\ufffd"]

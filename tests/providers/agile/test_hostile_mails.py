@@ -4,6 +4,8 @@ What these hold is that the work stays in proportion to the size. Reading one of
 minutes to hours, far beyond the time limit of a test; all of them together take seconds.
 """
 
+import base64
+
 import pytest
 
 from ingestor.providers.contract import NotOurs, Readable, Unreadable
@@ -59,6 +61,15 @@ QUARANTINED = {
     + b"".join(_NESTED.splitlines(keepends=True)[: 29 * 3])
     + _filled(b"a\r\n"),
     "nested mails": HEADER + b"Content-Type: message/rfc822\r\n\r\n" * 20_000,
+    "signatures of open ends": HEADER
+    + b"Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    + base64.encodebytes(b"\x30\x80" * 300_000),
+    "bold without end": HEADER + b"\r\n" + _filled(b"*"),
+    "links without end": HEADER + b"\r\n" + _filled(b"<tel:"),
+    "surrogates": HEADER + b"\r\n" + _filled(b"\xed\xa0\xbd"),
+    "tags without end": HEADER + b"\r\n" + _filled(b"<p "),
+    "images": HEADER + b"Content-Type: text/html\r\n\r\n" + _filled(b"<img alt ="),
+    "breaks of a relay": HEADER + b"\r\n" + _filled(b"a" * 998 + b"\r\n " + b"a" * 997 + b"\r\n "),
 }
 
 REASONS = {
