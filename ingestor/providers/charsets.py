@@ -30,6 +30,8 @@ _LATIN_1 = "latin_1"
 _READS_ASCII_AS_ASCII = {"ascii", "utf_8", _LATIN_1} | {
     codec for codec in _CODECS.values() if codec.startswith(("cp125", "iso8859_"))
 }
+_SEVEN_BITS = ("iso2022", "hz")
+_NO_ASCII = (*_SEVEN_BITS, "utf_16", "utf_32")
 _SAYS_NOTHING = {None, "ascii", "utf_8", _LATIN_1}  # declared or not, the bytes alone decide
 _MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16"), (codecs.BOM_UTF16_BE, "utf_16"))
 _WINDOWS_1252 = "".join(
@@ -97,7 +99,9 @@ def decode_text(data: bytes, declared: str | None) -> Decoded:
         if codec is None:
             return Decoded(data.decode("ascii"), "ascii", _why(declared))
         return Decoded(data.decode("ascii"), _shown(codec), "declared")
-    if codec not in {"utf_8", "utf_16"}:
+    if codec is not None and codec.startswith(_NO_ASCII):
+        return _not_in_ascii(data, codec)
+    if codec != "utf_8":
         marked = next((marked for mark, marked in _MARKS if data.startswith(mark)), None)
         # Two letters of Latin-1 may begin a field of a form; UTF-16 has NULs.
         if marked is not None and (marked == "utf_8" or b"\0" in data):
@@ -120,6 +124,18 @@ def _strictly(data: bytes, codec: str) -> str | None:
         return None
 
 
+def _not_in_ascii(data: bytes, codec: str) -> Decoded:
+    """Return the reading of `data` that is declared to be in a charset whose bytes can pass for ASCII.
+
+    UTF-16 and UTF-32 have NULs wherever a label or a line end stands.
+    """
+    text = codecs.decode(data, codec, _LOST)
+    lost = _lost(text)
+    if (b"\0" in data or codec.startswith(_SEVEN_BITS)) and 4 * lost <= len(text):
+        return Decoded(text, _shown(codec), "declared, but for single bytes" if lost else "declared")
+    return decode_text(data, None)._replace(reason=_why("", codec))
+
+
 def _is_another(data: bytes, codec: str) -> bool:
     """Say whether `data` is UTF-8 although a charset of single bytes is declared, which fits nearly any."""
     if codec in _SAYS_NOTHING or not _SURELY_UTF_8.search(data):
@@ -129,7 +145,9 @@ def _is_another(data: bytes, codec: str) -> bool:
 
 def _but_for_bytes(data: bytes, codec: str | None, reason: str) -> Decoded:
     """Return the reading of `data` that loses least: it is neither UTF-8 nor what is declared, strictly."""
-    mended = _SURROGATE.sub(b"\xff", _SURROGATE_PAIR.sub(_one_character, data)) if b"\xed" in data else data
+    mended = data.replace(b"\xc0\x80", b"\0")  # Java's NUL
+    if b"\xed" in data:
+        mended = _SURROGATE.sub(b"\xff", _SURROGATE_PAIR.sub(_one_character, mended))
     text = codecs.decode(mended, "utf-8", _LOST)
     lost = _lost(text)
     if mended != data and not lost - mended.count(b"\xff"):

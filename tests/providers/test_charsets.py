@@ -72,6 +72,21 @@ def test_what_was_a_nul_is_no_euro_sign() -> None:
     assert read == ["STOP� now", "10 €", "€5"]
 
 
+@pytest.mark.parametrize(
+    ("label", "data", "text"),
+    [
+        ("utf-16", "perché no".encode("utf-16")[:-1], "perché n�"),
+        ("utf-16le", "no €".encode("utf-16-le"), "no €"), ("utf-16", "perché".encode(), "perché"),
+        ("utf-16", b"not at all", "not at all"), ("utf-32", "no €".encode("utf-32"), "no €"),
+        ("iso-2022-jp", "こんにちは".encode("iso2022_jp")[:-4], "こんにち�"),
+        ("hz-gb-2312", "朱基".encode("hz"), "朱基"), (None, b"a\xc0\x80b \xed\xa0\xbd\xed\xb8\x80", "a�b 😀"),
+    ],
+)  # fmt: skip
+def test_what_can_pass_for_ascii_is_believed_where_it_can_be(label: str, data: bytes, text: str) -> None:
+    """UTF-16 without a NUL is none; a bad byte in it, or in a charset of seven bits, costs a character."""
+    assert storable(decode_text(data, label).text)[0] == text
+
+
 def test_a_byte_order_mark_goes_before_the_label() -> None:
     """UTF-16 and UTF-8 with their marks are read so, whatever is declared or not."""
     assert decode_text("perché".encode("utf-16"), None).text == "perché"

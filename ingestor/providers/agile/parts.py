@@ -25,6 +25,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 # RFC 2045, 6.7: blanks at a line's end were added on the way (3), and a line end stands as it is (4); who
 # encodes a part of it as well means one line end.
 _QUOTED_LINE_END = re.compile(rb"(?:=0[Dd])?(?:=0[Aa])?+(?<![ \t])[ \t]*+(?=\r?\n|\Z)")
+_QUOTED = re.compile(rb"=(?:[89A-Fa-f][0-9A-Fa-f]|3[Dd]|[ \t]*(?:\r?\n|\Z))")
 # Sendmail breaks longer lines behind 989 bytes and a "!", Postfix behind 990 (long ago) or 998.
 _BROKEN_BEHIND = (990, 998)
 
@@ -48,11 +49,16 @@ def transfer_decoded(data: bytes, encoding: str) -> bytes | None:
     if encoding == "base64":
         whole = _from_base64(data.translate(None, b"\r\n \t"))
         return whole if whole is not None else _from_base64(_before_footer(data)) or None
-    if encoding == "quoted-printable":
+    if encoding == "quoted-printable" and not _is_plain(data):
         if b"=0" in data or b" \r" in data or b" \n" in data or b"\t" in data:
             data = _QUOTED_LINE_END.sub(b"", data)
         return binascii.a2b_qp(data)
     return data if len(data) < _BROKEN_BEHIND[0] else _rejoined(data)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Say whether `data` was never quoted: it holds bytes that must have been, and none that was."""
+    return not data.isascii() and not _QUOTED.search(data)
 
 
 def _from_base64(data: bytes) -> bytes | None:
