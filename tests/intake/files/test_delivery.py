@@ -37,7 +37,7 @@ PLACE = (Place("/old.mbox", None), 0)
 def answer(rows: int, size: int = 6) -> tuple[Any, ...]:
     """Return what a worker says of a stretch with so many rows, each of `size` bytes compressed."""
     row = (*ROW[:7], b"x" * size, *ROW[8:])
-    return ([row] * rows, 0, rows, 10 * rows, 0, [], {}, 0)
+    return ([row] * rows, 0, rows, 10 * rows, 0, [], {}, 0, {})
 
 
 class Workers:
