@@ -211,8 +211,8 @@ class Session:
         found = self._search(f"UID {first}:{last or '*'}{day}")
         if since and not found:
             self.search(first, last)
-        elif not since and (last not in found if last else not found) and self._is_there(first, last):
-            raise SearchUseless(f"{self.wire.host}: a search finds nothing where mails are")
+        elif not since and self._contradicted(found, first, last):
+            raise SearchUseless(f"{self.wire.host}: a search does not find mails that are there")
         return sorted(uid for uid in found if first <= uid and (last is None or uid <= last))
 
     def _search(self, criteria: str) -> set[int]:
@@ -222,15 +222,17 @@ class Session:
                 raise self.wire.error(answer[-1])
             return searched_uids(answer)
 
-    def _is_there(self, first: int, last: int | None) -> bool:
-        """Say without a search whether mail `last` (None: any from UID `first` on) exists."""
-        if last is not None:
-            return bool(self._fetch([last], "(UID)"))
-        if self.selected is None or not self.selected.exists:
-            return False
-        try:  # Courier rightly finds nothing where all are below; so the last one by number tells
-            return any(uid >= first for uid in self.numbered(self.selected.exists, self.selected.exists))
-        except Refused:  # it has been expunged since
+    def _contradicted(self, found: set[int], first: int, last: int | None) -> bool:
+        """Say without a search whether mails are there from `first` to `last` that it did not find."""
+        exists = self.selected.exists if self.selected is not None else 0
+        try:
+            if last is not None:
+                return last not in found and bool(self._fetch([last], "(UID)"))
+            if first == 1 and len(found) < exists <= WINDOW:
+                return len(self.numbered(1, exists)) > len(found)
+            # Courier rightly finds nothing where all are below; so the last one by number tells.
+            return not found and exists > 0 and any(uid >= first for uid in self.numbered(exists, exists))
+        except Refused:  # they have been expunged since
             return False
 
     def present(self, uids: Sequence[int], keyword: str = "ALL") -> set[int]:

@@ -105,6 +105,23 @@ def test_a_search_that_finds_nothing_is_not_believed(
     ]
 
 
+def test_a_search_that_finds_some_of_them_is_not_believed_either(desk: Desk, scripted: ScriptedImap) -> None:
+    """Fewer than EXISTS says, and they are there."""
+
+    def find_the_last(talk: Talk, command: str, words: bytes, tag: bytes) -> bool:
+        if command != "UID SEARCH" or b"*" not in words:
+            return False
+        talk.send(b"* SEARCH %d\r\n" % talk.box[-1].uid)
+        return talk.end(tag)
+
+    scripted.script.on_command = find_the_last
+    scripted.script.folders["INBOX"] = [Message(n, mail(n)) for n in range(1, 9)]
+
+    desk.thread(scripted.port, start=False).run_once()
+
+    assert desk.has(*range(1, 9))
+
+
 def test_a_rescan_from_a_day_on_does_not_believe_it_either(desk: Desk, scripted: ScriptedImap) -> None:
     """Nothing since a day may be true: only where the whole folder is denied as well it is not."""
     scripted.script.folders["INBOX"] = [Message(n, mail(n)) for n in range(1, 4)]
