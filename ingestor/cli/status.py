@@ -63,6 +63,7 @@ class Spool:
     corrupt: int | None
     oldest: datetime | None = None
     late: bool = False
+    moved: str | None = None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -140,15 +141,18 @@ def _late(last_success: datetime | None, poll_seconds: int, now: datetime) -> bo
 def _spool(settings: "Settings", now: datetime) -> Spool | None:
     """Return how the listener's spool stands, None where there is none."""
     from ingestor.intake.listener.spool import corrupt, depth, oldest
+    from ingestor.intake.listener.spool_folder import moved
     from ingestor.settings import state_directory
 
     folder = state_directory(settings) / "spool"
     try:
-        if not folder.is_dir():
+        elsewhere = moved(folder)
+        if not folder.is_dir() and elsewhere is None:
             return None
         damaged, since = corrupt(folder), oldest(folder)
         waits = since is not None and (now - since).total_seconds() > SPOOL_SECONDS
-        return Spool(depth(folder), damaged, since, late=bool(damaged) or waits)
+        late = bool(damaged) or waits or elsewhere is not None
+        return Spool(depth(folder), damaged, since, late, elsewhere)
     except PermissionError:
         return Spool(None, None)
 
@@ -165,6 +169,8 @@ def _in_words(spool: Spool, now: datetime) -> str:
         words.append(f"{spool.corrupt:,} damaged")
     if spool.late:
         words.append("LATE")
+    if spool.moved:
+        words.append(spool.moved)
     return ", ".join(words)
 
 

@@ -16,7 +16,7 @@ from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
 from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, submission_of
-from ingestor.intake.listener.spool_folder import SpoolFolder
+from ingestor.intake.listener.spool_folder import SpoolFolder, moved
 
 _log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Keeper:
         self.trouble: str | None = None
         self._directory = directory
         self._folder = SpoolFolder(directory)
-        self._moved = False
+        self._moved: int | None = None
         self._writer = writer
         self._jobs: queue.SimpleQueue[_Keep | _Settle | None] = queue.SimpleQueue()
         self._ready: list[str] = []
@@ -76,6 +76,8 @@ class Keeper:
             self._folder.open()
         except OSError as fault:
             self._note_fault(fault)
+        if (why := moved(self._directory)) is not None:
+            _log.error("POSTs were left in a spool folder that was moved", reason=why)
         self._ready = spool.names(self._directory)
         self._count()
         if self._ready:
@@ -121,11 +123,14 @@ class Keeper:
     def _stay_in_place(self) -> None:
         """Take another folder that somebody put at the path, once nothing waits in the old one."""
         if self._folder.in_place:
-            if self._moved:
-                self._moved, self.trouble = False, None
+            if self._moved is not None:
+                self._moved, self.trouble = None, None
+                self._folder.forget()
                 _log.info("the spool folder is in its place again", directory=str(self._directory))
             return
-        self._moved = True
+        if self._moved != self.depth:
+            self._moved = self.depth
+            self._folder.note(self.depth)
         self._note_fault(_MOVED)
         if not self.depth and self._directory.is_dir():
             try:
@@ -138,7 +143,7 @@ class Keeper:
         jobs: list[_Keep | _Settle] = []
         try:
             # Without anything to look after it sleeps until somebody brings something.
-            waits = self._ready or self._deferred or self._replaying or self._moved
+            waits = self._ready or self._deferred or self._replaying or self._moved is not None
             job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else None)
             while True:
                 if job is not None:

@@ -4,6 +4,7 @@ Somebody may move it away, or put another in its place. What was acknowledged li
 no restart looks: so it is held open, nothing more is acknowledged by it, and what waits in it is replayed.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -41,12 +42,50 @@ class SpoolFolder:
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.close()
         self._descriptor, self._opened = descriptor, _identity(os.fstat(descriptor))
+        with contextlib.suppress(OSError, ValueError):
+            *folder, waiting = _noted(self._directory)
+            if tuple(folder) == self._opened or not waiting:
+                self.forget()
+
+    def note(self, waiting: int) -> None:
+        """Write beside the path how many POSTs wait in the folder that was moved: `status` has no other
+        way to know, and a restart none either."""
+        numbers = (*(self._opened or (0, 0)), waiting)
+        with contextlib.suppress(OSError):
+            _note_of(self._directory).write_text(" ".join(map(str, numbers)), encoding="ascii")
+
+    def forget(self) -> None:
+        """Take that note away: the folder is back, or nothing waited in it."""
+        with contextlib.suppress(OSError):
+            _note_of(self._directory).unlink()
 
     def close(self) -> None:
         """Hold it no longer."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
+
+
+def moved(directory: Path) -> str | None:
+    """Return what a person must do about a spool folder that was moved away; None where none was."""
+    try:
+        waiting = _noted(directory)[-1]
+    except (OSError, ValueError, IndexError):
+        return None
+    if not waiting:
+        return None
+    return (
+        f"{directory} was moved or replaced while it was open, and {waiting} acknowledged POSTs wait in the "
+        f"old folder: put it back, or remove {_note_of(directory)}"
+    )
+
+
+def _noted(directory: Path) -> tuple[int, ...]:
+    return tuple(map(int, _note_of(directory).read_text(encoding="ascii").split()))
+
+
+def _note_of(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.moved")
 
 
 def _identity(it: os.stat_result) -> tuple[int, int]:

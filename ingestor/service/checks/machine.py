@@ -74,6 +74,11 @@ def _of_another(directory: Path) -> Finding:
 
 def spool(folder: Path) -> Iterator[Finding]:
     """Say where the webhook's spool could not be kept; it is made at the first start."""
+    from ingestor.intake.listener.spool_folder import moved
+
+    if (why := moved(folder)) is not None:
+        what, _, fix = why.partition(": ")
+        yield fail("spool", what, fix)
     if folder.exists() and not folder.is_dir():
         yield fail("spool", f"{folder} is no folder", "move it away: `run` makes the spool there")
     elif folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
