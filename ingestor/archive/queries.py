@@ -317,6 +317,17 @@ def refusals(engine: Engine) -> Refusals | None:
         return Refusals(count, at, every=newest > (connection.execute(stored).scalar() or 0))
 
 
+def all_refused(engine: Engine) -> str | None:
+    """Return a sentence where the tables take no item any more, None where they do."""
+    found = refusals(engine)
+    if found is None or not found.every:
+        return None
+    return (
+        f"the database refuses every item: {found.count:,} stand in the quarantine for it; "
+        "run `ingestor check`, and when the archive is mended `ingestor quarantine retry`"
+    )
+
+
 def counts(engine: Engine) -> Counts:
     """Return how much the archive holds."""
 

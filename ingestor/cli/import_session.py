@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ingestor.archive import runs
 from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.engine import bulk_import_settings
+from ingestor.archive.queries import all_refused
 from ingestor.archive.store import Store
 from ingestor.cli.import_display import display_for
 from ingestor.cli.import_report import Result, print_result
@@ -109,6 +110,8 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         resumed=arguments.resume is not None,
     )  # fmt: skip
     code = print_result(result, as_json=arguments.json, resume=resume)
+    if fault is None and balance.quarantined and not balance.stored and (why := all_refused(engine)):
+        fault = IngestorError(why)
     if fault is not None:
         raise fault
     return code

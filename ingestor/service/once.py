@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from ingestor.archive.queries import all_refused
 from ingestor.archive.runs import balance, end_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
@@ -83,7 +84,10 @@ def run_once(settings: Settings) -> Ended:
             failures = _pass_over(passes, writer, signals)
             writer.stop(WRITER_SECONDS)
             end_run(engine, run, datetime.now(UTC))
-            return Ended(run, balance(engine, run), time.monotonic() - begun, failures)
+            done = balance(engine, run)
+            if done.quarantined and not done.stored and (why := all_refused(engine)):
+                failures |= dict.fromkeys((one.name for one in passes), why)
+            return Ended(run, done, time.monotonic() - begun, failures)
 
 
 def _pass_over(passes: Sequence[Pass], writer: Writer, signals: Signals) -> dict[str, str]:

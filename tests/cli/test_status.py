@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -105,6 +106,21 @@ def test_a_database_that_refuses_every_item_is_exit_1(filled: Filled, called: Ca
     assert "NOTHING WAS STORED SINCE" in answer.out
     told = json.loads(filled.call("status", "--json").out)
     assert (told["ok"], told["refused"]["count"], told["refused"]["every"]) == (False, 3, True)
+
+
+def test_an_import_into_such_a_database_is_exit_1(filled: Filled, tmp_path: Path) -> None:
+    """It kept everything in the quarantine, and says what to do."""
+    refuse_all(filled)
+    for name in CASES:
+        shutil.copy(Path(__file__).parent.parent / "cases" / name, tmp_path)
+    answer = filled.call("import", *CASES)
+    assert answer.code == 1
+    assert f"{len(CASES)} quarantined" in answer.out
+    assert "the database refuses every item" in answer.err
+    assert "ingestor quarantine retry" in answer.err
+
+
+CASES = ["qp-encoded-cr-before-break.eml", "gb2312-is-gbk.eml"]
 
 
 def refuse_all(filled: Filled) -> None:

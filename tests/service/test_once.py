@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ingestor.archive import migrate
 from ingestor.demo.imap_server import ImapServer
 from ingestor.demo.sample_mails import generate
+from tests.archive.reading import opened, spoil
 from tests.service.archive import rows
 from tests.service.process import configuration, mailbox, running, until
 
@@ -63,6 +65,21 @@ def test_an_absent_database_is_not_waited_for(server: ImapServer, tmp_path: Path
     with running(config, "run", "--once") as once:
         assert once.process.wait(60) == 1
         assert "PostgreSQL" in once.log_path.read_text()
+
+
+def test_a_database_that_refuses_every_sms_is_no_success(
+    server: ImapServer, tmp_path: Path, sqlite_url: str
+) -> None:
+    """What was read is kept in the quarantine, and the exit code says that somebody must look."""
+    for mail in generate(5, seed=3, unrelated=0, broken=0):
+        server.deliver(mail.raw)
+    with opened(sqlite_url) as engine:
+        migrate.upgrade(engine)
+        spoil(engine)
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port)), "run", "--once") as once:
+        assert once.process.wait(60) == 1
+        assert "mailbox main: the database refuses every item" in once.log_path.read_text()
+        assert once.events("the database refuses every item; they wait in the quarantine")
 
 
 def test_a_signal_ends_a_pass(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
