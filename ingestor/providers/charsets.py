@@ -99,15 +99,16 @@ def decode_text(data: bytes, declared: str | None) -> Decoded:
         if codec is None:
             return Decoded(data.decode("ascii"), "ascii", _why(declared))
         return Decoded(data.decode("ascii"), _shown(codec), "declared")
+    if codec == "utf_8" and (text := _strictly(data, codec)) is not None:
+        return Decoded(text, "utf-8", "declared")  # nearly all
     if codec is not None and codec.startswith(_NO_ASCII):
         return _not_in_ascii(data, codec)
-    if codec != "utf_8":
-        marked = next((marked for mark, marked in _MARKS if data.startswith(mark)), None)
-        # Two letters of Latin-1 may begin a field of a form; UTF-16 has NULs.
-        if marked is not None and (marked == "utf_8" or b"\0" in data):
-            text = _strictly(data, marked)
-            if text is not None:
-                return Decoded(text, _shown(marked), "byte order mark")
+    marked = next((marked for mark, marked in _MARKS if data.startswith(mark)), None)
+    # Two letters of Latin-1 may begin a field of a form; UTF-16 has NULs.
+    if marked is not None and (marked == "utf_8" or b"\0" in data):
+        text = _strictly(data, marked)
+        if text is not None:
+            return Decoded(text, _shown(marked), "byte order mark")
     if codec is not None and codec != _LATIN_1:
         text = _strictly(data, codec)
         if text is not None and not (codec in _READS_ASCII_AS_ASCII and _is_another(data, codec)):

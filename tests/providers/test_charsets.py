@@ -91,4 +91,5 @@ def test_a_byte_order_mark_goes_before_the_label() -> None:
     """UTF-16 and UTF-8 with their marks are read so, whatever is declared or not."""
     assert decode_text("perché".encode("utf-16"), None).text == "perché"
     assert decode_text("perché".encode("utf-16"), "iso-8859-15").text == "perché"
+    assert decode_text("perché".encode("utf-16"), "utf-8").text == "perché"
     assert decode_text("perché".encode("utf-8-sig"), "gbk").text == "\ufeffperché"

@@ -205,6 +205,8 @@ def meant_type(value: str) -> str:
     An unknown type is taken for text, as RFC 2045 (5.2) lets a reader do. An attached mail becomes a type
     that the standard library does not take apart: its bytes are needed as they are.
     """
+    if value.count('"') % 2:
+        value += '"'
     if _ATTACHED.match(value):
         return _ATTACHED.sub(ATTACHED_MAIL, value)
     if _WELL_FORMED.match(value) and not _NO_SEMICOLON.search(value):
