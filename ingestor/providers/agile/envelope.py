@@ -67,6 +67,8 @@ def read_envelope(header: Header, rules: Rules) -> Envelope:
     alone = len(header.first) == len(header.every)
     for value in (subject,) if alone else header.values_of(b"subject"):
         if rules.subjects or b"=?" in value or b"elecom" in value or b"ELECOM" in value:
+            if len(value) <= _CACHED_LENGTH and _is_exact(value):
+                return Envelope(sender, known, named, Subject.CONTAINED)
             shown = " ".join(decode_header(value).split()).casefold()
             if _SOMEWHERE.search(shown) or any(one in shown for one in rules.subjects):
                 return Envelope(sender, known, named, Subject.CONTAINED)

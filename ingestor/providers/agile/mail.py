@@ -216,10 +216,10 @@ def _missing(envelope: Envelope) -> str | None:
 
 def _may_pass_on_a_mail(raw: bytes, header: Header, body_at: int) -> bool:
     """Say whether somebody else's mail has a mail attached near its beginning; most kinds never have."""
-    kind = header.first.get(b"content-type", b"").lower()
-    if b"mixed" not in kind and b"message/" not in kind:
+    kind = header.first.get(b"content-type", b"")
+    if b"ixed" not in kind and b"essage/" not in kind:
         return False
-    seems = b"message/" in kind or raw.find(b"essage/rfc822", body_at, body_at + _LOOKED_AT) >= 0
+    seems = b"essage/" in kind or raw.find(b"essage/rfc822", body_at, body_at + _LOOKED_AT) >= 0
     return seems and len(raw) <= LARGEST_PARSED
 
 
