@@ -2,11 +2,14 @@
 
 import gzip
 import hashlib
+import itertools
 import shutil
+import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive import grants, migrate
@@ -212,7 +215,12 @@ def test_an_sms_that_the_database_refused_is_read_from_the_quarantine(
     put_back("mixed", archive_url, postgresql_server)
     with opened(archive_url) as engine:
         had = one(engine, "SELECT count(*) FROM inbound_sms")
-        migrate.ensure_schema(engine, auto_upgrade=True)
+        with structlog.testing.capture_logs() as logged:
+            migrate.ensure_schema(engine, auto_upgrade=True)
+        refused = one(engine, REFUSED)
+        assert refused > 0
+        [said] = [line for line in logged if line["log_level"] == "warning"]
+        assert (said["items"], said["needs"]) == (refused, "ingestor quarantine retry")
         retry_all(engine)
         assert one(engine, "SELECT count(*) FROM inbound_sms") == had
         assert one(engine, REFUSED) == 0
@@ -281,6 +289,19 @@ def test_a_right_that_was_taken_away_is_named_and_given_back(
         assert grants.missing(connection, "bystander")
     both = '"Odd Service", bystander'
     postgresql_server.sql(f"DROP OWNED BY {both}; DROP ROLE {both}", database)
+
+
+def test_a_long_upgrade_tells_how_far_it_is(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line every few seconds, with how many rows are rewritten and of how many."""
+    put_back("0bcd13c", sqlite_url, None)
+    slow = itertools.count(0.0, 10.0)
+    with opened(sqlite_url) as engine, structlog.testing.capture_logs() as logged:
+        monkeypatch.setattr(time, "monotonic", lambda: next(slow))
+        migrate.upgrade(engine)
+        monkeypatch.undo()
+    told = [line for line in logged if line["event"] == "the archive is being upgraded"]
+    assert {line["rewritten"] for line in told} == {"fingerprints", "content keys"}
+    assert all(0 < line["done"] <= line["of"] for line in told)
 
 
 def retry_all(engine: Engine) -> None:
