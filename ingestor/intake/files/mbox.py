@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from ingestor.intake.files.separators import (
     CANDIDATE,
+    IN_LINE,
     MAX_LINE,
     USUAL,
     is_header_line,
@@ -59,10 +60,10 @@ class Split:
     gaps: list[Gap] = field(default_factory=list)
     odd: int = 0
 
-    def add_separator(self, line: bytes) -> None:
-        """Place a separator line."""
-        self.separators += len(line)
-        self.odd += is_odd(line)
+    def add_separator(self, data: bytes, start: int, end: int) -> None:
+        """Place the separator line `data[start:end]`."""
+        self.separators += end - start
+        self.odd += is_odd(data[start:end]) or (start > 0 and data[start - 1] not in b"\n\0")
 
     @property
     def covered(self) -> int:
@@ -173,7 +174,7 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
     first = separator_end(data, 0, end) if data.startswith(b"From ") else 0
     start = 0
     if first:
-        result.add_separator(data[:first])
+        result.add_separator(data, 0, first)
         start = first
     else:
         start = _lead(data, end, result)
@@ -185,7 +186,7 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
         mail_end = separator if separator >= 0 else end
         _add(data, start, mail_end, stop, result)
         if separator >= 0:
-            result.add_separator(data[separator:after])
+            result.add_separator(data, separator, after)
         start = after
     return result
 
@@ -197,15 +198,15 @@ def _split_usual(data: bytes, start: int, result: Split) -> int:
     find, match, add = data.find, USUAL.match, result.mails.append
     separators = 0
     while True:
-        here = find(CANDIDATE, start)
-        if here <= start or data[here - 1] != 0x0A or data.startswith(b"From ", start):
+        here = find(IN_LINE, start)
+        if here <= start + 1 or data[here - 1] != 0x0A or data[here - 2] != 0x0A:
             break
-        line = match(data, here + 1, here + 1 + MAX_LINE)
+        line = match(data, here, here + MAX_LINE)
         if line is None or find(b"\0", start, here) >= 0:
             break
-        add((start, here, False))
+        add((start, here - 1, False))
         start = line.end()
-        separators += start - here
+        separators += start - here + 1
     result.separators += separators
     return start
 
@@ -223,7 +224,7 @@ def _lead(data: bytes, end: int, result: Split) -> int:
         blank = not data[:lead].strip(b"\r\n\0")
         result.gaps.append(Gap(0, lead, "empty lines" if blank else "no mail before the first separator"))
     if separator >= 0:
-        result.add_separator(data[separator:after])
+        result.add_separator(data, separator, after)
     return after
 
 

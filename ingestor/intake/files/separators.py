@@ -1,7 +1,7 @@
 """The strict `From ` rule: which lines of an mbox begin a mail, and which are text that only looks so.
 
 There is no standard for it: RFC 4155 names the default form (an address and an asctime date), and each
-program has its own. Three kinds are accepted:
+program has its own. Four kinds are accepted:
 
 * a *dated* line (`From sender Mon Jan  1 00:00:00 2024`, with zone, without seconds, or with the date of
   RFC 5322) after a blank line, or anywhere at a line start when a header line follows: mails that were
@@ -9,6 +9,8 @@ program has its own. Three kinds are accepted:
 * an *undated* line (`From `, `From -` as Thunderbird writes them, `From user@host`, or with a date in
   another language or form) only after a blank line and before a block of headers with From and one more of
   the usual ones;
+* a dated line behind text in the same line, before such a header as the next kind needs: the file had no last
+  line end when a mail was appended to it;
 * *any other* line (JavaScript's, Python's and spreadsheets' dates, a name alone) wherever a header follows
   that no person writes into a text: From with an address, and a field that programs write (Received,
   Message-ID, MIME-Version, a Date in full).
@@ -29,6 +31,7 @@ LOOKAHEAD = MAX_LINE + HEADER_WINDOW
 """How many bytes after the start of a line decide whether it is a separator."""
 
 CANDIDATE = b"\nFrom "
+IN_LINE = b"From "
 NUL_CANDIDATE = b"\0From "
 """A crash leaves runs of NUL, and the next mail is appended right behind them."""
 
@@ -150,11 +153,33 @@ def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, 
         stop = here if here >= 0 else end
         if data.find(b"\0", start, stop) >= 0 and (nul := data.find(NUL_CANDIDATE, start, stop)) >= 0:
             here = nul
+        glued = _glued(data, start + 1, stop if here < 0 else here, end)
+        if glued[0] >= 0:
+            return glued
         if here < 0:
             return -1, -1
         if line_end := separator_end(data, here + 1, end):
             return here + 1, line_end
         start = here + 1
+
+
+def _glued(data: bytes | bytearray, start: int, stop: int, end: int) -> tuple[int, int]:
+    """Return start and end of the first separator in `data[start:stop]` that stands behind text in a line.
+
+    A mail that was appended to a file without a last line end, or with a byte order mark in front: only a
+    dated line before the header of a delivered mail is taken for one, and none that is quoted by `>`.
+    """
+    while (start := data.find(IN_LINE, start, stop)) >= 0:
+        newline = data.find(b"\n", start, min(end, start + MAX_LINE))
+        if (
+            newline >= 0
+            and data[start - 1] != 0x3E
+            and _DATED.match(bytes(data[start : newline + 1]))
+            and _heads_a_delivered_mail(data, newline + 1, end)
+        ):
+            return start, newline + 1
+        start += 1
+    return -1, -1
 
 
 def last_separator(data: bytes | bytearray, end: int, known: int) -> int:

@@ -19,12 +19,14 @@ from ingestor.intake.files.mbox import Dialect, mails, split
 from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
 
 SEPARATOR = b"From a@example.org Mon Jan  1 00:00:00 2024\n"
+DELIVERED = b"Received: from a by b\nFrom: a@example.org\n"
 
 PIECES = st.one_of(
     st.sampled_from([
         SEPARATOR, SEPARATOR.replace(b"\n", b"\r\n"), b"From \n", b"From - \n", b"\n", b"\r\n", b"\0",
         b"From ",
         b"From tomorrow\n", b">From a\n", b"Subject: x\n", b"From: a@example.org\nTo: b@example.org\n",
+        b"From Mario Rossi\n", b"x" + SEPARATOR, b"Received: from a by b\n", DELIVERED, SEPARATOR + DELIVERED,
         b"Content-Length: 5\n", b"Content-Length: 60\n", b"content-length: 0\r\n", b"hello\n", b"\n\n",
     ]),
     st.binary(max_size=12),

@@ -158,3 +158,21 @@ def test_the_first_separator_from_behind_is_the_last() -> None:
     data = line * 3
     assert last_separator(data, len(data), len(data)) == 2 * len(line)
     assert last_separator(data, len(line), len(data)) == 0
+
+
+@pytest.mark.parametrize("before", [b"Body: pays 1000 ", b"Body: ciao", b"Body: ciao\n\n\xef\xbb\xbf"])
+def test_a_mail_appended_to_a_line_without_end_is_found(before: bytes) -> None:
+    """A dated line behind text separates before the header of a delivered mail, and counts as odd."""
+    first = DATED[0] + b"\n" + DELIVERED + before
+    data = first + DATED[0] + b"\n" + DELIVERED + b"Body: two\n\n" + DATED[0] + b"\n" + DELIVERED
+    assert next_separator(data, 60, len(data)) == (len(first), len(first) + len(DATED[0]) + 1)
+    found = split(data, Dialect.MBOX)
+    assert (len(found.mails), found.odd, found.covered) == (3, 1, len(data))
+
+
+@pytest.mark.parametrize("before", [b"> From: x\n>", b"text\n>", b"text\n>>"])
+@pytest.mark.parametrize("behind", [DELIVERED, HEADERS, b"text\n"])
+def test_what_is_quoted_separates_nothing(before: bytes, behind: bytes) -> None:
+    """`>From` is what mbox programs make of such a line; and without a delivered mail's header it is text."""
+    for data in (before + DATED[0] + b"\n" + behind, b"we read From a@example.org that\n" + behind):
+        assert next_separator(data, 0, len(data)) == (-1, -1)
