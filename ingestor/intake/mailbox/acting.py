@@ -45,7 +45,7 @@ class Acting:
         """
         memory, context = self._memory, self._context
         had = memory.lease.ours
-        if not memory.lease.held():
+        if context.after_store is None or not memory.lease.held():
             return False
         try:
             waiting = actions_pending(context.engine, context.mailbox.name)

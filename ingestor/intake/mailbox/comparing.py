@@ -32,6 +32,11 @@ def renumbered(standing: Standing, fetch: Fetch, secret: bytes) -> bool:
     now = marks_of(headers, {}, secret)
     alike = {uid for uid, mark in now.items() if mark.looks_like(standing.marks[uid])}
     ours = {uid for uid in now if standing.marks[uid].ours}
+    # Of strangers' mail a Message-ID is enough: nothing depends on its size, which may be guessed each time.
+    alike |= {
+        uid for uid, mark in now.items()
+        if mark.head == standing.marks[uid].head and uid not in ours and names_itself(headers[uid].lines)
+    }  # fmt: skip
     if not now.keys() <= alike | ours:
         return True
     doubtful = {uid: headers[uid] for uid in ours if uid not in alike or not names_itself(headers[uid].lines)}

@@ -144,7 +144,8 @@ class FolderReading:
         """Read what stands below `last` and did not at the last pass, and forget what has gone.
 
         In a large folder nothing has changed as long as the number of mails has not, and its newest hundred
-        are the same.
+        are the same. A look at a folder of 200,000 mails took a local Dovecot 0.35 s and this program 0.01 s;
+        with its UIDs, because one mail had gone, 0.7 s and 0.2 s.
         """
         known = self._standing.uids
         first = self._cursor is not None and self._cursor.uids is None

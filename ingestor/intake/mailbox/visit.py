@@ -65,6 +65,7 @@ class Visit:
         mailbox = self._context.mailbox
         while True:
             wake.hush()
+            self._duties.called_for()  # polls may be more frequent than looks
             self.full_pass()
             if len(self._memory.missing) == len(mailbox.folders):
                 check_folders(self._memory)

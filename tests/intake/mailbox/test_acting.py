@@ -95,6 +95,14 @@ def test_the_lease_is_given_back_at_the_end(desk: Desk, server: ImapServer) -> N
     assert server.boxes["INBOX"].messages == []
 
 
+def test_a_daemon_takes_the_lease_when_it_begins(desk: Desk, server: ImapServer) -> None:
+    """Not only when there is something to do, nor only where no poll comes in between."""
+    thread = desk.thread(server.port, after_store="seen")
+    eventually(lambda: thread.state == "watching")
+
+    assert desk.count("leases") == 1
+
+
 def test_a_mailbox_that_is_only_read_takes_no_lease(desk: Desk, server: ImapServer) -> None:
     """Nothing is written for it, day after day."""
     server.deliver(mail(1))

@@ -173,15 +173,15 @@ def test_a_mail_below_the_cursor_that_was_not_there_is_read(
 def test_a_size_that_is_only_guessed_makes_no_other_mail(
     desk: Desk, server: ImapServer, logged: list[dict[str, object]]
 ) -> None:
-    """Of ours the content decides: Exchange guesses sizes, Dovecot mends wrong ones."""
-    put(server, [mail(1), mail(2)])
+    """Of ours the content decides, of others the Message-ID: Exchange guesses sizes, Dovecot mends them."""
+    put(server, [mail(1), FOREIGN, mail(2)])
     desk.thread(server.port, start=False).run_once()
     for message in server.boxes["INBOX"].messages:
         message.size += 3
 
     desk.thread(server.port, start=False).run_once()
 
-    assert desk.balance.read == 2
+    assert desk.balance.read == 3
     assert warnings(logged) == []
 
 
