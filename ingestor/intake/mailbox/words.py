@@ -65,6 +65,8 @@ def speaking(server: str, wire: Wire | None = None) -> Iterator[None]:
     except ProtocolError:  # its words are pieces of the answer, which may be a mail
         raise MailboxUnavailable(f"{server}: it sent an answer that cannot be read") from None
     except imaplib.IMAP4.error as fault:
+        if wire is not None:  # imaplib would break off at the next command, whatever that is
+            wire.untagged_responses.pop("READ-ONLY", None)
         answer = fault.args[0] if fault.args else ""
         raise _with(Refused(f"{server}: it refuses ({loggable(answer)})"), answer) from None
     except (ValueError, TypeError, LookupError, AssertionError, AttributeError) as fault:

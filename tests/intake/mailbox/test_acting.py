@@ -197,3 +197,15 @@ def test_mail_that_comes_while_the_target_is_looked_at_is_read_at_once(desk: Des
         eventually(lambda: len(server.boxes["Stored"].messages) == 2)
         thread.stop()
         assert thread.join(10)
+
+
+def test_a_refusal_that_says_read_only_breaks_no_connection(desk: Desk) -> None:
+    """Imaplib takes the code for the folder's state, and would break off at the next command."""
+    with ImapServer({"INBOX": Box(), "Stored": Box()}).running() as server:
+        server.faults.refuse["UID MOVE"] = b"NO [READ-ONLY] you may not"
+        server.deliver(mail(1))
+
+        desk.thread(server.port, start=False, after_store="move", move_to="Stored").run_once()
+
+        assert len(server.boxes["Stored"].messages) == 1
+        assert server.commands.count("LOGIN") == 1
