@@ -71,7 +71,7 @@ class Expectation:
         again, in a new transaction: that will look carefully.
         """
         if connection.dialect.name == "sqlite":
-            yield SqliteInserts(connection)
+            yield SqliteInserts(connection, first=True)
             return
         in_a_row, self._all_new_in_a_row = self._all_new_in_a_row, 0
         left, self._left = self._left, None

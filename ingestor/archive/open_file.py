@@ -38,6 +38,8 @@ class OpenFile:
         self._lock = threading.Lock()
         self._told = False
         self._saved: Path | None = None
+        self._highest: dict[str, int] = {}
+        self._gone_back: str | None = None
 
     def connect(self) -> sqlite3.Connection:
         """Return a new connection to the file that is open, the first one of all to what is at the path.
@@ -66,8 +68,23 @@ class OpenFile:
         """Whether the path, and that of the -wal, lead to the file that is open; True where none is."""
         return not self._opened or self._look() == self._opened
 
+    def seen(self, table: str, highest: int) -> None:
+        """Note the highest id of an append-only table. Raises ArchiveUnavailable where it was higher before.
+
+        Then somebody has copied an older archive over the open file, which no inode tells.
+        """
+        if highest < self._highest.get(table, 0):
+            self._gone_back = (
+                f"{self.path} was overwritten with an older archive while it was open, and lacks rows of "
+                f"{table} that were stored; put the newer one back, or restart to go on with what is there"
+            )
+            raise ArchiveUnavailable(self._gone_back)
+        self._highest[table] = highest
+
     def require(self) -> None:
         """Raise ArchiveUnavailable where the path leads elsewhere."""
+        if self._gone_back is not None:
+            raise ArchiveUnavailable(self._gone_back)
         if not self.in_place:
             raise ArchiveUnavailable(f"{self._what()}; {advice(self.path, self._saved)}")
 
@@ -77,6 +94,7 @@ class OpenFile:
         That is the same archive, and no older. All else waits for a person: raises ArchiveUnavailable.
         """
         if self.in_place:
+            self.require()
             if self._told:
                 self._told, self._saved = False, None
                 log.info("the archive file is in its place again", path=str(self.path))
@@ -101,6 +119,7 @@ class OpenFile:
             elif self._saved is None:
                 self._save(handle)
             self._opened = []
+            self._highest, self._gone_back = {}, None
             handle.close()
 
     def checkpoint(self) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingestor.archive.faults import as_sqlalchemy
+from ingestor.archive.open_file import open_file
 from ingestor.archive.targets import ARRIVALS_BY_KEY, SMS_BY_FINGERPRINT, TARGETS, Arrivals, Row, Target
 
 _CHUNK = 500
@@ -25,8 +26,10 @@ if sys.version_info < (3, 12):
 class SqliteInserts:
     """SQLite: one writer at a time, so the next ids are simply the next ones."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, first: bool = False) -> None:
+        """`first` says that nothing was inserted yet in this transaction: what is there is committed."""
         self._connection = connection
+        self._file = open_file(connection.engine) if first else None
 
     def reserve(self, *wanted: tuple[Target, int]) -> list[Sequence[int]]:
         """Return the ids after the highest ones; `BEGIN IMMEDIATE` keeps everybody else out."""
@@ -34,8 +37,10 @@ class SqliteInserts:
         with self._cursor() as cursor:
             for target, count in wanted:
                 cursor.execute(f"SELECT max(id) FROM {target.name}")  # noqa: S608 - names are our own
-                following = (cursor.fetchone()[0] or 0) + 1
-                reserved.append(range(following, following + count))
+                highest = cursor.fetchone()[0] or 0
+                if self._file is not None:
+                    self._file.seen(target.name, highest)
+                reserved.append(range(highest + 1, highest + 1 + count))
         return reserved
 
     def insert(self, target: Target, rows: Sequence[Row]) -> set[int] | None:

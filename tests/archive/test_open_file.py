@@ -128,6 +128,23 @@ def test_the_same_archive_is_taken_and_an_older_one_is_not(desk: Desk, tmp_path:
     assert fault(desk.path) is None
 
 
+def test_an_older_archive_copied_over_the_open_file_is_noticed(desk: Desk, tmp_path: Path) -> None:
+    """`cp` leaves the inode as it is: the rows that are missing tell, and it waits for a person."""
+    with closing(sqlite3.connect(desk.path)) as source, closing(sqlite3.connect(tmp_path / "old")) as target:
+        source.backup(target)
+    for number in range(2, 6):
+        desk.write(number)
+    _file(desk).checkpoint()
+    shutil.copyfile(tmp_path / "old", desk.path)
+    for _ in range(2):
+        with pytest.raises(ArchiveUnavailable, match="overwritten with an older archive"):
+            desk.write(9)
+        with pytest.raises(ArchiveUnavailable, match="overwritten"), reading(desk.engine):
+            pass
+    desk.engine.dispose()
+    assert desk.write(9) == ["stored"]
+
+
 def test_another_archive_is_never_written_to(desk: Desk, tmp_path: Path) -> None:
     """One with a key of its own waits for a person, however many rows it has."""
     other = open_engine(f"sqlite:///{tmp_path / 'other.db'}")
