@@ -83,7 +83,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0755", "none", folder], capture_output=True, check=False
     )
     if done.returncode:
-        missing("a disk that is full needs root, to mount a small tmpfs")
+        pytest.skip("a small file system can only be mounted by root")
         return
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
