@@ -19,6 +19,7 @@ _B = f"[{_BLANKS}{INVISIBLE}]*+"
 _BOLD = "([*_]{0,3}+)"  # what a gateway's HTML to text makes of bold labels
 # One blank stands before a text, and where its own line is empty, it begins on the next one.
 _BEFORE_TEXT = "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
+_BEFORE_CELL = "(?:[ \u00a0]*+\t)?"
 
 # HTML to text writes the target of a tel: link beside the number: as Exchange does, as Markdown does.
 _SCHEME = re.compile("(?:tel|callto|sms):", re.IGNORECASE)
@@ -55,6 +56,8 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
         for name in ORDER
     }
 
+    before_text = _BEFORE_CELL + _BEFORE_TEXT if html else _BEFORE_TEXT
+
     def label(spelling: str, group: int) -> str:
         bold = f"\\{group}"
         colon = f"(?:{bold}{_B}:|{_B}:{bold})"
@@ -68,10 +71,10 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
         empty_lines
         + "".join(line + empty_lines for line in first_three)
         + label(spelled["text"], 7)
-        + _BEFORE_TEXT
+        + before_text
     )
     line = label("|".join(f"(?P<{name}>{spelled[name]})" for name in ORDER), 1)
-    line += f"(?(text){_BEFORE_TEXT})"
+    line += f"(?(text){before_text})"
     return Labels(re.compile(whole, re.IGNORECASE), re.compile(f"^{line}", re.IGNORECASE | re.MULTILINE))
 
 
