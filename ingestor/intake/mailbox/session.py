@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
+from unicodedata import normalize
 
 from imapclient import IMAPClient, SocketTimeout
 from imapclient.datetime_util import format_criteria_date
@@ -142,7 +143,10 @@ class Session:
             return name
         separator = next((one.separator for one in known.values() if one.separator), "/")
         spellings = (name, name.replace("/", separator))
-        return next((full for one in spellings for full in (one, self._prefix + one) if full in known), None)
+        # Some file systems take letters apart; a name in the very same letters comes first.
+        composed = {normalize("NFC", one): one for one in known} | {one: one for one in known}
+        fulls = (full for one in spellings for full in (one, self._prefix + one))
+        return next((composed[full] for full in fulls if full in composed), None)
 
     def _on_the_wire(self, name: str) -> str | bytes:
         listed = (self._folders or {}).get(name)
@@ -152,10 +156,10 @@ class Session:
         """Return the server's own name for a configured folder. Raises FolderMissing, naming near ones."""
         found = self.folder_named(name)
         if found is None:
-            near = difflib.get_close_matches(self._prefix + name, self.folders(), 3, 0.5)
-            hint = (
-                f"near it are {', '.join(near)}" if near else "it has " + ", ".join(list(self.folders())[:10])
-            )
+            # A server may list 100,000 folders with names of any length and kind.
+            fit = [one for one in self.folders() if len(one) <= 100 and one.isprintable()][:2000]
+            near = difflib.get_close_matches(self._prefix + name, fit, 3, 0.5)
+            hint = f"near it are {', '.join(near)}" if near else f"it has {', '.join(fit[:10])}"
             raise FolderMissing(f"{self.wire.host}: there is no folder {name!r}; {hint}")
         return found
 

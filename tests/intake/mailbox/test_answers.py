@@ -364,3 +364,21 @@ def test_a_greeting_that_logs_us_in(desk: Desk, scripted: ScriptedImap) -> None:
     with pytest.raises(MailboxUnavailable, match="PREAUTH"):
         logged_in(desk.mailbox(scripted.port))
     assert "LOGIN" not in scripted.commands
+
+
+def test_a_name_whose_accents_stand_apart(desk: Desk, scripted: ScriptedImap) -> None:
+    """A server that keeps names decomposed has the folder that a person writes in one letter."""
+    scripted.script.folders["Citta&AwA-"] = [Message(1, mail(1))]
+
+    desk.thread(scripted.port, start=False, folders=["Citt\u00e0"]).run_once()
+
+    assert desk.has(1)
+
+
+def test_names_without_end_hold_nothing_up(desk: Desk, scripted: ScriptedImap) -> None:
+    """Of what a hostile server lists little is compared and shown."""
+    scripted.script.listed = [b'* LIST () "/" "%s%d"' % (b"x" * 2000, n) for n in range(5000)]
+    scripted.script.listed.append(b'* LIST () "/" "Archive"')
+
+    with pytest.raises(FolderMissing, match=r"near it are Archive$"):
+        desk.thread(scripted.port, start=False, folders=["Archiv"]).run_once()
