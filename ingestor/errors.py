@@ -45,6 +45,8 @@ class SchemaNewer(SchemaMismatch):
 class UpgradeFailed(SchemaMismatch):
     """The archive could not be brought up to this program's schema; nothing in it was changed."""
 
+    exit_code = 1
+
 
 class MailboxUnavailable(IngestorError):
     """The IMAP server cannot be reached or broke the conversation off."""

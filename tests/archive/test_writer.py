@@ -141,6 +141,22 @@ def test_a_locked_database_is_waited_for_and_said_once(sqlite_engine: Engine) ->
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_lasts_is_said_again(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes an hour later finds it in the log too."""
+    monkeypatch.setattr("ingestor.archive.writer._SAY_SECONDS", 0.0)
+    path = sqlite_engine.url.database
+    assert path
+    writer = Writer(Store(sqlite_engine), clock=lambda: NOW)
+    with structlog.testing.capture_logs() as logs, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writer.start()
+        writer.submit(submission(1))
+        until(lambda: sum(entry["log_level"] == "error" for entry in logs) >= 2)
+        other.rollback()
+    assert writer.stop(10)
+
+
+@pytest.mark.usefixtures("quick")
 def test_postgresql_stopped_and_started_under_the_writer(own_postgresql: PostgresqlServer) -> None:
     """The server crashes in the middle of the work, twice: all is there, each once, and the run balances."""
     own_postgresql.sql("CREATE DATABASE archive")
