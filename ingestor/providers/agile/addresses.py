@@ -6,9 +6,11 @@ what is asked here is small: how many addresses there are, and which.
 
 import re
 
+from ingestor.providers.agile.encoded_words import decode_header
+
 # An ordinary display name and one address, or one address alone.
 _ORDINARY = re.compile(
-    r"""\s*+(?:[^<>@,;:"()\\]*+<([^<>@,;:"()\\\s]++@[^<>@,;:"()\\\s]++)>
+    r"""\s*+(?:[^][<>@,;:"()\\]*+<([^<>@,;:"()\\\s]++@[^<>@,;:"()\\\s]++)>
           |"[^"\\]*+"\s*+<([^<>@,;:"()\\\s]++@[^<>@,;:"()\\\s]++)>
           |([^<>@,;:"()\\\s]++@[^<>@,;:"()\\\s]++))\s*+""",
     re.VERBOSE,
@@ -37,15 +39,18 @@ def addresses_of(field: str) -> list[str]:
 class _Walk:
     """One pass over a field; `angle` is what stood between < and > in the current mailbox.
 
-    `quoted` is what stood in quotes before it, `named` the addresses that stood where none belongs.
+    `before` counts the words before it, `bare` are words alone, without an @; `quoted` is what stood in
+    quotes before it, `named` the addresses that stood where none belongs.
     """
 
     def __init__(self) -> None:
         self.found: list[str] = []
+        self.bare: list[str] = []
         self.words: list[str] = []
         self.quoted: list[str] = []
         self.named: list[str] = []
         self.angle: str | None = None
+        self.before = 0
 
     def over(self, field: str) -> list[str]:
         at, end = 0, len(field)
@@ -69,23 +74,24 @@ class _Walk:
                 self._name(" ".join(("".join(self.words), *self.quoted)))
                 self.words.clear()
                 self.quoted.clear()
+                self.before = 0
             else:
                 self.words.append(character)
             at += 1
         self._end_mailbox()
-        self.found = [one for one in self.found if "@" in one] or self.found
+        self.found = self.found or self.bare
         if len(self.found) == 1:
             self.found += [name for name in self.named if name.lower() != self.found[0].lower()]
         return self.found
 
     def _name(self, text: str) -> None:
         """Note the addresses in a `text` that is none itself."""
-        if "@" in text:
-            self.named += _WITH_AT.findall(text)
+        self.named += _addresses_in(text)
 
     def _take_angle(self, field: str, at: int) -> int:
         if self.angle is not None:
             self.found.append(self.angle)
+        self.before = len(self.words)
         close = field.find(">", at)
         close = close if close >= 0 else len(field)
         inside = field[at + 1 : close]
@@ -98,14 +104,24 @@ class _Walk:
         words = _joined("".join(self.words))
         if self.angle is not None:
             self.found.append(self.angle)
-            if "@" in words and {one.lower() for one in _WITH_AT.findall(words)} != {self.angle.lower()}:
+            behind = "".join(self.words[self.before :])
+            if "=?" in behind or '"' in behind:  # no name stands there
+                self.found.append(behind)
+            elif {one.lower() for one in _addresses_in(words)} - {self.angle.lower()}:
                 self.found.append(words)
         elif words:
-            self.found.append(words)
+            (self.found if "@" in words or "=?" in words else self.bare).append(words)
             self._name(" ".join(self.quoted))
         self.words.clear()
         self.quoted.clear()
         self.angle = None
+
+
+def _addresses_in(text: str) -> list[str]:
+    """Return what looks like an address in a `text` that should be none, encoded words read too."""
+    if "=?" in text:
+        text = decode_header(text.encode("latin-1"))
+    return _WITH_AT.findall(text) if "@" in text else []
 
 
 def _after_quotes(field: str, at: int) -> int:
