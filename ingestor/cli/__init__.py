@@ -232,7 +232,6 @@ def _epilog(module: ModuleType, verb: str = "") -> str:
 def _report(fault: Exception) -> int:
     """Print `fault` as its line (or lines) on stderr and return the exit code it asks for."""
     from ingestor.errors import IngestorError
-    from ingestor.logs import is_journal
     from ingestor.redaction import redact, redact_secrets
 
     if isinstance(fault, IngestorError):
@@ -246,7 +245,14 @@ def _report(fault: Exception) -> int:
         message = redact(
             f"internal fault: {type(fault).__name__}: {first_line}; --debug shows where, please report it"
         )
+    complain(message)
+    return code
+
+
+def complain(message: str) -> None:
+    """Print each line of `message` on stderr, as an error where that is the journal."""
+    from ingestor.logs import is_journal
+
     error = "<3>" if is_journal(sys.stderr) else ""
     for line in message.splitlines():
         print(f"{error}ingestor: {line}", file=sys.stderr)
-    return code

@@ -1,7 +1,6 @@
 """`ingestor run`: the daemon, or with --once a single pass."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,11 +62,12 @@ def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
 
 
 def _once(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from ingestor.cli import complain
     from ingestor.cli.balances import exit_code, print_balance
     from ingestor.service.once import run_once
 
     ended = run_once(settings)
     for name, reason in ended.failures.items():
-        print(f"ingestor: mailbox {name}: {reason}", file=sys.stderr)
+        complain(f"mailbox {name}: {reason}")
     print_balance(ended.run, ended.balance, ended.seconds, as_json=arguments.json)
     return 1 if ended.failures else exit_code(ended.balance)
