@@ -116,7 +116,7 @@ class Fetch:
         self.passed(group)
         if size > PIECE_BYTES:
             return {first: self._oversized(first, pieces, size)}
-        items = {uid: self._item(uid, raw, wanted[uid].lines) for uid, raw in bodies.items()}
+        items = {uid: self._item(uid, raw, wanted[uid]) for uid, raw in bodies.items()}
         return {uid: item for uid, item in items.items() if item is not None}
 
     def passed(self, uids: Sequence[int]) -> None:
@@ -154,7 +154,7 @@ class Fetch:
             if max(size, claimed) > limit:
                 return pieces[:1], max(size, claimed)
 
-    def _item(self, uid: int, raw: bytes, header: bytes) -> Item | NotOurs | None:
+    def _item(self, uid: int, raw: bytes, header: Header) -> Item | NotOurs | None:
         self.unready.pop(uid, None)
         reading = self._context.reader.read_mail(raw, self._context.rules)
         if not isinstance(reading, Readable) and (reason := self._not_there_yet(raw, header, reading)):
@@ -164,21 +164,23 @@ class Fetch:
             return reading
         return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
 
-    def _not_there_yet(self, raw: bytes, header: bytes, reading: Reading) -> str | None:
-        """Return why `raw` cannot be the mail whose `header` lines came first; None where it is that mail."""
+    def _not_there_yet(self, raw: bytes, header: Header, reading: Reading) -> str | None:
+        """Return why `raw` cannot be the mail whose `header` came first; None where it is that mail."""
         reader, rules = self._context.reader, self._context.rules
         if not raw.strip():
             return NO_BODY
         if isinstance(reading, NotOurs) and not reader.may_be_ours(raw, rules):
             # The server answers with a mail of its own, to the question for the header already or now.
-            quoted = _QUOTED.findall(raw) if _is_notice(header) else []
+            quoted = _QUOTED.findall(raw) if _is_notice(header.lines) else []
             its_header = b"".join(b"%s: %s\r\n" % line for line in quoted) + b"\r\n"
             return NOTICE if not quoted or reader.may_be_ours(its_header, rules) else None
-        if not reader.is_ours(header, rules):
+        if not reader.is_ours(header.lines, rules):
             return None
         header_end = _HEADER_END.search(raw)
         body = raw[header_end.end() :] if header_end else b""
-        return NO_BODY if not body.strip() else NOTICE if _NOTICE.search(body) else None
+        if not body.strip():  # where the server claims no more than came the mail is what it is
+            return NO_BODY if header.size is None or len(raw) < header.size else None
+        return NOTICE if _NOTICE.search(body) else None
 
     def given_up(self, uid: int, raw: bytes, reason: str) -> Item:
         """Return what goes to the quarantine of a mail of which nothing better than `raw` ever came."""

@@ -98,6 +98,16 @@ def test_a_mail_over_which_the_server_hangs_up_for_days(desk: Desk, scripted: Sc
     assert desk.has(2)
 
 
+def test_a_mail_that_is_empty_as_its_size_says_waits_for_nothing(desk: Desk, scripted: ScriptedImap) -> None:
+    """The server has no more of it: it goes to the quarantine at once, as ever."""
+    scripted.script.folders["INBOX"] = [Message(1, HEADER), Message(2, mail(2))]
+
+    desk.thread(scripted.port, start=False).run_once()
+
+    assert desk.column("SELECT reason FROM quarantine") == ["the mail is empty"]
+    assert pending_work(desk.engine) == []
+
+
 def test_an_empty_mail_of_somebody_else_waits_for_nothing(desk: Desk, scripted: ScriptedImap) -> None:
     """A reply without a word has our subject only: it is nobody's loss."""
     reply = b"From: anna@example.org\r\nSubject: Re: Agile Telecom -- SMS received\r\n\r\n"
