@@ -22,7 +22,7 @@ _BEFORE_TEXT = "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
 _BEFORE_CELL = "(?:[ \u00a0]*+\t)?"
 
 # HTML to text writes the target of a tel: link beside the number: as Exchange does, as Markdown does.
-_SCHEME = re.compile("(?:tel|callto|sms):", re.IGNORECASE)
+_SCHEME = re.compile("(?:tel|callto|sms|sip|skype|mailto|https?):/*", re.IGNORECASE)
 _LINK = re.compile(rf"[ ]?[<(\[]+{_SCHEME.pattern}[^<>()\[\]\n]*[>)\]]+", re.IGNORECASE)
 _LINKED = re.compile(r"(?<![0-9])([+]?[0-9][0-9 ()./-]{2,30}[0-9])[ ]?<tel:([+]?[0-9]+)>", re.IGNORECASE)
 
@@ -60,19 +60,15 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
 
     def label(spelling: str, group: int) -> str:
         bold = f"\\{group}"
-        colon = f"(?:{bold}{_B}:|{_B}:{bold})"
+        colon = f"(?:{bold}{_B}:|{_B}:(?:{_B}(?=[*_]){bold})|({_B}:))"  # or bold to the line's end
         if html:
             colon = f"(?:{colon}|{bold}[ \u00a0]*+\t)"
-        return f"{_B}{_BOLD}(?:{spelling}){colon}"
+        return f"{_B}{_BOLD}{_B}(?:{spelling}){colon}"
 
     empty_lines = f"(?:{_B}\n)*+"
-    first_three = (f"{label(spelled[name], 2 * at + 1)}([^\n]*+)\n" for at, name in enumerate(ORDER[:3]))
-    whole = (
-        empty_lines
-        + "".join(line + empty_lines for line in first_three)
-        + label(spelled["text"], 7)
-        + before_text
-    )
+    first_three = (f"{label(spelled[name], 3 * at + 1)}([^\n]*+)\n" for at, name in enumerate(ORDER[:3]))
+    whole = empty_lines + "".join(line + empty_lines for line in first_three)
+    whole += label(spelled["text"], 10) + before_text
     line = label("|".join(f"(?P<{name}>{spelled[name]})" for name in ORDER), 1)
     line += f"(?(text){before_text})"
     return Labels(re.compile(whole, re.IGNORECASE), re.compile(f"^{line}", re.IGNORECASE | re.MULTILINE))
@@ -91,15 +87,15 @@ def read_block(body: str, labels: Labels) -> Block | str:
     """
     match = labels.whole.match(body)
     if match:
-        originator, destination, date_time = match.group(2, 4, 6)
-        return _block(originator, destination, date_time, body[match.end() :])
+        originator, destination, date_time = match.group(3, 6, 9)
+        return _block(originator, destination, date_time, _text(body, match.end(), match[10], match[11]))
     values: list[str] = []
     for match in labels.line.finditer(body):
-        found, expected = match.lastgroup or "", ORDER[len(values)]
+        found, expected = next(name for name in ORDER if match[name] is not None), ORDER[len(values)]
         if found != expected:
             return _misplaced(expected, found)
         if expected == "text":
-            return _block(values[0], values[1], values[2], body[match.end() :])
+            return _block(values[0], values[1], values[2], _text(body, match.end(), match[1], match[6]))
         end = body.find("\n", match.end())
         values.append(body[match.end() : end if end >= 0 else len(body)])
     if not body.strip():
@@ -116,7 +112,24 @@ def _block(originator: str, destination: str, date_time: str, text: str) -> Bloc
         if any(map(_SCHEME.search, values)):
             originator, destination, date_time = map(_unlinked, values)
             text = _LINKED.sub(_number_alone, text)
-    return Block(originator.strip(_BLANKS), destination.strip(_BLANKS), date_time.strip(_BLANKS), text)
+    return Block(_value(originator), _value(destination), _value(date_time), text)
+
+
+def _value(line: str) -> str:
+    """Return what stands on a label's `line`; a number may be bold, or end what is."""
+    line = line.strip(_BLANKS)
+    if line[-1:] in {"*", "_"}:
+        plain = line.strip("*_" + _BLANKS)
+        return plain if plain[:1] == "+" or plain[:1].isdigit() else line
+    return line
+
+
+def _text(body: str, start: int, bold: str, unclosed: str | None) -> str:
+    """Return the text from `start` on, without the mark that ends what is `bold` since its label."""
+    text = body[start:]
+    if bold and unclosed and text.rstrip().endswith(bold):
+        return text.rstrip().removesuffix(bold)
+    return text
 
 
 def _unlinked(value: str) -> str:

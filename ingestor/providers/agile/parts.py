@@ -50,10 +50,15 @@ def transfer_decoded(data: bytes, encoding: str) -> bytes | None:
         whole = _from_base64(data.translate(None, b"\r\n \t"))
         return whole if whole is not None else _from_base64(_before_footer(data)) or None
     if encoding == "quoted-printable" and not _is_plain(data):
-        if b"=0" in data or b" \r" in data or b" \n" in data or b"\t" in data:
+        if b"=0" in data or b" \r" in data or b" \n" in data or b"\t" in data or data[-1:] == b" ":
             data = _QUOTED_LINE_END.sub(b"", data)
         return binascii.a2b_qp(data)
     return data if len(data) < _BROKEN_BEHIND[0] else _rejoined(data)
+
+
+def undeclared(data: bytes) -> bytes:
+    """Return what is not the base64 it is called: quoted-printable where it is quoted, else as it is."""
+    return binascii.a2b_qp(data) if data.isascii() and _QUOTED.search(data) else data
 
 
 def _is_plain(data: bytes) -> bool:

@@ -13,7 +13,7 @@ from email.message import Message
 from email.policy import Compat32
 
 from ingestor.providers.agile.header import Header
-from ingestor.providers.agile.parts import ENCODINGS, Part, encoding_of, transfer_decoded
+from ingestor.providers.agile.parts import ENCODINGS, Part, encoding_of, transfer_decoded, undeclared
 
 ATTACHED_MAIL = "application/x-attached-mail"
 
@@ -22,6 +22,8 @@ _KNOWN = frozenset(
 )
 _ATTACHED = re.compile(r"\s*message/(?:rfc822|global|news)(?![\w.+-])", re.IGNORECASE)
 _WELL_FORMED = re.compile(rf"\s*(?:{'|'.join(_KNOWN)})/[\w.+-]+\s*(?:;|\Z)", re.IGNORECASE)
+_TEXT = re.compile("text|plain|html|xhtml[+]xml", re.IGNORECASE)
+_TEXT_TYPE = re.compile(rf"\s*application/(?:{_TEXT.pattern})\s*(?:;|\Z)", re.IGNORECASE)
 _TYPE = re.compile(r"""[\s"']*([\w.+-]+)(?:\s*[/\\]\s*([\w.+-]+))?["']?""")
 _NO_SEMICOLON = re.compile(r"[^;\s]\s+(?:charset|boundary|format|delsp|name)\s*=", re.IGNORECASE)
 _PARAMETER = re.compile(r"[\s,;:]+(charset|boundary|format|delsp|name)\s*[=:]\s*", re.IGNORECASE)
@@ -156,10 +158,11 @@ def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
     data, encoding = decoded_payload(leaf)
     part = Part(data, charset, subtype == "html", flowed, delete_space, encoding)
     yield rank, part
-    if data is None and b":" in (plain := _payload(leaf)):  # base64 has none: never encoded
-        yield rank, part._replace(data=plain, encoding="")
-    elif data and encoding != "base64" and looks_encoded(data):
-        yield rank, part._replace(data=transfer_decoded(data, "base64"), encoding="base64")
+    as_it_came = _payload(leaf)
+    if data is None and b":" in as_it_came:  # base64 has none: never encoded, or otherwise
+        yield rank, part._replace(data=undeclared(as_it_came), encoding="")
+    elif data and encoding != "base64" and looks_encoded(as_it_came):
+        yield rank, part._replace(data=transfer_decoded(as_it_came, "base64"), encoding="base64")
     elif data and subtype != "html" and looks_like_html(data):
         yield 1, part._replace(html=True)
 
@@ -209,13 +212,16 @@ def meant_type(value: str) -> str:
         value += '"'
     if _ATTACHED.match(value):
         return _ATTACHED.sub(ATTACHED_MAIL, value)
-    if _WELL_FORMED.match(value) and not _NO_SEMICOLON.search(value):
+    known = _WELL_FORMED.match(value)
+    if known and not _TEXT_TYPE.match(value) and not _NO_SEMICOLON.search(value):
         return value
     match = _TYPE.match(value)
     if match is None:
         return value
-    words = {match[1].lower(), (match[2] or "").lower()}
-    if match[1].lower() in _KNOWN and match[2]:
+    if match[1].lower() == "application" and not _TEXT.fullmatch(match[2] or ""):
+        return value
+    words = {match[1].lower(), *(match[2] or "").lower().split("+")}
+    if match[1].lower() in _KNOWN and match[1].lower() != "application" and match[2]:
         kind = match[1] + "/" + match[2]
     else:
         kind = "text/html" if words & {"html", "htm", "xhtml"} else "text/plain"

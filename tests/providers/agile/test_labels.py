@@ -43,6 +43,11 @@ def _read(*lines: str) -> tuple[str, str, str, str]:
             "\u200eFrom\u200f: +393351234567|\u202aTo:\u202c +393331234333|"
             "\ufeffDate/Time: 20260514102301\u200b|\u200bBody\u200b: News ON"
         ),
+        "*From: +393351234567*|*To: +393331234333*|*Date/Time: 20260514102301*|*Body: News ON*",
+        "*From: *+393351234567|*To: *+393331234333|*Date/Time: *20260514102301|*Body: *News ON",
+        "* From: +393351234567|* To: +393331234333|* Date/Time: 20260514102301|* Body: News ON",
+        "From: *+393351234567*|To: *+393331234333*|Date/Time: *20260514102301*|Body: News ON",
+        "From: +393351234567<mailto:x@y.z>|To: <sip:1>+393331234333|Date/Time: 20260514102301|Body: News ON",
         "From:\u202f+393351234567|To:\u00a0+393331234333|Date/Time:\t20260514102301|Body:\tNews ON",
     ],
 )
