@@ -67,3 +67,15 @@ def test_a_servers_own_words_are_for_a_terminal(server: ImapServer, monkeypatch:
     assert "[CONTACTADMIN]" in in_file[0].says
     assert "Anna" not in in_file[0].says
     assert "ask Anna about 4711" in on_terminal[0].says
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_search_that_does_not_work_is_told(tmp_path: Path, sqlite_url: str, works: bool) -> None:
+    """The mails are read nevertheless, by number; a person should know why it is slow."""
+    script = Script({"INBOX": [Message(uid, MAILS[uid].raw) for uid in range(1, 4)]})
+    if not works:
+        script.refuse["UID SEARCH"] = b"OK nothing found"
+    with ScriptedImap(script).running() as server:
+        lines = _check(configuration(tmp_path, sqlite_url, mailbox(server.port)))
+
+    assert any("does not find mails that are there" in line for line in lines) is not works

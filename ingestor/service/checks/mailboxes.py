@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
 from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import Session
+from ingestor.intake.mailbox.session import SearchUseless, Selected, Session
 from ingestor.intake.mailbox.waiting import Bell, Timing
 from ingestor.intake.mailbox.words import Refused
 from ingestor.service.checks.findings import Finding, fail, ok, warn
@@ -63,12 +63,24 @@ def _folders(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Findi
             yield fail(subject, _in_full(error), "mend `folders`")
             continue
         yield ok(subject, f"folder {selected.name}: {selected.exists} mails")
+        yield from _searching(session, subject, selected)
         yield from _clock(session, subject, selected.uidnext, datetime.now(UTC))
     if mailbox.after_store == "move" and mailbox.move_to is not None:
         if session.folder_named(mailbox.move_to) is None:
             yield warn(subject, f"move_to: there is no folder {mailbox.move_to!r}", "the first move makes it")
         else:
             yield ok(subject, f"move_to: {mailbox.move_to} is there")
+
+
+def _searching(session: Session, subject: str, folder: Selected) -> Iterator[Finding]:
+    """Look for the last mail by SEARCH, which some servers do not find."""
+    try:
+        for uid in session.newest(1):
+            session.search(uid)
+    except SearchUseless as useless:
+        yield warn(subject, f"folder {folder.name}: {useless}", "mails are listed by number instead")
+    except Refused:
+        return  # the folder has been emptied since
 
 
 def _clock(session: Session, subject: str, uidnext: int | None, now: datetime) -> Iterator[Finding]:
