@@ -21,6 +21,7 @@ _FIELD = re.compile(
 
 _NO_FIELD = re.compile(rb"\n(?=[^\n])(?![!-9;-~]++[ \t]*:|[ \t\r]|>*From )")
 _FROM_OF_A_BLOCK = re.compile(rb"\n(?=From[ \t]*:[^\n@]*\n)", re.IGNORECASE)
+_HIDDEN_FROM = re.compile(rb"\rFrom[ \t]*+:", re.IGNORECASE)
 _FROM_AND_SUBJECT = frozenset((b"from", b"subject"))
 _LONGEST_HEADER = 65536
 _MOST_ENDS = 20
@@ -58,6 +59,14 @@ def split_mail(raw: bytes) -> tuple[Header, int]:
     if end is None:
         return _fields(b"\n" + raw, start, len(raw) + 1), len(raw)
     return _fields(b"\n" + raw, start, end.start() + 2), end.end()
+
+
+def hides_a_from(raw: bytes, end: int) -> bool:
+    """Say whether a From stands behind a CR that ends no line: to some readers it is one more field."""
+    for first in (b"\rF", b"\rf"):
+        if raw.find(first, 0, end) >= 0 and _HIDDEN_FROM.search(raw, 0, end):
+            return True
+    return False
 
 
 def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:

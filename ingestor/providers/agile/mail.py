@@ -18,7 +18,7 @@ from functools import lru_cache
 from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
 from ingestor.providers.agile.fast_lane import fast_part
-from ingestor.providers.agile.header import Header, other_ends, split_mail
+from ingestor.providers.agile.header import Header, hides_a_from, other_ends, split_mail
 from ingestor.providers.agile.parts import IDENTITY
 from ingestor.providers.agile.reading import find_block, read_record
 from ingestor.providers.agile.slow_lane import looks_encoded, looks_like_html, slow_parts
@@ -122,6 +122,8 @@ def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
     if body_at == len(raw) and b"\r" in raw and b"\n" not in raw.rstrip(b"\r\n"):
         raw = raw.replace(b"\r", b"\n")
         return _mended(_read(raw, rules, fast=fast, depth=depth), "line ends CR")
+    if envelope.known and hides_a_from(raw, body_at):
+        envelope = envelope._replace(sender=None, known=False)
     if not (envelope.ours or envelope.suspected):
         if _may_pass_on_a_mail(raw, header, body_at):
             inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
@@ -183,7 +185,7 @@ def _read_with_another_end(
     twice = len(header.first) != len(header.every)
     if not (twice or body_at >= len(raw) - 2 or raw.find(b"\n--", 0, body_at) >= 0):
         return None
-    if any(b"@" in value for value in header.values_of(b"from")[1:]):
+    if any(b"@" in value for value in header.values_of(b"from")[1:]) or hides_a_from(raw, body_at):
         return None  # by the standard's reading there is another sender
     for shorter, at in other_ends(raw, body_at):
         reading, whole = _contents(shorter, raw[at:], rules, fast=fast)
