@@ -22,7 +22,16 @@ MEMBER_COST = 1024
 """Bytes that each member counts as, beside what is in it: the work is bounded, too."""
 
 _MOST_FAULTS = 100
-_MAX_HEADER = 1 << 20
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MAX_HEADER = 1 << 18
+_HEADER_FACTOR = 16  # they are parsed line by line
+_MOST_KEYWORDS = 1000
 _MOST_PUT_OFF = 16 << 20
 _ENTRY = b"PK\1\2"
 _LOCAL_HEADER = 30
@@ -186,13 +195,21 @@ def buffered_zip(stream: Stream, name: str) -> BinaryIO:
     return io.BytesIO(content)
 
 
-class _Header(tarfile.TarInfo):
-    """A header whose extension has a bound: the library reads it whole, whatever length it claims."""
+def _bounded_header(budget: Budget) -> type[tarfile.TarInfo]:
+    """Return a class of headers whose extensions have a bound.
 
-    def _proc_member(self, archive: Any) -> Any:
-        if not self.isreg() and self.size > _MAX_HEADER and self.type in b"xgXLK":
-            raise tarfile.ReadError("a header of more than a MiB")
-        return super()._proc_member(archive)  # type: ignore[misc]  # typeshed does not know it
+    The library reads each whole, whatever length it claims, and keeps the global ones.
+    """
+
+    class Header(tarfile.TarInfo):
+        def _proc_member(self, archive: Any) -> Any:
+            if self.type in _EXTENSIONS:
+                if self.size > _MAX_HEADER or len(archive.pax_headers) > _MOST_KEYWORDS:
+                    raise tarfile.ReadError("headers without measure")
+                budget.give(_HEADER_FACTOR * self.size)
+            return super()._proc_member(archive)  # type: ignore[misc]  # typeshed does not know it
+
+    return Header
 
 
 def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str, Stream]]:
@@ -205,7 +222,7 @@ def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str
     room = _MOST_PUT_OFF
     try:
         archive: Any = tarfile.open(  # noqa: SIM115 -- below
-            fileobj=cast("Any", stream), mode="r|", bufsize=1 << 18, tarinfo=_Header
+            fileobj=cast("Any", stream), mode="r|", bufsize=1 << 18, tarinfo=_bounded_header(budget)
         )
         with archive:
             while (member := archive.next()) is not None:
@@ -225,7 +242,7 @@ def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str
                     put_off.append((member.name, content.read()))
                 else:
                     yield member.name, content
-    except tarfile.TarError as error:
+    except (tarfile.TarError, RecursionError) as error:
         raise InputUnreadable(f"{name} is a damaged tar archive ({error}); get a whole copy") from None
     for late, kept in put_off:
         if not left_in_tmp(late, folders):

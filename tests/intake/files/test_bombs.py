@@ -62,6 +62,12 @@ def _summed(header: bytearray) -> bytearray:
     return header
 
 
+def global_header(numbers: range) -> bytes:
+    """Return a global header of pax with a keyword for each number."""
+    lines = b"".join(b"18 key%010d=\n" % number for number in numbers)
+    return bytes(tar_header(b"g", len(lines), b"g")) + lines + bytes(-len(lines) % 512)
+
+
 def sparse_tar(size: int) -> bytes:
     """Return a GNU sparse file of `size` bytes, none of which is there."""
     header = tar_header(b"s", 0, b"S")
@@ -79,6 +85,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a sparse file of 1 PiB": lambda: sparse_tar(1 << 50),
     "a header of 1 PiB": lambda: bytes(tar_header(b"x", 1 << 50, b"x")) + bytes(1024),
     "a header of 256 MiB": lambda: gzip.compress(bytes(tar_header(b"x", 1 << 28, b"L")) + ZEROS * 8),
+    "headers upon headers": lambda: gzip.compress((bytes(tar_header(b"x", 1, b"L")) + bytes(512)) * 9000),
+    "global headers": lambda: gzip.compress(
+        b"".join(global_header(range(n, n + 9000)) for n in range(0, 900_000, 9000))
+    ),
     "one member named 65,000 times": lambda: zip_by_hand(b"", 0, 65_000, 0),
     "empty gzip streams": lambda: gzip.compress(gzip.compress(b"") * 400_000),
 }
