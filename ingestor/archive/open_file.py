@@ -128,8 +128,10 @@ class OpenFile:
         Else returns how many bytes of it a reader holds back. Nobody's lock is waited for, and a writer is
         kept out for the last few pages at most.
         """
-        with self._lock:
-            return _checkpoint(self._handle) if self._handle is not None and self.in_place else 0
+        with self._lock, suppress(sqlite3.Error):  # a full disk: whoever writes meets it too, and says so
+            if self._handle is not None and self.in_place:
+                return _checkpoint(self._handle)
+        return 0
 
     @property
     def wal_size(self) -> int:
