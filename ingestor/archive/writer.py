@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -55,6 +56,8 @@ class Writer:
         self._in_hand = 0
         self._quarantined = OncePerMinute(_say_quarantined)
         self._said = 0.0
+        self.run: int | None = None
+        """What submissions that name no run are counted under."""
         self.trouble: str | None = None
         """Why the database takes no writes now, None while it does."""
         self.progress = time.monotonic()
@@ -77,6 +80,8 @@ class Writer:
         archive is a file, and the future is done. Raises ArchiveUnavailable after `stop`.
         """
         future: Future[Receipt] = Future()
+        if submission.run_id is None and self.run is not None:
+            submission = replace(submission, run_id=self.run)
         with self._changed:
             if self._stopping:
                 raise ArchiveUnavailable("the writer is stopping and takes nothing more")

@@ -31,7 +31,7 @@ from ingestor.service.notify import Notifier
 from ingestor.service.opening import open_archive, patiently
 from ingestor.service.reloading import merged, needs_restart, run_options
 from ingestor.service.reporting import LISTENER_LIMIT, Reporter
-from ingestor.service.schedule import Schedule
+from ingestor.service.schedule import Schedule, next_run
 from ingestor.service.signals import Signals, Wish, exit_at_once
 from ingestor.service.watchdog import Beat, Watchdog
 from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, rules_for, state_directory
@@ -113,10 +113,11 @@ class Daemon:
         stops.callback(self._end_run)
         store = Store(engine)
         self._writer = Writer(store)
+        self._writer.run = run
         self._writer.start()
         stops.callback(self._stop_writer)
         stops.push(listening.pop_all())  # the listener stops before the writer
-        self._door.open(self._writer, run)
+        self._door.open(self._writer)
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
@@ -130,7 +131,7 @@ class Daemon:
         self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         self._schedule = Schedule()
-        self._schedule.replace(self._jobs())
+        self._schedule.replace(self._jobs(), {"new day": self._begin_day})
         self._schedule.start()
         stops.callback(self._schedule.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
@@ -140,9 +141,7 @@ class Daemon:
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
         rules = rules_for(self._settings, "agile")
-        return MailboxThread(
-            mailbox, rules, self._writer, self._engine, self._run, holder=self._installation.id
-        )
+        return MailboxThread(mailbox, rules, self._writer, self._engine, None, holder=self._installation.id)
 
     def _start_listener(self, stops: ExitStack) -> None:
         """Listen where it is asked for, before anything else: until the archive is open POSTs are spooled."""
@@ -218,9 +217,14 @@ class Daemon:
         self._mailboxes.start(self._settings.mailbox)
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
-        self._schedule.replace(self._jobs())
+        self._schedule.replace(self._jobs(), {"new day": self._begin_day})
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
         self._notifier.ready(self._reporter.text)
+
+    def _begin_day(self) -> None:
+        """Close the run's row and begin another: a year's uptime would be one open balance."""
+        options = run_options(self._settings)
+        self._run = self._reporter.run = next_run(self._engine, self._writer, self._run, options)
 
     def _stop_writer(self) -> None:
         if not self._writer.stop(WRITER_SECONDS):

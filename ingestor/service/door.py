@@ -1,7 +1,6 @@
 """The listener's way to the writer, there from the first moment on: before the archive is open, and after."""
 
 from concurrent.futures import Future
-from dataclasses import replace
 
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.archive.writer import Writer
@@ -20,7 +19,6 @@ class Door:
     def __init__(self) -> None:
         """Begin closed."""
         self._writer: Writer | None = None
-        self._run: int | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -28,12 +26,11 @@ class Door:
         return _CLOSED if self._writer is None else self._writer.trouble
 
     def submit(self, submission: Submission, *, here: bool = False) -> "Future[Receipt]":
-        """Hand `submission` to the writer, under the daemon's run. Raises ArchiveUnavailable while closed."""
+        """Hand `submission` to the writer. Raises ArchiveUnavailable while closed."""
         if self._writer is None:
             raise ArchiveUnavailable(_CLOSED)
-        return self._writer.submit(replace(submission, run_id=self._run), here=here)
+        return self._writer.submit(submission, here=here)
 
-    def open(self, writer: Writer, run: int) -> None:
-        """Let everything through to `writer` from now on, counted under run number `run`."""
-        self._run = run
+    def open(self, writer: Writer) -> None:
+        """Let everything through to `writer` from now on."""
         self._writer = writer

@@ -35,7 +35,7 @@ class Reporter:
 
     def __init__(self, engine: Engine, run: int, listener: "tuple[str, Listener] | None") -> None:
         """Tell about run `run` and about `listener`, given with the address that it is known by."""
-        self._engine, self._run, self._listener = engine, run, listener
+        self._engine, self.run, self._listener = engine, run, listener
         self._stopped = Event()
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
         self._archive: str | None = None
@@ -74,7 +74,7 @@ class Reporter:
             self._stopped.wait(REPORT_SECONDS)
 
     def _line(self) -> str:
-        counts = in_words(balance(self._engine, self._run))
+        counts = in_words(balance(self._engine, self.run))
         states = "; ".join(f"{source.name}: {source.state}" for source in read_sources(self._engine))
         return f"{counts}; {states}" if states else counts
 

@@ -10,18 +10,15 @@ from ingestor import logs
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.providers.contract import Unreadable
-from ingestor.providers.posts import A_TEST
 from tests.archive.samples import NOW, broken, item
 
 
 @pytest.mark.parametrize("here", [False, True])
 def test_what_is_quarantined_is_a_warning_once_a_minute_and_kind(sqlite_engine: Engine, here: bool) -> None:
-    """The first of a kind is said at once, the others with their number; stored SMS and tests never."""
+    """The first of a kind is said at once, the others with their number; stored SMS never."""
     writer = Writer(Store(sqlite_engine), clock=lambda: NOW)
     writer.start()
-    test = Unreadable(A_TEST, "agile.form/1")
-    kinds = [*(broken(n) for n in range(3)), broken(3, "the label Body is missing"), broken(4, reading=test)]
+    kinds = [*(broken(n) for n in range(3)), broken(3, "the label Body is missing")]
     with structlog.testing.capture_logs() as lines:
         for one in (item(9), *kinds):
             writer.submit(Submission(None, (one,)), here=here).result(30)

@@ -2,10 +2,18 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine
 
-from ingestor.service.schedule import Schedule
+from ingestor.archive.entries import Submission
+from ingestor.archive.runs import Balance, balance, begin_run
+from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
+from ingestor.service.schedule import Schedule, next_run
+from tests.archive.reading import rows
+from tests.archive.samples import NOW, item
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -80,3 +88,34 @@ def test_a_late_call_is_not_dropped() -> None:
         assert str(job.trigger.timezone) == "UTC"
     finally:
         schedule.stop()
+
+
+def test_a_day_begins_at_midnight_utc() -> None:
+    """The call is due by the clock, whatever the machine's time zone."""
+    schedule = Schedule()
+    schedule.replace({}, {"new day": lambda: None})
+    schedule.start()
+    [job] = schedule._scheduler.get_jobs()
+    schedule.stop()
+    due = job.next_run_time.astimezone(UTC)
+    assert (due.hour, due.minute, due.second) == (0, 0, 0)
+    assert timedelta(0) < due - datetime.now(UTC) <= timedelta(days=1)
+
+
+def test_the_daemons_run_ends_with_its_day(archive_engine: Engine) -> None:
+    """Each item is counted in one run; the old one is closed and adds up, the new one goes on."""
+    first = begin_run(archive_engine, "run", {}, NOW)
+    writer = Writer(Store(archive_engine))
+    writer.run = first
+    writer.start()
+    futures = [writer.submit(Submission(None, (item(number),))) for number in range(20)]
+    second = next_run(archive_engine, writer, first, {"a": 1})
+    futures += [writer.submit(Submission(None, (item(number),))) for number in range(15, 25)]
+    for future in futures:
+        future.result(30)
+    assert writer.stop(10)
+    assert second != first
+    assert balance(archive_engine, first) == Balance(20, 20, 0, 0, 0, 0)
+    assert balance(archive_engine, second) == Balance(10, 5, 5, 0, 0, 0)
+    ended = dict(rows(archive_engine, "SELECT id, ended_at IS NOT NULL FROM runs"))
+    assert (bool(ended[first]), bool(ended[second])) == (True, False)

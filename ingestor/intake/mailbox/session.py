@@ -362,6 +362,8 @@ class Session:
         What woke us is not even read: EXISTS may have come before the continuation, or in the same packet,
         and a dead connection looks like news. Leaving IDLE finds out, because it must be answered.
         """
+        if "EXISTS" in self.wire.untagged_responses:  # it came along with CAPABILITY, asked for just before
+            return True
         with self.speaking():
             self.wire.untagged_responses.clear()
             tag = self.wire.begin_idle()

@@ -318,3 +318,18 @@ def test_two_daemons_on_one_mailbox_and_database(archive_engine: Engine, server:
     assert desk.count("arrivals") == 60
     assert desk.balance.adds_up
     desk.close()
+
+
+def test_a_mail_that_comes_with_the_capabilities_is_not_waited_for(desk: Desk, server: ImapServer) -> None:
+    """Its EXISTS comes along with the answer to CAPABILITY, asked for just before IDLE."""
+    delivered: list[int] = []
+
+    def deliver(name: str, _arguments: bytes) -> None:
+        if name == "CAPABILITY" and "EXAMINE" in server.commands and not delivered:
+            delivered.append(server.boxes["INBOX"].deliver(mail(2)))
+
+    server.faults.on_command = deliver
+    server.deliver(mail(1))
+    desk.thread(server.port)
+    eventually(lambda: desk.has(1, 2))
+    assert delivered
