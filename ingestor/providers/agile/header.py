@@ -21,7 +21,7 @@ _FIELD = re.compile(
 
 _NO_FIELD = re.compile(rb"\n(?=[^\n])(?![!-9;-~]++[ \t]*:|[ \t\r]|>*From )")
 _FROM_OF_A_BLOCK = re.compile(rb"\n(?=From[ \t]*:[^\n@]*\n)", re.IGNORECASE)
-_HIDDEN_FROM = re.compile(rb"\rFrom[ \t]*+:", re.IGNORECASE)
+_HIDDEN_FROM = re.compile(rb"\r[Ff][Rr][Oo][Mm][ \t]*+:")
 _FROM_AND_SUBJECT = frozenset((b"from", b"subject"))
 _LONGEST_HEADER = 65536
 _MOST_ENDS = 20
@@ -63,10 +63,7 @@ def split_mail(raw: bytes) -> tuple[Header, int]:
 
 def hides_a_from(raw: bytes, end: int) -> bool:
     """Say whether a From stands behind a CR that ends no line: to some readers it is one more field."""
-    for first in (b"\rF", b"\rf"):
-        if raw.find(first, 0, end) >= 0 and _HIDDEN_FROM.search(raw, 0, end):
-            return True
-    return False
+    return _HIDDEN_FROM.search(raw, 0, end) is not None
 
 
 def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
