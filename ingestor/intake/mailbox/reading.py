@@ -301,7 +301,8 @@ class FolderReading:
                 look_alikes=look_alikes,
             )
         )  # fmt: skip
-        self.fresh.update(item.position.uid for item in items if item.position.uid is not None)
+        if context.after_store is not None:
+            self.fresh.update(item.position.uid for item in items if item.position.uid is not None)
         if missing:
             self._tell_missing(missing)
 

@@ -209,3 +209,21 @@ def test_a_refusal_that_says_read_only_breaks_no_connection(desk: Desk) -> None:
 
         assert len(server.boxes["Stored"].messages) == 1
         assert server.commands.count("LOGIN") == 1
+
+
+def test_three_daemons_on_one_mailbox_move_each_mail_once(desk: Desk) -> None:
+    """All read and store; copies are made by one of them, whatever the server can do."""
+    server = ImapServer({"INBOX": Box(), "Stored": Box()}, capabilities=WITHOUT_MOVE)
+    with server.running():
+        threads = [desk.thread(server.port, after_store="move", move_to="Stored") for _ in range(3)]
+        eventually(lambda: all(thread.state == "watching" for thread in threads))
+        for number in range(1, 31):
+            server.deliver(mail(number))
+
+        eventually(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
+        for thread in threads:
+            thread.stop()
+        assert all(thread.join(10) for thread in threads)
+
+        assert sorted(m.raw for m in server.boxes["Stored"].messages) == sorted(map(mail, range(1, 31)))
+        assert desk.has(*range(1, 31))
