@@ -7,7 +7,7 @@ REQUIREMENTS := .ci/requirements.txt
 SERVER_REQUIREMENTS := .ci/requirements-server.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench setup lock install clean
+.PHONY: run test quick check torture bench release setup lock install clean
 
 run: setup
 	$(BIN)/ingestor demo
@@ -20,6 +20,29 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# What needs no server, in about a minute.
+quick: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not torture and not postgresql and not dovecot and not systemd" \
+	  tests/providers tests/archive/test_store.py tests/archive/test_views.py tests/archive/test_triggers.py \
+	  tests/archive/test_queries.py tests/cli/test_tables.py tests/test_house.py tests/test_numbers.py \
+	  tests/test_record.py tests/test_settings.py tests/test_timestamps.py tests/test_logs.py
+
+# Long trials (chaos, endurance, guests): before a release.
+torture: setup
+	$(BIN)/python -m pytest -m torture
+
+# The version stands in pyproject.toml alone; the changelog must name it, and nothing may be uncommitted.
+release: check torture
+	@test -z "$$(git status --porcelain)" || { echo "commit first"; exit 1; }
+	@version=$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])'); \
+	  grep -q "^## $$version (20" CHANGELOG.md || { echo "CHANGELOG.md has no dated section for $$version"; exit 1; }; \
+	  rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist . && \
+	  $(PYTHON) -m venv dist/.trial && dist/.trial/bin/pip --quiet install --no-deps dist/*.whl && \
+	  git tag "v$$version" && echo "tagged v$$version; dist/ holds the wheel and the sdist"
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
