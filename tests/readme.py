@@ -1,15 +1,16 @@
-"""The README's fenced blocks, each under the comment that says where its commands are tested."""
+"""The fenced blocks of the documents, each under the comment that says where its commands are tested."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+DOCUMENTS = ("README.md", "OPERATING.md", "WEBHOOK.md", "AUDITING.md", "CONTRIBUTING.md")
+TEXT = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
 _BLOCK = re.compile(r"(?:<!-- tested: (\w+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
 def blocks(place: str) -> list[str]:
-    """Return the content of every block that is tested at `place`, in the README's order."""
+    """Return the content of every block that is tested at `place`, in the documents' order."""
     return [content for where, _, content in _BLOCK.findall(TEXT) if where == place]
 
 

@@ -170,7 +170,9 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
     if state in _UNDEFINED:
         return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
     if state == _NOT_ALLOWED:
-        return ConfigurationError(f"{name} refuses this role a right that it needs; see the README on roles")
+        return ConfigurationError(
+            f"{name} refuses this role a right that it needs; see OPERATING.md on roles"
+        )
     if state is not None and state.startswith(_OUR_FAULT):
         return None
     if state in (_DEADLOCK, _SERIALISATION):
