@@ -1,7 +1,7 @@
 """Runs and their inputs: what was done when, and the balance that must add up."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -111,6 +111,14 @@ def last_runs(engine: Engine, limit: int = 10) -> list[Run]:
             select(tables.runs).order_by(tables.runs.c.id.desc()).limit(limit)
         ).mappings()
         return [_run(row) for row in rows]
+
+
+def last_run_of(engine: Engine, commands: Sequence[str]) -> Run | None:
+    """Return the newest run of any of `commands`, None where there is none."""
+    newest = select(tables.runs).where(tables.runs.c.command.in_(commands)).order_by(tables.runs.c.id.desc())
+    with reading(engine) as connection:
+        row = connection.execute(newest.limit(1)).mappings().first()
+    return _run(row) if row is not None else None
 
 
 def begin_input(engine: Engine, run_id: int, path: str, member: str | None, size: int | None) -> int:

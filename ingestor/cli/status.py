@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from ingestor.archive.cursors import PendingWork, Source
     from ingestor.archive.queries import Counts, LookAlikes, Refusals, Standing
     from ingestor.archive.runs import Run
+    from ingestor.service.living import Daemon
     from ingestor.settings import Settings
 
 EXAMPLES = """
 ingestor status
 ingestor status --json | jq .sources
-ingestor status > /dev/null || echo "a source or the spool is late"
+ingestor status > /dev/null || echo "the daemon is down, or a source or the spool is late"
 """
 
 POLLS = 3  # a source that has not succeeded for so many polls is late
@@ -67,16 +68,17 @@ class Spool:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status; return 1 when a source or the spool is late.
+    """Print the status; return 1 when no daemon runs where one ever did, or a source or the spool is late.
 
     Raises IngestorError after it where the archive's file lacks what was stored.
     """
     from ingestor.archive.cursors import not_fetched, read_sources
     from ingestor.archive.queries import counts, look_alikes, refusals, standing
-    from ingestor.archive.runs import last_runs
+    from ingestor.archive.runs import last_run_of, last_runs
     from ingestor.archive.saved_copies import fault
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import IngestorError
+    from ingestor.service import living
     from ingestor.settings import sqlite_path
 
     settings = settings_of(arguments)
@@ -84,10 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
     spool = _spool(settings, now)
     try:
         engine = open_for_reading(settings)
-        reports = judge(settings, read_sources(engine), now)
+        noted = read_sources(engine)
+        daemons = living.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
+        reports = judge(settings, [one for one in noted if one.kind != living.KIND], now)
+        reports = _left_alone(reports, daemons)
         kept = (counts(engine), last_runs(engine, _RUNS), standing(engine), look_alikes(engine))
         refused = refusals(engine)
-        found = (reports, *kept, not_fetched(engine), refused, spool)
+        found = (daemons, reports, *kept, not_fetched(engine), refused, spool)
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
@@ -100,13 +105,27 @@ def run(arguments: argparse.Namespace) -> int:
         _print(*found, now)
     if lacks is not None:
         raise IngestorError(lacks)
-    return 0 if _well(reports, refused, spool) else 1
+    return 0 if _well(daemons, reports, refused, spool) else 1
 
 
-def _well(reports: list[Report], refused: "Refusals | None", spool: Spool | None) -> bool:
-    return not (
-        any(report.late for report in reports) or (refused and refused.every) or (spool and spool.late)
-    )
+def _well(
+    daemons: "list[Daemon]", reports: list[Report], refused: "Refusals | None", spool: Spool | None
+) -> bool:
+    late = any(one.late for one in daemons) or any(one.late for one in reports)
+    return not (late or (refused and refused.every) or (spool and spool.late))
+
+
+def _left_alone(reports: list[Report], daemons: "list[Daemon]") -> list[Report]:
+    """Return `reports` without the last words of a daemon that lives no more: nobody reads these sources."""
+    if not daemons or any(one.lives for one in daemons):
+        return reports
+    state = f"daemon {daemons[0].state}"
+    return [
+        dataclasses.replace(one, state=state, late=True)
+        if one.kind in {"mailbox", "webhook"} and one.state != "not configured"
+        else one
+        for one in reports
+    ]
 
 
 def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Report]:
@@ -175,8 +194,8 @@ def _in_words(spool: Spool, now: datetime) -> str:
 
 
 def _print_json(
-    reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    alike: "list[LookAlikes]",
+    daemons: "list[Daemon]", reports: list[Report], counts: "Counts", runs: "list[Run]",
+    quarantine: "list[Standing]", alike: "list[LookAlikes]",
     missing: "list[PendingWork]", refused: "Refusals | None",
     spool: Spool | None, lacks: str | None, now: datetime,
 ) -> None:  # fmt: skip
@@ -186,7 +205,8 @@ def _print_json(
         return None if report.last_success is None else (now - report.last_success).total_seconds()
 
     status: dict[str, Any] = {
-        "ok": _well(reports, refused, spool) and lacks is None,
+        "ok": _well(daemons, reports, refused, spool) and lacks is None,
+        "daemons": [plain_row(dataclasses.asdict(one)) for one in daemons],
         "archive_lacks": lacks,
         "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
         "counts": plain_row(dataclasses.asdict(counts)),
@@ -208,15 +228,31 @@ def _print_json(
     print_json(status)
 
 
+def _of_daemon(daemon: "Daemon", now: datetime) -> str:
+    from ingestor.cli.tables import when
+
+    words = {
+        "running": "running",
+        "silent": "HANGS: it has said nothing",
+        "stopped": "STOPPED (cleanly; systemctl start ingestor)",
+        "gone": "GONE without a stop (killed or crashed; systemctl start ingestor), last seen",
+    }
+    who = f" (pid {daemon.pid} on {daemon.host})" if daemon.host else ""
+    since = "" if daemon.state == "running" else f" {when(daemon.since, now)}"
+    return (
+        f"{words[daemon.state]}{' since' if daemon.state == 'silent' else ''}{since}, run {daemon.run}{who}"
+    )
+
+
 def _took(run: "Run") -> str:
     """Return how long a run took; one without an end is going on, or was killed."""
     return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s" if run.ended_at else "no end"
 
 
 def _print(
-    reports: list[Report], counts: "Counts", runs: "list[Run]", quarantine: "list[Standing]",
-    alike: "list[LookAlikes]", missing: "list[PendingWork]", refused: "Refusals | None",
-    spool: Spool | None, now: datetime,
+    daemons: "list[Daemon]", reports: list[Report], counts: "Counts", runs: "list[Run]",
+    quarantine: "list[Standing]", alike: "list[LookAlikes]", missing: "list[PendingWork]",
+    refused: "Refusals | None", spool: Spool | None, now: datetime,
 ) -> None:  # fmt: skip
     from ingestor.cli.balances import outcomes
     from ingestor.cli.tables import print_fields, print_table, when
@@ -239,6 +275,7 @@ def _print(
     )
     print()
     fields: dict[str, object] = {
+        "daemon": "\n".join(_of_daemon(one, now) for one in daemons) or "none",
         "SMS": f"{counts.sms:,}",
         "arrivals": f"{counts.arrivals:,}",
         "quarantined": f"{counts.quarantined:,}",

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from threading import Thread
@@ -124,7 +124,8 @@ class Daemon:
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
         address = self._settings.webhook.listen if self._settings.webhook else ""
-        self._reporter = Reporter(engine, run, (address, self._listener) if self._listener else None)
+        listener = (address, self._listener) if self._listener else None
+        self._reporter = Reporter(engine, run, self._installation.id(), listener)
         self._reporter.start()
         stops.callback(self._reporter.stop)
         self._guard = ArchiveGuard(engine, store, self._reporter.note_differences)
@@ -246,6 +247,8 @@ class Daemon:
         try:
             end_run(self._engine, self._run, datetime.now(UTC))
             self._ended = Ended(self._run, balance(self._engine, self._run), self._clock() - self._begun)
+            with suppress(IngestorError):
+                self._reporter.note_daemon("stopped")
             self._engine.dispose()
         except IngestorError as error:
             log.warning("the run stays open", run=self._run, reason=str(error))

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from ingestor.archive.cursors import drop_source, note_source, read_sources
 from ingestor.archive.runs import Balance, balance
 from ingestor.errors import IngestorError
+from ingestor.service import living
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
@@ -28,14 +29,17 @@ LISTENER_LIMIT = 60.0
 
 
 class Reporter:
-    """Keeps `text`, and the listener's row among the sources.
+    """Keeps `text`, and the rows of the daemon and its listener among the sources.
 
     It asks the database, which may hang; so it has a thread of its own that nobody ever waits for.
     """
 
-    def __init__(self, engine: Engine, run: int, listener: "tuple[str, Listener] | None") -> None:
-        """Tell about run `run` and about `listener`, given with the address that it is known by."""
+    def __init__(
+        self, engine: Engine, run: int, installation: str, listener: "tuple[str, Listener] | None"
+    ) -> None:
+        """Tell about run `run` of `installation`, and about `listener`, given with its address."""
         self._engine, self.run, self._listener = engine, run, listener
+        self._name = f"{living.KIND} {installation}"
         self._stopped = Event()
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
         self._archive: str | None = None
@@ -60,9 +64,18 @@ class Reporter:
         """Let `status` say how the archive differs from what this version makes, until it hears None."""
         self._differences = found
 
+    def note_daemon(self, state: str) -> None:
+        """Write down that the daemon is `running`, or `stopped` by somebody. Raises IngestorError."""
+        detail = living.note_of_this_process(self.run)
+        note_source(
+            self._engine, self._name, living.KIND, state, detail,
+            poll_seconds=int(REPORT_SECONDS), now=datetime.now(UTC), success=True,
+        )  # fmt: skip
+
     def _work(self) -> None:
         while not self._stopped.is_set():
             try:
+                self.note_daemon("running")
                 self._note(ARCHIVE, "growing", self._archive)
                 self._note(DIFFERS, "changed", self._differences)
                 self._note_listener()
@@ -75,7 +88,8 @@ class Reporter:
 
     def _line(self) -> str:
         counts = in_words(balance(self._engine, self.run))
-        states = "; ".join(f"{source.name}: {source.state}" for source in read_sources(self._engine))
+        sources = [source for source in read_sources(self._engine) if source.kind != living.KIND]
+        states = "; ".join(f"{source.name}: {source.state}" for source in sources)
         return f"{counts}; {states}" if states else counts
 
     def _note(self, name: str, state: str, trouble: str | None) -> None:

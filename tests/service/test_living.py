@@ -1,0 +1,119 @@
+"""Whether the daemon lives: what `status` says while it runs, after a stop, and after a kill."""
+
+import json
+import os
+import signal
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestor.archive.cursors import Source
+from ingestor.archive.runs import Balance, Run
+from ingestor.service import living
+from ingestor.service.living import Daemon, daemons, note_of_this_process
+from tests.cli.calling import Called, ingestor
+from tests.service.process import configuration, running, until
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+WEBHOOK = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
+
+
+def _status(config: Path, *words: str) -> Called:
+    return ingestor("--config", config, "status", *words, folder=config.parent)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, sqlite_url: str, end: str) -> None:
+    """While it runs all is well; after a stop or a kill that is said, told apart, and the exit code is 1."""
+    config = configuration(tmp_path, sqlite_url, WEBHOOK)
+    with running(config) as daemon:
+        daemon.wait_ready()
+        until(lambda: "listening" in _status(config).out, "the listener noted")
+        well = _status(config)
+        [told] = json.loads(_status(config, "--json").out)["daemons"]
+        assert (well.code, told["state"], told["pid"]) == (0, "running", daemon.process.pid)
+        assert f"daemon  running, run 1 (pid {daemon.process.pid} on {socket.gethostname()})" in well.out
+        if end == "stop":
+            assert daemon.stop() == 0
+        else:
+            daemon.process.send_signal(signal.SIGKILL)  # and nobody waits for it: a zombie lives no more
+            time.sleep(0.2)
+        after = _status(config)
+        told = json.loads(_status(config, "--json").out)
+
+    state = {"stop": "stopped", "kill": "gone"}[end]
+    assert after.code == 1
+    assert {"stop": "daemon  STOPPED (cleanly", "kill": "daemon  GONE without a stop"}[end] in after.out
+    assert "listening" not in after.out
+    assert f"webhook\tdaemon {state}" in after.out
+    assert (told["ok"], [one["state"] for one in told["daemons"]]) == (False, [state])
+
+    with running(config) as daemon:  # and once it runs again nothing of that is left
+        daemon.wait_ready()
+        until(lambda: _status(config).code == 0, "all is well again")
+
+
+def _noted(state: str, ago: float, **changes: Any) -> Source:
+    note = json.dumps(json.loads(note_of_this_process(7)) | changes)
+    moment = NOW - timedelta(seconds=ago)
+    return Source(f"daemon {state}{ago}", living.KIND, state, note, 10, moment, moment)
+
+
+def _run(command: str, ago: float, *, ended: bool) -> Run:
+    moment = NOW - timedelta(seconds=ago)
+    return Run(3, command, {}, "1", moment, moment if ended else None, Balance(0, 0, 0, 0, 0, 0))
+
+
+ELSEWHERE = {"machine": "another", "host": "other"}
+DEAD = {"started": 1}
+
+
+@pytest.mark.parametrize(
+    ("noted", "last", "states"),
+    [
+        ([], None, []),
+        ([], _run("run", 99, ended=True), [("stopped", True)]),
+        ([], _run("run", 99, ended=False), [("gone", True)]),
+        ([], _run("run", 5, ended=False), []),
+        ([], _run("run --once", 99, ended=True), []),
+        ([_noted("running", 5)], None, [("running", False)]),
+        ([_noted("running", 99)], None, [("silent", True)]),
+        ([_noted("running", 5, **DEAD)], None, [("gone", True)]),
+        ([_noted("running", 5, **ELSEWHERE)], None, [("running", False)]),
+        ([_noted("running", 99, **ELSEWHERE)], None, [("gone", True)]),
+        ([_noted("stopped", 5)], None, [("stopped", True)]),
+        ([_noted("stopped", 99)], _run("run --once", 50, ended=True), []),
+        ([_noted("stopped", 50)], _run("run --once", 99, ended=True), [("stopped", True)]),
+        ([_noted("running", 5), _noted("stopped", 9, **ELSEWHERE)], None, [("running", False)]),
+        (
+            [_noted("running", 5), _noted("running", 99, **ELSEWHERE)],
+            None,
+            [("running", False), ("gone", True)],
+        ),
+        ([_noted("running", 5), _noted("running", 99999, **ELSEWHERE)], None, [("running", False)]),
+    ],
+)
+def test_notes_are_judged(noted: list[Source], last: Run | None, states: list[tuple[str, bool]]) -> None:
+    """One of several that was killed is late for a day, a stopped one is not; `run --once` is no daemon."""
+    assert [(one.state, one.late) for one in daemons(noted, last, NOW)] == states
+
+
+def test_a_note_that_is_none_is_judged_by_its_age() -> None:
+    """Whatever stands there, an answer comes."""
+    moment = NOW - timedelta(hours=1)
+    source = Source("daemon x", living.KIND, "running", "no JSON", 10, moment, moment)
+    assert daemons([source], None, NOW) == [Daemon("gone", moment, None, None, 0, late=True)]
+
+
+def test_a_process_that_has_our_number_later_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number alone is no proof of life; where /proc hides the process a signal that is not sent tells."""
+    noted = _noted("running", 1, started=12345)
+    assert daemons([noted], None, NOW)[0].state == "gone"
+    monkeypatch.setattr(living, "_stands", lambda _pid: None)
+    assert daemons([_noted("running", 1)], None, NOW)[0].state == "running"
+    monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(ProcessLookupError()))
+    assert daemons([_noted("running", 1)], None, NOW)[0].state == "gone"
