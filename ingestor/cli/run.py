@@ -27,7 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ingestor import logs
     from ingestor.cli.opening import settings_of
+    from ingestor.service.signals import hold_reload_back
 
+    hold_reload_back()
     logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.INFO)
     settings = settings_of(arguments)
     _look_at(settings)

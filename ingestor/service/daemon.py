@@ -125,7 +125,9 @@ class Daemon:
         self._mailboxes.start(self._settings.mailbox)
         address = self._settings.webhook.listen if self._settings.webhook else ""
         listener = (address, self._listener) if self._listener else None
-        self._reporter = Reporter(engine, run, self._installation.id(), listener)
+        self._reporter = Reporter(
+            engine, run, self._installation.id(), listener, lambda: "webhook" in self._watchdog.hanging
+        )
         self._reporter.start()
         stops.callback(self._reporter.stop)
         self._guard = ArchiveGuard(engine, store, self._reporter.note_differences)
@@ -238,8 +240,12 @@ class Daemon:
     def _end_run(self) -> None:
         """Close the run's row and note its balance, unless the database keeps us waiting."""
         ending = Thread(target=self._end_run_now, name="end-run", daemon=True)
-        ending.start()
-        ending.join(RUN_SECONDS)
+        try:
+            ending.start()
+        except RuntimeError:  # there is no thread to be had
+            self._end_run_now()
+        else:
+            ending.join(RUN_SECONDS)
         if self._ended is None:
             log.warning("the run stays open", run=self._run, reason="the database does not answer")
 

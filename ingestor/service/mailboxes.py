@@ -39,7 +39,7 @@ class Reader(Protocol):
         """End soon: after the batch in hand, and out of a hung read."""
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end; return whether it has come."""
+        """Wait for the end; return whether it has come, or nothing was ever begun."""
 
 
 @dataclass
@@ -67,8 +67,7 @@ class Mailboxes:
     def start(self, mailboxes: Sequence[Mailbox]) -> None:
         """Start a reader for each of `mailboxes`."""
         for mailbox in mailboxes:
-            reader = self._make(mailbox)
-            reader.start()
+            reader = self._begin(mailbox)
             with self._lock:
                 self._watched[mailbox.name] = _Watched(mailbox, reader, self._clock())
 
@@ -87,10 +86,22 @@ class Mailboxes:
                 watched.again_at = now + pause * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
                 log.error("mailbox thread died", mailbox=name, deaths=watched.deaths, again_in=round(pause))
             elif now >= watched.again_at:
-                watched.reader = self._make(watched.mailbox)
-                watched.reader.start()
+                watched.reader = self._begin(watched.mailbox)
                 watched.started, watched.again_at = now, None
-                log.info("mailbox thread started again", mailbox=name)
+                if not watched.reader.join(0):
+                    log.info("mailbox thread started again", mailbox=name)
+
+    def _begin(self, mailbox: Mailbox) -> Reader:
+        """Return a reader for `mailbox`, started; where no thread is to be had `tend` finds it dead."""
+        reader = self._make(mailbox)
+        try:
+            reader.start()
+        except (RuntimeError, MemoryError) as fault:
+            log.error(  # noqa: TRY400 - the sentence says it all
+                "no thread can be started for a mailbox", mailbox=mailbox.name, reason=type(fault).__name__,
+                needs="a higher TasksMax of the unit, or more memory",
+            )  # fmt: skip
+        return reader
 
     def wake(self, name: str) -> None:
         """Make mailbox `name` look for new mail now."""

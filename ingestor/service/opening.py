@@ -15,7 +15,7 @@ from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
-from ingestor.errors import IngestorError, SchemaNewer, UpgradeFailed
+from ingestor.errors import ArchiveUnavailable, IngestorError, SchemaNewer, UpgradeFailed
 from ingestor.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,10 @@ def _in_background(attempt: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
             outcome.set_exception(error)
 
-    Thread(target=work, name="open-archive", daemon=True).start()
+    try:
+        Thread(target=work, name="open-archive", daemon=True).start()
+    except RuntimeError:  # TasksMax, or no address space: somebody else may end
+        outcome.set_exception(ArchiveUnavailable("no thread can be started to open the archive"))
     return outcome
 
 

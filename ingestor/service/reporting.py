@@ -1,6 +1,6 @@
 """How the run stands, told to systemd and to the table that `ingestor status` reads."""
 
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -35,10 +35,14 @@ class Reporter:
     """
 
     def __init__(
-        self, engine: Engine, run: int, installation: str, listener: "tuple[str, Listener] | None"
-    ) -> None:
-        """Tell about run `run` of `installation`, and about `listener`, given with its address."""
-        self._engine, self.run, self._listener = engine, run, listener
+        self, engine: Engine, run: int, installation: str, listener: "tuple[str, Listener] | None",
+        hangs: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """Tell about run `run` of `installation`, and about `listener`, given with its address.
+
+        `hangs` says whether the watchdog finds the listener hanging.
+        """
+        self._engine, self.run, self._listener, self._hangs = engine, run, listener, hangs
         self._name = f"{living.KIND} {installation}"
         self._stopped = Event()
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
@@ -110,8 +114,7 @@ class Reporter:
         if self._listener is None:
             return
         address, listener = self._listener
-        hangs = time.monotonic() - listener.progress > LISTENER_LIMIT
-        state = "hanging" if hangs else "no spool" if listener.spool_trouble else "listening"
+        state = "hanging" if self._hangs() else "no spool" if listener.spool_trouble else "listening"
         detail = f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
         note_source(
             self._engine, address, "webhook", state, listener.spool_trouble or detail,

@@ -2,14 +2,17 @@
 
 Python runs a handler only between two bytecodes of the main thread, and a name server or a database library
 can keep it away from there for minutes. The C part of the interpreter writes each signal's number to the
-wake-up descriptor at once, whatever the main thread does; a thread of ours reads it there.
+wake-up descriptor at once, whatever the main thread does; a thread of ours reads it there. It also waits for
+the last resort: when the stop is wished no further thread may be to be had (TasksMax, address space).
 """
 
+import contextlib
 import os
 import queue
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 from types import FrameType
@@ -23,6 +26,7 @@ class Wish(Enum):
     RELOAD = "reload"
 
 
+_HELD_BACK = {signal.SIGHUP}
 _WISHES = {signal.SIGTERM: Wish.STOP, signal.SIGINT: Wish.STOP, signal.SIGHUP: Wish.RELOAD}
 
 
@@ -48,6 +52,7 @@ class Signals:
         self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._read, name="signals", daemon=True)
         self._thread.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,8 +61,8 @@ class Signals:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._writer.close()
-        self._thread.join(1)
-        self._reader.close()
+        if not self.stop_wished:  # else it still waits for the last resort
+            self._thread.join(1)
 
     @property
     def stop_wished(self) -> bool:
@@ -76,16 +81,24 @@ class Signals:
         return self._stop_wished.wait(seconds)
 
     def _read(self) -> None:
-        while numbers := self._reader.recv(64):
-            for number in numbers:
-                wish = _WISHES.get(signal.Signals(number))
-                if wish is Wish.STOP and not self._stop_wished.is_set():
-                    timer = threading.Timer(self._seconds, self._last_resort)
-                    timer.daemon = True  # a process that ends in order takes it along
-                    timer.start()
-                    self._stop_wished.set()
-                if wish is not None:
+        end_at: float | None = None
+        with self._reader, contextlib.suppress(TimeoutError):
+            while numbers := self._reader.recv(64):
+                for wish in [_WISHES[signal.Signals(one)] for one in numbers if one in _WISHES]:
+                    if wish is Wish.STOP and end_at is None:
+                        end_at = time.monotonic() + self._seconds
+                        self._stop_wished.set()
                     self._wishes.put(wish)
+                if end_at is not None:
+                    self._reader.settimeout(max(end_at - time.monotonic(), 0.001))
+        if end_at is not None:
+            time.sleep(max(end_at - time.monotonic(), 0))  # a process that ends in order takes us along
+            self._last_resort()
+
+
+def hold_reload_back() -> None:
+    """Let a SIGHUP wait until `Signals` is entered: before there is a handler for it, it would end us."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
 
 
 def exit_at_once() -> None:

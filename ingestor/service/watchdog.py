@@ -12,6 +12,9 @@ import structlog
 
 from ingestor.service.notify import Notifier
 
+STOOD_STILL_SECONDS = 10.0
+"""Without a look for so long it was the whole process that stood still: SIGSTOP, a frozen machine."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -23,9 +26,9 @@ class Beat:
     finished: float
     limit: float
 
-    def late(self, now: float) -> bool:
-        """Whether the cycle in hand takes longer than any should."""
-        return now - self.finished > self.limit
+    def late(self, now: float, awake_since: float = 0.0) -> bool:
+        """Whether the cycle in hand takes too long; what was before `awake_since` does not count."""
+        return now - max(self.finished, awake_since) > self.limit
 
 
 class Watchdog:
@@ -35,6 +38,8 @@ class Watchdog:
         """Report to `notifier`."""
         self._notifier = notifier
         self._hanging: set[str] = set()
+        self._looked = float("inf")
+        self._awake_since = 0.0
 
     @property
     def hanging(self) -> frozenset[str]:
@@ -43,7 +48,15 @@ class Watchdog:
 
     def look(self, beats: Sequence[Beat], now: float) -> None:
         """Feed the watchdog unless a part is late."""
-        late = {beat.part for beat in beats if beat.late(now)}
+        if now - self._looked > STOOD_STILL_SECONDS:
+            log.info("the process stood still", seconds=round(now - self._looked))
+            self._awake_since = now
+        self._looked = now
+        late = {
+            beat.part
+            for beat in beats
+            if beat.late(now, 0.0 if beat.part in self._hanging else self._awake_since)
+        }
         for part in sorted(late - self._hanging):
             log.error("a part hangs", part=part, consequence="the watchdog is not fed until it goes on")
         for part in sorted(self._hanging - late):

@@ -4,6 +4,8 @@ import threading
 import time
 from itertools import pairwise
 
+import pytest
+
 from ingestor.service.mailboxes import LONGEST_PAUSE, Mailboxes
 from ingestor.settings import Mailbox
 
@@ -16,8 +18,11 @@ class FakeReader:
         self.alive = self.stopped = False
         self.woken = 0
         self.deaf = False
+        self.refused: Exception | None = None
 
     def start(self) -> None:
+        if self.refused is not None:
+            raise self.refused
         self.alive = True
 
     def wake(self) -> None:
@@ -39,11 +44,13 @@ class Stage:
     def __init__(self, *names: str) -> None:
         self.now = 1000.0
         self.made: list[FakeReader] = []
+        self.refused: Exception | None = None
         self.mailboxes = Mailboxes(self._make, clock=lambda: self.now)
         self.mailboxes.start([_mailbox(name) for name in names])
 
     def _make(self, mailbox: Mailbox) -> FakeReader:
         self.made.append(FakeReader(mailbox))
+        self.made[-1].refused = self.refused
         return self.made[-1]
 
     def after(self, seconds: float) -> None:
@@ -83,6 +90,24 @@ def test_the_pause_grows_and_has_an_end() -> None:
     assert pauses[0] < 1.6
     assert all(later > 1.1 * earlier for earlier, later in pairwise(pauses[:8]))
     assert max(pauses) < 1.3 * LONGEST_PAUSE
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_reader_that_gets_no_thread_is_tried_again(fault: Exception) -> None:
+    """The daemon lives on where no thread can be started (TasksMax), and the mailbox is read when one can."""
+    stage = Stage("a")
+    stage.made[0].alive = False
+    stage.refused = fault
+    for _ in range(8):
+        stage.after(1)
+    assert len(stage.made) > 2
+    stage.mailboxes.start([_mailbox("b")])
+
+    stage.refused = None
+    for _ in range(30):
+        stage.after(1)
+
+    assert {reader.mailbox.name for reader in stage.made if reader.alive} == {"a", "b"}
 
 
 def test_a_long_life_forgets_old_deaths() -> None:

@@ -52,6 +52,27 @@ def test_it_tries_until_the_archive_is_there() -> None:
     assert all(seconds > 20 for _, seconds in told)
 
 
+def test_no_thread_for_the_try_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started (TasksMax) the archive is opened once one can."""
+    start = threading.Thread.start
+    refusals = iter([RuntimeError("can't start new thread")] * 2)
+
+    def reluctant(self: threading.Thread) -> None:
+        for refusal in refusals:
+            raise refusal
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", reluctant)
+    told: list[str] = []
+
+    answer = patiently(
+        lambda: "open", stop_wished=lambda _: False, tell=lambda reason, _: told.append(reason)
+    )  # fmt: skip
+
+    assert answer == "open"
+    assert told == ["waiting for the archive: no thread can be started to open the archive"] * 2
+
+
 def test_a_newer_schema_is_not_waited_for() -> None:
     """No waiting makes this program newer: systemd is not to start it again either."""
 

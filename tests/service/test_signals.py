@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 
-from ingestor.service.signals import Signals, Wish
+import pytest
+
+from ingestor.service.signals import Signals, Wish, hold_reload_back
 
 
 def test_each_signal_is_its_wish() -> None:
@@ -32,6 +34,32 @@ def test_the_last_resort_waits_its_time() -> None:
         assert not came.is_set()
 
     assert came.wait(5)
+
+
+def test_a_stop_needs_no_further_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is to be had (TasksMax, address space) the stop is wished, and the last resort comes."""
+    came = threading.Event()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Signals(came.set, 0.2) as signals:
+        monkeypatch.setattr(threading, "_start_new_thread", refuse)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.wait_for_stop(5)
+        assert signals.next_wish(5) is Wish.STOP
+
+    assert came.wait(5)
+
+
+def test_a_reload_before_the_start_waits() -> None:
+    """SIGHUP that comes before anything can be reloaded ends nobody, and is a wish once it can."""
+    hold_reload_back()
+    signal.raise_signal(signal.SIGHUP)  # to this thread: those of other tests hold nothing back
+
+    with Signals(lambda: None, 60) as signals:
+        assert signals.next_wish(5) is Wish.RELOAD
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_main_thread_that_never_comes_back_is_ended() -> None:

@@ -37,3 +37,21 @@ def test_one_hanging_part_starves_it() -> None:
 
     watchdog.look([Beat("stuck", finished=500, limit=10)], 501)
     assert notifier.fed == 1
+
+
+def test_a_process_that_stood_still_has_no_hanging_part() -> None:
+    """After SIGSTOP, or a frozen machine, every part gets its whole time once more, and no longer."""
+    notifier = CountingNotifier()
+    watchdog = Watchdog(notifier)
+    stuck, other = Beat("stuck", finished=0, limit=30), Beat("other", finished=0, limit=50)
+    for now in (1, 2, *range(1000, 1031)):
+        watchdog.look([stuck, other], now)
+        assert watchdog.hanging == frozenset()
+    assert notifier.fed == 33
+
+    for now in (1031, 1032):
+        watchdog.look([stuck, other], now)
+        assert watchdog.hanging == {"stuck"}
+    watchdog.look([stuck, other], 5000)
+    assert watchdog.hanging == {"stuck"}, "it hung before"
+    assert notifier.fed == 33

@@ -113,10 +113,13 @@ class Fetch:
                 bodies = {first: pieces[0]} if pieces and size <= PIECE_BYTES else {}
             else:
                 bodies, size = self._session.bodies(group), 0
+            if size > PIECE_BYTES:
+                found = {first: self._oversized(first, pieces, size)}
+                self.passed(group)
+                return found
+            # Here, too, the memory may not suffice for one of them.
+            items = {uid: self._item(uid, raw, wanted[uid]) for uid, raw in bodies.items()}
         self.passed(group)
-        if size > PIECE_BYTES:
-            return {first: self._oversized(first, pieces, size)}
-        items = {uid: self._item(uid, raw, wanted[uid]) for uid, raw in bodies.items()}
         return {uid: item for uid, item in items.items() if item is not None}
 
     def passed(self, uids: Sequence[int]) -> None:

@@ -109,8 +109,9 @@ class MailboxThread:
         self._stop.ring()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the thread's end; return whether it has ended."""
-        self._thread.join(timeout)
+        """Wait for the thread's end; return whether it has ended, or could not be started."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def run_once(self) -> Counter[Outcome]:

@@ -1,6 +1,7 @@
 """Mails over which the server hangs up: the others are stored meanwhile, and what was learnt is kept."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,6 +12,8 @@ from ingestor.demo.imap_server import ImapServer
 from ingestor.intake.mailbox import fetching
 from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects
 from ingestor.intake.mailbox.session import Session
+from ingestor.providers.agile import mail as agile
+from ingestor.providers.contract import Reading, Rules
 from ingestor.record import Outcome
 from tests.intake.mailbox.desk import FOREIGN, Desk, eventually, mail
 from tests.servers.dovecot import PASSWORD, DovecotServer
@@ -131,6 +134,36 @@ def test_a_mail_that_memory_does_not_hold_is_its_own_fate(
 
     assert desk.has(1, 2, 4, 5)
     assert uids_pending(desk) == {3: "there is not enough memory to fetch it"}
+
+
+def test_a_mail_that_memory_does_not_hold_decoded_is_its_own_fate(
+    desk: Desk, scripted: ScriptedImap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came whole, and to read it takes more than there is: it is put off, and after days quarantined."""
+    read = agile.read_mail
+
+    def scarce(raw: bytes, rules: Rules) -> Reading:
+        if b"Body: text 3" in raw:
+            raise MemoryError
+        return read(raw, rules)
+
+    monkeypatch.setattr(agile, "read_mail", scarce)
+    scripted.script.folders["INBOX"] = [Message(uid, mail(uid)) for uid in range(1, 6)]
+    desk.now = datetime.now(UTC)
+    thread = desk.thread(scripted.port, start=False)
+
+    thread.run_once()
+
+    assert desk.has(1, 2, 4, 5)
+    assert uids_pending(desk) == {3: "there is not enough memory to fetch it"}
+    for _ in range(20):
+        desk.pass_time(hours=13)
+        thread.run_once()
+    assert desk.column("SELECT reason FROM quarantine") == [
+        "there is not enough memory to fetch it, tried for 3 days"
+    ]
+    assert uids_pending(desk) == {}
+    assert desk.balance.adds_up
 
 
 @pytest.mark.parametrize("claimed", [9999, 10])
