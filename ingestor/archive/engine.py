@@ -70,16 +70,15 @@ def _parsed(url: URL | str) -> URL:
 
 
 @contextlib.contextmanager
-def writing(engine: Engine, *, patient: bool = True) -> Iterator[Connection]:
+def writing(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a write transaction: committed at the end, rolled back on any exception.
 
-    An SQLite file in which somebody else writes is waited for, unless `patient` is False. Raises
+    An SQLite file in which somebody else writes is waited for. Raises
     ArchiveUnavailable where the database cannot be reached or written now, or has committed what no standby
     may have; SchemaMismatch where its tables are missing.
     """
-    require_in_place(engine, mend=patient)
-    begin = "IMMEDIATE" if patient else "AT ONCE"
-    with translated(engine), _connected(engine, begin) as connection:
+    require_in_place(engine, mend=True)
+    with translated(engine), _connected(engine, "IMMEDIATE") as connection:
         with connection.begin():
             yield connection
             forget_warnings(connection)
@@ -165,11 +164,9 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
 
 def _begin_sqlite(connection: Connection) -> None:
     begin = connection.get_execution_options().get("begin")
-    if begin in {"IMMEDIATE", "AT ONCE"}:
+    if begin == "IMMEDIATE":
         with as_sqlalchemy(connection):
-            _wait_for_turn(
-                connection.connection.dbapi_connection, 0.0 if begin == "AT ONCE" else BUSY_SECONDS
-            )
+            _wait_for_turn(connection.connection.dbapi_connection, BUSY_SECONDS)
     else:
         connection.exec_driver_sql("BEGIN DEFERRED")
 

@@ -44,14 +44,12 @@ class Store:
         self.in_a_file = engine.dialect.name == "sqlite"
         self._instant = iso_utc if self.in_a_file else _as_it_is
 
-    def write(
-        self, submissions: Sequence[Submission], now: datetime, *, patient: bool = True
-    ) -> list[Receipt]:
+    def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
         """Commit `submissions` in one transaction; return a receipt for each, in their order.
 
         `now` is aware UTC. An item that the database refuses goes to the quarantine. Raises
         ArchiveUnavailable, with nothing written, where the database cannot take a write now; where somebody
-        else writes in the file, at once unless `patient`.
+        else writes in the file.
         """
         if not submissions:
             return []
@@ -62,7 +60,7 @@ class Store:
             return settled
         secret = self._secret or self._read_secret()
         batches = [self._prepared(submission, secret) for submission in submissions]
-        return self._commit(submissions, batches, now, patient=patient)
+        return self._commit(submissions, batches, now)
 
     def read_again(
         self, kept: Sequence[tuple[Item, bytes]], run_id: int | None, now: datetime
@@ -78,7 +76,7 @@ class Store:
         for item, key in kept:
             batch.add(item, run_id, secret, key)
         submission = Submission(run_id, tuple(item for item, _ in kept))
-        return self._commit([submission], [batch], now, patient=True)[0].outcomes
+        return self._commit([submission], [batch], now)[0].outcomes
 
     def why_refused(self, item: Item, now: datetime) -> str | None:
         """Return why the tables would refuse `item` at `now`, None where they take it; nothing stays."""
@@ -106,12 +104,12 @@ class Store:
         return batch
 
     def _commit(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
     ) -> list[Receipt]:
         """Write everything, again where PostgreSQL gives the transaction up for another's sake."""
         for attempt in range(_CONFLICT_TRIES):
             try:
-                return self._commit_once(submissions, batches, now, patient=patient)
+                return self._commit_once(submissions, batches, now)
             except TransactionGivenUp:
                 if attempt == _CONFLICT_TRIES - 1:
                     raise
@@ -119,7 +117,7 @@ class Store:
         raise AssertionError("unreachable")
 
     def _commit_once(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
     ) -> list[Receipt]:
         """Write everything at once, or with a savepoint a submission where an item is refused."""
         read: dict[int, int | None] = {}
@@ -127,7 +125,7 @@ class Store:
         mark = new_mark()
         while True:
             try:
-                with writing(self.engine, patient=patient) as connection:
+                with writing(self.engine) as connection:
                     with self._expectation.inserts(connection, known=whole.again) as inserts:
                         outcomes = settle(inserts, whole, now, self._instant, read)
                     receipts = _split(outcomes, submissions)
@@ -143,7 +141,7 @@ class Store:
             except (*DATA_ERRORS, DBAPIError) as error:
                 if not is_data_error(error):
                     raise
-                return self._commit_piecemeal(submissions, batches, now, patient=patient)
+                return self._commit_piecemeal(submissions, batches, now)
             else:
                 self._doubt.end()
                 if self._refused:
@@ -151,12 +149,12 @@ class Store:
                 return receipts
 
     def _commit_piecemeal(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime, *, patient: bool
+        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
     ) -> list[Receipt]:
         """Write one submission after the other, still in one transaction, and find the refused items."""
         receipts: list[Receipt] = []
         mark = new_mark()
-        with writing(self.engine, patient=patient) as connection:
+        with writing(self.engine) as connection:
             for submission, batch in zip(submissions, batches, strict=True):
                 try:
                     outcomes = self._settle_apart(connection, batch, now)

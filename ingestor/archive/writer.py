@@ -1,9 +1,8 @@
 """The daemon's one writer: whatever waits goes into one transaction, a lone item does not wait.
 
-It has a thread of its own; see `Writer.submit` for when another one takes its turn.
+It has a thread of its own.
 """
 
-import contextlib
 import random
 import threading
 import time
@@ -72,12 +71,11 @@ class Writer:
         """Begin to write; the archive need not be there yet."""
         self._thread.start()
 
-    def submit(self, submission: Submission, *, here: bool = False) -> "Future[Receipt]":
+    def submit(self, submission: Submission) -> "Future[Receipt]":
         """Queue `submission`; the future holds its receipt once it is durable.
 
-        A future that is cancelled before its turn takes the submission back. `here` is for a thread that
-        would wait for its commit anyway: it is written in that thread where nobody else has a turn and the
-        archive is a file, and the future is done. Raises ArchiveUnavailable after `stop`.
+        A future that is cancelled before its turn takes the submission back. Raises ArchiveUnavailable after
+        `stop`.
         """
         future: Future[Receipt] = Future()
         if submission.run_id is None and self.run is not None:
@@ -87,37 +85,9 @@ class Writer:
                 raise ArchiveUnavailable("the writer is stopping and takes nothing more")
             if not self.queued:
                 self.progress = time.monotonic()  # being idle was no delay
-            here = here and not self.queued and self._store.in_a_file
-            if here:
-                self._in_hand = 1
-            else:
-                self._waiting.append((submission, future))
-                self._changed.notify()
-        if here:
-            self._write_here(submission, future)
+            self._waiting.append((submission, future))
+            self._changed.notify()
         return future
-
-    def _write_here(self, submission: Submission, future: "Future[Receipt]") -> None:
-        """Write in the caller's thread, and leave to the writer's own what cannot be written at once.
-
-        Work that is handed to another core and back finds its caches cold: a busy listener got a quarter more
-        POSTs into the archive this way.
-        """
-        receipts: list[Receipt] = []
-        try:
-            # Whatever goes wrong: the writer's thread meets it too, and says so.
-            with contextlib.suppress(Exception):
-                receipts = self._store.write([submission], self._clock(), patient=False)
-            self._note_quarantined([submission] if receipts else [], receipts)
-        finally:
-            with self._changed:
-                self._in_hand = 0
-                if not receipts:
-                    self._waiting.appendleft((submission, future))
-                if self._waiting or self._stopping or self._quarantined.waits:
-                    self._changed.notify()
-        for receipt in receipts:
-            future.set_result(receipt)
 
     def stop(self, timeout: float) -> bool:
         """Write what is queued and end the thread; return whether everything became durable in time.

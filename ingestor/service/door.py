@@ -25,11 +25,11 @@ class Door:
         """Why nothing can be written now, None where it can."""
         return _CLOSED if self._writer is None else self._writer.trouble
 
-    def submit(self, submission: Submission, *, here: bool = False) -> "Future[Receipt]":
+    def submit(self, submission: Submission) -> "Future[Receipt]":
         """Hand `submission` to the writer. Raises ArchiveUnavailable while closed."""
         if self._writer is None:
             raise ArchiveUnavailable(_CLOSED)
-        return self._writer.submit(submission, here=here)
+        return self._writer.submit(submission)
 
     def open(self, writer: Writer) -> None:
         """Let everything through to `writer` from now on."""

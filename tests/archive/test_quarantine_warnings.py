@@ -13,15 +13,14 @@ from ingestor.archive.writer import Writer
 from tests.archive.samples import NOW, broken, item
 
 
-@pytest.mark.parametrize("here", [False, True])
-def test_what_is_quarantined_is_a_warning_once_a_minute_and_kind(sqlite_engine: Engine, here: bool) -> None:
+def test_what_is_quarantined_is_a_warning_once_a_minute_and_kind(sqlite_engine: Engine) -> None:
     """The first of a kind is said at once, the others with their number; stored SMS never."""
     writer = Writer(Store(sqlite_engine), clock=lambda: NOW)
     writer.start()
     kinds = [*(broken(n) for n in range(3)), broken(3, "the label Body is missing")]
     with structlog.testing.capture_logs() as lines:
         for one in (item(9), *kinds):
-            writer.submit(Submission(None, (one,)), here=here).result(30)
+            writer.submit(Submission(None, (one,))).result(30)
         assert [line["count"] for line in lines] == [1, 1]
         assert writer.stop(30)
 
@@ -42,7 +41,7 @@ def test_what_is_quarantined_is_said_while_nothing_else_comes(
     writer.start()
     with structlog.testing.capture_logs() as lines:
         for number in range(3):
-            writer.submit(Submission(None, (broken(number),)), here=True).result(30)
+            writer.submit(Submission(None, (broken(number),))).result(30)
         deadline = time.monotonic() + 30
         while sum(line["count"] for line in lines) < 3:
             assert time.monotonic() < deadline, lines

@@ -32,7 +32,7 @@ class Nowhere:
 
     trouble: str | None = None
 
-    def submit(self, submission: Submission, /, *, here: bool = False) -> "Future[Receipt]":
+    def submit(self, submission: Submission, /) -> "Future[Receipt]":
         """Answer at once."""
         future: Future[Receipt] = Future()
         future.set_result(Receipt((Outcome.STORED,) * len(submission.items)))

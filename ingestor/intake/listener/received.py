@@ -24,8 +24,8 @@ class Taker(Protocol):
     def trouble(self) -> str | None:
         """Why the database takes no writes now, or None."""
 
-    def submit(self, submission: Submission, /, *, here: bool = False) -> "Future[Receipt]":
-        """Return a future that is done once the submission is durable; `here`: see `Writer.submit`."""
+    def submit(self, submission: Submission, /) -> "Future[Receipt]":
+        """Return a future that is done once the submission is durable."""
 
 
 _readers: dict[str, ModuleType] = {}

@@ -45,7 +45,7 @@ class WriterAtHand:
         self.error: Exception | None = None
         self.taken: list[tuple[Submission, Future[Receipt]]] = []
 
-    def submit(self, submission: Submission, /, *, here: bool = False) -> "Future[Receipt]":
+    def submit(self, submission: Submission, /) -> "Future[Receipt]":
         """Take a submission."""
         if self.error is not None:
             raise self.error
