@@ -77,11 +77,6 @@ def reset_cursor(engine: Engine, mailbox: str, folder: str) -> None:
             connection.execute(delete(table).where(table.c.mailbox == mailbox, table.c.folder == folder))
 
 
-def read_pending(engine: Engine, mailbox: str, folder: str | None = None) -> list[Pending]:
-    """Return what is still to be fetched from, or done on, a mailbox, in the order of its UIDs."""
-    return [entry.work for entry in pending_work(engine, mailbox, folder)]
-
-
 def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None = None) -> list[PendingWork]:
     """Return pending work with its attempts, of one mailbox and folder or of all."""
     table = tables.pending
@@ -134,12 +129,6 @@ def note_begun(engine: Engine, begun: Sequence[Pending], now: datetime) -> None:
     with writing(engine) as connection:
         for pending in begun:
             connection.execute(update(tables.pending).where(_is(pending)).values(tried_at=now))
-
-
-def drop_pending(engine: Engine, pending: Pending) -> None:
-    """Take `pending` off the list, because there is nothing left to do (the mail is gone)."""
-    with writing(engine) as connection:
-        connection.execute(delete(tables.pending).where(_is(pending)))
 
 
 def note_source(

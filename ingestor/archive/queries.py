@@ -214,15 +214,6 @@ def raw_of_arrival(engine: Engine, arrival_id: int) -> bytes | None:
         return payload.raw if payload else None
 
 
-def raw_of_sms(engine: Engine, sms_id: int) -> bytes | None:
-    """Return the raw bytes of the first arrival of an SMS that has any, exactly."""
-    evidence = show(engine, sms_id)
-    for arrival in evidence.arrivals if evidence else ():
-        if arrival["payload_size"] is not None:
-            return raw_of_arrival(engine, arrival["id"])
-    return None
-
-
 def kept_payload(connection: Connection, arrival_id: int) -> KeptPayload | None:
     """Return the payload that an arrival came with, None where it is not kept.
 

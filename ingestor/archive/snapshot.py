@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, Table, create_engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, Table, create_engine, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import one_moment, reading, sqlite_path
+from ingestor.archive.engine import one_moment, sqlite_path
 from ingestor.archive.leaving import leaving
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 from ingestor.timestamps import iso_utc
@@ -125,12 +125,6 @@ def _copy_rows(engine: Engine, sink: Connection, copied: Sequence[Table]) -> Non
 def _take_version(sink: Connection, version: str | None) -> None:
     sink.exec_driver_sql("CREATE TABLE main.alembic_version (version_num VARCHAR(32) NOT NULL)")
     sink.exec_driver_sql("INSERT INTO main.alembic_version VALUES (?)", (version,))
-
-
-def is_snapshot(engine: Engine) -> bool:
-    """Say whether the archive that `engine` opens is such a copy."""
-    with reading(engine) as connection:
-        return inspect(connection).has_table("snapshot_of")
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine, Executable, exc, insert, table, text
 
 from ingestor.archive.cursors import (
-    drop_pending,
     note_failure,
     note_source,
     pending_work,
@@ -217,7 +216,7 @@ def test_pending_work_counts_its_failures(archive_engine: Engine) -> None:
         (work[0], 0, None),
         (work[1], 2, "again"),
     ]
-    drop_pending(archive_engine, work[0])
+    Store(archive_engine).write([Submission(None, done=(work[0],))], NOW)
     assert [entry.work for entry in pending_work(archive_engine)] == [work[1]]
 
 

@@ -92,12 +92,12 @@ def test_show_gives_all_evidence_and_the_raw_bytes(archive_engine: Engine) -> No
     assert [bool(arrival["read_by_retry"]) for arrival in evidence.arrivals] == [False, True]
     assert evidence.arrivals[0]["payload_size"] == len(raw)
     assert evidence.arrivals[1]["byte_offset"] == 100
-    assert queries.raw_of_sms(archive_engine, 1) == raw
+    assert queries.raw_of_arrival(archive_engine, 1) == raw
     other = queries.show(archive_engine, 2)
     assert other is not None
     assert queries.raw_of_arrival(archive_engine, other.arrivals[0]["id"]) == raw
     assert queries.show(archive_engine, 99) is None
-    assert queries.raw_of_sms(archive_engine, 99) is None
+    assert queries.raw_of_arrival(archive_engine, 99) is None
 
 
 def test_counts_say_what_is_there(archive_engine: Engine) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import read_cursor, read_pending
+from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.entries import (
     Action,
     CursorMove,
@@ -198,11 +198,11 @@ def test_books_move_with_the_rows(archive_engine: Engine) -> None:
     assert cursor is not None
     assert (cursor.uidvalidity, cursor.last_uid) == (7, 3)
     moves = [Pending("main", "INBOX", 7, uid, Action.MOVE) for uid in (1, 2)]
-    assert read_pending(archive_engine, "main") == [*moves, later]
+    assert [one.work for one in pending_work(archive_engine, "main")] == [*moves, later]
     (found,) = inputs(archive_engine, run_id)
     assert (found.position, found.sha256, found.size) == (400, b"h" * 32, 1000)
     write(archive_engine, done=(later, moves[0]))
-    assert read_pending(archive_engine, "main", "INBOX") == [moves[1]]
+    assert [one.work for one in pending_work(archive_engine, "main", "INBOX")] == [moves[1]]
 
 
 def test_a_cursor_moves_forward_only_within_its_uidvalidity(archive_engine: Engine) -> None:

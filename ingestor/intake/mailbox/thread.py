@@ -69,7 +69,6 @@ class MailboxThread:
         self._delivery = Delivery(writer, self._stop, self._progressed, self._suspect)
         self._waiting_for = 0.0
         self._state = "starting"
-        self._detail: str | None = None
         self._noted = (-math.inf, "")
         self._failures = 0
         self._refusals = 0
@@ -268,7 +267,7 @@ class MailboxThread:
     def _enter(self, state: str, detail: str | None, *, success: bool = False) -> None:
         """Go into `state`: said once when it changes, written down for `status` every few seconds."""
         changed = state != self._state
-        before, self._state, self._detail = self._state, state, detail
+        before, self._state = self._state, state
         healthy = state in {"watching", "polling"}
         if changed and state in {"refused", "failing", "misconfigured"}:
             log.error("mailbox cannot be read", mailbox=self.name, state=state, reason=detail)
