@@ -6,9 +6,11 @@ It reads only: no flag, no cursor, no row.
 import argparse
 import contextlib
 from collections.abc import Iterator
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingestor.cli.values import count, text
+from ingestor.cli.zone import add_utc, localised, zone_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--uid", metavar="N", type=count, help="at the mail with this UID")
     which.add_argument("--last", metavar="N", type=count, default=20, help="at the last N mails (20)")
     parser.add_argument("--json", action="store_true", help="one JSON object a mail")
+    add_utc(parser)
 
 
 class Case(NamedTuple):
@@ -70,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         faults += case.fault is not None
         if engine is not None and arguments.mailbox and case.explanation is not None:
             case.place["reached"] = _reached(engine, case.place)
-        _print(case, _known(engine, case), as_json=arguments.json, first=found == 1)
+        zone = zone_of(arguments, settings)
+        _print(case, _known(engine, case), as_json=arguments.json, first=found == 1, zone=zone)
     if not found and not arguments.json:
         print("no mail there")
     return 1 if faults else 0
@@ -164,7 +168,7 @@ def _verdict(case: Case, known: dict[str, Any]) -> str:
     return "to be quarantined" if stands is None else f"quarantined as {stands}"
 
 
-def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool) -> None:
+def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool, zone: tzinfo | None) -> None:
     from ingestor.archive.export import plain_row
     from ingestor.cli.tables import print_fields, print_json
     from ingestor.providers.contract import Readable
@@ -179,9 +183,9 @@ def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool) -> 
     record = None
     if made is not None and isinstance(made.reading, Readable):
         sms = made.reading.sms
-        record = plain_row({**sms._asdict(), "details": dict(sms.details)})
+        record = {**sms._asdict(), "details": dict(sms.details)}
     if as_json:
-        print_json({**fields, "record": record, "archive": known or None})
+        print_json({**fields, "record": record and plain_row(record), "archive": known or None})
         return
     if not first:
         print()
@@ -190,5 +194,9 @@ def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool) -> 
     if before is not None and record is not None and known.get("same_sms") != before:
         fields["today"] = "today's reader would make another record of it:"
     print_fields(
-        {name: value for name, value in {**fields, **(record or {})}.items() if value not in (None, "")}
+        {
+            name: value
+            for name, value in {**fields, **localised(record or {}, zone)}.items()
+            if value not in (None, "")
+        }
     )

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spreadsheet-safe", action="store_true",
         help="CSV whose texts cannot run as formulas, with the numbers again without their plus",
     )  # fmt: skip
-    add_filters(parser)
+    add_filters(parser, "UTC")
 
 
 def run(arguments: argparse.Namespace) -> int:

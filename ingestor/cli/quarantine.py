@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ingestor.cli.tables import print_json, write_raw
 from ingestor.cli.values import count, text
+from ingestor.cli.zone import add_utc, localised, zone_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -31,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = verbs.add_parser("list", help="list what stands there, newest first")
     listed.add_argument("--limit", type=count, default=0, metavar="N", help="at most N (default: all)")
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_utc(listed)
     show = verbs.add_parser("show", help="show one arrival and every verdict on it")
     show.add_argument("id", metavar="ID", type=count)
     show.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
+    add_utc(show)
     retry = verbs.add_parser("retry", help="read the kept bytes again with today's parser and settings")
     retry.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
     retry.add_argument("--json", action="store_true", help="print the balance as one object on the last line")
@@ -58,14 +61,16 @@ def _list(arguments: argparse.Namespace) -> int:
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.cli.tables import print_table
 
-    engine = open_for_reading(settings_of(arguments))
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
     rows = quarantine_list(engine, arguments.limit or None)
     told = [reason_in_words(engine, row["id"], row["reason"]) for row in rows]
     if arguments.json:
         for row, words in zip(rows, told, strict=True):
             print_json({**plain_row(row), "in_words": words})
     else:
-        rows = [{**row, "reason": words} for row, words in zip(rows, told, strict=True)]
+        zone = zone_of(arguments, settings)
+        rows = [{**localised(row, zone), "reason": words} for row, words in zip(rows, told, strict=True)]
         print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     return 0
 
@@ -78,7 +83,8 @@ def _show(arguments: argparse.Namespace) -> int:
     from ingestor.cli.tables import print_fields
     from ingestor.errors import IngestorError
 
-    engine = open_for_reading(settings_of(arguments))
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
     found = quarantine_show(engine, arguments.id)
     if found is None:
         raise IngestorError(_absent([arguments.id]))
@@ -87,11 +93,13 @@ def _show(arguments: argparse.Namespace) -> int:
         write_raw(raw)
         return 0
     why = reason_in_words(engine, arguments.id, found.arrival["reason"])
-    print_fields({"id": arguments.id, **arrival_fields({**found.arrival, "reason": why})})
+    zone = zone_of(arguments, settings)
+    arrival = localised({**found.arrival, "reason": why}, zone)
+    print_fields({"id": arguments.id, **arrival_fields(arrival)})
     for verdict in found.verdicts:
         print(f"\nverdict {verdict['id']}")
         why = reason_in_words(engine, arguments.id, verdict["reason"])
-        shown = {**verdict, "reason": why}
+        shown = localised({**verdict, "reason": why}, zone)
         print_fields({name: value for name, value in shown.items() if value is not None and name != "id"})
     if not found.stands:
         print("\nIt stands in the quarantine no more.")

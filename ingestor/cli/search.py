@@ -6,6 +6,7 @@ import sys
 from ingestor.cli.filters import add_filters
 from ingestor.cli.tables import print_json
 from ingestor.cli.values import count, text
+from ingestor.cli.zone import add_utc, localised, zone_of
 
 EXAMPLES = """
 ingestor search
@@ -20,7 +21,8 @@ COLUMNS = ("id", "received_at", "originator", "destination", "text")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
     parser.add_argument("text", nargs="?", metavar="TEXT", type=text, help="any part of the text, any case")
-    add_filters(parser)
+    add_filters(parser, "local")
+    add_utc(parser)
     parser.add_argument(
         "--limit", type=count, default=50, metavar="N", help="at most N, the newest; 0: all (default: 50)"
     )
@@ -35,16 +37,21 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.cli.tables import print_table
 
-    engine = open_for_reading(settings_of(arguments))
+    settings = settings_of(arguments)
+    zone = zone_of(arguments, settings)
+    engine = open_for_reading(settings)
     limit = arguments.limit
-    found = search(engine, filters_of(arguments, wanted=arguments.text, limit=limit + 1 if limit else None))
+    asked = filters_of(arguments, zone=zone, wanted=arguments.text, limit=limit + 1 if limit else None)
+    found = search(engine, asked)
     more = bool(limit) and len(found) > limit
     rows = found[:limit] if more else found
     if arguments.json:
         for row in rows:
             print_json(plain_row(row))
     else:
-        print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
+        print_table(
+            COLUMNS, ([row[column] for column in COLUMNS] for row in (localised(one, zone) for one in rows))
+        )
     if more:
         print(f"There are more than these {limit}; --limit 0 prints all.", file=sys.stderr)
     return 0

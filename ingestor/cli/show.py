@@ -3,10 +3,12 @@
 import argparse
 import json
 from collections.abc import Mapping
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from ingestor.cli.tables import print_json, write_raw
 from ingestor.cli.values import count
+from ingestor.cli.zone import add_utc, localised, zone_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arrival", metavar="N", type=count, help="with --raw: of this arrival (default: the first kept)"
     )
     form.add_argument("--json", action="store_true", help="everything as one JSON object")
+    add_utc(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.arrival is not None and not arguments.raw:
         raise ConfigurationError("--arrival says whose bytes to write: give --raw too")
-    engine = open_for_reading(settings_of(arguments))
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
     evidence = show(engine, arguments.id)
     if evidence is None:
         raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
@@ -49,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.json:
         print_json(_whole(evidence))
     else:
-        _print(evidence)
+        _print(evidence, zone_of(arguments, settings))
     return 0
 
 
@@ -95,10 +99,11 @@ def _whole(evidence: "Evidence") -> dict[str, Any]:
     }
 
 
-def _print(evidence: "Evidence") -> None:
+def _print(evidence: "Evidence", zone: tzinfo | None) -> None:
     from ingestor.cli.tables import print_fields
 
-    print_fields({name: value for name, value in evidence.sms.items() if value is not None})
+    sms = localised(evidence.sms, zone)
+    print_fields({name: value for name, value in sms.items() if value is not None})
     content = evidence.content
     if content is None:
         print_fields({"content": "erased"})
@@ -107,7 +112,7 @@ def _print(evidence: "Evidence") -> None:
         print_fields({name: value for name, value in raw.items() if value != "{}"})
     for arrival in evidence.arrivals:
         print(f"\narrival {arrival['id']}")
-        print_fields(arrival_fields(arrival))
+        print_fields(arrival_fields(localised(arrival, zone)))
 
 
 def arrival_fields(arrival: Mapping[str, Any]) -> dict[str, Any]:

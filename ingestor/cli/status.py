@@ -2,11 +2,13 @@
 
 import argparse
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestor.cli.tables import print_json
+from ingestor.cli.zone import add_utc, zone_of
 
 if TYPE_CHECKING:
     from ingestor.archive.cursors import PendingWork, Source
@@ -38,6 +40,7 @@ LACKING = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    add_utc(parser)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(*found, lacks, now)
     else:
-        _print(*found, now)
+        _print(*found, now, zone_of(arguments, settings))
     if lacks is not None:
         raise IngestorError(lacks)
     return 0 if _well(daemons, reports, refused, spool) else 1
@@ -228,20 +231,19 @@ def _print_json(
     print_json(status)
 
 
-def _of_daemon(daemon: "Daemon", now: datetime) -> str:
-    from ingestor.cli.tables import when
-
+def _of_daemon(daemon: "Daemon", since: str) -> str:
     words = {
         "running": "running",
-        "silent": "HANGS: it has said nothing",
-        "stopped": "STOPPED (cleanly; systemctl start ingestor)",
-        "gone": "GONE without a stop (killed or crashed; systemctl start ingestor), last seen",
+        "silent": f"HANGS: it has said nothing since {since}",
+        "stopped": f"STOPPED {since} (cleanly; systemctl start ingestor)",
+        "gone": f"GONE without a stop (killed or crashed; systemctl start ingestor), last seen {since}",
     }
     who = f" (pid {daemon.pid} on {daemon.host})" if daemon.host else ""
-    since = "" if daemon.state == "running" else f" {when(daemon.since, now)}"
-    return (
-        f"{words[daemon.state]}{' since' if daemon.state == 'silent' else ''}{since}, run {daemon.run}{who}"
-    )
+    return f"{words[daemon.state]}, run {daemon.run}{who}"
+
+
+def _exactly(moment: datetime | None, zone: tzinfo | None) -> object:
+    return moment.astimezone(zone) if moment is not None else "never"
 
 
 def _took(run: "Run") -> str:
@@ -252,11 +254,13 @@ def _took(run: "Run") -> str:
 def _print(
     daemons: "list[Daemon]", reports: list[Report], counts: "Counts", runs: "list[Run]",
     quarantine: "list[Standing]", alike: "list[LookAlikes]", missing: "list[PendingWork]",
-    refused: "Refusals | None", spool: Spool | None, now: datetime,
+    refused: "Refusals | None", spool: Spool | None, now: datetime, zone: tzinfo | None,
 ) -> None:  # fmt: skip
     from ingestor.cli.balances import outcomes
     from ingestor.cli.tables import print_fields, print_table, when
     from ingestor.providers.contract import near_miss_in_words
+
+    told = partial(when, now=now, zone=zone)
 
     print_table(
         ("source", "kind", "state", "last success", "late", "detail"),
@@ -265,7 +269,7 @@ def _print(
                 one.name,
                 one.kind,
                 one.state,
-                when(one.last_success, now),
+                told(one.last_success),
                 "LATE" if one.late else "no",
                 one.detail,
             )
@@ -275,16 +279,16 @@ def _print(
     )
     print()
     fields: dict[str, object] = {
-        "daemon": "\n".join(_of_daemon(one, now) for one in daemons) or "none",
+        "daemon": "\n".join(_of_daemon(one, told(one.since)) for one in daemons) or "none",
         "SMS": f"{counts.sms:,}",
         "arrivals": f"{counts.arrivals:,}",
         "quarantined": f"{counts.quarantined:,}",
         "still to do on mailboxes": f"{counts.pending:,}",
-        "first received": counts.first_received or "never",
-        "last received": counts.last_received or "never",
+        "first received": _exactly(counts.first_received, zone),
+        "last received": _exactly(counts.last_received, zone),
     }
     if refused is not None:
-        fields["refused by the database"] = f"{refused.count:,}, the newest {when(refused.last, now)}" + (
+        fields["refused by the database"] = f"{refused.count:,}, the newest {told(refused.last)}" + (
             ", and NOTHING WAS STORED SINCE: ingestor check" if refused.every else ""
         )
     if spool is not None:
@@ -295,7 +299,7 @@ def _print(
         print_table(
             ("quarantined", "source", "channel", "reason", "newest"),
             (
-                (one.count, one.source, one.channel, near_miss_in_words(one.reason), when(one.newest, now))
+                (one.count, one.source, one.channel, near_miss_in_words(one.reason), told(one.newest))
                 for one in quarantine[:_REASONS]
             ),
             title="Warning: in the quarantine, and not among the SMS (ingestor quarantine list)",
@@ -304,7 +308,7 @@ def _print(
     if alike:
         print_table(
             ("look-alikes", "without", "newest"),
-            ((one.count, LACKING.get(one.missing, one.missing), when(one.newest, now)) for one in alike),
+            ((one.count, LACKING.get(one.missing, one.missing), told(one.newest)) for one in alike),
             title="Ignored, though something of an SMS was there (ingestor explain tells of each)",
         )
         print()
@@ -317,7 +321,7 @@ def _print(
                     one.work.mailbox,
                     one.work.folder,
                     one.attempts,
-                    when(one.noted_at, now),
+                    told(one.noted_at),
                     one.reason,
                 )
                 for one in missing[:_MAILS]
@@ -331,7 +335,7 @@ def _print(
             (
                 one.id,
                 one.command,
-                when(one.started_at, now),
+                told(one.started_at),
                 _took(one),
                 one.balance.read,
                 outcomes(one.balance),

@@ -4,7 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TextIO
 
 _ESCAPES = {character: f"\\x{character:02x}" for character in (*range(32), *range(127, 160))}
@@ -28,7 +28,8 @@ def printable(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        offset = "Z" if value.tzinfo is UTC else f"{value:%z}"[:3] + ":" + f"{value:%z}"[3:5]
+        return f"{value:%Y-%m-%d %H:%M:%S}{offset}"
     return str(value).translate(_ESCAPES)
 
 
@@ -104,11 +105,11 @@ def print_fields(fields: Mapping[str, object]) -> None:
             print(f"{'':>{width}}  {line}".rstrip())
 
 
-def when(moment: datetime | None, now: datetime) -> str:
-    """Return `moment` for people on a terminal (how long ago), exactly elsewhere."""
+def when(moment: datetime | None, now: datetime, zone: tzinfo | None) -> str:
+    """Return `moment` for people on a terminal (how long ago), elsewhere exactly (in `zone`)."""
     if moment is None:
         return "never"
-    return age(moment, now) if sys.stdout.isatty() else printable(moment)
+    return age(moment, now) if sys.stdout.isatty() else printable(moment.astimezone(zone))
 
 
 def age(moment: datetime | None, now: datetime) -> str:

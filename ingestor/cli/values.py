@@ -29,10 +29,10 @@ def day(written: str) -> date:
 
 
 def since(written: str) -> datetime:
-    """Return the first moment meant by a day or a time (UTC where it has no offset)."""
+    """Return the first moment meant by a day or a time: naive where it has no offset, else in UTC."""
     try:
         moment = datetime.fromisoformat(written)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ArgumentTypeError(
             f"{written!r} is no day like 2026-01-31 and no time like 2026-01-31T14:30"
@@ -45,7 +45,7 @@ def until(written: str) -> datetime:
     try:
         date.fromisoformat(written)
     except ValueError:
-        return moment
+        return moment.replace(fold=1)  # in the hour that happens twice it is the later one
     try:
         return moment + timedelta(days=1)
     except OverflowError:

@@ -309,6 +309,13 @@ class Webhook(Section):
 class Settings(Section):
     """Everything that can be configured. Without a file all of it has its default."""
 
+    timezone: Annotated[str, AfterValidator(values.timezone)] | None = Field(
+        default=None, examples=["Europe/Rome"],
+        description="The zone in which `search`, `show`, `status`, `quarantine` and `explain` show times to "
+        "people, and read --since and --until without an offset. Left out: the machine's own. JSON, exports, "
+        "views, `import` and `rescan` are in UTC always.",
+    )  # fmt: skip
+
     database: Database = Database()
     agile: Agile = Agile()
     infobip: Infobip = Infobip()

@@ -26,7 +26,7 @@ Unknown keys are errors. `ingestor check` tries everything that is written here.
 
 def sample() -> str:
     """Return the commented sample file; it is valid as it stands, and so is every line commented out."""
-    lines = [*_comment(_HEADER.replace("\n", " ")), *_sample_table(Settings, "", optional=False)]
+    lines = [*_comment(_HEADER.replace("\n", " ")), "", *_sample_table(Settings, "", optional=False)]
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip("\n") + "\n"
 
 
@@ -84,8 +84,16 @@ def toml_value(value: Any) -> str:
 def reference() -> str:
     """Return the reference of every key as Markdown, one table a section."""
     parts = ["# Configuration", "", _HEADER.strip(), ""]
-    for title, model in _sections(Settings, ""):
-        parts += [f"## `{title}`", "", _about(model), "", "| key | default | meaning |", "|---|---|---|"]
+    top: tuple[str, type[BaseModel]] = ("before the first table", Settings)
+    for title, model in (top, *_sections(Settings, "")):
+        parts += [
+            f"## `{title}`" if title.startswith("[") else f"## {title.capitalize()}",
+            "",
+            _about(model),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
         for key, field in model.model_fields.items():
             if table_of(field.annotation) is None:
                 parts.append(f"| `{key}` | {_default(field)} | {_cell(field.description or '')} |")

@@ -40,8 +40,14 @@ def test_a_terminal_gets_a_table_a_pipe_gets_lines(
 
 
 def test_values_become_one_line() -> None:
-    """Times are UTC to the second; nothing is nothing; a line end is an escape."""
-    assert printable(datetime(2026, 5, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == "2026-05-01 00:00:00Z"
+    """Times are to the second with their offset; nothing is nothing; a line end is an escape."""
+    assert printable(datetime(2026, 5, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == (
+        "2026-05-01 02:00:00+02:00"
+    )
+    assert printable(datetime(2026, 5, 1, 2, tzinfo=timezone(timedelta(hours=-3.5)))) == (
+        "2026-05-01 02:00:00-03:30"
+    )
+    assert printable(datetime(2026, 5, 1, 2, tzinfo=UTC)) == "2026-05-01 02:00:00Z"
     assert printable(None) == ""
     assert printable("a\r\nb\x9b\u2066") == "a\\r\\nb\\x9b\\u2066"
 

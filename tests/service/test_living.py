@@ -47,7 +47,7 @@ def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, sqlite_url: st
 
     state = {"stop": "stopped", "kill": "gone"}[end]
     assert after.code == 1
-    assert {"stop": "daemon  STOPPED (cleanly", "kill": "daemon  GONE without a stop"}[end] in after.out
+    assert {"stop": "daemon  STOPPED 2", "kill": "daemon  GONE without a stop"}[end] in after.out
     assert "listening" not in after.out
     assert f"webhook\tdaemon {state}" in after.out
     assert (told["ok"], [one["state"] for one in told["daemons"]]) == (False, [state])
