@@ -23,6 +23,7 @@ from ingestor.archive.views import quarantine
 from ingestor.providers import posts
 from ingestor.providers.contract import (
     NEAR_MISSES,
+    NO_MEMORY,
     NotOurs,
     Readable,
     Reading,
@@ -97,7 +98,7 @@ def reason_in_words(engine: Engine, arrival_id: int, reason: str | None) -> str 
     if reason not in NEAR_MISSES:
         return reason
     try:
-        kept = _kept(engine, arrival_id)
+        kept = kept_arrival(engine, arrival_id)
     except ValueError:  # damaged bytes: `show` and `check --deep` say so
         return near_miss_in_words(reason)
     who = providers.mail_reader(kept.provider).sender_shown(kept.raw) if kept.raw else "somebody"
@@ -155,7 +156,7 @@ def export_mbox(engine: Engine, out: BinaryIO, ids: Sequence[int] | None = None)
     """
     written = 0
     for number in standing_ids(engine, ids):
-        kept = _kept(engine, number)
+        kept = kept_arrival(engine, number)
         if kept.raw is None:
             continue
         mail = kept.raw if kept.channel is not Channel.WEBHOOK else _wrapped(kept)
@@ -181,7 +182,8 @@ def _standing(connection: Connection, ids: Sequence[int] | None) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
-def _kept(engine: Engine, arrival_id: int) -> Kept:
+def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
+    """Return an arrival with its raw bytes. Raises ValueError where they are damaged."""
     a = tables.arrivals
     with reading(engine) as connection:
         row = connection.execute(select(a).where(a.c.id == arrival_id)).one()
@@ -203,16 +205,20 @@ def _kept(engine: Engine, arrival_id: int) -> Kept:
 
 def _read_again(engine: Engine, reader: Reader, arrival_id: int) -> tuple[Item, bytes]:
     """Return an arrival as it reads today, with its content key; its raw bytes, many perhaps, are let go."""
-    kept = _kept(engine, arrival_id)
-    return _item(kept, _read(reader, kept)), bytes(kept.row.content_key)
+    kept = kept_arrival(engine, arrival_id)
+    return _item(kept, read_today(reader, kept)), bytes(kept.row.content_key)
 
 
-def _read(reader: Reader, kept: Kept) -> Readable | Unreadable:
+def read_today(reader: Reader, kept: Kept) -> Readable | Unreadable:
+    """Return what `reader` makes of an arrival's own item today."""
     if kept.raw is None:
         return Unreadable(MISSING, kept.parser)
     if not kept.whole:
         return Unreadable(TRUNCATED, kept.parser)
-    readings = reader(kept)
+    try:
+        readings = reader(kept)
+    except MemoryError:
+        return Unreadable(NO_MEMORY, kept.parser)
     if kept.number >= len(readings):
         return Unreadable("today's parser finds fewer items in its payload", kept.parser)
     found = readings[kept.number]

@@ -13,6 +13,7 @@ from ingestor.cli.zone import add_utc, localised, zone_of
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from ingestor.archive.evidence import Doubt
     from ingestor.archive.queries import Evidence
 
 EXAMPLES = """
@@ -36,10 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the SMS, or its raw bytes."""
+    """Print the SMS, or its raw bytes; return 1 where these are no longer what arrived."""
+    from ingestor.archive.evidence import doubts
+    from ingestor.archive.quarantine import todays_reader
     from ingestor.archive.queries import show
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import ConfigurationError, IngestorError
+    from ingestor.settings import rules_for
 
     if arguments.arrival is not None and not arguments.raw:
         raise ConfigurationError("--arrival says whose bytes to write: give --raw too")
@@ -50,11 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
     if arguments.raw:
         write_raw(_raw(engine, evidence, arguments.arrival))
-    elif arguments.json:
-        print_json(_whole(evidence))
+        return 0
+    found = doubts(engine, evidence, todays_reader(lambda provider: rules_for(settings, provider)))
+    if arguments.json:
+        print_json(_whole(evidence, found))
     else:
-        _print(evidence, zone_of(arguments, settings))
-    return 0
+        _print(evidence, found, zone_of(arguments, settings))
+    return int(any(doubt.damaged for doubt in found.values()))
 
 
 def _raw(engine: "Engine", evidence: "Evidence", arrival: int | None) -> bytes:
@@ -86,7 +92,7 @@ def checked_raw(read: Any, what: str) -> bytes:
     return raw
 
 
-def _whole(evidence: "Evidence") -> dict[str, Any]:
+def _whole(evidence: "Evidence", doubts: "Mapping[int, Doubt]") -> dict[str, Any]:
     from ingestor.archive.export import plain_row
 
     content = dict(evidence.content or {})
@@ -95,11 +101,18 @@ def _whole(evidence: "Evidence") -> dict[str, Any]:
     return {
         "sms": plain_row(evidence.sms),
         "content": plain_row(content),
-        "arrivals": [plain_row(one) for one in evidence.arrivals],
+        "arrivals": [{**plain_row(one), **_doubt_fields(doubts.get(one["id"]))} for one in evidence.arrivals],
     }
 
 
-def _print(evidence: "Evidence", zone: tzinfo | None) -> None:
+def _doubt_fields(doubt: "Doubt | None") -> dict[str, str | None]:
+    return {
+        "payload_damaged": doubt.damaged if doubt else None,
+        "today_read_otherwise": doubt.read_otherwise if doubt else None,
+    }
+
+
+def _print(evidence: "Evidence", doubts: "Mapping[int, Doubt]", zone: tzinfo | None) -> None:
     from ingestor.cli.tables import print_fields
 
     sms = localised(evidence.sms, zone)
@@ -112,7 +125,8 @@ def _print(evidence: "Evidence", zone: tzinfo | None) -> None:
         print_fields({name: value for name, value in raw.items() if value != "{}"})
     for arrival in evidence.arrivals:
         print(f"\narrival {arrival['id']}")
-        print_fields(arrival_fields(localised(arrival, zone)))
+        told = _doubt_fields(doubts.get(arrival["id"]))
+        print_fields(arrival_fields({**localised(arrival, zone), **told}))
 
 
 def arrival_fields(arrival: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A provider knows what bytes mean. It does no I/O, and knows neither where they c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from ingestor.record import InboundSms
@@ -113,8 +113,12 @@ class Answer:
     body: bytes
 
 
+NO_MEMORY: Final = "there is not enough memory to read it"
+"""Why a mail or POST is not read, where it cannot wait for better times."""
+
+
 class MailReader(Protocol):
-    """A module that reads mails. Neither function raises, whatever the bytes."""
+    """A module that reads mails. No function raises, whatever the bytes, but `read_mail` MemoryError."""
 
     PARSER: str
 

@@ -9,7 +9,7 @@ from ingestor.archive.prepared import Row, RowMaker
 from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import Dialect, Gap, split, unquoted
 from ingestor.providers import mail_reader
-from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
+from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import InboundSms
 
 SKIP_BITS = 11
@@ -129,7 +129,10 @@ class Reader:
     def _read(self, mail: bytes) -> Reading:
         reading: Reading = NotOurs()
         for module, rules in self._lanes:
-            reading = module.read_mail(mail, rules)
+            try:
+                reading = module.read_mail(mail, rules)
+            except MemoryError:
+                return Unreadable(NO_MEMORY, module.PARSER)
             if not isinstance(reading, NotOurs):
                 break
         return reading

@@ -187,7 +187,9 @@ class Fetch:
 
     def given_up(self, uid: int, raw: bytes, reason: str) -> Item:
         """Return what goes to the quarantine of a mail of which nothing better than `raw` ever came."""
-        reading = self._context.reader.read_mail(raw, self._context.rules)
+        reading: Reading | None = None
+        with contextlib.suppress(MemoryError):
+            reading = self._context.reader.read_mail(raw, self._context.rules)
         if isinstance(reading, Unreadable):
             reading = reading._replace(reason=reason)
         else:

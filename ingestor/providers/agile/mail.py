@@ -87,9 +87,14 @@ def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanati
 
 
 def read_mail(raw: bytes, rules: Rules) -> Reading:
-    """Return what the whole mail `raw` (any line ends, no mbox separator) means."""
+    """Return what the whole mail `raw` (any line ends, no mbox separator) means.
+
+    Raises MemoryError where the machine has too little: who has the mail knows whether to wait.
+    """
     try:
         return _read(raw, rules, fast=True, depth=0)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - no bytes may stop the next mail; the raw mail is kept for a better parser
         return Unreadable("the parser failed on this mail", PARSER)
 

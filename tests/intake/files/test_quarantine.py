@@ -3,13 +3,16 @@
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive import quarantine
 from ingestor.archive.store import Store
-from ingestor.providers.contract import Rules
+from ingestor.providers.agile import mail as agile
+from ingestor.providers.contract import Reading, Rules
 from ingestor.record import Outcome
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import broken_mail, mbox_of, sms_mail
@@ -49,6 +52,31 @@ def test_retry_makes_rows_of_what_is_readable_now(
     ]
     assert run_import(box).counts[1] == 0
     assert run_import.rows(ARRIVALS) == arrivals
+
+
+def test_a_mail_that_memory_does_not_hold_is_quarantined(
+    run_import: Importer, archive_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MemoryError on one mail is that mail's fate, not the import's; a retry with more memory reads it."""
+    read = agile._read
+
+    def scarce(raw: bytes, rules: Rules, **more: Any) -> Reading:
+        if b"text 2" in raw:
+            raise MemoryError
+        return read(raw, rules, **more)
+
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(*(sms_mail(number) for number in range(4))))
+    monkeypatch.setattr(agile, "_read", scarce)
+    assert run_import(box, jobs=1).counts == (4, 3, 0, 0, 1, 0)
+    assert run_import.rows("SELECT reason FROM quarantine") == [("there is not enough memory to read it",)]
+
+    reader = quarantine.todays_reader(lambda _: ALL)
+    [again] = quarantine.retry(Store(archive_engine), reader, None, NOW)
+    assert again.outcome is Outcome.QUARANTINED
+    monkeypatch.undo()
+    [again] = quarantine.retry(Store(archive_engine), reader, None, NOW)
+    assert again.outcome is Outcome.STORED
 
 
 def test_an_import_reads_what_stood_in_the_quarantine(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -140,14 +141,14 @@ def test_a_mail_that_memory_does_not_hold_decoded_is_its_own_fate(
     desk: Desk, scripted: ScriptedImap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It came whole, and to read it takes more than there is: it is put off, and after days quarantined."""
-    read = agile.read_mail
+    read = agile._read
 
-    def scarce(raw: bytes, rules: Rules) -> Reading:
+    def scarce(raw: bytes, rules: Rules, **more: Any) -> Reading:
         if b"Body: text 3" in raw:
             raise MemoryError
-        return read(raw, rules)
+        return read(raw, rules, **more)
 
-    monkeypatch.setattr(agile, "read_mail", scarce)
+    monkeypatch.setattr(agile, "_read", scarce)
     scripted.script.folders["INBOX"] = [Message(uid, mail(uid)) for uid in range(1, 6)]
     desk.now = datetime.now(UTC)
     thread = desk.thread(scripted.port, start=False)
