@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, inspect
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
@@ -115,11 +115,14 @@ def _without_consequences(found: list[Difference]) -> list[Difference]:
 
 def _sqlite_shapes(engine: Engine) -> tuple[Shape, Shape]:
     with reading(engine) as connection:
-        held = sqlite_shape(connection, tables.metadata.tables, views.NAMES)
+        names = set(tables.metadata.tables)
+        if inspect(connection).has_table("snapshot_of"):
+            names.discard("archive_key")
+        held = sqlite_shape(connection, names, views.NAMES)
     model = create_engine("sqlite://", poolclass=StaticPool)
     with model.begin() as connection:
         _make(connection)
-        ours = sqlite_shape(connection, tables.metadata.tables, views.NAMES)
+        ours = sqlite_shape(connection, names, views.NAMES)
     model.dispose()
     return held, ours
 

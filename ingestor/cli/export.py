@@ -38,12 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Write, and say on stderr how many."""
     from ingestor.archive.export import export_csv, export_jsonl
     from ingestor.cli.filters import filters_of
+    from ingestor.cli.likeness import differs
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import ConfigurationError
 
     if arguments.spreadsheet_safe and arguments.format != "csv":
         raise ConfigurationError("--spreadsheet-safe is for --format csv")
-    engine = open_for_reading(settings_of(arguments))
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
+    doubtful = differs(settings, through_views=True)
     filters = filters_of(arguments)
     with _output(arguments.output) as out:
         if arguments.format == "csv":
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             written = export_jsonl(engine, out, filters)
     print(f"{written:,} SMS exported", file=sys.stderr)
-    return 0
+    return int(doubtful)
 
 
 @contextlib.contextmanager

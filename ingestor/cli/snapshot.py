@@ -21,9 +21,12 @@ def run(arguments: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
     from ingestor.archive.snapshot import snapshot
+    from ingestor.cli.likeness import differs
     from ingestor.cli.opening import open_for_reading, settings_of
 
-    engine = open_for_reading(settings_of(arguments))
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
+    doubtful = differs(settings)
     written = snapshot(engine, arguments.file, datetime.now(UTC))
     print(f"{written.path}: {written.sms:,} SMS, {written.size:,} bytes, without the archive's key")
-    return 0
+    return int(doubtful)

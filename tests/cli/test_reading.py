@@ -10,6 +10,9 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from ingestor.archive.engine import writing
 from tests.cli.calling import PROGRAM
 from tests.cli.conftest import EVIL, RAW, Filled
 
@@ -211,3 +214,101 @@ def test_snapshot_does_not_overwrite_other_files(filled: Filled, tmp_path: Path)
     assert called.code == 2
     assert len(called.faults) == 1
     assert precious.read_text() == "precious"
+
+
+HIDES = (
+    "CREATE VIEW inbound_sms AS SELECT 1 AS id, provider, 'import' AS channel, '' AS originator,"
+    " originator_kind, destination, date_time, received_at, time_quality, '' AS text, '' AS keyword,"
+    " '' AS clean_text, provider_message_id, segments, 1 AS arrivals, NULL AS sender_verified, ingested_at"
+    " FROM sms WHERE id = 1"
+)
+
+
+def _tamper(filled: Filled, *statements: str) -> None:
+    with writing(filled.engine) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize("command", [("export",), ("snapshot", "copy.db")])
+def test_what_leaves_says_how_the_archive_differs(filled: Filled, command: tuple[str, ...]) -> None:
+    """A missing guard is named; where rows may have been refused the file is written, and exit is 1."""
+    assert filled.call(*command).faults == []
+    _tamper(filled, "DROP TRIGGER sms_no_delete" + (" ON sms" if filled.engine.name == "postgresql" else ""))
+    guard = filled.call(*command)
+    assert guard.code == 0
+    assert guard.faults == [
+        "ingestor: the archive differs from what this version makes: trigger sms_no_delete on sms is missing",
+        "ingestor: see `ingestor check`",
+    ]
+
+    _tamper(filled, "CREATE UNIQUE INDEX sly ON sms (received_at)")
+    harm = filled.call(*command)
+    assert harm.code == 1
+    assert len(harm.faults) == 3
+    assert "5 SMS" in harm.out + harm.err
+
+
+def test_an_export_through_another_view_than_ours_is_exit_1(filled: Filled) -> None:
+    """It reads the view, and lacks what that hides; a snapshot copies the tables and makes the views anew."""
+    _tamper(filled, "DROP VIEW inbound_sms", HIDES)
+
+    export, copy = filled.call("export"), filled.call("snapshot", "copy.db")
+
+    assert (export.code, copy.code) == (1, 0)
+    assert "view inbound_sms is another one than ours" in export.faults[0]
+    assert "1 SMS exported" in export.err
+    assert export.faults == copy.faults
+    assert len(filled.call("export", "--database-url", "sqlite:///copy.db").out.splitlines()) == 5
+
+
+def test_a_snapshot_is_compared_too(filled: Filled) -> None:
+    """It lacks the archive's key and is sound; what somebody changed in it is named."""
+    filled.call("snapshot", "copy.db")
+    sound = filled.call("export", "--database-url", "sqlite:///copy.db")
+    assert (sound.code, sound.faults) == (0, [])
+
+    with closing(sqlite3.connect("copy.db")) as connection:
+        connection.execute("DROP VIEW inbound_sms")
+        connection.execute(HIDES)
+        connection.commit()
+    assert filled.call("export", "--database-url", "sqlite:///copy.db").code == 1
+
+
+def test_a_role_that_cannot_compare_says_so(filled: Filled) -> None:
+    """One line, and the export goes its way."""
+    if filled.engine.name != "postgresql":
+        pytest.skip("SQLite has no roles")
+    with writing(filled.engine) as connection:
+        connection.exec_driver_sql("DROP ROLE IF EXISTS only_reads")
+        connection.exec_driver_sql("CREATE ROLE only_reads LOGIN")
+        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO only_reads")
+    url = filled.engine.url.set(username="only_reads").render_as_string(hide_password=False)
+
+    called = filled.call("export", "--database-url", url)
+
+    assert called.code == 0
+    assert len(called.faults) == 1
+    assert "was not compared with what this version makes" in called.faults[0]
+    assert len(called.out.splitlines()) == 5
+
+
+def test_show_says_what_the_bytes_say_today(filled: Filled) -> None:
+    """Bytes that today's reader reads otherwise are said; damaged ones too, apart from that, with exit 1."""
+    otherwise = filled.call("show", "1")
+    assert otherwise.code == 0
+    assert "as no SMS: today's parser does not take it for ours" in otherwise.out
+    told = json.loads(filled.call("show", "1", "--json").out)["arrivals"][0]
+    assert told["payload_damaged"] is None
+    assert told["today_read_otherwise"].startswith("as no SMS")
+
+    on = " ON payloads" if filled.engine.name == "postgresql" else ""
+    _tamper(
+        filled, f"DROP TRIGGER payloads_no_update{on}", "UPDATE payloads SET sha256 = fingerprint FROM "
+        "(SELECT substr(fingerprint, 1, 32) AS fingerprint FROM sms WHERE id = 2) AS other"
+        " WHERE arrival_id = 1",
+    )  # fmt: skip
+    damaged = filled.call("show", "1")
+    assert damaged.code == 1
+    assert "the stored payload is not what arrived: its SHA-256 differs" in damaged.out
+    assert "today_read_otherwise" not in damaged.out
