@@ -2,7 +2,7 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import Engine
@@ -195,15 +195,21 @@ def test_a_role_that_cannot_make_a_schema_says_not_compared(
 
 
 @pytest.fixture
-def engine_of_reader(postgresql_server: object) -> Callable[[Engine], Engine]:
+def engine_of_reader(postgresql_server: object) -> Iterator[Callable[[Engine], Engine]]:
     """An engine for a role that may write the tables and make nothing."""
     from ingestor.archive.engine import open_engine
+
+    opened: list[Engine] = []
 
     def make(engine: Engine) -> Engine:
         with writing(engine) as connection:
             connection.exec_driver_sql("DROP ROLE IF EXISTS writer_only")
             connection.exec_driver_sql("CREATE ROLE writer_only LOGIN")
             connection.exec_driver_sql("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO writer_only")
-        return open_engine(engine.url.set(username="writer_only").render_as_string(hide_password=False))
+        url = engine.url.set(username="writer_only").render_as_string(hide_password=False)
+        opened.append(open_engine(url))
+        return opened[-1]
 
-    return make
+    yield make
+    for engine in opened:
+        engine.dispose()
