@@ -12,14 +12,15 @@ STAMP := $(VENV)/.installed
 run: setup
 	$(BIN)/ingestor demo
 
+# A worker a core: most tests wait for a server.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # What needs no server, in about a minute.
 quick: setup

@@ -183,6 +183,6 @@ def test_postgresql_that_knows_its_users_by_name(machine: Server) -> None:
         ):  # fmt: skip
             called = machine.call(*words)
             assert called.code == 0, (words, called)
-        assert f"can be read and written by {machine.user.pw_name}" in machine.call("check").out
+        assert f'can be read and written by "{machine.user.pw_name}"' in machine.call("check").out
     finally:
         server.close()
