@@ -24,6 +24,7 @@ _OF_PYTHON = {module.name: module.name for module in pkgutil.iter_modules(encodi
 _CODECS = {name: codec for name, codec in (_OF_PYTHON | aliases).items() if codec not in _NOT_FOR_MAIL}
 _CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8"}
 _COMMENT = re.compile(r"\([^()]*\)")
+_WINDOWS = re.compile(r"\A(?:windows|win|cp)_?(125[0-8])\Z")
 _SEPARATORS = re.compile(r"[-_ :.]+")
 
 _LATIN_1 = "latin_1"
@@ -77,6 +78,7 @@ def codec_for(declared: str | None) -> str | None:
         return None
     label = _COMMENT.sub("", declared).strip("\t \"'").lower()
     name = _SEPARATORS.sub("_", label)
+    name = _WINDOWS.sub(r"cp\1", name)
     known = _CODECS.get(name) or _CODECS.get(name.removeprefix("x_")) or _CODECS.get(name.replace("_", ""))
     if known in {"ascii", _LATIN_1, "utf_16"} or not label.isascii():
         return known

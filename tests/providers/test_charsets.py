@@ -18,6 +18,7 @@ from ingestor.record import storable
         ("iso-8859-9", "ğ–ş", "cp1254"), ("tis-620", "สวัสดี", "cp874"), ("x-mac-roman", "é", "mac_roman"),
         ("koi8-r", "Привет", "koi8_r"), ("iso-2022-jp", "こ", "iso2022_jp"), ("utf-7", "é", "utf_7"),
         ("iso-8859-8-i", "שלום", "iso8859_8"), ("ibm850", "perché", "cp850"),
+        ("win-1251", "Привет", "cp1251"), ("windows1250", "čaj", "cp1250"),
     ],
 )  # fmt: skip
 def test_a_label_means_what_it_means_to_browsers(label: str, text: str, codec: str) -> None:

@@ -5,14 +5,18 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from ingestor.numbers import INVISIBLE
 from ingestor.providers.agile.addresses import addresses_of
 from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.header import Header
 from ingestor.providers.contract import Rules
 
 _EXACT = re.compile(r"Agile Telecom ?(?:--?|\N{EN DASH}|\N{EM DASH}) ?SMS received")
-# Between the words an export leaves of the dash what it can: nothing, a question mark, three letters.
-_SOMEWHERE = re.compile(r"agile telecom[^0-9a-z]{0,9}sms received")
+# Of the dash an export leaves what it can: nothing, a question mark, three letters, &ndash;, =E2=80=93.
+SOMEWHERE = re.compile(r"agile[\W_]*telecom.{0,24}?sms[\W_]*received")
+"""Our subject with anything before it, behind it and between; of a subject in lower case."""
+_AROUND = " \t\u00a0\u202f'<>" + INVISIBLE
+_SCHEME = re.compile("(?:smtp|mailto):", re.IGNORECASE)
 _LONGEST_FROM = 65536  # beyond it there is no telling who the sender is
 _CACHED_LENGTH = 1000  # nobody fills the caches with megabytes
 
@@ -70,7 +74,7 @@ def read_envelope(header: Header, rules: Rules) -> Envelope:
             if len(value) <= _CACHED_LENGTH and _is_exact(value):
                 return Envelope(sender, known, named, Subject.CONTAINED)
             shown = " ".join(decode_header(value).split()).casefold()
-            if _SOMEWHERE.search(shown) or any(one in shown for one in rules.subjects):
+            if SOMEWHERE.search(shown) or any(one in shown for one in rules.subjects):
                 return Envelope(sender, known, named, Subject.CONTAINED)
     return Envelope(sender, known, named, Subject.OTHER)
 
@@ -89,7 +93,14 @@ def _from(senders: frozenset[str], *values: bytes) -> tuple[str | None, bool, bo
         named = any(sender in decode_header(value).lower() for value in values[:10] for sender in senders)
     if len(values) != 1 or len(shown) > _LONGEST_FROM:
         return None, False, named
-    found = addresses_of(values[0].decode("latin-1"))
+    found = [_bare(address) for address in addresses_of(values[0].decode("latin-1"))]
     if len(found) != 1 or not found[0].isprintable():
         return None, False, named
     return found[0], found[0].lower() in senders, named
+
+
+def _bare(address: str) -> str:
+    """Return an `address` without what is no part of it: quotes, a scheme, and blanks that nobody sees."""
+    if not address.isascii():
+        address = address.encode("latin-1").decode("utf-8", "replace")
+    return _SCHEME.sub("", address.strip(_AROUND))

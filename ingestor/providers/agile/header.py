@@ -8,6 +8,8 @@ import re
 from itertools import islice
 from typing import NamedTuple
 
+_NO_HEADER = b"\r\n\0\xef\xbb\xbf"
+_BEFORE = frozenset((b"\r", b"\n", b"\0", b"\xef"))
 _END = re.compile(rb"\n\r?\n")
 
 # Spelled out instead of re.IGNORECASE, which is several times slower, and led by a look at the first letter,
@@ -52,13 +54,17 @@ def split_mail(raw: bytes) -> tuple[Header, int]:
     """Return the header of `raw` and the offset of its body.
 
     The header ends at the first empty line, whatever else stands in it; a mail without one is all header.
-    Line ends may be CRLF, LF, or mixed; empty lines before the header are passed over.
+    Line ends may be CRLF, LF, or mixed; empty lines, NULs and a byte order mark before the header are passed
+    over.
     """
-    start = len(raw) - len(raw.lstrip(b"\r\n")) if raw[:1] in (b"\r", b"\n") else 0
-    end = _END.search(raw, start)
+    if raw[:1] in _BEFORE:
+        inside = raw.lstrip(_NO_HEADER)
+        header, body_at = split_mail(inside)
+        return header, body_at + len(raw) - len(inside)
+    end = _END.search(raw)
     if end is None:
-        return _fields(b"\n" + raw, start, len(raw) + 1), len(raw)
-    return _fields(b"\n" + raw, start, end.start() + 2), end.end()
+        return _fields(b"\n" + raw, 0, len(raw) + 1), len(raw)
+    return _fields(b"\n" + raw, 0, end.start() + 2), end.end()
 
 
 def hides_a_from(raw: bytes, end: int) -> bool:

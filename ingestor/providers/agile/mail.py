@@ -16,9 +16,9 @@ import re
 from functools import lru_cache
 
 from ingestor.providers.agile.encoded_words import decode_header
-from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
+from ingestor.providers.agile.envelope import SOMEWHERE, Envelope, Subject, read_envelope
 from ingestor.providers.agile.fast_lane import fast_part
-from ingestor.providers.agile.header import Header, hides_a_from, other_ends, split_mail
+from ingestor.providers.agile.header import Header, hides_a_from, other_ends, read_header, split_mail
 from ingestor.providers.agile.parts import IDENTITY
 from ingestor.providers.agile.reading import find_block, read_record
 from ingestor.providers.agile.slow_lane import looks_encoded, looks_like_html, slow_parts
@@ -47,6 +47,12 @@ _CRS = re.compile(rb"\r++\n")
 _BLOCK_SOMEWHERE = re.compile(
     rb"From:[^\n]{0,200}\n[> \t\r\n]*To:[^\n]{0,200}\n[> \t\r\n]*"
     rb"Date/Time:[^\n]{0,200}\n[> \t\r\n]*(?:Body|Text):"
+)
+_SHORTEST_SWALLOWED = 40
+_FROM_LINE = re.compile(r"^From[ \t]*:[^\n@]*+@", re.IGNORECASE | re.MULTILINE)
+_SUBJECT_LINE = re.compile(r"^Subject[ \t]*:([^\n]{0,500}+)", re.IGNORECASE | re.MULTILINE)
+_BLOCK_IN_TEXT = re.compile(
+    r"^From:[^\n]*+\n\s*+To:[^\n]*+\n\s*+Date/Time:[^\n]*+\n\s*+(?:Body|Text):", re.IGNORECASE | re.MULTILINE
 )
 
 
@@ -124,9 +130,8 @@ def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable
 def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
     header, body_at = split_mail(raw)
     envelope = read_envelope(header, rules)
-    if body_at == len(raw) and b"\r" in raw and b"\n" not in raw.rstrip(b"\r\n"):
-        raw = raw.replace(b"\r", b"\n")
-        return _mended(_read(raw, rules, fast=fast, depth=depth), "line ends CR")
+    if not envelope.ours and (usual := _with_line_feeds(raw, header)) is not None:
+        return _mended(_read(usual, rules, fast=fast, depth=depth), "line ends CR")
     if envelope.known and hides_a_from(raw, body_at):
         envelope = envelope._replace(sender=None, known=False)
     if not (envelope.ours or envelope.suspected):
@@ -151,6 +156,25 @@ def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
             if inside is not None:
                 return inside
     return _refused(reading, envelope, header, whole=whole)
+
+
+def _with_line_feeds(raw: bytes, header: Header) -> bytes | None:
+    """Return the mail `raw` with other line ends where its header has CR alone, None for all others."""
+    line_feed = raw.find(b"\n")
+    first_end = line_feed if line_feed >= 0 else len(raw)
+    if not 0 <= raw.find(b"\r", 0, first_end) < first_end - 1:
+        return None  # nearly all
+    if not raw[first_end:].strip(b"\r\n"):
+        return raw.replace(b"\r", b"\n")
+    stop = raw.find(b"\r\r", 0, first_end)
+    if stop < 0 or not raw[stop:first_end].strip(b"\r"):
+        return None
+    fields = raw[: stop + 2].replace(b"\r", b"\n")
+    if not {b"from", b"subject"}.issubset(read_header(fields).first):
+        return None
+    if any(b"@" in value for value in header.values_of(b"from")[1:]):
+        return None  # by the standard's reading there is another sender
+    return fields + raw[stop + 2 :]
 
 
 def _read_wrapped(
@@ -224,7 +248,7 @@ def _missing(envelope: Envelope) -> str | None:
 def _may_pass_on_a_mail(raw: bytes, header: Header, body_at: int) -> bool:
     """Say whether somebody else's mail has a mail attached near its beginning; most kinds never have."""
     kind = header.first.get(b"content-type", b"")
-    if b"ixed" not in kind and b"essage/" not in kind:
+    if (b"ultipart/" not in kind and b"essage/" not in kind) or b"lternative" in kind:
         return False
     seems = b"essage/" in kind or raw.find(b"essage/rfc822", body_at, body_at + _LOOKED_AT) >= 0
     return seems and len(raw) <= LARGEST_PARSED
@@ -286,7 +310,17 @@ def _with_detail(reading: Readable, name: str, value: str) -> Readable:
 def _verdict(record: InboundSms | str, header: Header) -> Reading:
     if isinstance(record, str):
         return _unreadable(record, header)
+    if len(record.text) > _SHORTEST_SWALLOWED and _holds_a_mail(record.text):
+        return _unreadable("the text holds a further mail of ours, whose beginning could not be told", header)
     return Readable(record, PARSER, *_names(header))
+
+
+def _holds_a_mail(text: str) -> bool:
+    """Say whether a further mail stands in a text: what parts them was in a form that nobody knows."""
+    if not _FROM_LINE.search(text):
+        return False
+    named = any(SOMEWHERE.search(line.lower()) for line in _SUBJECT_LINE.findall(text))
+    return named or _BLOCK_IN_TEXT.search(text) is not None
 
 
 def _unreadable(reason: str, header: Header) -> Unreadable:

@@ -37,7 +37,10 @@ def encoding_of(field: str) -> str:
     """
     words = _COMMENT.sub(" ", field).strip("\"'; \t\r\n").lower().split(";")[0].strip()
     plain = _NO_LETTERS.sub("", words)
-    return {"quotedprintable": "quoted-printable", "base64": "base64"}.get(plain, words)
+    for known, encoding in (("quotedprintable", "quoted-printable"), ("base64", "base64")):
+        if plain.startswith(known):
+            return encoding
+    return words
 
 
 def transfer_decoded(data: bytes, encoding: str) -> bytes | None:

@@ -27,6 +27,10 @@ CERTIFIED = frozenset((PEC, PEC_ANOMALY))
 _MOST = 10
 _SIGNED_TYPES = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _ANOMALY = re.compile(rb"\s*ANOMALIA MESSAGGIO\b", re.IGNORECASE)
+# RFC 6109, 2.2: what each envelope says of itself, however a client names what is in it.
+_CARRIED = re.compile(
+    rb"^X-Trasporto[ \t]*:[ \t]*(?:posta-certificata|errore)\b", re.IGNORECASE | re.MULTILINE
+)
 _JOURNAL = re.compile(rb"^X-MS-Journal-Report[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _JOURNAL_TEXT = re.compile(rb"\s*Sender:[^\n]*\n(?:[^\n]*\n){0,50}?(?:Recipient|To):", re.IGNORECASE)
 
@@ -73,7 +77,7 @@ def _is_mail(leaf: Message, name: str) -> bool:
 def _wrapper(leaf: Message, name: str, header: Header, head: bytes, first: Message) -> str:
     if leaf.get_param("x-spam-type") is not None or "before SpamAssassin" in str(leaf["Content-Description"]):
         return SPAM_REPORT
-    if name == "postacert.eml":
+    if name == "postacert.eml" or _CARRIED.search(head):
         return PEC_ANOMALY if _ANOMALY.match(header.first.get(b"subject", b"")) else PEC
     text = first.get_payload(decode=True) if first.get_content_type() == "text/plain" else None
     if _JOURNAL.search(head) or (isinstance(text, bytes) and _JOURNAL_TEXT.match(text)):

@@ -28,6 +28,11 @@ SUBJECTS = {
     "dash as U+FFFD": "Agile Telecom \ufffd SMS received".encode(),
     "dash as three letters": "Agile Telecom â€“ SMS received".encode(),
     "dash as bytes": b"Agile Telecom \x96 SMS received [x]",
+    "dash as a reference": b"Agile Telecom &ndash; SMS received",
+    "dash as an escape": b"Agile Telecom =E2=80=93 SMS received",
+    "dash as eight letters": "Agile Telecom Ã¢â‚¬â€œ SMS received".encode(),
+    "blanks of no width": "Agile\u200b Telecom -- SMS\u200b received".encode(),
+    "no blanks": b"Agile_Telecom_--_SMS_received",
     "other case": b"AGILE TELECOM - SMS RECEIVED",
     "Re:": b"Re: Agile Telecom -- SMS received",
 }
@@ -78,6 +83,10 @@ OURS = {
     "encoded name": b"=?utf-8?q?Agile_=C3=A8?= <" + A + b">",
     "blanks and CRs behind": A + b" \r\r",
     "a comma in the name": b"Telecom, Agile <" + A + b">",
+    "single quotes alone": b"'" + A + b"'",
+    "two angles": b"<<" + A + b">>",
+    "Exchange's scheme": b"Agile <SMTP:" + A + b">",
+    "no width behind": A + "\u200b".encode(),
     "as a link": b"Agile <mailto:" + A + b">",
 }
 
@@ -216,6 +225,33 @@ def test_line_ends_that_a_copy_spoilt(end: bytes) -> None:
     assert reading.sms.details["mended"] == ("line ends CR" if end == b"\r" else "line ends CR CR LF")
     spoof = _mail(b"From: " + E + b"\r\nFrom: " + A, body=block)
     assert not isinstance(read_both(spoof.replace(b"\r\n", end)), Readable)
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\0\0\0", b"\r\n\xef\xbb\xbf"])
+def test_what_stands_before_the_header_hides_no_field(before: bytes) -> None:
+    """A byte order mark or the NULs of a crash in front of From leave the mail whose it is."""
+    raw = _mail(b"From: " + A)
+    assert read_both(before + raw) == read_both(raw)
+
+
+def test_a_header_alone_ends_its_lines_with_cr() -> None:
+    """It is read, unless the lines of the rest name another sender."""
+    fields, body = _mail(b"From: " + A, body=b"").replace(b"\r\n", b"\r"), BLOCK
+    assert isinstance(read_both(fields + body), Readable)
+    assert isinstance(read_both(fields + body.replace(b"\r\n", b"\n")), Readable)
+    assert not isinstance(read_both(fields + b"x\r\nFrom: " + E + b"\r\n" + body), Readable)
+
+
+@pytest.mark.parametrize("parted", [b"", b"-----\r\n", b"from x Thu May 14 10:23:01 2026\r\n", b"\x1f\r\n"])
+def test_a_mail_that_a_text_has_swallowed_is_not_silent(parted: bytes) -> None:
+    """Mails in one file that nothing known parts are kept as they came, not stored as one SMS."""
+    mail = _mail(b"From: " + A) + b"\r\n"
+    for further in (mail, mail.replace(BLOCK, b"QmFzZTY0")):
+        reading = read_both(mail + parted + further)
+        assert isinstance(reading, Unreadable)
+        assert reading.reason == "the text holds a further mail of ours, whose beginning could not be told"
+    quoted = BLOCK.replace(b"News ON", b"From: a@b.example\r\nSubject: lunch\r\n" + b"see you there " * 10)
+    assert isinstance(read_both(_mail(b"From: " + A, body=quoted)), Readable)
 
 
 PARTS = b'Content-Type: multipart/mixed; boundary="b"\r\n'

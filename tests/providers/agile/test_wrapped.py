@@ -30,6 +30,7 @@ def _wrappers(raw: bytes) -> list[str]:
         (b"Content-Type: message/rfc822\r\n\r\n", b"", FORWARD),
         (b"Content-Type: message/rfc822\r\n\r\n", b"X-MS-Journal-Report:\r\n", JOURNAL),
         (b"Content-Type: message/rfc822; name=postacert.eml\r\n\r\n", b"X-Trasporto: errore\r\n", PEC),
+        (b"Content-Type: message/rfc822; name=a.eml\r\n\r\n", b"X-Trasporto: posta-certificata\r\n", PEC),
         (b'Content-Type: application/octet-stream; name="A.EML"\r\n\r\n', b"", FORWARD),
     ],
 )  # fmt: skip
@@ -45,6 +46,15 @@ def test_a_journal_report_is_known_by_its_text_too() -> None:
     report = b"Content-Type: text/plain\r\n\r\nSender: a@b.example\r\nSubject: x\r\nRecipient: c@b.example"
 
     assert _wrappers(_around(report, b"Content-Type: message/rfc822\r\n\r\n" + _MAIL)) == [JOURNAL]
+
+
+@pytest.mark.parametrize("kind", [b"signed", b"report", b"related", b"digest", b"Mixed"])
+def test_a_strangers_mail_of_any_parts_may_hold_ours(kind: bytes) -> None:
+    """Whatever its parts are called, what is attached to a mail with another subject is a near miss."""
+    raw = _around(b"Content-Type: text/plain\r\n\r\nsee", _ATTACHED + _MAIL)
+    raw = raw.replace(HEADER, b"From: c@example.net\r\nSubject: see\r\n", 1)
+    reading = read_both(raw.replace(b"multipart/mixed", b"multipart/" + kind))
+    assert getattr(reading, "reason", None) == ANOTHER_FORWARDER
 
 
 def test_many_mails_inside_are_bounded() -> None:
