@@ -125,7 +125,7 @@ def _left_alone(reports: list[Report], daemons: "list[Daemon]") -> list[Report]:
     state = f"daemon {daemons[0].state}"
     return [
         dataclasses.replace(one, state=state, late=True)
-        if one.kind in {"mailbox", "webhook"} and one.state != "not configured"
+        if one.kind in {"mailbox", "webhook", "endpoint"} and one.state != "not configured"
         else one
         for one in reports
     ]
@@ -135,16 +135,22 @@ def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Re
     """Return what is to be said of each source at `now` (aware UTC).
 
     Every configured mailbox counts, noted or not. A mailbox that was noted once and is configured no more
-    is listed, and never late; without any configured mailbox (the archive was named by its URL alone) every
-    noted one counts.
+    is listed, and never late; without anything configured (the archive was named by its URL alone) every
+    noted one counts. A POST has no time at which it is due: an endpoint is never late.
     """
+    from ingestor.intake.listener.gate import named
+
     configured = {mailbox.name: mailbox for mailbox in settings.mailbox}
+    webhook = settings.webhook
+    endpoints = {f"endpoint {name}" for name, _ in named(webhook)} if webhook else set()
     reports = []
     for source in noted:
         mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
         poll = mailbox.poll_seconds if mailbox else source.poll_seconds
-        gone = {"mailbox": mailbox is None, "webhook": settings.webhook is None}.get(source.kind, False)
-        dropped = bool(settings.mailbox) and gone
+        gone = {
+            "mailbox": mailbox is None, "webhook": webhook is None, "endpoint": source.name not in endpoints,
+        }.get(source.kind, False)  # fmt: skip
+        dropped = bool(settings.mailbox or webhook) and gone
         state = "not configured" if dropped else source.state
         late = not dropped and poll is not None and _late(source.last_success, poll, now)
         late = late or source.state == "changed"  # somebody's hand was in the archive

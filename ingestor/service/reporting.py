@@ -15,6 +15,7 @@ from ingestor.service import living
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
+    from ingestor.intake.listener.posts_read import EndpointCounts
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,9 @@ ARCHIVE = "archive file"
 """The name among the sources under which `status` shows what is wrong with the file itself."""
 DIFFERS = "archive"
 """The name under which it shows what somebody changed in it."""
+
+ENDPOINT = "endpoint"
+"""What the rows of the single endpoints are called among the sources."""
 
 LISTENER_LIMIT = 60.0
 """Seconds without a finished round after which the listener hangs."""
@@ -49,6 +53,7 @@ class Reporter:
         self._archive: str | None = None
         self._differences: str | None = None
         self._noted: dict[str, str | None] = {}
+        self._endpoints: dict[str, tuple[str, EndpointCounts]] = {}
         self.text = "reading"
         """A line for people: the balance of the run and the state of every source."""
 
@@ -92,7 +97,8 @@ class Reporter:
 
     def _line(self) -> str:
         counts = in_words(balance(self._engine, self.run))
-        sources = [source for source in read_sources(self._engine) if source.kind != living.KIND]
+        silent = {living.KIND, ENDPOINT}
+        sources = [source for source in read_sources(self._engine) if source.kind not in silent]
         states = "; ".join(f"{source.name}: {source.state}" for source in sources)
         return f"{counts}; {states}" if states else counts
 
@@ -120,6 +126,23 @@ class Reporter:
             self._engine, address, "webhook", state, listener.spool_trouble or detail,
             poll_seconds=int(6 * REPORT_SECONDS), now=datetime.now(UTC), success=state == "listening",
         )  # fmt: skip
+        for name, counts in listener.endpoints.items():
+            self._note_endpoint(f"{ENDPOINT} {name}", "open" if state == "listening" else state, counts)
+
+    def _note_endpoint(self, name: str, state: str, counts: "EndpointCounts") -> None:
+        """Write down an endpoint where something is new; its last success is the newest POST, if one came.
+
+        What came before this start stays: a provider that is silent since must be seen.
+        """
+        if self._endpoints.get(name) == (state, counts):
+            return
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.outcomes.items())
+        detail = f"{counts.posts} POSTs since the start" + (f": {outcomes}" if outcomes else "")
+        note_source(
+            self._engine, name, ENDPOINT, state, detail, poll_seconds=None,
+            now=counts.newest or datetime.now(UTC), success=counts.newest is not None,
+        )  # fmt: skip
+        self._endpoints[name] = (state, counts)
 
 
 def in_words(counts: Balance) -> str:

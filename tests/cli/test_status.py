@@ -61,6 +61,19 @@ def test_a_source_is_late_after_three_polls(
     assert {report.name: report.late for report in reports} == late
 
 
+def test_an_endpoint_is_never_late_and_goes_with_its_configuration() -> None:
+    """A provider may be silent for days: its row says since when, and that it is configured no more."""
+    endpoint = {"path": "/a", "provider": "agile"}
+    listening = Settings.model_validate({"webhook": {"endpoint": [endpoint]}})
+    sources = [
+        noted(f"endpoint {name}", 99999, kind="endpoint", poll=None) for name in ("agile-1", "agile-2")
+    ]
+
+    told = {report.name: (report.state, report.late) for report in judge(listening, sources, NOW)}
+
+    assert told == {"endpoint agile-1": ("watching", False), "endpoint agile-2": ("not configured", False)}
+
+
 def test_status_says_it_all(filled: Filled) -> None:
     """Sources, counts and runs, on one JSON object and in words; the exit code says that all is well."""
     note_source(filled.engine, "main", "mailbox", "watching", None, 60, datetime.now(UTC), success=True)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,38 @@ def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, sqlite_url: st
     with running(config) as daemon:  # and once it runs again nothing of that is left
         daemon.wait_ready()
         until(lambda: _status(config).code == 0, "all is well again")
+
+
+def test_a_silent_provider_does_not_hide_behind_a_busy_one(tmp_path: Path, sqlite_url: str) -> None:
+    """Each endpoint has a row, with its newest POST also after a restart; the log tells of each."""
+    second = '[[webhook.endpoint]]\npath = "/b"\nprovider = "agile"\n'
+    config = configuration(tmp_path, sqlite_url, WEBHOOK + second)
+
+    def row(name: str) -> dict[str, Any]:
+        sources = json.loads(_status(config, "--json").out)["sources"]
+        return next((one for one in sources if one["name"] == f"endpoint {name}"), {"detail": ""})
+
+    with running(config) as daemon:
+        daemon.wait_ready()
+        port = daemon.events("webhook listening")[0]["port"]
+        body = b"originator=%2B393351234567&destination=%2B393331234333&date_time=20260514102301&text=x"
+        for _ in range(2):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", body) as answer:
+                assert answer.read() == b"+OK"
+        until(lambda: "2 POSTs since the start: 1 stored, 1 duplicate" in row("agile-1")["detail"], "a row")
+        came, never = row("agile-1"), row("agile-2")
+        assert (came["state"], never["state"], never["last_success"]) == ("open", "open", None)
+        assert came["last_success"] is not None
+        assert _status(config).code == 0
+        assert daemon.stop() == 0
+        lines = daemon.events("POSTs read")
+        assert [(one["endpoint"], one["posts"]) for one in lines] == [("agile-1", 1), ("agile-1", 1)]
+        assert sum(one.get("stored", 0) for one in lines) == 1
+
+    with running(config) as daemon:
+        daemon.wait_ready()
+        until(lambda: row("agile-1")["detail"] == "0 POSTs since the start", "a new start")
+        assert row("agile-1")["last_success"] == came["last_success"]
 
 
 def _noted(state: str, ago: float, **changes: Any) -> Source:

@@ -15,7 +15,15 @@ import structlog
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
-from ingestor.intake.listener.received import ReceivedPost, RulesByProvider, Taker, durable, submission_of
+from ingestor.intake.listener.posts_read import PostsRead
+from ingestor.intake.listener.received import (
+    ReceivedPost,
+    RulesByProvider,
+    Taker,
+    durable,
+    outcomes_of,
+    submission_of,
+)
 from ingestor.intake.listener.spool_folder import SpoolFolder, moved
 
 _log = structlog.get_logger()
@@ -49,8 +57,9 @@ class Keeper:
     (after a crash in between), it is one arrival: its UUID is unique in the archive.
     """
 
-    def __init__(self, directory: Path, writer: Taker, rules: RulesByProvider) -> None:
+    def __init__(self, directory: Path, writer: Taker, rules: RulesByProvider, posts: PostsRead) -> None:
         self.rules = rules
+        self._posts = posts
         self.depth = 0
         self.trouble: str | None = None
         self._directory = directory
@@ -60,7 +69,7 @@ class Keeper:
         self._jobs: queue.SimpleQueue[_Keep | _Settle | None] = queue.SimpleQueue()
         self._ready: list[str] = []
         self._held: set[str] = set()
-        self._replaying: dict[str, Future[Receipt]] = {}
+        self._replaying: dict[str, tuple[str, Future[Receipt]]] = {}
         self._deferred: list[tuple[float, str]] = []
         self._replayed = 0
         self._stopping = threading.Event()
@@ -196,10 +205,11 @@ class Keeper:
 
     def _collect(self) -> None:
         """Take note of what the writer has made of the replayed ones."""
-        for name, future in list(self._replaying.items()):
+        for name, (endpoint, future) in list(self._replaying.items()):
             if future.done():
                 del self._replaying[name]
                 if durable(future):
+                    self._posts.note(endpoint, outcomes_of(future), None)
                     self._remove(name)
                     self._replayed += 1
                 else:
@@ -237,18 +247,18 @@ class Keeper:
                 self._set_aside(name, fault)
             else:
                 if work is not None:
-                    self._submit(name, work)
+                    self._submit(name, received.source, work)
                 else:
                     self._remove(name)
         self._count()
 
-    def _submit(self, name: str, work: Submission) -> None:
+    def _submit(self, name: str, endpoint: str, work: Submission) -> None:
         try:
             future = self._writer.submit(work)
         except (IngestorError, RuntimeError):
             self._later(name)
         else:
-            self._replaying[name] = future
+            self._replaying[name] = endpoint, future
             future.add_done_callback(lambda _: self._jobs.put(None))
 
     def _later(self, name: str) -> None:

@@ -12,9 +12,10 @@ import structlog
 
 from ingestor.errors import ConfigurationError
 from ingestor.http.refusals import RefusalLog
-from ingestor.intake.listener.gate import Gate
+from ingestor.intake.listener.gate import Gate, named
 from ingestor.intake.listener.keeper import Keeper
 from ingestor.intake.listener.limits import Limits
+from ingestor.intake.listener.posts_read import EndpointCounts, PostsRead
 from ingestor.intake.listener.received import RulesByProvider, Taker
 from ingestor.intake.listener.reception import Reception
 from ingestor.settings import Endpoint, Webhook, endpoint_passwords
@@ -54,7 +55,8 @@ class Listener:
         self._passwords = passwords
         self._limits = limits or Limits()
         self._now = now
-        self._keeper = Keeper(spool_directory, writer, rules)
+        self._posts = PostsRead(name for name, _ in named(webhook))
+        self._keeper = Keeper(spool_directory, writer, rules, self._posts)
         self._refusals = RefusalLog()
         self._reception: Reception | None = None
         self._server: HttpServer | None = None
@@ -90,6 +92,11 @@ class Listener:
     def last_accepted(self) -> datetime | None:
         """When the newest accepted POST arrived (aware UTC)."""
         return self._reception.last_accepted if self._reception else None
+
+    @property
+    def endpoints(self) -> dict[str, EndpointCounts]:
+        """What came to each endpoint since the start, by its name in the archive."""
+        return self._posts.by_endpoint
 
     @property
     def refused(self) -> dict[str, int]:
@@ -143,13 +150,15 @@ class Listener:
         if self._server is not None and self._reception is not None:
             ended = self._server.stop(timeout)
             ended = self._keeper.stop(max(0.1, until - time.monotonic())) and ended
+            self._posts.end()
         self._release()
         return ended
 
     def _receive_in(self, loop: asyncio.AbstractEventLoop) -> Reception:
         self._reception = Reception(
-            self._writer, self._keeper, self._rules, self._limits, self._refusals, loop, self._now
-        )
+            self._writer, self._keeper, self._rules, self._limits, self._refusals, self._posts, loop,
+            self._now,
+        )  # fmt: skip
         return self._reception
 
     def _release(self) -> None:

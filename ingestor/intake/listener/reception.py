@@ -21,12 +21,14 @@ from ingestor.intake.listener import gate
 from ingestor.intake.listener.gate import Admission
 from ingestor.intake.listener.keeper import Keeper
 from ingestor.intake.listener.limits import Limits
+from ingestor.intake.listener.posts_read import EMPTY, SPOOLED, PostsRead
 from ingestor.intake.listener.received import (
     ReceivedPost,
     RulesByProvider,
     Taker,
     durable,
     new_identity,
+    outcomes_of,
     reader,
     submission_of,
 )
@@ -41,7 +43,7 @@ _LONGEST_WAIT_AT_STOP = 3.0
 class _Entry:
     """One POST from its arrival to its answer."""
 
-    __slots__ = ("answer", "future", "received", "since", "spooled")
+    __slots__ = ("answer", "future", "outcomes", "received", "since", "spooled")
 
     def __init__(
         self, received: ReceivedPost, answer: "asyncio.Future[Refusal | None]", since: float
@@ -51,6 +53,7 @@ class _Entry:
         self.since = since
         self.future: Future[Receipt] | None = None
         self.spooled = False
+        self.outcomes: tuple[str, ...] = (SPOOLED,)
 
 
 class Reception:
@@ -58,7 +61,7 @@ class Reception:
 
     def __init__(
         self, writer: Taker, keeper: Keeper, rules: RulesByProvider, limits: Limits, refusals: RefusalLog,
-        loop: asyncio.AbstractEventLoop, now: Callable[[], datetime],
+        posts: PostsRead, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime],
     ) -> None:  # fmt: skip
         self.rules = rules
         self.accepted = 0
@@ -67,6 +70,7 @@ class Reception:
         self._keeper = keeper
         self._limits = limits
         self._refusals = refusals
+        self._posts = posts
         self._loop = loop
         self._now = now
         self._patience = limits.writer_seconds
@@ -98,6 +102,7 @@ class Reception:
 
     def look_after(self) -> None:
         """Send to the spool what the writer has not answered in time; called in each round."""
+        self._posts.tick()
         now = self._loop.time()
         for entry in list(self._unanswered.values()):
             if entry.since > now - min(self._patience, self._limits.answer_seconds):
@@ -121,6 +126,7 @@ class Reception:
         received = ReceivedPost(new_identity(now), door.name, door.provider, admission.client, post)
         work = submission_of(received, self.rules)
         accepted: Answer = reader(door.provider).ACCEPTED
+        outcomes: tuple[str, ...] = (EMPTY,)
         if work is not None:
             entry = _Entry(received, self._loop.create_future(), self._loop.time())
             self._unanswered[received.identity] = entry
@@ -129,6 +135,8 @@ class Reception:
             verdict = await entry.answer
             if isinstance(verdict, Refusal):
                 return verdict
+            outcomes = entry.outcomes
+        self._posts.note(door.name, outcomes, now)
         self.accepted += 1
         self.last_accepted = now
         return accepted
@@ -164,6 +172,9 @@ class Reception:
             if entry.spooled:
                 self._keeper.settle(entry.received, durable=durable(future))
             if durable(future):
+                entry.outcomes = outcomes_of(future)
+                if entry.received.identity not in self._unanswered:  # it was counted as spooled
+                    self._posts.note(entry.received.source, entry.outcomes, None)
                 self._answer(entry, None)
             elif not entry.spooled:
                 self._spool(entry, with_writer=False)

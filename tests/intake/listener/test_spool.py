@@ -270,8 +270,9 @@ def test_the_spool_says_when_it_begins_and_when_it_is_over(stand: Stand, eventua
         stand.at_hand.trouble = None
         eventually(lambda: stand.listener.spool_depth == 0)
 
-    assert [line["event"] for line in lines] == ["POSTs go to the spool", "the spool is empty again"]
-    assert lines[1]["posts"] == 20
+    events = [line["event"] for line in lines if line["event"] != "POSTs read"]
+    assert events == ["POSTs go to the spool", "the spool is empty again"]
+    assert lines[-1]["posts"] == 20
     assert SECRET not in repr(lines)
 
 
