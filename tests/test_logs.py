@@ -258,3 +258,19 @@ def test_what_a_command_dies_of_is_an_error_in_the_journal(tmp_path: Path) -> No
     assert done.returncode == 2
     assert said.startswith("<3>ingestor: ")
     assert said.count("\n") == 1
+
+
+HOSTILE = ("\n", " \n", "\t", "DETAIL:", "DETAIL:\n", "[parameters: ", "1", "+1 ", "+1\u00a0", "001", "a")
+
+
+def test_hostile_text_is_redacted_in_one_pass() -> None:
+    """What a database or a server repeats may be anybody's: 6 MB of it must not hold the log up for hours."""
+    program = (
+        "import sys\n"
+        "from ingestor.redaction import redact, register_secret\n"
+        "register_secret('aaaaaaab')\n"
+        f"for piece in {HOSTILE!r}:\n"
+        "    for before in ('DETAIL:', 'x DETAIL:', 'CONTEXT:\\n'):\n"
+        "        redact(before + piece * (600_000 // len(piece)) + 'x')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
