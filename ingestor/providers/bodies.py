@@ -11,19 +11,24 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable
 from contextlib import suppress
 
+from ingestor.providers.charsets import codec_for
 from ingestor.providers.contract import Post
 
 LARGEST = 4 << 20
 """What a body may unpack to, in bytes: a thousand results of Infobip's are 1 MiB."""
 
 _MOST_CODINGS = 3
+# What clients write there by mistake: the name of a charset too.
+_NO_CODING = frozenset(("identity", "none", "7bit", "8bit", "binary"))
 _GZIP = b"\x1f\x8b"
 _WIDE_MARKS = (BOM_UTF16_LE, BOM_UTF16_BE)
 
 _DELIMITER = re.compile(rb"^--[^\r\n]+", re.MULTILINE)
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
+_FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _NAME = re.compile(
-    rb"^content-disposition:[^\r\n]*[;\s]name\s*=\s*\"?([^\";\r\n]*)", re.IGNORECASE | re.MULTILINE
+    rb"^content-disposition:[^\r\n]*[;\s]name(?:\*\s*=\s*[\w-]*'[^'\r\n]*'|\s*=\s*[\"']?)([^\"';\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _CHARSET = re.compile(rb"^content-type:[^\r\n]*charset\s*=\s*\"?([\w.:-]+)", re.IGNORECASE | re.MULTILINE)
 _ENCODING = re.compile(rb"^content-transfer-encoding:\s*([\w-]+)", re.IGNORECASE | re.MULTILINE)
@@ -75,6 +80,7 @@ def multipart_form(body: bytes, most: int) -> tuple[list[tuple[bytes, bytes]], s
         rb"(?:\A|\r?\n)%b(?:--)?[ \t]*(?:\r?\n|\Z)" % re.escape(delimiter), body[first.start() :]
     ):
         head, *rest = _EMPTY_LINE.split(part, maxsplit=1)
+        head = _FOLD.sub(b"", head)
         name, encoding, declared = _NAME.search(head), _ENCODING.search(head), _CHARSET.search(head)
         if name is not None:
             value = rest[0] if rest else b""
@@ -93,7 +99,7 @@ def _unpacked(body: bytes, content_encoding: str) -> bytes:
             body = _undeflated(body)
         elif coding in {"gzip", "x-gzip"}:
             body = _gunzipped(body)
-        elif coding != "identity":
+        elif coding not in _NO_CODING and codec_for(coding) is None:
             raise ValueError("the Content-Encoding of the body is neither gzip nor deflate")
     return _gunzipped(body)
 

@@ -32,6 +32,7 @@ def _bare_deflate(body: bytes) -> bytes:
         (lambda body: gzip.compress(zlib.compress(body)), "deflate, gzip"),
         (lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]), "gzip"),
         (lambda body: body, "gzip"), (lambda body: body, "deflate"), (lambda body: body, "identity"),
+        (lambda body: body, "UTF-8"), (lambda body: body, "none"), (gzip.compress, "utf-8"),
         (lambda body: b"\xef\xbb\xbf" + body, ""),
         (lambda body: body.decode().encode("utf-16"), ""),
         (lambda body: body.decode().encode("utf-32-be"), ""),
@@ -140,6 +141,28 @@ def test_a_form_in_parts(content_type: str, newline: bytes, head: bytes, written
     assert reading.sms.originator == "+393351234567"
     assert reading.sms.text in {"a +%2B&b\n--c", "", "caff\u00e8", "\u043f\u0440\u0438\u0432"}
     assert bool(reading.sms.text) == bool(written)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["form-data; name='%s'", "form-data;\r\n name=\"%s\"", "form-data; name*=utf-8\'\'%s",
+     "FORM-DATA; NAME = %s", 'form-data; filename="text"; name="%s"', "form-data ;\r\n\tname='%s'"],
+)  # fmt: skip
+def test_names_of_parts_in_odd_spellings(spelled: str) -> None:
+    """Quotes, folds, a file's name and the extended form of RFC 5987 hide no field."""
+    fields = {
+        "originator": "+393351234567", "destination": "+393331234333", "date_time": "20260514102301",
+        "text": "x\r\nContent-Disposition: form-data; name=originator",
+    }  # fmt: skip
+    parts = [
+        f"--b\r\nContent-Disposition: {spelled % name}\r\n\r\n{value}\r\n" for name, value in fields.items()
+    ]
+
+    [reading] = form.read_post(Post("".join(parts).encode(), b"", "multipart/form-data", ARRIVED), RULES)
+
+    assert isinstance(reading, Readable)
+    assert reading.sms.originator == fields["originator"]
+    assert reading.sms.text == fields["text"].replace("\r", "")
 
 
 def test_a_flood_of_parts_is_not_taken_apart() -> None:

@@ -39,6 +39,12 @@ _BEGINNINGS = (*(magic for magic, _ in _MAGIC), _OLE, *_UTF_16)
 _MAIL_LIKE = re.compile(r"(?:From |[!-9;-~]{1,100}:)")
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _PROPERTY_LIST = re.compile(rb"\s*(?:bplist0|(?:<\?xml[^>]*>\s*)?(?:<!DOCTYPE plist\b|<plist\b))")
+# Of these every mail has one, whatever else stands before it.
+_FIELD = re.compile(
+    rb"^(?:from|to|subject|date|received|message-id|return-path|delivered-to|mime-version|content-type"
+    rb"|x-[!-9;-~]{1,100})[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LOOKED_AT = 1024
 
 
@@ -69,4 +75,6 @@ def why_no_mail(head: bytes) -> str | None:
     # Compressed or encrypted bytes have a tenth of these; text in any encoding of mail has hardly one.
     if len(_NOT_TEXT.findall(beginning)) * 50 > len(beginning):
         return "is neither mail, mailbox nor archive: no text, and in no form that is known here"
+    if not _FIELD.search(head):
+        return "has no header, and is no mail"
     return None

@@ -5,6 +5,7 @@ The parent reads, hashes and writes; nothing else. Arrivals follow the files wha
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from ingestor.intake.files.streams import BombSuspected, Stream
 from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
 
+# Maildir++ and Dovecot: what the file had when it was delivered, before any compression.
+_SIZE = re.compile(r",S=(\d{1,12})(?![0-9])")
 _CRASHED = bytes(8)
 
 INPUT_COST = 1 << 18
@@ -313,6 +316,12 @@ class Importer:
             self._require_unchanged(source)
             if mail.endswith(_CRASHED):
                 raise InputUnreadable(f"{source.place} ends in NUL bytes, as a crash leaves them: it is cut")
+            named = _SIZE.search(source.place.name) if source.in_maildir and mail[-1:] != b"\n" else None
+            if named and len(mail) < int(named[1]) and not self._wishes.whole:
+                raise InputUnreadable(
+                    f"{source.place} ends inside a mail: it has {len(mail):,} of the {int(named[1]):,} bytes "
+                    "that its name says. Import it again once it is whole; if it is already, with --whole"
+                )
             progress = step(hashlib.sha256(mail).digest(), len(mail))
             if not skip:
                 self._packing.add_mail(source.place, source.mark + source.offset, mail, progress)

@@ -240,10 +240,11 @@ class OpenFile:
         stream.skip(mark)
         if fault := self._refused(kind, head, place, listed):
             return Source(Kind.UNKNOWN, place, stream, listed, mark, fault=InputUnreadable(fault))
+        in_maildir = self._in_maildir or place.in_maildir
         if kind is Kind.EMPTY or self._forced is None:
-            in_maildir = self._in_maildir or place.in_maildir
             return Source(kind, place, stream, listed, mark, in_maildir=in_maildir)
-        return Source(self._forced, place, stream, listed, mark, looks=None if self._in_maildir else kind)
+        looks = None if self._in_maildir else kind
+        return Source(self._forced, place, stream, listed, mark, looks=looks, in_maildir=in_maildir)
 
     def _refused(self, kind: Kind, head: bytes, place: Place, listed: Place | None) -> str | None:
         """Say why no reading may be forced on what begins with `head`, and no place make a mail of it."""

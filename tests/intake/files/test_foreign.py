@@ -140,9 +140,9 @@ def maildir(folder: Path, **mails: bytes) -> Path:
     "content",
     [
         ENCRYPTED, REFUSED["lz4"], bytes(600), bytes(200_000), bytes(range(256)) * 9, PROPERTY_LIST,
-        sms_mail(2)[:-5] + bytes(700),
+        sms_mail(2)[:-5] + bytes(700), b"-----BEGIN PGP MESSAGE-----\n\nhQEMA1\n", b"<html>\n<p>x</p>\n",
     ],
-    ids=["mail_crypt", "lz4", "NULs", "many NULs", "noise", "property list", "a tail of NULs"],
+    ids=["mail_crypt", "lz4", "NULs", "many NULs", "noise", "property list", "a tail of NULs", "PGP", "HTML"],
 )  # fmt: skip
 @pytest.mark.parametrize("pack", [None, tar_of, zip_of])
 def test_an_unreadable_file_of_a_maildir_is_told(
@@ -161,6 +161,21 @@ def test_an_unreadable_file_of_a_maildir_is_told(
     done = run_sqlite_import(box)
     assert (done.code, done.counts) == (1, (3, 2, 0, 0, 0, 1))
     assert "1779000002.M2P1.mx" in done.err
+
+
+def test_a_file_of_a_maildir_that_is_shorter_than_its_name_says_is_told(
+    run_sqlite_import: Importer, tmp_path: Path
+) -> None:
+    """A mail that was cut by a copy is no SMS of its own, unless somebody says that the files are whole."""
+    size = len(sms_mail(1))
+    mails = {f"177900000{at}.M1P1.mx,S={size},W={size}": sms_mail(at) for at in (1, 2)}
+    mails[f"1779000003.M1P1.mx,S={size}"] = sms_mail(3)[:-4]
+    mails[f"1779000004.M1P1.mx,S={size + 40}"] = sms_mail(4)
+    box = maildir(tmp_path / "Maildir", **mails)
+    done = run_sqlite_import(box)
+    assert (done.code, done.counts) == (1, (4, 3, 0, 0, 0, 1))
+    assert "ends inside a mail" in done.err
+    assert run_sqlite_import("--whole", box).counts[1] == 1
 
 
 def test_a_maildir_that_dovecot_compressed_is_read(run_sqlite_import: Importer, tmp_path: Path) -> None:
