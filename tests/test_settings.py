@@ -277,6 +277,8 @@ def test_state_directory_follows_the_contract(tmp_path: Path, monkeypatch: pytes
     postgresql = load(None, "postgresql://h/d")
 
     assert state_directory(load(None, "sqlite:////srv/sms/a%20b.db")) == Path("/srv/sms")
+    # One slash too many is the root's, not a host's.
+    assert load(None, "sqlite://///srv/a.db").database.url == "sqlite:////srv/a.db"
     assert state_directory(load(None, None)) == tmp_path
     assert state_directory(postgresql) == tmp_path
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/ingestor:/var/lib/other")

@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
-        print(f"ingestor: {message}; see {self.prog} --help", file=sys.stderr)
+        complain(f"{message}; see {self.prog} --help")
         raise SystemExit(2)
 
 
@@ -250,9 +250,13 @@ def _report(fault: Exception) -> int:
 
 
 def complain(message: str) -> None:
-    """Print each line of `message` on stderr, as an error where that is the journal."""
+    """Print each line of `message` on stderr, as an error where that is the journal.
+
+    A name in it, of a file or a folder, may carry what a terminal would obey.
+    """
+    from ingestor.cli.tables import printable
     from ingestor.logs import is_journal
 
     error = "<3>" if is_journal(sys.stderr) else ""
-    for line in message.splitlines():
-        print(f"{error}ingestor: {line}", file=sys.stderr)
+    for line in message.split("\n"):
+        print(f"{error}ingestor: {printable(line)}", file=sys.stderr)

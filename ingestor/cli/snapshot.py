@@ -23,10 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.archive.snapshot import snapshot
     from ingestor.cli.likeness import differs
     from ingestor.cli.opening import open_for_reading, settings_of
+    from ingestor.cli.tables import printable
 
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     doubtful = differs(settings)
     written = snapshot(engine, arguments.file, datetime.now(UTC))
-    print(f"{written.path}: {written.sms:,} SMS, {written.size:,} bytes, without the archive's key")
+    holds = f"{written.sms:,} SMS, {written.size:,} bytes, without the archive's key"
+    print(f"{printable(written.path)}: {holds}")
     return int(doubtful)

@@ -37,7 +37,7 @@ def database_url(url: str) -> str:
             )
         if path == "/" or path.startswith("/:memory:"):
             raise ValueError("names no file; an archive in memory would be lost: sqlite:///FILE")
-        return f"sqlite://{rest}"
+        return "sqlite://" + re.sub("^/{3,}", "//", rest)  # SQLite would read //HOST/PATH as a host
     if scheme in _POSTGRESQL:
         try:
             _ = urlsplit(url).port

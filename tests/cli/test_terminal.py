@@ -81,6 +81,23 @@ def test_no_command_lets_a_terminal_obey_an_sms(url: str, tmp_path: Path, words:
     assert [hex(ord(letter)) for letter in seen if ord(letter) in OBEYED] == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", TEXT), ("search", "--since", TEXT), ("--config", f"/none/{TEXT}", "status"),
+        ("--database-url", f"sqlite:////none{TEXT}", "status"), ("export", "-o", f"/none/{TEXT}"),
+        ("snapshot", f"{TEXT}.db"), ("snapshot", f"/none/{TEXT}"), ("import", f"/none/{TEXT}"),
+        ("explain", f"/none/{TEXT}"), (TEXT,),
+    ],
+)  # fmt: skip
+def test_no_name_lets_a_terminal_obey(url: str, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Neither does a complaint about one: `import *` in somebody's folder takes the names that are there."""
+    seen = _on_a_terminal(url, tmp_path, *words)
+    assert "\x1b]" not in seen
+    assert "\x1b[2J" not in seen
+    assert [hex(ord(letter)) for letter in seen if ord(letter) in OBEYED] == []
+
+
 def test_a_pipe_gets_every_byte(url: str, tmp_path: Path) -> None:
     """CSV and raw bytes are exact, and JSON means the same text."""
     raw = ingestor("--database-url", url, "show", "1", "--raw", folder=tmp_path)
