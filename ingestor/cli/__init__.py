@@ -239,6 +239,10 @@ def _report(fault: Exception) -> int:
     elif isinstance(fault, OSError) and fault.strerror:
         code = 1
         message = redact(f"{fault.filename}: {fault.strerror}" if fault.filename else fault.strerror)
+    elif isinstance(fault, MemoryError) or "start new thread" in str(fault):
+        code = 1
+        lack = "not enough memory" if isinstance(fault, MemoryError) else "no room for another thread"
+        message = f"there is {lack}; raise the limit (ulimit -a; TasksMax and MemoryMax of a unit)"
     else:
         first_line = str(fault).partition("\n")[0][:300]
         code = 1

@@ -248,3 +248,28 @@ def test_an_unforeseen_fault_is_one_line_without_values(
         "ingestor: internal fault: KeyError: 'the number …4567\\nsecond line'; "
         "--debug shows where, please report it\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "lack"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("can't start new thread"), "no room for another thread"),
+    ],
+)
+def test_what_the_machine_lacks_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: Exception, lack: str
+) -> None:
+    """It is no fault of the program to be reported, and the line says which limit to raise."""
+    from ingestor import cli
+    from ingestor.cli import config
+
+    def broken(_: object) -> int:
+        raise fault
+
+    monkeypatch.setattr(config, "run", broken)
+
+    assert cli.main(["config", "show"]) == 1
+    assert capsys.readouterr().err == (
+        f"ingestor: there is {lack}; raise the limit (ulimit -a; TasksMax and MemoryMax of a unit)\n"
+    )
