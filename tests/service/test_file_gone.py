@@ -58,8 +58,8 @@ def test_nothing_is_acknowledged_into_a_file_that_no_restart_finds(
         total = [(len({tuple(mail.expected.values()) for mail in mails if mail.expected}) + 5,)]
         until(lambda: rows(url, "SELECT count(*) FROM inbound_sms") == total, "every SMS")
         until(lambda: not server.call(lambda: server.boxes["INBOX"].messages), "every mail deleted")
+        until(lambda: _say(config, "status")[0] == 0, "all is well")
         assert daemon.stop() == 0
-    assert _say(config, "status")[0] == 0
     code, said = _say(config, "check")
     assert "the archive holds all of it" in said
     assert rows(url, "SELECT read - stored - duplicate - ignored - quarantined - failed FROM runs") == [(0,)]
