@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--whole", action="store_true",
-        help="the files are whole: take the last mail of an mbox that has no line end, or grows, as well",
+        help="the files are whole: take the last mail of an mbox that has no line end, or grows, and mails "
+        "of a Maildir that are shorter than their names say, as well",
     )  # fmt: skip
     parser.add_argument(
         "--source", metavar="NAME", help="what the arrivals name as their source (default: PATH)"

@@ -48,7 +48,6 @@ _BLOCK_SOMEWHERE = re.compile(
     rb"From:[^\n]{0,200}\n[> \t\r\n]*To:[^\n]{0,200}\n[> \t\r\n]*"
     rb"Date/Time:[^\n]{0,200}\n[> \t\r\n]*(?:Body|Text):"
 )
-_SHORTEST_SWALLOWED = 40
 _FROM_LINE = re.compile(r"^From[ \t]*:[^\n@]*+@", re.IGNORECASE | re.MULTILINE)
 _SUBJECT_LINE = re.compile(r"^Subject[ \t]*:([^\n]{0,500}+)", re.IGNORECASE | re.MULTILINE)
 _BLOCK_IN_TEXT = re.compile(
@@ -310,7 +309,7 @@ def _with_detail(reading: Readable, name: str, value: str) -> Readable:
 def _verdict(record: InboundSms | str, header: Header) -> Reading:
     if isinstance(record, str):
         return _unreadable(record, header)
-    if len(record.text) > _SHORTEST_SWALLOWED and _holds_a_mail(record.text):
+    if "@" in record.text and _holds_a_mail(record.text):
         return _unreadable("the text holds a further mail of ours, whose beginning could not be told", header)
     return Readable(record, PARSER, *_names(header))
 
