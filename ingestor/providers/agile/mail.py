@@ -50,6 +50,11 @@ _BLOCK_SOMEWHERE = re.compile(
 )
 _FROM_LINE = re.compile(r"^From[ \t]*:[^\n@]*+@", re.IGNORECASE | re.MULTILINE)
 _SUBJECT_LINE = re.compile(r"^Subject[ \t]*:([^\n]{0,500}+)", re.IGNORECASE | re.MULTILINE)
+_WRITTEN_BY_PROGRAMS = re.compile(
+    r"^(?:Message-ID[ \t]*:\s*<|MIME-Version[ \t]*:[ \t]*1\.0|Received[ \t]*:\s*(?:from|by)[ \t]"
+    r"|Return-Path[ \t]*:[ \t]*<)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _BLOCK_IN_TEXT = re.compile(
     r"^From:[^\n]*+\n\s*+To:[^\n]*+\n\s*+Date/Time:[^\n]*+\n\s*+(?:Body|Text):", re.IGNORECASE | re.MULTILINE
 )
@@ -310,7 +315,7 @@ def _verdict(record: InboundSms | str, header: Header) -> Reading:
     if isinstance(record, str):
         return _unreadable(record, header)
     if "@" in record.text and _holds_a_mail(record.text):
-        return _unreadable("the text holds a further mail of ours, whose beginning could not be told", header)
+        return _unreadable("the text holds a further mail, whose beginning could not be told", header)
     return Readable(record, PARSER, *_names(header))
 
 
@@ -319,7 +324,7 @@ def _holds_a_mail(text: str) -> bool:
     if not _FROM_LINE.search(text):
         return False
     named = any(SOMEWHERE.search(line.lower()) for line in _SUBJECT_LINE.findall(text))
-    return named or _BLOCK_IN_TEXT.search(text) is not None
+    return named or bool(_BLOCK_IN_TEXT.search(text) or _WRITTEN_BY_PROGRAMS.search(text))
 
 
 def _unreadable(reason: str, header: Header) -> Unreadable:

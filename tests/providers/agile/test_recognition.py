@@ -246,10 +246,11 @@ def test_a_header_alone_ends_its_lines_with_cr() -> None:
 def test_a_mail_that_a_text_has_swallowed_is_not_silent(parted: bytes) -> None:
     """Mails in one file that nothing known parts are kept as they came, not stored as one SMS."""
     mail = _mail(b"From: " + A) + b"\r\n"
-    for further in (mail, mail.replace(BLOCK, b"QmFzZTY0")):
+    other = b"From: a@b.example\r\nMessage-ID: <1@b.example>\r\nSubject: lunch\r\n\r\nsee you\r\n"
+    for further in (mail, mail.replace(BLOCK, b"QmFzZTY0"), other):
         reading = read_both(mail + parted + further)
         assert isinstance(reading, Unreadable)
-        assert reading.reason == "the text holds a further mail of ours, whose beginning could not be told"
+        assert reading.reason == "the text holds a further mail, whose beginning could not be told"
     quoted = BLOCK.replace(b"News ON", b"From: a@b.example\r\nSubject: lunch\r\n" + b"see you there " * 10)
     assert isinstance(read_both(_mail(b"From: " + A, body=quoted)), Readable)
 
