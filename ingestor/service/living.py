@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,12 +108,16 @@ def _lives(note: Mapping[str, Any]) -> bool | None:
 
 
 def _machine() -> str | None:
-    """Return what is the same for all processes that see each other's numbers, and for no others."""
+    """Return what is the same for all processes that see each other's numbers, and for no others.
+
+    Not the boot's id: the unit's ProcSubset=pid hides it. machine-id(5) wants its id hashed.
+    """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        numbers = Path("/proc/self/ns/pid").readlink()
+        identity = Path("/etc/machine-id").read_bytes() if Path("/etc/machine-id").exists() else b""
     except OSError:
         return None
+    return f"{socket.gethostname()} {blake2b(identity, digest_size=8).hexdigest()} {numbers}"
 
 
 def _stands(pid: int) -> tuple[str, int] | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -133,6 +134,12 @@ DEAD = {"started": 1}
 def test_notes_are_judged(noted: list[Source], last: Run | None, states: list[tuple[str, bool]]) -> None:
     """One of several that was killed is late for a day, a stopped one is not; `run --once` is no daemon."""
     assert [(one.state, one.late) for one in daemons(noted, last, NOW)] == states
+
+
+def test_the_unit_s_view_of_proc_is_enough() -> None:
+    """Its ProcSubset=pid leaves nothing of /proc but processes: whose machine it is must be told without."""
+    source = Path(living.__file__).read_text()
+    assert set(re.findall(r"/proc/[^\"]+", source)) == {"/proc/self/ns/pid", "/proc/{pid}/stat"}
 
 
 def test_a_note_that_is_none_is_judged_by_its_age() -> None:
