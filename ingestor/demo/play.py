@@ -1,5 +1,6 @@
 """The demo from beginning to end: mailbox, daemon, what arrives, the balance, and how to go on."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -97,7 +98,10 @@ def _daemon(folder: Folder) -> Iterator["subprocess.Popen[str]"]:
                     daemon.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
                     daemon.kill()
-                    daemon.wait()
+                    # Without a limit it would wait for ever where Ctrl-C came in the middle of a poll():
+                    # the lock that poll() had taken is never given back.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        daemon.wait(1)
             if daemon.stdout is not None:
                 daemon.stdout.close()
 

@@ -70,7 +70,7 @@ def test_it_leaves_one_whole_archive(shown: tuple[Path, "subprocess.CompletedPro
     with closing(sqlite3.connect(f"file:{folder}/demo/archive.db?immutable=1", uri=True)) as connection:
         [count] = connection.execute("SELECT count(*) FROM inbound_sms").fetchone()
 
-    assert left == ["archive.db", "daemon.log", "imap-password", "ingestor.toml"]
+    assert left == ["archive.db", "daemon.log", "imap-password", "ingestor.toml", "installation"]
     assert count == 27
 
 

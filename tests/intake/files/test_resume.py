@@ -165,13 +165,13 @@ def test_an_input_that_changed_is_refused_and_one_that_grew_is_not(
 ) -> None:
     """What had been read is hashed again: only a file that merely grew may go on."""
     box = tmp_path / "box"
-    content = mbox_of(*(sms_mail(i) for i in range(400)))
+    content = mbox_of(*(sms_mail(i) for i in range(2000)))
     box.write_bytes(content)
     run = stopped_after(run_sqlite_import, monkeypatch, 2, box).run
     stored = len(run_sqlite_import.texts)
-    assert 0 < stored < 400
+    assert 0 < stored < 2000
     changed = {
-        "grown": content + mbox_of(sms_mail(900)),
+        "grown": content + mbox_of(sms_mail(9000)),
         "shorter": content[:500],
         "different": content.replace(b"text 1\n", b"text x\n", 1),
         "gone": b"",
@@ -179,7 +179,7 @@ def test_an_input_that_changed_is_refused_and_one_that_grew_is_not(
     box.write_bytes(changed[change])
     done = run_sqlite_import("--resume", run, box)
     if change == "grown":
-        assert (done.code, done.counts) == (0, (401, 401, 0, 0, 0, 0))
+        assert (done.code, done.counts) == (0, (2001, 2001, 0, 0, 0, 0))
     else:
         assert done.code == 1
         assert done.counts[:2] == (stored + 1, stored)

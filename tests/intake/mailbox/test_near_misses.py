@@ -139,7 +139,7 @@ def test_only_what_may_be_ours_is_fetched(
 
 
 def test_no_more_than_so_many_a_day(
-    desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     """Beyond the bound near misses are counted, with one warning; what was kept counts once; a day later
     there is room again, and what was passed over is read by a rescan."""
@@ -160,8 +160,8 @@ def test_no_more_than_so_many_a_day(
     assert desk.has(100)
     assert {(one.missing, one.count) for one in look_alikes(desk.engine)} == {("sender", 3)}
     assert desk.balance.adds_up
-    said = capsys.readouterr()
-    assert (said.out + said.err).count("more mails of strangers look like SMS") == 1
+    said = [line for line in logged if str(line["event"]).startswith("more mails of strangers look like")]
+    assert len(said) == 1
 
     desk.pass_time(days=1)
     server.deliver(near(20))
