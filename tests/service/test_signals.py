@@ -44,7 +44,7 @@ def test_a_stop_needs_no_further_thread(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("can't start new thread")
 
     with Signals(came.set, 0.2) as signals:
-        monkeypatch.setattr(threading, "_start_new_thread", refuse)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.wait_for_stop(5)
         assert signals.next_wish(5) is Wish.STOP

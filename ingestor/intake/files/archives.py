@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -118,9 +119,13 @@ def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str
             if member.is_dir() or left_in_tmp(_slashed(member.filename), folders):
                 continue
             budget.give(MEMBER_COST)
-            opened = (
-                _overlap(name, member) if number in overlapping else _opened(archive, member, name, budget)
-            )
+            with warnings.catch_warnings():
+                # What `_overlapping` has judged already, Python 3.13.5 warns of.
+                warnings.simplefilter("ignore", UserWarning)
+                opened = (
+                    _overlap(name, member) if number in overlapping
+                    else _opened(archive, member, name, budget)
+                )  # fmt: skip
             if isinstance(opened, InputUnreadable):
                 faults += 1
                 if faults > _MOST_FAULTS:
