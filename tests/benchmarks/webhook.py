@@ -90,7 +90,7 @@ def _measure(database: str, folder: Path, url: Callable[[str], str]) -> None:
         )
     ratio = median["listener"]["rate"] / median["naive"]["rate"]
     kept = median["listener"]["rate"] / median["without storage"]["rate"]
-    print(f"{database:<11} {ratio:.1f} times the naive receiver (at least {LIMITS[database]:.0f})")
+    print(f"{database:<11} {ratio:.1f} times the naive receiver (at least {LIMITS[database]:g})")
     print(f"{database:<11} p99 {median['listener']['p99_ms']:.1f} ms (at most {P99_MS[database]:.0f})")
     print(
         f"{database:<11} {kept:.2f} of its own rate without storage; {rows} rows for {acknowledged} answers"
