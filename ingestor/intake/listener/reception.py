@@ -103,6 +103,7 @@ class Reception:
     def look_after(self) -> None:
         """Send to the spool what the writer has not answered in time; called in each round."""
         self._posts.tick()
+        self._collect()  # nothing is left waiting for a wake-up that a fault in between has cost
         now = self._loop.time()
         for entry in list(self._unanswered.values()):
             if entry.since > now - min(self._patience, self._limits.answer_seconds):
