@@ -36,6 +36,6 @@ def take_lease(engine: Engine, name: str, holder: str, seconds: float) -> bool:
 def release_lease(engine: Engine, name: str, holder: str) -> None:
     """Let others take the lease at once, if it is `holder`'s."""
     now = _NOW[engine.dialect.name]
-    statement = text(f"UPDATE leases SET expires_at = {now} WHERE name = :name AND holder = :holder")  # noqa: S608
+    statement = text(f"UPDATE leases SET expires_at = {now} WHERE name = :name AND holder = :holder")  # noqa: S608 - our own names
     with writing(engine) as connection:
         connection.execute(statement, {"name": name, "holder": holder})

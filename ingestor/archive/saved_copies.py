@@ -100,7 +100,7 @@ def _last_is_in(table: str, source: sqlite3.Connection, other: sqlite3.Connectio
     if last is None:
         return True
     columns = ", ".join(column for column, *_ in found.description)  # a later schema may have more
-    row = other.execute(f"SELECT {columns} FROM {table} WHERE id = ?", (last[0],)).fetchone()  # noqa: S608
+    row = other.execute(f"SELECT {columns} FROM {table} WHERE id = ?", (last[0],)).fetchone()  # noqa: S608 - our own names
     return bool(row == last)
 
 
