@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import reading, writing
+from ingestor.archive.engine import open_engine, reading, sqlite_path, writing
 from ingestor.archive.runs import begin_run, end_run
 from ingestor.archive.shape import Shape, postgresql_shape, sqlite_shape
 from ingestor.errors import IngestorError
@@ -79,6 +79,17 @@ def differences(engine: Engine) -> list[Difference]:
         elif held[name] != ours[name]:
             found.append(Difference(name, "is another one than ours", _grade(name)))
     return _without_consequences(found)
+
+
+def differences_of(url: str) -> list[Difference]:
+    """Return what `differences` does for the archive at `url`, over an engine of its own; raises alike."""
+    sqlite = sqlite_path(url) is not None
+    # On PostgreSQL what it is compared with is made there, and rolled back.
+    engine = open_engine(url, read_only=sqlite)
+    try:
+        return differences(engine)
+    finally:
+        engine.dispose()
 
 
 def repair(engine: Engine, now: datetime) -> tuple[list[Difference], list[Difference]]:

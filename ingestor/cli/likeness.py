@@ -10,21 +10,15 @@ def differs(settings: Settings, *, through_views: bool = False) -> bool:
 
     A copy of the tables does not depend on the views; what is read `through_views` does.
     """
-    from ingestor.archive.engine import open_engine
-    from ingestor.archive.intact import Grade, NotCompared, differences
+    from ingestor.archive.intact import Grade, NotCompared, differences_of
     from ingestor.cli import complain
     from ingestor.errors import IngestorError
 
-    postgresql = settings.database.url.startswith("postgresql")
-    # On PostgreSQL what it is compared with is made there, and rolled back.
-    engine = open_engine(settings.database.url, read_only=not postgresql)
     try:
-        found = differences(engine)
+        found = differences_of(settings.database.url)
     except (NotCompared, IngestorError) as reason:
         complain(f"the archive was not compared with what this version makes ({reason})")
         return False
-    finally:
-        engine.dispose()
     for one in found[:MOST_NAMED]:
         complain(f"the archive differs from what this version makes: {one}")
     if found:

@@ -39,14 +39,16 @@ class ArchiveGuard:
         now = self._clock()
         if not self._found and now - self._compared < COMPARE_SECONDS:
             return
-        self._compared = now
         try:
             found = differences(self._engine)
-        except NotCompared as reason:
-            log.info("the archive is not compared with what this version makes", reason=str(reason))
-            found = []
+        except NotCompared as reason:  # what was found before stands until it is seen to be over
+            if now - self._compared >= COMPARE_SECONDS:
+                self._compared = now
+                log.info("the archive is not compared with what this version makes", reason=str(reason))
+            return
         except IngestorError:
-            return  # the writer says what ails the archive
+            return  # the writer says what ails the archive, and in a minute it is looked at again
+        self._compared = now
         self._take(found, now)
 
     def _take(self, found: list[Difference], now: float) -> None:

@@ -8,8 +8,10 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
 from ingestor.archive.entries import Submission
+from ingestor.archive.intact import Difference, NotCompared
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable
+from ingestor.service import guarding
 from ingestor.service.guarding import ArchiveGuard
 from tests.archive.reading import number_of
 from tests.archive.samples import NOW, item
@@ -64,6 +66,33 @@ def test_storing_goes_on_without_a_view_and_it_is_said_each_hour(archive_engine:
     assert [line["differs"] for line in lines] == ["view quarantine is missing"] * 3
     store.write([Submission(None, (item(1),))], NOW)
     assert number_of(archive_engine, "sms") == 1
+
+
+def test_what_was_found_stands_until_it_is_seen_to_be_over(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison that fails, or that the role may make no more, neither lets go nor waits for a day."""
+    store, told = Store(sqlite_engine), Told()
+    guard = ArchiveGuard(sqlite_engine, store, told.append)
+    real = guarding.differences
+
+    def fail(_engine: Engine) -> list[Difference]:
+        raise ArchiveUnavailable("away")
+
+    def refuse(_engine: Engine) -> list[Difference]:
+        raise NotCompared("no right")
+
+    _do(sqlite_engine, *SWALLOW["sqlite"])
+    monkeypatch.setattr(guarding, "differences", fail)
+    guard.look()
+    assert store.held is None
+    monkeypatch.setattr(guarding, "differences", real)
+    guard.look()
+    assert store.held is not None
+    for broken in (refuse, fail):
+        monkeypatch.setattr(guarding, "differences", broken)
+        guard.look()
+        assert store.held is not None
 
 
 def test_a_daemon_spools_what_would_be_swallowed(tmp_path: Path, sqlite_engine: Engine) -> None:

@@ -13,7 +13,7 @@ from ingestor.archive import grants
 from ingestor.archive.cursors import not_fetched
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.entries import Item, Payload
-from ingestor.archive.intact import NotCompared, differences
+from ingestor.archive.intact import NotCompared, differences_of
 from ingestor.archive.integrity import can_check_itself, damage
 from ingestor.archive.migrate import current, head, history, room_for_copy, upgrade_command
 from ingestor.archive.saved_copies import fault, saved_copies
@@ -88,15 +88,12 @@ def _named(uids: Sequence[int]) -> str:
 
 def _likeness(settings: Settings) -> list[Finding]:
     """Return what of the archive is not as this version makes it."""
-    engine = open_engine(settings.database.url)  # what it is compared with is made, and rolled back
     try:
-        found = differences(engine)
+        found = differences_of(settings.database.url)
     except NotCompared as reason:
         return [
             warn("archive", f"not compared with what this version makes ({reason})", "call it as the owner")
         ]
-    finally:
-        engine.dispose()
     if not found:
         return [ok("archive", "tables, keys, guards and views are as this version makes them")]
     return [
