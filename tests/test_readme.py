@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from ingestor.demo.sample_mails import generate
 from ingestor.settings import load
 from tests import readme
+from tests.sample_mails import generate
 from tests.servers.postgresql import PostgresqlServer
 
 PLACES = {"checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy"}

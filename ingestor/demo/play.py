@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-from ingestor.demo.archive_watch import OUTCOMES, ArchiveWatch, pause, watching
-from ingestor.demo.folder import Folder, prepare, write
-from ingestor.demo.imap_server import ImapServer
+from ingestor.demo.folder import OUTCOMES, ArchiveWatch, Folder, pause, prepare, watching, write
+from ingestor.demo.imap import Mailbox
 from ingestor.demo.mails import live_mails, waiting_mails
 from ingestor.demo.screen import Screen
 from ingestor.errors import IngestorError
@@ -49,9 +49,9 @@ def play(path: Path, screen: Screen) -> None:
     """Show the whole thing in the folder `path`; raise DemoFailed where it does not go as it should."""
     deadline = time.monotonic() + WHOLE_SECONDS
     folder = prepare(path)
-    server = ImapServer(username=USERNAME, password=secrets.token_urlsafe(12))
+    server = Mailbox(USERNAME, secrets.token_urlsafe(12))
     with server.running():
-        waiting = waiting_mails()
+        waiting = waiting_mails(datetime.now(UTC))
         for mail in waiting:
             server.deliver(mail.raw)
         write(folder, port=server.port, username=USERNAME, password=server.password)
@@ -64,8 +64,7 @@ def play(path: Path, screen: Screen) -> None:
             except TimeoutError:
                 raise DemoFailed(f"the demo took too long; {folder.log} says what the daemon did") from None
             balance = _stop(daemon, folder)
-        untouched = server.call(lambda: not any(message.flags for message in server.boxes["INBOX"].messages))
-    _conclude(screen, folder, balance, untouched=untouched)
+    _conclude(screen, folder, balance, untouched=not server.asked_to_change)
 
 
 def _introduce(screen: Screen, folder: Folder, waiting: int, port: int) -> None:
@@ -142,12 +141,12 @@ def _show_waiting(
 
 
 def _show_live(
-    screen: Screen, watch: ArchiveWatch, server: ImapServer, daemon: "subprocess.Popen[str]", folder: Folder,
+    screen: Screen, watch: ArchiveWatch, server: Mailbox, daemon: "subprocess.Popen[str]", folder: Folder,
     deadline: float,
 ) -> None:  # fmt: skip
     """Deliver one mail after the other and print what becomes of each."""
     screen.heading("What arrives while the daemon watches (IMAP IDLE), and how soon it is committed")
-    for what, mail in live_mails():
+    for what, mail in live_mails(datetime.now(UTC)):
         time.sleep(LIVE_PAUSE)
         before = watch.balance()
         delivered = time.monotonic()

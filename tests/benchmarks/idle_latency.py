@@ -21,12 +21,12 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import NUMBERS, generate
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers.contract import Rules
 from ingestor.settings import Mailbox
+from tests.sample_mails import NUMBERS, generate
 from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
+from tests.servers.imap.server import ImapServer
 
 MAILS = 40
 DOVECOT_MAILS = 10

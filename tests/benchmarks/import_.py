@@ -27,8 +27,8 @@ from pathlib import Path
 from ingestor.archive.engine import open_engine
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
-from ingestor.demo.sample_mails import generate
 from tests.archive.samples import item
+from tests.sample_mails import generate
 from tests.servers.postgresql import PostgresqlServer, binaries
 
 MAILS = int(os.environ.get("IMPORT_MAILS", "100000"))

@@ -24,11 +24,11 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.demo.sample_mails import NUMBERS, generate
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers.contract import Rules
 from ingestor.settings import Mailbox
 from tests.benchmarks._naive_mailbox import read_all
+from tests.sample_mails import NUMBERS, generate
 from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
 
 MAILS = 5000

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 import fast_mail_parser
 import mailparser
 
-from ingestor.demo.sample_mails import NUMBERS, SampleMail, generate
 from ingestor.providers import mail_reader
 from ingestor.providers.agile.mail import read_mail_slowly
 from ingestor.providers.contract import Readable, Rules
+from tests.sample_mails import NUMBERS, SampleMail, generate
 
 MAILS = 2000
 SLICE = 100

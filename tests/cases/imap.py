@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import ImapServer
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import ImapServer
 
 _GENERATED = (
     "From: smsin@agiletelecom.com\r\nSubject: Agile Telecom -- SMS received\r\n"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import generate
 from tests.cli.calling import Called, ingestor
 from tests.conftest import missing
+from tests.sample_mails import generate
+from tests.servers.imap.server import ImapServer
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 from tests.service.process import configuration, mailbox
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.demo.imap_server import ImapServer
 from tests.cli.calling import Called
 from tests.intake.mailbox.desk import FOREIGN, mail
+from tests.servers.imap.server import ImapServer
 from tests.service.archive import rows
 from tests.service.process import configuration, mailbox
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
-from ingestor.demo.sample_mails import generate
 from tests.archive.samples import broken
 from tests.cli.conftest import Filled
+from tests.sample_mails import generate
 
 
 def ids(filled: Filled) -> list[int]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import generate
 from tests.cli.calling import PROGRAM, Called, ingestor
+from tests.sample_mails import generate
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import ImapServer
 
 
 @pytest.fixture

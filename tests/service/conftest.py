@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingestor.demo.imap_server import ImapServer
 from tests.conftest import missing
+from tests.servers.imap.server import ImapServer
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 

@@ -15,9 +15,6 @@ import trustme
 from ingestor.archive import migrate, triggers
 from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.migrate import ensure_schema
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import CAPABILITIES, ImapServer
-from ingestor.demo.sample_mails import generate
 from ingestor.errors import UpgradeFailed
 from ingestor.intake.mailbox.waiting import Timing
 from ingestor.service.checks import check_everything, machine, mailboxes, webhook
@@ -25,6 +22,9 @@ from ingestor.service.checks.findings import Finding, Level, ok, together
 from ingestor.settings import Settings, Webhook, load
 from tests.archive.reading import number_of, opened, spoil
 from tests.archive.test_earlier_archives import put_back
+from tests.sample_mails import generate
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import CAPABILITIES, ImapServer
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.process import configuration, mailbox, running
 

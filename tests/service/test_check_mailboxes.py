@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import generate
 from ingestor.service.checks import check_everything, mailboxes
 from ingestor.settings import Mailbox, load
+from tests.sample_mails import generate
+from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Message, Script, ScriptedImap
 from tests.service.process import configuration, mailbox, running
 

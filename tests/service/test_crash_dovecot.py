@@ -14,9 +14,9 @@ import pytest
 
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
-from ingestor.demo.sample_mails import SampleMail, generate
 from ingestor.errors import IngestorError
 from tests.conftest import missing
+from tests.sample_mails import SampleMail, generate
 from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.archive import read_so_far, rows, stored

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import SampleMail, generate
+from tests.sample_mails import SampleMail, generate
+from tests.servers.imap.server import ImapServer
 from tests.service.archive import read_so_far, rows, stored
 from tests.service.process import configuration, mailbox, running, until
 

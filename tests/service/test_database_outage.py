@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import generate
+from tests.sample_mails import generate
 from tests.servers.fault_proxy import FaultProxy
+from tests.servers.imap.server import ImapServer
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.archive import read_so_far, rows, stored
 from tests.service.process import Running, configuration, mailbox, running, until

@@ -6,8 +6,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
 
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import generate
+from tests.sample_mails import generate
+from tests.servers.imap.server import ImapServer
 from tests.service.archive import rows
 from tests.service.process import configuration, mailbox, running, until
 

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from ingestor.demo.imap_server import ImapServer
 from tests.cli.calling import ingestor
 from tests.intake.mailbox.desk import FOREIGN, mail
+from tests.servers.imap.server import ImapServer
 from tests.service.archive import read_so_far, rows, stored
 from tests.service.process import configuration, mailbox, running, until
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ingestor.archive import migrate
-from ingestor.demo.imap_server import ImapServer
-from ingestor.demo.sample_mails import generate
 from tests.archive.reading import opened, spoil
+from tests.sample_mails import generate
+from tests.servers.imap.server import ImapServer
 from tests.service.archive import rows
 from tests.service.process import configuration, mailbox, running, until
 

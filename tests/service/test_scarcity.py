@@ -6,7 +6,7 @@ import signal
 import stat
 from pathlib import Path
 
-from ingestor.demo.imap_server import ImapServer
+from tests.servers.imap.server import ImapServer
 from tests.service.process import configuration, mailbox, running, until
 
 STACK = 8 * 1024 * 1024

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.demo.sample_mails import SampleMail, generate
 from tests import readme
 from tests.conftest import missing
+from tests.sample_mails import SampleMail, generate
 from tests.servers import booted, dovecot
 
 pytestmark = [pytest.mark.systemd, pytest.mark.dovecot]

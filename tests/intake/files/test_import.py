@@ -15,13 +15,13 @@ from ingestor.archive import queries
 from ingestor.archive.entries import Item, Position, Submission, mail_content_key
 from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
-from ingestor.demo.sample_mails import generate
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NotOurs, Rules
 from ingestor.record import Channel
 from tests.intake.files.containers import tar_of, zip_of
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
+from tests.sample_mails import generate
 
 RULES = Rules(ZoneInfo("Europe/Rome"))
 COLUMNS = (

@@ -9,11 +9,11 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
-from ingestor.demo.imap_server import ImapServer
 from tests.conftest import missing
 from tests.intake.mailbox.desk import Desk
 from tests.servers.dovecot import DovecotServer, unavailable
 from tests.servers.fault_proxy import FaultProxy
+from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Script, ScriptedImap
 
 

@@ -6,9 +6,9 @@ from sqlalchemy import text
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.engine import writing
 from ingestor.archive.entries import Action, Pending, Submission
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from tests.intake.mailbox.desk import BROKEN, Desk, eventually, mail
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import CAPABILITIES, ImapServer
 
 WITHOUT_MOVE = tuple(set(CAPABILITIES) - {"MOVE"})
 

@@ -4,9 +4,9 @@ import pytest
 
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.entries import Action, Pending, Submission
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, eventually, mail
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import CAPABILITIES, ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
 
 WITHOUT_MOVE = tuple(set(CAPABILITIES) - {"MOVE"})

@@ -5,7 +5,6 @@ import imaplib
 import pytest
 
 from ingestor.archive.cursors import read_cursor
-from ingestor.demo.imap_server import ImapServer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
 from ingestor.intake.mailbox.session import FolderMissing
@@ -13,6 +12,7 @@ from ingestor.intake.mailbox.words import Refused, speaking
 from ingestor.redaction import redact
 from tests.intake.mailbox.desk import Desk, eventually, mail
 from tests.intake.mailbox.test_login import logged_in
+from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
 
 

@@ -7,11 +7,11 @@ from imapclient.imap_utf7 import encode
 from sqlalchemy import Engine
 
 from ingestor.archive.cursors import read_cursor
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox import session
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, eventually, mail
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import CAPABILITIES, ImapServer
 
 
 def test_a_mail_pushed_by_idle_becomes_a_row(desk: Desk, server: ImapServer) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.entries import Action, Pending, Submission
-from ingestor.demo.sample_mails import NUMBERS, generate
 from ingestor.errors import CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.waiting import Bell
 from tests.conftest import missing
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, eventually, mail
+from tests.sample_mails import NUMBERS, generate
 from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
 from tests.servers.fault_proxy import FaultProxy
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ingestor.archive.cursors import pending_work, read_cursor
-from ingestor.demo.imap_server import ImapServer
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, Desk, eventually, mail
 from tests.servers.fault_proxy import FaultProxy
+from tests.servers.imap.server import ImapServer
 
 RESTLESS = replace(QUICK, silence=0.4, idle=0.2)
 """Leaves IDLE all the time, and soon calls silence a fault."""

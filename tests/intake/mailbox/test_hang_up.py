@@ -9,7 +9,6 @@ import pytest
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
-from ingestor.demo.imap_server import ImapServer
 from ingestor.intake.mailbox import fetching
 from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects
 from ingestor.intake.mailbox.session import Session
@@ -18,6 +17,7 @@ from ingestor.providers.contract import Reading, Rules
 from ingestor.record import Outcome
 from tests.intake.mailbox.desk import FOREIGN, Desk, eventually, mail
 from tests.servers.dovecot import PASSWORD, DovecotServer
+from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap
 
 HANGS_UP = "the connection breaks when it is fetched"

@@ -7,11 +7,11 @@ from sqlalchemy import text
 
 from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.engine import writing
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import ImapServer
 from ingestor.intake.mailbox.context import Context
 from ingestor.providers import mail_reader
 from tests.intake.mailbox.desk import FOREIGN, RULES, Desk, mail
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import ImapServer
 
 AFTER = {
     "keep": {}, "seen": {"after_store": "seen"}, "delete": {"after_store": "delete"},

@@ -9,8 +9,8 @@ from random import Random
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
 from ingestor.archive.payloads import unpack
-from ingestor.demo.imap_server import ImapServer
 from tests.intake.mailbox.desk import FOREIGN, Desk, eventually, mail
+from tests.servers.imap.server import ImapServer
 
 MIB = 1024 * 1024
 FOLDER_SIZE = 200_000

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ingestor.demo.imap_server import CAPABILITIES, ImapServer
 from ingestor.errors import ConfigurationError, CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox import stream
 from ingestor.intake.mailbox.login import connect
@@ -17,6 +16,7 @@ from ingestor.intake.mailbox.session import Session
 from ingestor.intake.mailbox.waiting import Bell
 from ingestor.settings import Mailbox
 from tests.intake.mailbox.desk import QUICK, Desk, eventually, mail
+from tests.servers.imap.server import CAPABILITIES, ImapServer
 
 
 @pytest.fixture(scope="module")

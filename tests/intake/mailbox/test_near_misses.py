@@ -9,13 +9,13 @@ from ingestor.archive.entries import Action, CursorMove, Pending, Submission
 from ingestor.archive.quarantine import reason_in_words, retry, todays_reader
 from ingestor.archive.queries import look_alikes
 from ingestor.archive.store import Store
-from ingestor.demo.imap_server import ImapServer
 from ingestor.intake.mailbox import near_misses
 from ingestor.intake.mailbox.session import Session
 from ingestor.record import Outcome
 from tests.intake.mailbox.desk import FOREIGN, RULES, Desk, mail
 from tests.intake.mailbox.test_dovecot import account
 from tests.servers.dovecot import DovecotServer
+from tests.servers.imap.server import ImapServer
 
 LIST = "sms@lists.example.net"
 

@@ -13,11 +13,11 @@ import pytest
 from ingestor.archive.cursors import read_sources
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.demo.imap_server import ImapServer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread, Timing
 from ingestor.intake.mailbox.waiting import Bell
 from tests.intake.mailbox.desk import QUICK, RULES, Desk, eventually, mail
+from tests.servers.imap.server import ImapServer
 
 SLOW = replace(QUICK, connect=600.0, silence=600.0, command=600.0, idle=600.0)
 

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import mailparser
 import pytest
 
-from ingestor.demo.sample_mails import NUMBERS, generate
 from ingestor.providers.agile.fast_lane import fast_part
 from ingestor.providers.agile.header import split_mail
 from ingestor.providers.contract import NotOurs, Readable, Rules, Unreadable
 from tests.providers.agile.corpus import MAILS, read_both
+from tests.sample_mails import NUMBERS, generate
 
 RULES = Rules(zone=ZoneInfo("Europe/Rome"), numbers=frozenset(NUMBERS))
 

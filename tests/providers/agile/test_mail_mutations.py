@@ -4,8 +4,8 @@ import os
 from collections import Counter
 from random import Random
 
-from ingestor.demo.sample_mails import generate
 from tests.providers.agile.corpus import MAILS, read_both
+from tests.sample_mails import generate
 
 MUTANTS = int(os.environ.get("INGESTOR_TEST_MUTANTS", "4000"))
 _TOKENS = (

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from imapclient import IMAPClient
 
-from ingestor.demo.imap_box import Box
-from ingestor.demo.imap_server import ImapServer
+from tests.servers.imap.box import Box
+from tests.servers.imap.server import ImapServer
 
 MAIL = b"From: a@example.org\r\nSubject: two\r\n lines\r\nX-Other: no\r\n\r\nbody\r\n"
 

@@ -8,10 +8,10 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ingestor.demo.imap_words import Words, words_of
+from tests.servers.imap.words import Words, words_of
 
 if TYPE_CHECKING:
-    from ingestor.demo.imap_server import ImapServer
+    from tests.servers.imap.server import ImapServer
 
 _LITERAL_AT_END = re.compile(rb"\{(\d+)(\+?)\}\r\n\Z")
 

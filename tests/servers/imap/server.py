@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from ingestor.demo.imap_box import Box, Faults, Source
-from ingestor.demo.imap_commands import Conversation
+from tests.servers.imap.box import Box, Faults, Source
+from tests.servers.imap.commands import Conversation
 
 CAPABILITIES = ("IMAP4rev1", "IDLE", "NAMESPACE", "UIDPLUS", "MOVE", "UNSELECT", "AUTH=PLAIN")
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ class ImapServer:
         boxes: Mapping[str, Box] | None = None,
         *,
         username: str = "demo",
-        password: str = "demo",  # noqa: S107 - the account of a throw-away mailbox on loopback
+        password: str = "demo",
         capabilities: tuple[str, ...] = CAPABILITIES,
         prefix: str = "",
         separator: str = "/",

@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import islice
 
-from ingestor.demo.sample_mails import BROKEN, NUMBERS, UNRELATED, VARIANTS, generate
+from tests.sample_mails import BROKEN, NUMBERS, UNRELATED, VARIANTS, generate
 
 
 def test_the_same_seed_gives_the_same_mailbox() -> None:

@@ -4,12 +4,12 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-from ingestor.demo.imap_box import Box, Message
-from ingestor.demo.imap_line import Line
-from ingestor.demo.imap_words import Words, atom_of
+from tests.servers.imap.box import Box, Message
+from tests.servers.imap.line import Line
+from tests.servers.imap.words import Words, atom_of
 
 if TYPE_CHECKING:
-    from ingestor.demo.imap_server import ImapServer
+    from tests.servers.imap.server import ImapServer
 
 
 class FolderCommands(Line):

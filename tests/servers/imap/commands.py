@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from ingestor.demo.imap_box import Box, Message
-from ingestor.demo.imap_folders import FolderCommands
-from ingestor.demo.imap_words import Words, atom_of, pick_fields, ranges_of
+from tests.servers.imap.box import Box, Message
+from tests.servers.imap.folders import FolderCommands
+from tests.servers.imap.words import Words, atom_of, pick_fields, ranges_of
 
 _FIELDS = re.compile(rb"BODY(?:\.PEEK)?\[HEADER\.FIELDS \(([^)]*)\)\](?:<(\d+)\.(\d+)>)?", re.IGNORECASE)
 _BODY = re.compile(rb"BODY(?:\.PEEK)?\[(HEADER|TEXT|)\](?:<(\d+)\.(\d+)>)?", re.IGNORECASE)

@@ -14,7 +14,7 @@ from email.utils import format_datetime
 from random import Random
 from zoneinfo import ZoneInfo
 
-from ingestor.demo.sample_texts import draw_text
+from tests.sample_texts import draw_text
 
 NUMBERS = ("+393331234333", "+393331234334")
 """The rented numbers all sample SMS were sent to."""
@@ -66,7 +66,7 @@ def generate(
     `unrelated`, `duplicates` and `broken` are shares of the whole. Half of the duplicates repeat a mail to
     the byte, the other half bring an earlier SMS again in a new mail. `first` (aware) is the first moment.
     """
-    random = Random(seed)  # noqa: S311 - repeatable, not secret
+    random = Random(seed)
     earlier: list[SampleMail] = []
     moment = first
     for number in range(count):

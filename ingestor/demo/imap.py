@@ -1,0 +1,211 @@
+"""The demo's throw-away mailbox: as much IMAP4rev1 (RFC 3501, RFC 2177) as it takes to watch one folder.
+
+One account, one folder, everything in memory, loopback only. Nothing in it can be changed: who asks for that
+is refused, and `asked_to_change` says so afterwards.
+"""
+
+import asyncio
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+
+CAPABILITIES = "IMAP4rev1 IDLE NAMESPACE UNSELECT"
+UIDVALIDITY = 1
+
+_LINE = re.compile(rb"(?P<tag>\S+) (?P<name>UID \S+|\S+) ?(?P<rest>.*)\r\n", re.DOTALL | re.IGNORECASE)
+_QUOTED_OR_ATOM = re.compile(rb'"((?:[^"\\]|\\.)*)"|(\S+)')
+_FIELDS = re.compile(rb"BODY\.PEEK\[HEADER\.FIELDS \(([^)]*)\)\](?:<0\.(\d+)>)?", re.IGNORECASE)
+_BODY = re.compile(rb"BODY\.PEEK\[(HEADER)?\](?:<(\d+)\.(\d+)>)?", re.IGNORECASE)
+_CHANGES = (b"STORE", b"COPY", b"MOVE", b"EXPUNGE", b"APPEND", b"DELETE", b"RENAME", b"CREATE")
+
+
+class Mailbox:
+    """An IMAP server with one folder; `running` serves it from a thread of its own."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self.username = username
+        self.password = password
+        self.port = 0
+        self.asked_to_change = False
+        self.mails: list[bytes] = []
+        """A mail's UID is its place in here, counted from 1."""
+        self._news = asyncio.Condition()
+        self._loop = asyncio.new_event_loop()
+
+    def deliver(self, mail: bytes) -> None:
+        """Put a mail (CRLF ends) into the folder and tell everybody who watches; from any other thread."""
+
+        async def add() -> None:
+            async with self._news:
+                self.mails.append(mail)
+                self._news.notify_all()
+
+        asyncio.run_coroutine_threadsafe(add(), self._loop).result(10)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve on a free port (`port`) until the block ends."""
+        ready, stop = threading.Event(), asyncio.Event()
+
+        async def serve() -> None:
+            server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
+            ready.set()
+            await stop.wait()
+            server.close()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        def run() -> None:
+            with contextlib.closing(self._loop):
+                self._loop.run_until_complete(serve())
+
+        thread = threading.Thread(target=run, name="imap-server", daemon=True)
+        thread.start()
+        ready.wait(10)
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(stop.set)
+            thread.join(10)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(b"* OK the demo's mailbox\r\n")
+            await _Conversation(self, reader, writer).run()
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass  # the daemon was stopped, or the demo was
+        finally:
+            writer.close()
+
+    async def grown(self, known: int) -> None:
+        """Return once there are more than `known` mails."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self.mails) > known)
+
+
+class _Conversation:
+    """One client's connection; `_known` is how many mails it was told of."""
+
+    def __init__(self, box: Mailbox, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._box = box
+        self._reader = reader
+        self._writer = writer
+        self._known = 0
+        self._selected = False
+
+    async def run(self) -> None:
+        while line := _LINE.fullmatch(await self._reader.readuntil(b"\r\n")):
+            name = line["name"].upper()
+            answer = await self._answer(name, line["rest"])
+            if self._selected and name != b"UID FETCH":
+                self._tell_growth()
+            self._writer.write(line["tag"] + b" " + answer + b"\r\n")
+            await self._writer.drain()
+            if name == b"LOGOUT":
+                return
+
+    async def _answer(self, name: bytes, rest: bytes) -> bytes:
+        """Carry out one command, and return the end of its tagged answer."""
+        words = [quoted or atom for quoted, atom in _QUOTED_OR_ATOM.findall(rest)]
+        if name == b"LOGIN":
+            given = [word.decode() for word in words]
+            known = given == [self._box.username, self._box.password]
+            return b"OK logged in" if known else b"NO [AUTHENTICATIONFAILED] no such user or password"
+        if name in (b"SELECT", b"EXAMINE"):
+            return self._select(words[0])
+        if name == b"UID SEARCH":
+            found = b"".join(b" %d" % uid for uid in self._uids(words[words.index(b"UID") + 1]))
+            self._say(b"SEARCH" + found)
+        elif name == b"UID FETCH":
+            self._fetch(*rest.split(b" ", 1))
+        elif name == b"IDLE":
+            await self._idle()
+        elif name in _SAYS:
+            self._say(_SAYS[name])
+        elif name not in (b"NOOP", b"UNSELECT", b"CLOSE"):
+            if name.removeprefix(b"UID ") in _CHANGES:
+                self._box.asked_to_change = True
+            return b"BAD the demo's mailbox does not know this command"
+        return b"OK done"
+
+    def _say(self, text: bytes) -> None:
+        self._writer.write(b"* " + text + b"\r\n")
+
+    def _select(self, folder: bytes) -> bytes:
+        if folder.upper() != b"INBOX":
+            return b"NO [NONEXISTENT] no such folder"
+        self._selected, self._known = True, len(self._box.mails)
+        self._say(b"FLAGS ()")
+        self._say(b"%d EXISTS" % self._known)
+        self._say(b"OK [UIDVALIDITY %d] valid" % UIDVALIDITY)
+        self._say(b"OK [UIDNEXT %d] next" % (self._known + 1))
+        return b"OK [READ-ONLY] selected"
+
+    def _tell_growth(self) -> None:
+        if len(self._box.mails) > self._known:
+            self._known = len(self._box.mails)
+            self._say(b"%d EXISTS" % self._known)
+
+    def _uids(self, numbers: bytes) -> list[int]:
+        """Return the UIDs of a sequence set that exist; `9:*` holds the last mail always (RFC 3501 6.4.8)."""
+        last = len(self._box.mails)
+        chosen: set[int] = set()
+        for part in numbers.split(b","):
+            first, _, end = part.partition(b":")
+            low, high = sorted(last if one == b"*" else int(one) for one in (first, end or first))
+            chosen.update(range(max(low, 1), min(high, last) + 1))
+        return sorted(chosen)
+
+    def _fetch(self, numbers: bytes, items: bytes) -> None:
+        if b"BODY[" in items.upper():
+            self._box.asked_to_change = True  # without PEEK it would be marked as seen
+        for uid in self._uids(numbers):
+            mail = self._box.mails[uid - 1]
+            row = b"%d FETCH (UID %d FLAGS ()" % (uid, uid)
+            if b"RFC822.SIZE" in items.upper():
+                row += b" RFC822.SIZE %d" % len(mail)
+            header = mail[: mail.find(b"\r\n\r\n") + 4]
+            if fields := _FIELDS.search(items):
+                part = _picked(header, fields[1])
+                name = b"BODY[HEADER.FIELDS (%s)]" % fields[1] + (b"<0>" if fields[2] else b"")
+                row += _literal(name, part[: int(fields[2])] if fields[2] else part)
+            elif body := _BODY.search(items):
+                part = header if body[1] else mail
+                name = b"BODY[%s]" % (body[1] or b"")
+                if body[2]:
+                    name, part = name + b"<%s>" % body[2], part[int(body[2]) :][: int(body[3])]
+                row += _literal(name, part)
+            self._say(row + b")")
+
+    async def _idle(self) -> None:
+        """Push what arrives until the client says DONE."""
+        self._writer.write(b"+ idling\r\n")
+        self._tell_growth()
+        done = asyncio.ensure_future(self._reader.readuntil(b"\r\n"))
+        while not done.done():
+            news = asyncio.ensure_future(self._box.grown(self._known))
+            await asyncio.wait({done, news}, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+            self._tell_growth()
+        await done
+
+
+_SAYS = {
+    b"CAPABILITY": b"CAPABILITY " + CAPABILITIES.encode(),
+    b"NAMESPACE": b'NAMESPACE (("" "/")) NIL NIL',
+    b"LIST": b'LIST () "/" INBOX',
+    b"LOGOUT": b"BYE see you",
+}
+
+
+def _literal(name: bytes, part: bytes) -> bytes:
+    return b" %s {%d}\r\n%s" % (name, len(part), part)
+
+
+def _picked(header: bytes, names: bytes) -> bytes:
+    """Return the header lines (folded ones with theirs) whose names are asked for, and the empty line."""
+    wanted = {name.lower() for name in names.split()}
+    lines = re.split(rb"\r\n(?![ \t])", header)
+    return b"".join(line + b"\r\n" for line in lines if line.partition(b":")[0].lower() in wanted) + b"\r\n"
