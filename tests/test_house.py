@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ingestor"
 
 # Ground floor first: a room imports only rooms that stand at or above its own line.
 FLOORS = [
-    {"errors", "numbers", "redaction", "timestamps", "record"},
+    {"errors", "numbers", "pauses", "redaction", "timestamps", "record"},
     {"providers"},
     {"settings", "logs"},
     {"archive", "http"},

@@ -1,6 +1,5 @@
 """Opening the archive, however long the database takes to appear."""
 
-import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -16,6 +15,7 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError, SchemaNewer, UpgradeFailed
+from ingestor.pauses import pauses
 from ingestor.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ def patiently(
     never answers cannot be interrupted. `stop_wished(seconds)` waits so long and says whether to give up,
     which makes the answer None; `tell(reason, seconds)` hears what is waited for and how long it may take.
     """
-    pause, waited, said = FIRST_PAUSE, False, -SAY_SECONDS
+    lengths, waited, said = pauses(FIRST_PAUSE, LONGEST_PAUSE), False, -SAY_SECONDS
     while True:
         trying = _in_background(attempt)
         if _abandoned(trying, stop_wished, tell):
@@ -81,12 +81,10 @@ def patiently(
                 said = time.monotonic()
             waited = True
             # A try to upgrade copies the archive first.
-            seconds = SAY_SECONDS if isinstance(error, UpgradeFailed) else pause
-            seconds *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+            seconds = SAY_SECONDS if isinstance(error, UpgradeFailed) else next(lengths)
             tell(f"waiting for the archive: {error}", seconds + TRY_SECONDS)
             if stop_wished(seconds):
                 return None
-            pause = min(pause * 2, LONGEST_PAUSE)
         else:
             if waited:
                 log.info("the archive is there")
