@@ -3,6 +3,7 @@
 import bz2
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,11 @@ from typing import Any, BinaryIO
 
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.kinds import HEAD, Kind
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MAX_DEPTH = 5
 """Containers and compressions inside one another; `.tar.gz` in a zip is three."""
@@ -27,7 +33,8 @@ MAX_TOTAL = 1 << 40
 """Bytes that one input file may grow to (1 TiB)."""
 
 _READ = 1 << 17
-_MEMORY = 128 << 20  # xz -9 takes 65 MiB; zstd --long=27 takes 128
+_WINDOW = 27
+_MEMORY = 1 << _WINDOW  # 128 MiB: xz -9 takes 65, zstd --long=27 takes 128
 
 
 class BombSuspected(InputUnreadable):
@@ -153,7 +160,7 @@ def damage(name: str, what: str) -> Iterator[None]:
         raise InputUnreadable(f"{name} ends in the middle of its {what} data; get a whole copy") from None
     except MemoryError:
         raise InputUnreadable(f"{name} needs more memory to decompress than is allowed here") from None
-    except (zlib.error, lzma.LZMAError, OSError, ValueError) as error:
+    except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError) as error:
         raise InputUnreadable(f"{name} is damaged ({what}: {error}); get a whole copy") from None
 
 
@@ -171,8 +178,8 @@ class _Raw(io.RawIOBase):
 
 
 class _Members(io.RawIOBase):
-    """gzip, bzip2 or xz streams in a row. The standard library's file classes take garbage behind the data
-    for the end of a bzip2 file, and have no bound on memory where an xz header asks for 4 GiB."""
+    """Compressed streams in a row. The standard library's file classes take garbage behind the data for the
+    end of a bzip2 file, have no bound on memory where an xz header asks for 4 GiB, count no empty ones."""
 
     def __init__(self, source: BinaryIO, new_decoder: Callable[[], Any], budget: Budget) -> None:
         self._source = source
@@ -240,9 +247,8 @@ class Decompressed:
         self._kind = kind
         self._budget = budget
         raw = io.BufferedReader(_Raw(source), _READ)
-        self._reader: Any = _Zstd(raw, budget)
-        if new_decoder is not None or kind is not Kind.ZSTD:
-            self._reader = io.BufferedReader(_Members(raw, new_decoder or _DECODERS[kind], budget), _READ)
+        members = _Members(raw, new_decoder or _DECODERS[kind], budget)
+        self._reader = io.BufferedReader(members, _READ)
 
     def read(self, count: int) -> bytes:
         """Return up to `count` bytes. Raises `InputUnreadable` on damage, `BombSuspected` on a bound."""
@@ -256,6 +262,7 @@ _DECODERS: dict[Kind, Callable[[], Any]] = {
     Kind.GZIP: _Gzip,
     Kind.BZIP2: bz2.BZ2Decompressor,
     Kind.XZ: lambda: lzma.LZMADecompressor(memlimit=_MEMORY),
+    Kind.ZSTD: lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW}),
 }
 
 
@@ -276,68 +283,3 @@ def zip_lzma(source: Stream) -> Callable[[], Any]:
         "lp": parameters // 9 % 5, "pb": parameters // 45,
     }  # fmt: skip
     return lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain])
-
-
-class _Zstd:
-    """zstd frames block by block: the library's own stream reader takes a cut-off frame for the end, and its
-    other interface has no bound on what one call returns. Layout: RFC 8878, section 3.1."""
-
-    def __init__(self, source: BinaryIO, budget: Budget) -> None:
-        self._source = source
-        self._budget = budget
-        self._blocks = self._read_blocks()
-        self._rest = b""
-
-    def read(self, count: int) -> bytes:
-        while not self._rest:
-            piece = next(self._blocks, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        piece, self._rest = self._rest[:count], self._rest[count:]
-        return piece
-
-    def _exactly(self, count: int) -> bytes:
-        data = self._source.read(count)
-        if len(data) < count:
-            raise EOFError
-        return data
-
-    def _read_blocks(self) -> Iterator[bytes]:
-        import zstandard  # only when one is met: it takes 40 ms
-
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
-        try:
-            while magic := self._source.read(4):
-                self._budget.give(FRAME_COST)
-                if magic[1:] == b"\x2a\x4d\x18":
-                    self._skip(int.from_bytes(self._exactly(4), "little"))
-                elif magic == b"\x28\xb5\x2f\xfd":
-                    yield from self._read_frame(decompressor.decompressobj(), magic)
-                elif len(magic) < 4:
-                    raise EOFError
-                else:
-                    raise ValueError("no zstd frame where one should begin")
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from None
-
-    def _skip(self, count: int) -> None:
-        while count:
-            count -= len(self._exactly(min(count, _READ)))
-
-    def _read_frame(self, frame: Any, magic: bytes) -> Iterator[bytes]:
-        descriptor = self._exactly(1)
-        flags = descriptor[0]
-        single = flags >> 5 & 1
-        header = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
-        yield frame.decompress(magic + descriptor + self._exactly(header))
-        last = 0
-        while not last:
-            self._budget.give(FRAME_COST)
-            block = self._exactly(3)
-            word = int.from_bytes(block, "little")
-            last = word & 1
-            repeated = word >> 1 & 3 == 1
-            yield frame.decompress(block + self._exactly(1 if repeated else word >> 3))
-        if flags >> 2 & 1:
-            yield frame.decompress(self._exactly(4))

@@ -4,6 +4,7 @@ import io
 import random
 
 import pytest
+import zstandard
 
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files import streams
@@ -94,6 +95,28 @@ def test_an_xz_header_cannot_ask_for_all_memory() -> None:
     packed = lzma.compress(b"x", filters=filters)
     with pytest.raises(InputUnreadable):
         opened(packed, Kind.XZ).read()
+
+
+def test_a_zstd_window_cannot_ask_for_all_memory() -> None:
+    """A window of 1 GiB is refused; one of 128 MiB, as `zstd --long=27` writes it, is read."""
+    for window, fits in ((27, True), (30, False)):
+        parameters = zstandard.ZstdCompressionParameters(window_log=window)
+        packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        packed = packer.compress(b"x") + packer.flush()
+        if fits:
+            assert opened(packed, Kind.ZSTD).read() == b"x"
+        else:
+            with pytest.raises(InputUnreadable, match="zstd"):
+                opened(packed, Kind.ZSTD).read()
+
+
+def test_skippable_zstd_frames_are_skipped() -> None:
+    """`pzstd` writes such a frame in front of each; one at the very end, or cut off, is told from that."""
+    skippable = b"\x50\x2a\x4d\x18\x05\x00\x00\x00hello"
+    packed = COMPRESS["zst"](b"one")
+    assert opened(skippable + packed + skippable + packed + skippable, Kind.ZSTD).read() == b"oneone"
+    with pytest.raises(InputUnreadable, match="ends in the middle"):
+        opened(packed + skippable[:-2], Kind.ZSTD).read()
 
 
 def test_a_head_is_not_consumed() -> None:
