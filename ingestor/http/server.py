@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 _BACKLOG: Final = 1024
 _ROUND_SECONDS: Final = 0.25
-_IDLE_ROUND_SECONDS: Final = 1.0
+_IDLE_ROUND_SECONDS: Final = 3.0  # a first connection ends the wait
 _STOPPING_ROUND_SECONDS: Final = 0.02
 _CERTIFICATE_SECONDS: Final = 60.0
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -153,6 +153,7 @@ class Rounds:
         self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
         self._stop_at = float("inf")
         self._stop = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def stop(self, seconds: float) -> None:
         """From any thread: end within `seconds`."""
@@ -182,6 +183,7 @@ class Rounds:
         self._stop_at = self.loop.time() + seconds
         self._app.hurry(seconds)
         self._stop.set()
+        self._woken.set()
 
     # Accepting
 
@@ -207,6 +209,8 @@ class Rounds:
             client.close()
             return
         peer = self.gatekeeper.peer(address, encrypted=self._certificate is not None)
+        if not self._connections:
+            self._woken.set()
         connection = Connection(self, address, peer)
         task = self.loop.create_task(self._open(connection, client))
         task.add_done_callback(partial(self._opened, connection, client))
@@ -279,9 +283,10 @@ class Rounds:
         if self.stopping:
             await asyncio.sleep(_STOPPING_ROUND_SECONDS)
             return
+        self._woken.clear()
+        busy = self._connections or self._app.busy
         with suppress(TimeoutError):
-            busy = self._connections or self._app.busy
-            await asyncio.wait_for(self._stop.wait(), _ROUND_SECONDS if busy else _IDLE_ROUND_SECONDS)
+            await asyncio.wait_for(self._woken.wait(), _ROUND_SECONDS if busy else _IDLE_ROUND_SECONDS)
 
     def _stopped(self, now: float) -> bool:
         for connection in list(self._connections):

@@ -51,7 +51,7 @@ RUN_SECONDS = 1.0
 LAST_RESORT_SECONDS = 9.0
 
 WAL_SECONDS = 10.0  # between two looks at the SQLite file
-LOOK_SECONDS = 1.0  # between two looks at the parts; a signal is heard at once
+LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
 
 
@@ -178,7 +178,7 @@ class Daemon:
     def _loop(self, signals: Signals) -> None:
         told = self._reporter.text
         # Systemd wants to hear at least twice in the time that it gives.
-        between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or LOOK_SECONDS) / 3)
+        between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or float("inf")) / 3)
         while True:
             wish = signals.next_wish(between)
             if wish is Wish.STOP:

@@ -1,0 +1,66 @@
+"""What an idle daemon costs: wake-ups a second and memory, with one mailbox in IDLE and a listener.
+
+A wake-up is a voluntary switch of one of its threads, as Linux counts it. It runs under a watchdog, as its
+unit has one.
+"""
+
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from tests.servers.imap.server import ImapServer
+from tests.service.process import configuration, mailbox, running
+
+SECONDS = float(os.environ.get("BENCHMARK_SECONDS", "60"))
+SETTLING_SECONDS = 5.0
+WAKE_UPS = 3.0
+MEGABYTES = 90.0
+
+
+def main() -> None:
+    """Print the figures, and which thread wakes how often."""
+    server = ImapServer()
+    with server.running(), tempfile.TemporaryDirectory() as folder:
+        archive = f"sqlite:///{Path(folder) / 'archive.db'}"
+        webhook = (
+            '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\n'
+            f'path = "/{"b" * 32}"\nprovider = "agile"\n'
+        )
+        config = configuration(Path(folder), archive, mailbox(server.port), webhook)
+        with running(config, environment={"WATCHDOG_USEC": "600000000"}) as daemon:
+            daemon.wait_ready()
+            time.sleep(SETTLING_SECONDS)
+            before = _wake_ups(daemon.process.pid)
+            time.sleep(SECONDS)
+            after = _wake_ups(daemon.process.pid)
+            memory = _megabytes(daemon.process.pid)
+            daemon.stop()
+    by_thread = {name: (count - before.get(name, 0)) / SECONDS for name, count in after.items()}
+    for place, ((_, name), rate) in enumerate(sorted(by_thread.items())):
+        print(f"{rate:6.2f} a second  {name}, thread {place}")
+    print(f"{sum(by_thread.values()):6.2f} wake-ups a second (at most {WAKE_UPS:g})")
+    print(f"{memory:6.1f} MB (at most {MEGABYTES:g})")
+
+
+def _wake_ups(pid: int) -> dict[tuple[int, str], int]:
+    """Return how often each thread has slept, by its number and name."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        status = (task / "status").read_text()
+        switches = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)
+        name = (task / "comm").read_text().strip()
+        assert switches is not None
+        found[int(task.name), name] = int(switches[1])
+    return found
+
+
+def _megabytes(pid: int) -> float:
+    resident = re.search(r"^VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert resident is not None
+    return int(resident[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
