@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,33 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgresqlServer]:
-    """One real PostgreSQL for all tests; those that stop it start one of their own."""
+@contextmanager
+def started_postgresql() -> Iterator[PostgresqlServer]:
+    """Start a real PostgreSQL, and remove it afterwards."""
     folder = binaries()
     if folder is None:
         missing(INSTALL)
-        return
+        raise AssertionError
     server = PostgresqlServer(folder)
-    yield server
-    server.close()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """One real PostgreSQL for all tests; those that stop it take `own_postgresql`."""
+    with started_postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL that the test may stop and break, with an empty database `archive`."""
+    with started_postgresql() as server:
+        server.sql("CREATE DATABASE archive")
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -17,25 +17,18 @@ from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable
 from tests.archive.reading import number_of, one
 from tests.archive.samples import NOW, item
-from tests.conftest import missing
+from tests.conftest import started_postgresql
 from tests.servers.fault_proxy import FaultProxy
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import PostgresqlServer
 from tests.service.process import until
 
 pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
-def primary() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL that the test may break, with an empty database `archive`."""
-    folder = binaries()
-    if folder is None:
-        missing(INSTALL)
-        return
-    server = PostgresqlServer(folder)
-    server.sql("CREATE DATABASE archive")
-    yield server
-    server.close()
+def primary(own_postgresql: PostgresqlServer) -> PostgresqlServer:
+    """The server that commits; the test may break it."""
+    return own_postgresql
 
 
 @pytest.fixture
@@ -179,10 +172,7 @@ def test_a_commit_that_is_still_on_its_way_stays_in_doubt(
 
 def test_a_session_of_a_server_that_was_demoted_is_left(primary: PostgresqlServer) -> None:
     """Behind one address another server takes over: every write comes through, without a restart."""
-    folder = binaries()
-    assert folder is not None
-    successor = PostgresqlServer(folder)
-    try:
+    with started_postgresql() as successor:
         successor.sql("CREATE DATABASE archive")
         desk(successor.url("archive")).engine.dispose()
         proxy = FaultProxy(primary.port)
@@ -203,5 +193,3 @@ def test_a_session_of_a_server_that_was_demoted_is_left(primary: PostgresqlServe
             assert one(at.engine, "SHOW port") == str(successor.port)
             assert number_of(at.engine, "inbound_sms") == 20
             at.engine.dispose()
-    finally:
-        successor.close()

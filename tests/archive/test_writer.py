@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
@@ -25,8 +25,8 @@ from ingestor.errors import ArchiveUnavailable
 from ingestor.record import Channel
 from tests.archive.reading import number_of, opened
 from tests.archive.samples import NOW, item
-from tests.conftest import missing
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import PostgresqlServer
+from tests.waiting import until
 
 
 def submission(number: int, run_id: int | None = None) -> Submission:
@@ -40,26 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(writer_module, "_LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(engine_module, "BUSY_SECONDS", 0.1)
-
-
-@pytest.fixture
-def own_postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL that the test may stop."""
-    folder = binaries()
-    if folder is None:
-        missing(INSTALL)
-        return
-    server = PostgresqlServer(folder)
-    yield server
-    server.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for `condition`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def test_many_threads_share_transactions_and_each_gets_its_receipt(archive_engine: Engine) -> None:
@@ -159,7 +139,6 @@ def test_what_lasts_is_said_again(sqlite_engine: Engine, monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("quick")
 def test_postgresql_stopped_and_started_under_the_writer(own_postgresql: PostgresqlServer) -> None:
     """The server crashes in the middle of the work, twice: all is there, each once, and the run balances."""
-    own_postgresql.sql("CREATE DATABASE archive")
     with opened(own_postgresql.url("archive")) as engine:
         ensure_schema(engine, auto_upgrade=True)
         run_id = begin_run(engine, "run", {}, NOW)
@@ -185,7 +164,6 @@ def test_postgresql_stopped_and_started_under_the_writer(own_postgresql: Postgre
 @pytest.mark.usefixtures("quick")
 def test_a_database_absent_at_the_start_is_waited_for(own_postgresql: PostgresqlServer) -> None:
     """The writer may start before PostgreSQL does."""
-    own_postgresql.sql("CREATE DATABASE archive")
     with opened(own_postgresql.url("archive")) as engine:
         ensure_schema(engine, auto_upgrade=True)
         own_postgresql.stop()

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import Called, ingestor
-from tests.conftest import missing
+from tests.conftest import started_postgresql
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 from tests.service.process import configuration, mailbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can work for somebody else")
@@ -162,12 +161,7 @@ def test_a_file_of_root_in_it_is_named(machine: Server) -> None:
 
 def test_postgresql_that_knows_its_users_by_name(machine: Server) -> None:
     """Over a socket with peer authentication root's commands are the service user's to the server."""
-    folder = binaries()
-    if folder is None:
-        missing(INSTALL)
-        return
-    server = PostgresqlServer(folder)
-    try:
+    with started_postgresql() as server:
         server.folder.chmod(0o755)
         server.sql(f'CREATE ROLE "{machine.user.pw_name}" LOGIN')
         server.sql(f'CREATE DATABASE sms OWNER "{machine.user.pw_name}"')
@@ -184,5 +178,3 @@ def test_postgresql_that_knows_its_users_by_name(machine: Server) -> None:
             called = machine.call(*words)
             assert called.code == 0, (words, called)
         assert f'can be read and written by "{machine.user.pw_name}"' in machine.call("check").out
-    finally:
-        server.close()

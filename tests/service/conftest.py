@@ -4,20 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import missing
+from tests.conftest import started_postgresql
 from tests.servers.imap.server import ImapServer
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import PostgresqlServer
 
 
 @pytest.fixture(scope="session")
 def _own_postgresql() -> Iterator[PostgresqlServer]:
-    folder = binaries()
-    if folder is None:
-        missing(INSTALL)
-        return
-    server = PostgresqlServer(folder)
-    yield server
-    server.close()
+    with started_postgresql() as server:
+        yield server
 
 
 @pytest.fixture

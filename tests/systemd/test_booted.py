@@ -1,8 +1,7 @@
 """The shipped unit under a real systemd, installed as the README says, against a real Dovecot."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests import readme
 from tests.conftest import missing
 from tests.sample_mails import SampleMail, generate
 from tests.servers import booted, dovecot
+from tests.waiting import until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.dovecot]
 
@@ -60,27 +60,28 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     _configure(guest.root, server, user)
 
     _follow_the_readme(guest)
-    _until(lambda: _stored(guest) == _expected(MAILS[:10]), "the first mails")
+    until(lambda: _stored(guest) == _expected(MAILS[:10]), "the first mails", seconds=60)
     assert guest.show("ingestor", "User") == "ingestor"
 
     guest.run("systemctl", "kill", "--signal=KILL", "ingestor")
     server.deliver(user, [mail.raw for mail in MAILS[10:20]])
-    _until(lambda: guest.show("ingestor", "NRestarts") == "1", "the restart after a kill")
-    _until(lambda: _stored(guest) == _expected(MAILS[:20]), "the mails after a kill")
+    until(lambda: guest.show("ingestor", "NRestarts") == "1", "the restart after a kill", seconds=60)
+    until(lambda: _stored(guest) == _expected(MAILS[:20]), "the mails after a kill", seconds=60)
 
     guest.run("systemctl", "kill", "--signal=STOP", "ingestor")
     server.deliver(user, [mail.raw for mail in MAILS[20:]])
-    _until(lambda: guest.show("ingestor", "NRestarts") == "2", "the watchdog")
-    _until(lambda: _stored(guest) == _expected(MAILS), "the mails after the watchdog")
+    until(lambda: guest.show("ingestor", "NRestarts") == "2", "the watchdog", seconds=60)
+    until(lambda: _stored(guest) == _expected(MAILS), "the mails after the watchdog", seconds=60)
     assert "Watchdog timeout" in guest.journal("ingestor")
 
     assert guest.run("systemctl", "reload", "ingestor").returncode == 0
-    _until(lambda: "configuration reloaded" in guest.journal("ingestor"), "the reload")
+    until(lambda: "configuration reloaded" in guest.journal("ingestor"), "the reload", seconds=60)
     (guest.root / "etc/ingestor/ingestor.toml").write_text("[mailbx]\n")
     guest.run("systemctl", "reload", "ingestor")
-    _until(lambda: "unknown key; did you mean mailbox?" in guest.journal("ingestor"), "the refusal")
+    refusal = "unknown key; did you mean mailbox?"
+    until(lambda: refusal in guest.journal("ingestor"), "the refusal", seconds=60)
     assert guest.show("ingestor", "ActiveState") == "active"
-    _until(lambda: "reload refused" in _priority(guest, "3"), "the refusal among the errors")
+    until(lambda: "reload refused" in _priority(guest, "3"), "the refusal among the errors", seconds=60)
     assert "configuration reloaded" in _priority(guest, "6")
 
     guest.run("systemctl", "stop", "ingestor")
@@ -126,10 +127,3 @@ def _stored(guest: booted.BootedGuest) -> int:
         "sqlite3", "-readonly", "/var/lib/ingestor/archive.db", "SELECT count(*) FROM inbound_sms"
     ).stdout.strip()
     return int(counted or -1)
-
-
-def _until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, f"{what}: not within a minute"
-        time.sleep(0.2)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ingestor.intake.files.workers import Pool, WorkersGone
 from tests.archive.samples import item
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail
+from tests.waiting import until
 
 IMPORT = (sys.executable, "-m", "ingestor", "--database-url")
 
@@ -29,16 +29,6 @@ def children(pid: int) -> list[int]:
     """Return the living children of a process."""
     listing = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in listing.read_text().split()] if listing.exists() else []
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Wait until `holds` does; return whether it came to that."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return holds()
 
 
 def memory_of(pids: list[int]) -> int:
@@ -63,11 +53,11 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     os.close(reader)
     try:
         os.write(writer, mbox_of(sms_mail(1)))
-        assert eventually(lambda: len(children(process.pid)) == 2)
+        until(lambda: len(children(process.pid)) == 2)
         workers = children(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     finally:
         os.close(writer)
         process.kill()
@@ -79,7 +69,7 @@ def test_workers_give_way_to_their_parent() -> None:
     with Pool(1) as pool:
         [worker] = pool._pids
         ours = os.getpriority(os.PRIO_PROCESS, 0)
-        assert eventually(lambda: os.getpriority(os.PRIO_PROCESS, worker) == ours + 5)
+        until(lambda: os.getpriority(os.PRIO_PROCESS, worker) == ours + 5)
 
 
 def test_a_worker_that_dies_ends_the_import_with_a_sentence() -> None:

@@ -1,6 +1,5 @@
 """Listeners that end with the test that asked for them."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.intake.listener.stand import Stand
+from tests.waiting import until
 
 MakeStand = Callable[..., Stand]
 
@@ -42,11 +42,4 @@ def archived(make_stand: MakeStand, archive_engine: Engine) -> Stand:
 @pytest.fixture
 def eventually() -> Callable[..., None]:
     """Wait until something is so; fail when it is not within half a minute, or the seconds given."""
-
-    def wait(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
-        until = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < until, "it did not come about"
-            time.sleep(0.02)
-
-    return wait
+    return until

@@ -14,28 +14,15 @@ from sqlalchemy import Engine
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from ingestor.intake.listener import Limits, spool
-from tests.conftest import missing
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.crowd import Crowd
 from tests.intake.listener.stand import AGILE, Stand
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import PostgresqlServer
 
 # `LISTENER_OUTAGE_SECONDS=60` stops PostgreSQL for the whole minute that is promised.
 OUTAGE_SECONDS = float(os.environ.get("LISTENER_OUTAGE_SECONDS", "4"))
 Eventually = Callable[..., None]
-
-
-@pytest.fixture
-def own_postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL that this test alone may stop."""
-    folder = binaries()
-    if folder is None:
-        missing(INSTALL)
-        return
-    server = PostgresqlServer(folder)
-    yield server
-    server.close()
 
 
 @pytest.mark.postgresql
@@ -43,7 +30,7 @@ def test_postgresql_stopped_under_load_loses_nothing(
     own_postgresql: PostgresqlServer, make_stand: MakeStand, eventually: Eventually
 ) -> None:
     """Everything is acknowledged meanwhile, from the spool; afterwards all of it is there, each once."""
-    engine = open_engine(own_postgresql.url())
+    engine = open_engine(own_postgresql.url("archive"))
     ensure_schema(engine, auto_upgrade=True)
     stand = make_stand(engine, limits=Limits(writer_seconds=1.0))
     back = threading.Event()
@@ -64,7 +51,7 @@ def test_postgresql_stopped_under_load_loses_nothing(
     numbers = itertools.takewhile(lambda _: not back.is_set(), itertools.count())
     crowd = Crowd(lambda: stand.listener.address, numbers, interrupt, rest=0.05, patience=OUTAGE_SECONDS + 60)
     crowd.run()
-    eventually(lambda: stand.listener.spool_depth == 0, 30 + 5 * OUTAGE_SECONDS)
+    eventually(lambda: stand.listener.spool_depth == 0, seconds=30 + 5 * OUTAGE_SECONDS)
 
     sent = len(crowd.acknowledged)
     assert spooled > 100

@@ -1,8 +1,6 @@
 """What the mailbox's tests work with: a real archive and writer, mails, and threads that read them."""
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -124,11 +122,3 @@ class Desk:
     def source_state(self, name: str = "main") -> str | None:
         """Return what `status` would say of a mailbox."""
         return next((source.state for source in read_sources(self.engine) if source.name == name), None)
-
-
-def eventually(condition: Callable[[], object], what: str = "") -> None:
-    """Wait until `condition` holds; fail when it does not within PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what or condition}"
-        time.sleep(0.005)

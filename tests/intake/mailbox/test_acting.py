@@ -6,9 +6,10 @@ from sqlalchemy import text
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.engine import writing
 from ingestor.archive.entries import Action, Pending, Submission
-from tests.intake.mailbox.desk import BROKEN, Desk, eventually, mail
+from tests.intake.mailbox.desk import BROKEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer
+from tests.waiting import until
 
 WITHOUT_MOVE = tuple(set(CAPABILITIES) - {"MOVE"})
 
@@ -55,12 +56,12 @@ def test_a_daemon_that_stands_by_takes_over_when_the_lease_ends(desk: Desk, serv
     somebody_acts(desk)
     thread = desk.thread(server.port, after_store="delete")
     server.deliver(mail(1))
-    eventually(lambda: desk.has(1) and thread.state == "watching")
+    until(lambda: desk.has(1) and thread.state == "watching")
     assert len(server.boxes["INBOX"].messages) == 1
 
     somebody_acts(desk, until="2020-01-01T00:00:00.000Z")
 
-    eventually(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
+    until(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
     assert desk.column("SELECT holder FROM leases") != ["another"]
 
 
@@ -68,12 +69,12 @@ def test_the_holder_does_what_another_daemon_left_pending(desk: Desk, server: Im
     """It was stored by one that may not act: the holder sees it without any news from the server."""
     server.faults.quiet_idle = True
     thread = desk.thread(server.port, after_store="seen")
-    eventually(lambda: thread.state == "watching" and desk.column("SELECT 1 FROM leases"))
+    until(lambda: thread.state == "watching" and desk.column("SELECT 1 FROM leases"))
     server.deliver(mail(1))
 
     desk.thread(server.port, start=False, after_store="seen").run_once()
 
-    eventually(lambda: server.boxes["INBOX"].messages[0].flags == {"\\Seen"})
+    until(lambda: server.boxes["INBOX"].messages[0].flags == {"\\Seen"})
 
 
 def test_the_same_installation_acts_at_once_after_a_kill(desk: Desk, server: ImapServer) -> None:
@@ -98,7 +99,7 @@ def test_the_lease_is_given_back_at_the_end(desk: Desk, server: ImapServer) -> N
 def test_a_daemon_takes_the_lease_when_it_begins(desk: Desk, server: ImapServer) -> None:
     """Not only when there is something to do, nor only where no poll comes in between."""
     thread = desk.thread(server.port, after_store="seen")
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
 
     assert desk.count("leases") == 1
 
@@ -169,9 +170,9 @@ def test_a_line_that_breaks_at_the_copy_leaves_one_copy(desk: Desk, copied: bool
             server.deliver(raw)
         thread = desk.thread(server.port, after_store="move", move_to="Stored")
 
-        eventually(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
+        until(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
         server.deliver(mail(60))
-        eventually(lambda: len(server.boxes["Stored"].messages) == 42)
+        until(lambda: len(server.boxes["Stored"].messages) == 42)
         thread.stop()
         assert thread.join(10)
 
@@ -193,8 +194,8 @@ def test_mail_that_comes_while_the_target_is_looked_at_is_read_at_once(desk: Des
 
         server.faults.on_command = deliver
         thread = desk.thread(server.port, after_store="move", move_to="Stored")
-        eventually(lambda: desk.has(1, 2))
-        eventually(lambda: len(server.boxes["Stored"].messages) == 2)
+        until(lambda: desk.has(1, 2))
+        until(lambda: len(server.boxes["Stored"].messages) == 2)
         thread.stop()
         assert thread.join(10)
 
@@ -216,11 +217,11 @@ def test_three_daemons_on_one_mailbox_move_each_mail_once(desk: Desk) -> None:
     server = ImapServer({"INBOX": Box(), "Stored": Box()}, capabilities=WITHOUT_MOVE)
     with server.running():
         threads = [desk.thread(server.port, after_store="move", move_to="Stored") for _ in range(3)]
-        eventually(lambda: all(thread.state == "watching" for thread in threads))
+        until(lambda: all(thread.state == "watching" for thread in threads))
         for number in range(1, 31):
             server.deliver(mail(number))
 
-        eventually(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
+        until(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
         for thread in threads:
             thread.stop()
         assert all(thread.join(10) for thread in threads)

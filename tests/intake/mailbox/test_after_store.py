@@ -4,10 +4,11 @@ import pytest
 
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.entries import Action, Pending, Submission
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, eventually, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
+from tests.waiting import until
 
 WITHOUT_MOVE = tuple(set(CAPABILITIES) - {"MOVE"})
 WITHOUT_BOTH = tuple(set(CAPABILITIES) - {"MOVE", "UIDPLUS"})
@@ -133,7 +134,7 @@ def test_what_was_pending_at_a_crash_is_done_at_the_next_start(desk: Desk, serve
     server.deliver(mail(1))
     server.faults.cut_always["UID STORE"] = 0
     thread = desk.thread(server.port, after_store="seen")
-    eventually(lambda: server.commands.count("UID STORE") >= 2)
+    until(lambda: server.commands.count("UID STORE") >= 2)
     thread.stop()
     assert thread.join(10)
     assert [entry.work.action for entry in pending_work(desk.engine)] == [Action.SEEN]
@@ -158,10 +159,10 @@ def test_a_copy_that_was_made_before_a_crash_is_not_made_again(desk: Desk) -> No
 
         server.faults.on_command = die
         thread = desk.thread(server.port, after_store="move", move_to="Stored")
-        eventually(lambda: server.commands.count("UID EXPUNGE") >= 2)
+        until(lambda: server.commands.count("UID EXPUNGE") >= 2)
         server.faults.on_command = None
 
-        eventually(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
+        until(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
 
         assert len(server.boxes["Stored"].messages) == 1
         thread.stop()
@@ -201,13 +202,13 @@ def test_a_read_only_folder_is_read_and_complained_about_once(
     server.boxes["INBOX"].read_only = True
     server.deliver(mail(1))
     thread = desk.thread(server.port, after_store="seen")
-    eventually(lambda: desk.has(1) and thread.state == "watching")
+    until(lambda: desk.has(1) and thread.state == "watching")
 
     server.deliver(mail(2))
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
     thread.wake()
 
-    eventually(lambda: len(pending_work(desk.engine)) == 2)
+    until(lambda: len(pending_work(desk.engine)) == 2)
     assert len([entry for entry in logged if entry["log_level"] == "error"]) == 1
 
 
@@ -217,18 +218,18 @@ def test_a_refused_action_does_not_stop_the_reading(
     """NO to the flag change (a quota, say) leaves it pending, and the next mails are read."""
     server.faults.refuse["UID STORE"] = b"NO [OVERQUOTA] full"
     thread = desk.thread(server.port, after_store="seen")
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     server.deliver(mail(1))
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
     server.deliver(mail(2))
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
     assert server.commands.count("LOGIN") == 1
-    eventually(lambda: any(entry["log_level"] == "error" for entry in logged))
+    until(lambda: any(entry["log_level"] == "error" for entry in logged))
 
     server.faults.refuse.clear()
     thread.wake()
 
-    eventually(lambda: flags(server) == {1: {"\\Seen"}, 2: {"\\Seen"}})
+    until(lambda: flags(server) == {1: {"\\Seen"}, 2: {"\\Seen"}})
     assert len([entry for entry in logged if entry["log_level"] == "error"]) == 1
 
 
@@ -329,7 +330,7 @@ def test_a_line_that_breaks_while_mails_are_copied(
         scripted.add(mail(number))
 
     thread = desk.thread(scripted.port, after_store="move", move_to="Done")
-    eventually(lambda: desk.has(*range(1, 6)) and not pending_work(desk.engine) and thread.state == "polling")
+    until(lambda: desk.has(*range(1, 6)) and not pending_work(desk.engine) and thread.state == "polling")
 
     assert len(scripted.uids("Done")) == 6
     assert len({one.raw for one in scripted.script.folders["Done"]}) == 6

@@ -10,10 +10,11 @@ from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folde
 from ingestor.intake.mailbox.session import FolderMissing
 from ingestor.intake.mailbox.words import Refused, speaking
 from ingestor.redaction import redact
-from tests.intake.mailbox.desk import Desk, eventually, mail
+from tests.intake.mailbox.desk import Desk, mail
 from tests.intake.mailbox.test_login import logged_in
 from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -197,13 +198,13 @@ def test_a_farewell_or_nonsense_at_any_moment_is_a_server_that_cannot_be_reached
 
     scripted.script.on_command = break_off
     thread = desk.thread(scripted.port)
-    eventually(lambda: scripted.commands.count(command) >= 2)
+    until(lambda: scripted.commands.count(command) >= 2)
     assert thread.state == "unreachable"
 
     scripted.script.on_command = None
     scripted.add(mail(1))
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
     assert not [entry for entry in logged if entry["log_level"] == "error"]
 
 
@@ -263,7 +264,7 @@ def test_a_refusal_that_quotes_a_mail_leaves_nothing_of_it(
     for command in ("LOGIN", "EXAMINE", "UID SEARCH", "UID FETCH"):
         scripted.script.refuse = {command: b"NO [SERVERBUG] Your code is 4711-SECRETTEXT for +393351234567"}
         thread = desk.thread(scripted.port, name=command.replace(" ", "-"))
-        eventually(lambda: scripted.commands.count(command) >= 2)  # noqa: B023 - it is used up at once
+        until(lambda: scripted.commands.count(command) >= 2)  # noqa: B023 - it is used up at once
         thread.stop()
         assert thread.join(10)
 
@@ -291,12 +292,12 @@ def test_a_flood_in_idle_is_polled_instead(
     scripted.script.on_command = flood
     scripted.add(mail(1))
     thread = desk.thread(scripted.port)
-    eventually(lambda: desk.has(1) and thread.state == "polling")
+    until(lambda: desk.has(1) and thread.state == "polling")
 
     scripted.add(mail(2))
     thread.wake()
 
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
     assert scripted.commands.count("IDLE") == 1
     assert [entry["event"] for entry in logged].count(
         "the server pushes without end in IDLE; it is polled for an hour"
@@ -316,12 +317,12 @@ def test_an_answer_of_endless_lines_is_bounded(desk: Desk, scripted: ScriptedIma
     scripted.script.on_command = flood
     scripted.script.folders["SMS"] = [Message(1, mail(1))]
     thread = desk.thread(scripted.port, folders=["SMS"])
-    eventually(lambda: "more than was asked for" in str(desk.column("SELECT detail FROM sources")))
+    until(lambda: "more than was asked for" in str(desk.column("SELECT detail FROM sources")))
     assert thread.state == "unreachable"
 
     scripted.script.on_command = None
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 @pytest.mark.parametrize("answer", [b"NO [UNAVAILABLE] cannot list", b"BAD what", b"OK there are none"])

@@ -9,19 +9,20 @@ from sqlalchemy import Engine
 from ingestor.archive.cursors import read_cursor
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox import session
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, eventually, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer
+from tests.waiting import until
 
 
 def test_a_mail_pushed_by_idle_becomes_a_row(desk: Desk, server: ImapServer) -> None:
     """A mail that arrives while we watch is stored at once, with where it stood."""
     thread = desk.thread(server.port)
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
 
     uid = server.deliver(mail(1))
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
     assert desk.column("SELECT uid FROM arrivals") == [uid]
     assert desk.column("SELECT source || ' ' || folder || ' ' || channel FROM arrivals") == [
         "main INBOX mailbox"
@@ -71,12 +72,12 @@ def test_polling_alone_where_idle_is_not_offered(desk: Desk) -> None:
     server = ImapServer(capabilities=tuple(set(CAPABILITIES) - {"IDLE"}))
     with server.running():
         thread = desk.thread(server.port)
-        eventually(lambda: thread.state == "polling")
+        until(lambda: thread.state == "polling")
         server.deliver(mail(1))
 
         thread.wake()
 
-        eventually(lambda: desk.has(1))
+        until(lambda: desk.has(1))
         assert "IDLE" not in server.commands
         assert server.commands.count("LOGIN") == 1
 
@@ -85,12 +86,12 @@ def test_polling_where_idle_is_offered_and_refused(desk: Desk, server: ImapServe
     """NO to IDLE is an answer: the connection stays, and the poll goes on."""
     server.faults.refuse["IDLE"] = b"NO not for you"
     thread = desk.thread(server.port)
-    eventually(lambda: thread.state == "polling")
+    until(lambda: thread.state == "polling")
     server.deliver(mail(1))
 
     thread.wake()
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
     assert server.commands.count("LOGIN") == 1
     assert server.commands.count("IDLE") == 1
 
@@ -99,12 +100,12 @@ def test_the_poll_finds_what_idle_keeps_quiet_about(desk: Desk, server: ImapServ
     """A server whose IDLE never pushes is read at each poll all the same."""
     server.faults.quiet_idle = True
     thread = desk.thread(server.port)
-    eventually(lambda: "IDLE" in server.commands)
+    until(lambda: "IDLE" in server.commands)
     server.deliver(mail(1))
 
     thread.wake()
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_all_folders_are_read_and_the_first_is_watched(desk: Desk) -> None:
@@ -114,12 +115,12 @@ def test_all_folders_are_read_and_the_first_is_watched(desk: Desk) -> None:
         server.deliver(mail(1), "Archive")
         server.deliver(mail(2), "Old")
         thread = desk.thread(server.port, folders=("INBOX", "Archive", "Old"))
-        eventually(lambda: desk.has(1, 2) and thread.state == "watching")
+        until(lambda: desk.has(1, 2) and thread.state == "watching")
         server.deliver(mail(3), "Old")
 
         server.deliver(mail(4))
 
-        eventually(lambda: desk.has(1, 2, 3, 4))
+        until(lambda: desk.has(1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("configured", ["Archive", "INBOX.Archive"])
@@ -153,9 +154,9 @@ def test_a_missing_folder_is_named_and_the_others_go_on(desk: Desk, logged: list
     with server.running():
         server.deliver(mail(1))
         thread = desk.thread(server.port, folders=("Archiv", "INBOX"))
-        eventually(lambda: desk.has(1) and thread.state == "polling")
+        until(lambda: desk.has(1) and thread.state == "polling")
         thread.wake()
-        eventually(lambda: server.commands.count("LIST") > 0)
+        until(lambda: server.commands.count("LIST") > 0)
 
         errors = [entry for entry in logged if entry["log_level"] == "error"]
         assert len(errors) == 1
@@ -172,14 +173,14 @@ def test_without_any_of_its_folders_a_mailbox_is_not_called_unreachable(
     server = ImapServer({"INBOX": Box(), "Archive": Box()})
     with server.running():
         thread = desk.thread(server.port, folders=("Archiv",))
-        eventually(lambda: desk.source_state() == "no folder")
-        eventually(lambda: server.commands.count("LIST") > 2)
+        until(lambda: desk.source_state() == "no folder")
+        until(lambda: server.commands.count("LIST") > 2)
         faults = [entry for entry in logged if entry["log_level"] in ("warning", "error")]
         assert [entry.get("folder") for entry in faults] == ["Archiv"]
 
         server.call(lambda: server.boxes.update(Archiv=Box()))
         server.deliver(mail(1), "Archiv")
-        eventually(lambda: desk.has(1) and thread.state == "watching")
+        until(lambda: desk.has(1) and thread.state == "watching")
 
 
 def test_uids_that_begin_at_743_million(desk: Desk) -> None:
@@ -246,12 +247,12 @@ def test_more_new_mails_than_a_search_may_bring_while_we_watch(
     monkeypatch.setattr(session, "WINDOW", 20)
     monkeypatch.setattr("ingestor.intake.mailbox.reading.WINDOW", 20)
     thread = desk.thread(server.port)
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     box = server.boxes["INBOX"]
 
     server.call(lambda: [box.deliver(mail(n)) for n in range(90)])
 
-    eventually(lambda: desk.has(*range(90)))
+    until(lambda: desk.has(*range(90)))
 
 
 def test_no_charset_in_any_search(desk: Desk, server: ImapServer) -> None:
@@ -309,12 +310,12 @@ def test_two_daemons_on_one_mailbox_and_database(archive_engine: Engine, server:
     for number in range(40):
         server.deliver(mail(number))
     first, second = desk.thread(server.port), desk.thread(server.port)
-    eventually(lambda: first.state == second.state == "watching")
+    until(lambda: first.state == second.state == "watching")
 
     for number in range(40, 60):
         server.deliver(mail(number))
 
-    eventually(lambda: desk.has(*range(60)))
+    until(lambda: desk.has(*range(60)))
     assert desk.count("arrivals") == 60
     assert desk.balance.adds_up
     desk.close()
@@ -331,5 +332,5 @@ def test_a_mail_that_comes_with_the_capabilities_is_not_waited_for(desk: Desk, s
     server.faults.on_command = deliver
     server.deliver(mail(1))
     desk.thread(server.port)
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
     assert delivered

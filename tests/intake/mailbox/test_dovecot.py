@@ -13,10 +13,11 @@ from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.waiting import Bell
 from tests.conftest import missing
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, eventually, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, mail
 from tests.sample_mails import NUMBERS, generate
 from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
 from tests.servers.fault_proxy import FaultProxy
+from tests.waiting import until
 
 pytestmark = pytest.mark.dovecot
 
@@ -47,7 +48,7 @@ def reading(desk: Desk, server: DovecotServer, user: str, **changed: object) -> 
     port = changed.pop("port", server.imaps_port)
     assert isinstance(port, int)
     thread = desk.thread(port, **account(server, user, **changed))
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     return thread
 
 
@@ -65,11 +66,11 @@ def test_idle_and_poll_over_tls(desk: Desk, dovecot: DovecotServer) -> None:
     )  # fmt: skip
     desk.threads.append(thread)
     thread.start()
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
 
     for one in samples[120:]:
         dovecot.deliver(user, [one.raw])
-    eventually(lambda: desk.balance.read == len(samples))
+    until(lambda: desk.balance.read == len(samples))
 
     assert set(desk.texts()) == set(expected)
     assert desk.count("inbound_sms") == len(distinct)
@@ -87,7 +88,7 @@ def test_cut_by_the_server(desk: Desk, dovecot: DovecotServer) -> None:
     dovecot.kick(user)
     dovecot.deliver(user, [mail(1)])
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 @pytest.mark.parametrize("after", [1_500, 4_000, 9_000, 20_000, 60_000])
@@ -102,7 +103,7 @@ def test_cut_in_the_middle(
 
     desk.thread(proxy.port, **account(dovecot, user))
 
-    eventually(lambda: desk.has(*(n for n in range(120) if n % 3)))
+    until(lambda: desk.has(*(n for n in range(120) if n % 3)))
     assert desk.count("arrivals") == 80
     assert set(dovecot.flags(user)) == {""}
 
@@ -113,11 +114,11 @@ def test_a_line_that_goes_dead_in_idle(desk: Desk, dovecot: DovecotServer, proxy
     thread = reading(desk, dovecot, user, port=proxy.port, timing=RESTLESS)
     proxy.plan.blackhole = True
     dovecot.deliver(user, [mail(1)])
-    eventually(lambda: thread.state == "unreachable")
+    until(lambda: thread.state == "unreachable")
 
     proxy.plan.blackhole = False
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_the_server_is_restarted(desk: Desk, own_dovecot: DovecotServer) -> None:
@@ -128,10 +129,10 @@ def test_the_server_is_restarted(desk: Desk, own_dovecot: DovecotServer) -> None
 
     own_dovecot.stop()
     own_dovecot.deliver(user, [mail(2)])
-    eventually(lambda: thread.state == "unreachable")
+    until(lambda: thread.state == "unreachable")
     own_dovecot.start()
 
-    eventually(lambda: desk.has(1, 2) and thread.state == "watching")
+    until(lambda: desk.has(1, 2) and thread.state == "watching")
 
 
 @pytest.mark.parametrize("after_store", ["keep", "delete"])
@@ -177,7 +178,7 @@ def test_uidvalidity_is_reset(desk: Desk, dovecot: DovecotServer, logged: list[d
     dovecot.deliver(user, [mail(3)])
     reading(desk, dovecot, user)
 
-    eventually(lambda: desk.has(1, 2, 3))
+    until(lambda: desk.has(1, 2, 3))
     after = read_cursor(desk.engine, "main", "INBOX")
     assert before is not None
     assert after is not None
@@ -195,7 +196,7 @@ def test_the_folder_is_emptied(desk: Desk, dovecot: DovecotServer) -> None:
     dovecot.empty(user)
     dovecot.deliver(user, [mail(3)])
 
-    eventually(lambda: desk.has(1, 2, 3))
+    until(lambda: desk.has(1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_what_is_done_after_storing(
     dovecot.deliver(user, [FOREIGN], flags="F")
     reading(desk, dovecot, user, after_store=after_store, move_to="Stored")
 
-    eventually(lambda: desk.has(1, 2) and not pending_work(desk.engine))
+    until(lambda: desk.has(1, 2) and not pending_work(desk.engine))
 
     assert dovecot.flags(user) == inbox
     assert dovecot.flags(user, "Stored") == stored
@@ -230,7 +231,7 @@ def test_folders_below_a_prefix(desk: Desk, own_dovecot: DovecotServer) -> None:
         desk, own_dovecot, user, folders=("INBOX", "Köder & Co"), after_store="move", move_to="Stored"
     )
 
-    eventually(lambda: desk.has(1, 2) and not pending_work(desk.engine))
+    until(lambda: desk.has(1, 2) and not pending_work(desk.engine))
 
     assert own_dovecot.flags(user, "Stored") == ["", ""]
     assert sorted(map(str, desk.column("SELECT folder FROM cursors"))) == ["INBOX", "INBOX.Köder & Co"]
@@ -262,6 +263,6 @@ def test_a_nul_that_the_server_replaced_is_no_euro_sign(desk: Desk, dovecot: Dov
     dovecot.deliver(user, [mail(1, "STOP\0 ora"), mail(2, "caffè\0")])
 
     reading(desk, dovecot, user)
-    eventually(lambda: desk.balance.read == 2)
+    until(lambda: desk.balance.read == 2)
 
     assert sorted(desk.texts()) == ["STOP\ufffd ora", "caffè\ufffd"]

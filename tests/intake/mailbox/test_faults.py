@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from ingestor.archive.cursors import pending_work, read_cursor
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, Desk, eventually, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, Desk, mail
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.imap.server import ImapServer
+from tests.waiting import until
 
 RESTLESS = replace(QUICK, silence=0.4, idle=0.2)
 """Leaves IDLE all the time, and soon calls silence a fault."""
@@ -18,7 +19,7 @@ RESTLESS = replace(QUICK, silence=0.4, idle=0.2)
 def watching(desk: Desk, server: ImapServer, **changed: object) -> None:
     """Start a thread and wait until it idles."""
     thread = desk.thread(server.port, **changed)
-    eventually(lambda: thread.state == "watching" and server.commands[-1] == "IDLE")
+    until(lambda: thread.state == "watching" and server.commands[-1] == "IDLE")
 
 
 def test_lines_split_over_packets(desk: Desk, server: ImapServer) -> None:
@@ -29,7 +30,7 @@ def test_lines_split_over_packets(desk: Desk, server: ImapServer) -> None:
 
     server.deliver(mail(2))
 
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
     assert server.commands.count("LOGIN") == 1
 
 
@@ -39,7 +40,7 @@ def test_exists_in_one_packet_with_the_continuation(desk: Desk, server: ImapServ
 
     desk.thread(server.port)
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_exists_before_the_continuation(desk: Desk, server: ImapServer) -> None:
@@ -48,7 +49,7 @@ def test_exists_before_the_continuation(desk: Desk, server: ImapServer) -> None:
 
     desk.thread(server.port)
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
     assert server.commands.count("LOGIN") == 1
 
 
@@ -71,7 +72,7 @@ def test_exists_in_the_middle_of_another_answer(desk: Desk, server: ImapServer, 
 
     desk.thread(server.port, after_store="seen")
 
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
     assert command in carried_out
 
 
@@ -79,12 +80,12 @@ def test_bye_in_idle(desk: Desk, server: ImapServer) -> None:
     """BYE is a disconnect: we come back."""
     server.faults.bye_in_idle = True
     desk.thread(server.port)
-    eventually(lambda: server.commands.count("IDLE") >= 2)
+    until(lambda: server.commands.count("IDLE") >= 2)
 
     server.faults.bye_in_idle = False
     server.deliver(mail(1))
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_a_connection_that_ends_in_idle(desk: Desk, server: ImapServer) -> None:
@@ -94,7 +95,7 @@ def test_a_connection_that_ends_in_idle(desk: Desk, server: ImapServer) -> None:
     server.disconnect()
     server.deliver(mail(1))
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
     assert server.commands.count("LOGIN") == 2
 
 
@@ -103,12 +104,12 @@ def test_a_connection_that_dies_silently_in_idle(desk: Desk, server: ImapServer)
     watching(desk, server, timing=RESTLESS)
     server.faults.silent = True
     thread = desk.threads[0]
-    eventually(lambda: thread.state == "unreachable")
+    until(lambda: thread.state == "unreachable")
 
     server.faults.silent = False
     server.deliver(mail(1))
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_a_server_that_dribbles_meets_the_deadline(desk: Desk, server: ImapServer) -> None:
@@ -118,9 +119,9 @@ def test_a_server_that_dribbles_meets_the_deadline(desk: Desk, server: ImapServe
 
     desk.thread(server.port, timing=replace(QUICK, silence=0.2))
 
-    eventually(lambda: desk.threads[0].state == "unreachable")
+    until(lambda: desk.threads[0].state == "unreachable")
     server.faults.delay = 0.0
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 @pytest.mark.parametrize("command", ["GREETING", "CAPABILITY", "EXAMINE", "UID SEARCH", "UID FETCH", "IDLE"])
@@ -133,7 +134,7 @@ def test_cut_in_the_middle_of_an_answer(desk: Desk, server: ImapServer, command:
 
     thread = desk.thread(server.port)
 
-    eventually(lambda: desk.has(*range(5)) and thread.state == "watching")
+    until(lambda: desk.has(*range(5)) and thread.state == "watching")
     assert desk.count("arrivals") == 5
 
 
@@ -152,7 +153,7 @@ def test_cut_in_a_body_of_a_later_group(desk: Desk, server: ImapServer) -> None:
     server.faults.on_command = cut_the_third_fetch
     thread = desk.thread(server.port)
 
-    eventually(lambda: desk.has(*range(1200)) and thread.state == "watching")
+    until(lambda: desk.has(*range(1200)) and thread.state == "watching")
     assert desk.balance.read == 1200
     assert desk.balance.adds_up
 
@@ -165,7 +166,7 @@ def test_one_mail_that_always_breaks_the_connection(desk: Desk, server: ImapServ
 
     thread = desk.thread(server.port)
     expected = set(range(60)) - {29}
-    eventually(lambda: desk.has(*expected) and thread.state == "watching")
+    until(lambda: desk.has(*expected) and thread.state == "watching")
 
     cursor = read_cursor(desk.engine, "main", "INBOX")
     assert cursor is not None
@@ -174,7 +175,7 @@ def test_one_mail_that_always_breaks_the_connection(desk: Desk, server: ImapServ
     server.faults.cut_body_of = set()
     desk.pass_time(hours=2)
     thread.wake()
-    eventually(lambda: desk.has(*range(60)))
+    until(lambda: desk.has(*range(60)))
     assert pending_work(desk.engine) == []
     assert desk.balance.adds_up
 
@@ -203,7 +204,7 @@ def test_a_body_that_is_missing_is_tried_again(desk: Desk, server: ImapServer) -
     server.faults.missing_row = {3: 1}
 
     thread = desk.thread(server.port)
-    eventually(lambda: desk.has(0, 2, 3) and thread.state == "watching")
+    until(lambda: desk.has(0, 2, 3) and thread.state == "watching")
     assert [(e.work.uid, e.attempts, e.reason) for e in pending_work(desk.engine)] == [
         (2, 1, "the server sends no body")
     ]
@@ -211,7 +212,7 @@ def test_a_body_that_is_missing_is_tried_again(desk: Desk, server: ImapServer) -
     desk.pass_time(minutes=5)
     thread.wake()
 
-    eventually(lambda: desk.has(*range(4)))
+    until(lambda: desk.has(*range(4)))
     assert desk.balance.failed == 2
     assert desk.balance.adds_up
 
@@ -251,12 +252,12 @@ def test_a_search_answer_beyond_imaplibs_line(desk: Desk, server: ImapServer) ->
     server.deliver(mail(1))
     server.faults.search_line = 1_100_000
     thread = desk.thread(server.port)
-    eventually(lambda: desk.source_state() == "unreachable")
+    until(lambda: desk.source_state() == "unreachable")
     assert thread.state == "unreachable"
 
     server.faults.search_line = None
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 @pytest.mark.parametrize("answer", [b"NO [SERVERBUG] oops", b"BAD what"])
@@ -268,11 +269,11 @@ def test_commands_that_are_refused_for_a_while(
     server.deliver(mail(1))
     server.faults.refuse[command] = answer
     desk.thread(server.port)
-    eventually(lambda: server.commands.count(command) >= 3)
+    until(lambda: server.commands.count(command) >= 3)
 
     server.faults.refuse.clear()
 
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_a_new_uidvalidity(desk: Desk, server: ImapServer, logged: list[dict[str, object]]) -> None:
@@ -280,20 +281,20 @@ def test_a_new_uidvalidity(desk: Desk, server: ImapServer, logged: list[dict[str
     for raw in (mail(1), BROKEN, mail(2)):
         server.deliver(raw)
     watching(desk, server)
-    eventually(lambda: desk.has(1, 2))
+    until(lambda: desk.has(1, 2))
 
     server.call(lambda: server.boxes["INBOX"].renumber(uidvalidity=9))
     server.disconnect()
     server.deliver(mail(3))
 
-    eventually(lambda: desk.has(1, 2, 3) and server.commands[-1] == "IDLE")
+    until(lambda: desk.has(1, 2, 3) and server.commands[-1] == "IDLE")
     cursor = read_cursor(desk.engine, "main", "INBOX")
     assert cursor is not None
     assert (cursor.uidvalidity, cursor.last_uid) == (9, 4)
     assert desk.count("arrivals") == 4
     assert desk.count("quarantine") == 1
     desk.threads[0].wake()
-    eventually(lambda: server.commands.count("EXAMINE") >= 3)
+    until(lambda: server.commands.count("EXAMINE") >= 3)
     assert len([entry for entry in logged if "UIDVALIDITY" in str(entry["event"])]) == 1
 
 
@@ -371,10 +372,10 @@ def test_a_broken_network_that_heals(
     with FaultProxy(server.port).running() as proxy:
         spoil(proxy.plan)
         desk.thread(proxy.port)
-        eventually(lambda: proxy.connections >= 3)
+        until(lambda: proxy.connections >= 3)
         proxy.plan.cut_after, proxy.plan.refuse = None, False
 
-        eventually(lambda: desk.has(*range(20)))
+        until(lambda: desk.has(*range(20)))
     assert desk.count("arrivals") == 20
 
 
@@ -387,7 +388,7 @@ def test_no_log_line_holds_what_a_desynchronised_server_says(
     for command, garbage in answers.items():
         server.faults.refuse = {command.decode(): b"OK\r\n" + garbage + b" planted +393351234567"}
         thread = desk.thread(server.port)
-        eventually(lambda: server.commands.count("LOGIN") >= 2)
+        until(lambda: server.commands.count("LOGIN") >= 2)
         thread.stop()
         assert thread.join(10)
         server.commands.clear()

@@ -9,8 +9,9 @@ from random import Random
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
 from ingestor.archive.payloads import unpack
-from tests.intake.mailbox.desk import FOREIGN, Desk, eventually, mail
+from tests.intake.mailbox.desk import FOREIGN, Desk, mail
 from tests.servers.imap.server import ImapServer
+from tests.waiting import until
 
 MIB = 1024 * 1024
 FOLDER_SIZE = 200_000
@@ -74,7 +75,7 @@ def test_sizes_that_the_server_gets_wrong(desk: Desk, server: ImapServer) -> Non
     server.call(lambda: box.deliver(mail(4), size=99 * MIB))
 
     thread = desk.thread(server.port)
-    eventually(lambda: thread.state == "watching" and desk.count("arrivals") == 4)
+    until(lambda: thread.state == "watching" and desk.count("arrivals") == 4)
 
     assert {"text 2", "text 3"} <= set(desk.texts())
     assert liar in stored(desk)

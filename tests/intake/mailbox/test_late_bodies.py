@@ -7,8 +7,9 @@ import pytest
 
 from ingestor.archive.cursors import pending_work
 from ingestor.record import Outcome
-from tests.intake.mailbox.desk import Desk, eventually, mail
+from tests.intake.mailbox.desk import Desk, mail
 from tests.servers.scripted_imap import Message, ScriptedImap
+from tests.waiting import until
 
 HEADER = mail(1).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 EXCHANGE = (
@@ -82,13 +83,13 @@ def test_a_mail_over_which_the_server_hangs_up_for_days(desk: Desk, scripted: Sc
     )
     desk.now = datetime.now(UTC)
     thread = desk.thread(scripted.port)
-    eventually(lambda: desk.has(2) and thread.state == "watching")
+    until(lambda: desk.has(2) and thread.state == "watching")
 
     for _ in range(16):
         before = [entry.attempts for entry in pending_work(desk.engine)]
         desk.pass_time(hours=13)
         thread.wake()
-        eventually(lambda: [e.attempts for e in pending_work(desk.engine)] != before)  # noqa: B023
+        until(lambda: [e.attempts for e in pending_work(desk.engine)] != before)  # noqa: B023
         if not pending_work(desk.engine):
             break
 

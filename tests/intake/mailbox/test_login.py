@@ -15,8 +15,9 @@ from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.session import Session
 from ingestor.intake.mailbox.waiting import Bell
 from ingestor.settings import Mailbox
-from tests.intake.mailbox.desk import QUICK, Desk, eventually, mail
+from tests.intake.mailbox.desk import QUICK, Desk, mail
 from tests.servers.imap.server import CAPABILITIES, ImapServer
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,11 @@ def test_implicit_tls_with_a_private_authority(desk: Desk, authority: trustme.CA
     server = ImapServer(tls=context_of(authority.issue_cert("127.0.0.1")))
     with server.running():
         thread = desk.thread(server.port, security="tls", ca_file=str(ca_file))
-        eventually(lambda: thread.state == "watching")
+        until(lambda: thread.state == "watching")
 
         server.deliver(mail(1))
 
-        eventually(lambda: desk.has(1))
+        until(lambda: desk.has(1))
         thread.stop()
         assert thread.join(10)
 
@@ -68,7 +69,7 @@ def test_exists_in_one_tls_record_with_the_continuation(
     with server.running():
         thread = desk.thread(server.port, security="tls", ca_file=str(ca_file))
 
-        eventually(lambda: desk.has(1))
+        until(lambda: desk.has(1))
         thread.stop()
         assert thread.join(10)
 
@@ -179,7 +180,7 @@ def test_a_wrong_password_is_a_state_of_its_own(
     thread = desk.thread(
         server.port, password="planted-secret", timing=replace(QUICK, refused_first=0.1, refused_longest=0.1)
     )
-    eventually(lambda: server.commands.count("LOGIN") >= 3)
+    until(lambda: server.commands.count("LOGIN") >= 3)
 
     assert thread.state == "refused"
     errors = [entry for entry in logged if entry["log_level"] == "error"]
@@ -190,13 +191,13 @@ def test_a_wrong_password_is_a_state_of_its_own(
 
     server.call(lambda: setattr(server, "password", "planted-secret"))
     server.deliver(mail(1))
-    eventually(lambda: desk.has(1))
+    until(lambda: desk.has(1))
 
 
 def test_the_poll_does_not_hasten_the_next_try_of_a_wrong_password(desk: Desk, server: ImapServer) -> None:
     """The scheduled poll goes on each minute; the login is not repeated with it."""
     thread = desk.thread(server.port, password="wrong")
-    eventually(lambda: thread.state == "refused")
+    until(lambda: thread.state == "refused")
 
     for _ in range(5):
         thread.wake()

@@ -16,8 +16,9 @@ from ingestor.archive.writer import Writer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread, Timing
 from ingestor.intake.mailbox.waiting import Bell
-from tests.intake.mailbox.desk import QUICK, RULES, Desk, eventually, mail
+from tests.intake.mailbox.desk import QUICK, RULES, Desk, mail
 from tests.servers.imap.server import ImapServer
+from tests.waiting import until
 
 SLOW = replace(QUICK, connect=600.0, silence=600.0, command=600.0, idle=600.0)
 
@@ -35,7 +36,7 @@ def test_it_stops_in_the_middle_of_a_hung_read(desk: Desk, server: ImapServer, s
 
     server.faults.on_command = hang
     thread = desk.thread(server.port, timing=SLOW)
-    eventually(lambda: server.connections and (stuck_at == "GREETING" or stuck_at in server.commands))
+    until(lambda: server.connections and (stuck_at == "GREETING" or stuck_at in server.commands))
 
     thread.stop()
 
@@ -65,7 +66,7 @@ def test_it_stops_while_a_connection_is_not_accepted(desk: Desk) -> None:
 def test_it_stops_during_a_pause(desk: Desk, server: ImapServer) -> None:
     """The pause after a refused login, an hour in the end, is no obstacle."""
     thread = desk.thread(server.port, password="wrong")
-    eventually(lambda: thread.state == "refused")
+    until(lambda: thread.state == "refused")
 
     thread.stop()
 
@@ -83,7 +84,7 @@ def test_one_mailbox_never_delays_another(desk: Desk, server: ImapServer) -> Non
         desk.thread(server.port)
         server.deliver(mail(1))
 
-        eventually(lambda: desk.has(1))
+        until(lambda: desk.has(1))
         assert stuck.state == "starting"
         stuck.stop()
         assert stuck.join(5)
@@ -92,9 +93,9 @@ def test_one_mailbox_never_delays_another(desk: Desk, server: ImapServer) -> Non
 def test_progress_comes_with_finished_cycles_only(desk: Desk, server: ImapServer) -> None:
     """The watchdog's food: it moves with each cycle, and not while a read hangs."""
     thread = desk.thread(server.port, timing=replace(SLOW, idle=0.05))
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     before = thread.progress
-    eventually(lambda: thread.progress > before)
+    until(lambda: thread.progress > before)
 
     server.faults.silent = True
     assert not thread.join(0.3)
@@ -110,16 +111,16 @@ def test_progress_comes_with_finished_cycles_only(desk: Desk, server: ImapServer
 def test_the_stall_limit_covers_the_wait_that_is_on(desk: Desk, server: ImapServer) -> None:
     """Waiting in IDLE, or after a refused login, is no stall; a command that takes longer than allowed is."""
     thread = desk.thread(server.port)
-    eventually(lambda: server.commands and server.commands[-1] == "IDLE")
+    until(lambda: server.commands and server.commands[-1] == "IDLE")
     assert thread.stall_limit == QUICK.idle + 2 * QUICK.command
     refused = desk.thread(server.port, password="wrong", name="other")
-    eventually(lambda: refused.stall_limit == QUICK.refused_first + 2 * QUICK.command)
+    until(lambda: refused.stall_limit == QUICK.refused_first + 2 * QUICK.command)
 
 
 def test_the_state_is_written_down_for_status(desk: Desk, server: ImapServer) -> None:
     """`status` learns of each change, and when all was last well."""
     thread = desk.thread(server.port, timing=replace(QUICK, retry_first=30.0, retry_longest=30.0))
-    eventually(lambda: desk.source_state() == "watching")
+    until(lambda: desk.source_state() == "watching")
     well = read_sources(desk.engine)[0].last_success
     assert well == desk.now
     desk.pass_time(minutes=1)
@@ -127,7 +128,7 @@ def test_the_state_is_written_down_for_status(desk: Desk, server: ImapServer) ->
     server.faults.silent = True
     server.disconnect()
 
-    eventually(lambda: desk.source_state() == "unreachable")
+    until(lambda: desk.source_state() == "unreachable")
     source = read_sources(desk.engine)[0]
     assert source.last_success == well
     assert source.detail is not None
@@ -143,12 +144,12 @@ def test_an_outage_is_told_once_and_its_end_too(
     """Many failed attempts are one warning; when it is over that is said."""
     port = server.port
     thread = desk.thread(port)
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     server.faults.refuse["CAPABILITY"] = b"NO not today"
     server.disconnect()
-    eventually(lambda: server.commands.count("CAPABILITY") > 5)
+    until(lambda: server.commands.count("CAPABILITY") > 5)
     server.faults.refuse.clear()
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
 
     said = [entry for entry in logged if entry.get("mailbox") == "main" and entry["log_level"] != "debug"]
 
@@ -160,20 +161,20 @@ def test_a_locked_archive_holds_the_mails_back(desk: Desk, server: ImapServer) -
     file = desk.engine.url.database
     assert file is not None
     thread = desk.thread(server.port, after_store="seen")
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for number in range(5):
             server.deliver(mail(number))
-        eventually(lambda: desk.writer.trouble)
+        until(lambda: desk.writer.trouble)
 
         assert thread.stall_limit == math.inf
         assert not any(message.flags for message in server.boxes["INBOX"].messages)
         other.execute("ROLLBACK")
     other.close()
 
-    eventually(lambda: desk.has(*range(5)))
-    eventually(lambda: all(m.flags == {"\\Seen"} for m in server.boxes["INBOX"].messages))
+    until(lambda: desk.has(*range(5)))
+    until(lambda: all(m.flags == {"\\Seen"} for m in server.boxes["INBOX"].messages))
     assert desk.balance.adds_up
 
 
@@ -182,11 +183,11 @@ def test_a_stop_while_the_archive_is_locked(desk: Desk, server: ImapServer) -> N
     file = desk.engine.url.database
     assert file is not None
     thread = desk.thread(server.port)
-    eventually(lambda: thread.state == "watching")
+    until(lambda: thread.state == "watching")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         server.deliver(mail(1))
-        eventually(lambda: desk.writer.queued)
+        until(lambda: desk.writer.queued)
 
         thread.stop()
 
@@ -216,7 +217,7 @@ def test_a_rescan_beside_a_daemon_leaves_its_state_alone(
 ) -> None:
     """What `status` says of a mailbox is the daemon's word: neither a rescan nor a failed one changes it."""
     desk.thread(server.port)
-    eventually(lambda: desk.source_state() == "watching")
+    until(lambda: desk.source_state() == "watching")
     before = read_sources(desk.engine)
     logged.clear()
 
@@ -246,7 +247,7 @@ def test_a_password_that_cannot_be_had(desk: Desk, server: ImapServer) -> None:
     """A missing credential is told as a fault of the configuration; no login is tried."""
     thread = desk.thread(server.port, password=None, password_file="/nonexistent/password")
 
-    eventually(lambda: desk.source_state() == "misconfigured")
+    until(lambda: desk.source_state() == "misconfigured")
 
     assert thread.state == "misconfigured"
     assert server.commands == []
@@ -266,8 +267,8 @@ def test_whatever_is_raised_the_mailbox_is_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr("ingestor.providers.agile.mail.may_be_ours", fail)
         thread = desk.thread(server.port)
-        eventually(lambda: len(calls) > 2)
-    eventually(lambda: desk.has(1) and thread.state == "watching")
+        until(lambda: len(calls) > 2)
+    until(lambda: desk.has(1) and thread.state == "watching")
 
     assert "planted" not in repr(logged)
     assert any("RuntimeError" in str(entry.get("reason")) for entry in logged)
