@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
+from tests.servers.dovecot import DovecotServer, unavailable
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 _numbers = itertools.count(1)
@@ -57,6 +58,16 @@ def own_postgresql() -> Iterator[PostgresqlServer]:
     with started_postgresql() as server:
         server.sql("CREATE DATABASE archive")
         yield server
+
+
+@pytest.fixture(scope="session")
+def dovecot() -> Iterator[DovecotServer]:
+    """One real Dovecot for all tests; who stops it starts it again."""
+    if reason := unavailable():
+        missing(reason)
+    server = DovecotServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

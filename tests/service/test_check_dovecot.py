@@ -2,29 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
-from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
+from tests.servers.dovecot import PASSWORD, DovecotServer
 from tests.service.process import configuration, mailbox, running
 
 pytestmark = pytest.mark.dovecot
 
 MAIL = b"From: a@example.org\r\nSubject: hello\r\n\r\nhello\r\n"
-
-
-@pytest.fixture(scope="module")
-def dovecot() -> Iterator[DovecotServer]:
-    """One real Dovecot for this file."""
-    if reason := unavailable():
-        missing(reason)
-        return
-    server = DovecotServer()
-    yield server
-    server.close()
 
 
 def _check(config: Path) -> tuple[int, str]:

@@ -15,9 +15,8 @@ import pytest
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from ingestor.errors import IngestorError
-from tests.conftest import missing
 from tests.sample_mails import SampleMail, generate
-from tests.servers.dovecot import PASSWORD, DovecotServer, unavailable
+from tests.servers.dovecot import PASSWORD, DovecotServer
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.archive import read_so_far, rows, stored
 from tests.service.process import configuration, mailbox, running, until
@@ -27,17 +26,6 @@ pytestmark = pytest.mark.dovecot
 KILLS = {"sqlite": 50, "postgresql": 20}
 MAILS_A_KILL = 40
 FLAGS = ("", "S", "FS", "RS", "D", "T")  # as other people's mail clients leave them
-
-
-@pytest.fixture(scope="module")
-def dovecot() -> Iterator[DovecotServer]:
-    """One real Dovecot for this file."""
-    if reason := unavailable():
-        missing(reason)
-        return
-    server = DovecotServer()
-    yield server
-    server.close()
 
 
 class Crowd:

@@ -9,9 +9,8 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
-from tests.conftest import missing
 from tests.intake.mailbox.desk import Desk
-from tests.servers.dovecot import DovecotServer, unavailable
+from tests.servers.dovecot import DovecotServer
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Script, ScriptedImap
@@ -47,17 +46,6 @@ def logged() -> Iterator[list[dict[str, object]]]:
     """What is logged meanwhile, from every thread."""
     with structlog.testing.capture_logs() as entries:
         yield entries
-
-
-@pytest.fixture(scope="session")
-def dovecot() -> Iterator[DovecotServer]:
-    """One real Dovecot for all tests; those that stop it start one of their own."""
-    if reason := unavailable():
-        missing(reason)
-        return
-    server = DovecotServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture
