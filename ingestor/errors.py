@@ -1,5 +1,8 @@
 """The one small exception family: each says whether to retry, how to exit, and what the user reads."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class IngestorError(Exception):
     """A fault with a sentence for the user.
@@ -70,3 +73,10 @@ class TemporaryFolderFull(IngestorError):
 
 class InputUnreadable(IngestorError):
     """A file given to `import` cannot be read as what it claims to be."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the known word nearest to `word`, or nothing where none is near."""
+    by_lower = {one.lower(): one for one in known}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[matches[0]]}?" if matches else ""

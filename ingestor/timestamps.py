@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from ingestor.errors import nearest
 from ingestor.numbers import INVISIBLE
 
 _WRITTEN = re.compile(
@@ -34,6 +35,15 @@ class LocalReading(NamedTuple):
     received_at: datetime
     quality: TimeQuality
     decided_by: str | None
+
+
+def zone_name(name: str) -> str:
+    """Return `name` where it is a zone of the IANA database. Raises ValueError with the nearest one."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone{nearest(name, available_timezones())}") from None
+    return name
 
 
 def fourteen_digits(written: str) -> str | None:

@@ -4,6 +4,8 @@ import argparse
 import secrets
 import sys
 
+from ingestor.providers import POST_READERS
+
 EXAMPLES = """
 ingestor config example > /etc/ingestor/ingestor.toml
 ingestor config example --markdown
@@ -11,7 +13,6 @@ ingestor config show
 ingestor config new-endpoint agile
 """
 
-PROVIDERS = ("agile", "infobip", "ip1")
 _RANDOM_BYTES = 24  # 32 characters of the URL-safe alphabet
 
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     example.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
     verbs.add_parser("show", help="print the effective settings, secrets hidden")
     endpoint = verbs.add_parser("new-endpoint", help="print an endpoint with a path that nobody can guess")
-    endpoint.add_argument("provider", choices=PROVIDERS)
+    endpoint.add_argument("provider", choices=POST_READERS)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 from ingestor.cli.values import since, text, until
 from ingestor.cli.zone import instant
+from ingestor.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from ingestor.archive.queries import Filters
-
-PROVIDERS = ("agile", "infobip", "ip1")
 
 
 def add_filters(parser: argparse.ArgumentParser, times: str) -> None:
     """Add the options; all of them together narrow the result down. `times`: what one without offset is."""
     parser.add_argument("--originator", metavar="N", type=text, help="sender: any part of the number or name")
     parser.add_argument("--destination", metavar="N", type=text, help="any part of the number it was sent to")
-    parser.add_argument("--provider", choices=PROVIDERS, help="only from this provider")
+    parser.add_argument("--provider", choices=tuple(PROVIDERS), help="only from this provider")
     parser.add_argument(
         "--since",
         metavar="D",

@@ -1,21 +1,44 @@
-"""The providers by name: one line each, imported only when asked for."""
+"""The providers: one line each (`contract` says what stands behind it), imported only when asked for."""
 
 from importlib import import_module
 from types import ModuleType
+from typing import NamedTuple
 
-MAIL_READERS = {"agile": "ingestor.providers.agile.mail"}
-POST_READERS = {
-    "agile": "ingestor.providers.agile.form",
-    "infobip": "ingestor.providers.infobip.callback",
-    "ip1": "ingestor.providers.ip1.callback",
+
+class Provider(NamedTuple):
+    """Where a provider lies: its folder here, and the modules in it that read its mails and its POSTs."""
+
+    folder: str
+    mails: str | None = None
+    posts: str | None = None
+
+
+PROVIDERS = {
+    "agile": Provider("agile", mails="mail", posts="form"),
+    "infobip": Provider("infobip", posts="callback"),
+    "ip1": Provider("ip1", posts="callback"),
 }
+
+MAIL_READERS = tuple(name for name, provider in PROVIDERS.items() if provider.mails)
+POST_READERS = tuple(name for name, provider in PROVIDERS.items() if provider.posts)
 
 
 def mail_reader(name: str) -> ModuleType:
     """Return the module that reads mails of provider `name` (see `contract.MailReader`)."""
-    return import_module(MAIL_READERS[name])
+    return _module(PROVIDERS[name].folder, PROVIDERS[name].mails)
 
 
 def post_reader(name: str) -> ModuleType:
     """Return the module that reads POSTs of provider `name` (see `contract.PostReader`)."""
-    return import_module(POST_READERS[name])
+    return _module(PROVIDERS[name].folder, PROVIDERS[name].posts)
+
+
+def folders() -> dict[str, ModuleType]:
+    """Return the folders by their names; the SECTION of each is its table of the configuration."""
+    return {provider.folder: _module(provider.folder) for provider in PROVIDERS.values()}
+
+
+def _module(*path: str | None) -> ModuleType:
+    if None in path:
+        raise KeyError(path[0])
+    return import_module(".".join((__name__, *filter(None, path))))

@@ -1,14 +1,29 @@
 """What a provider folder owes: payload bytes in, readings out, and never an exception.
 
 A provider knows what bytes mean. It does no I/O, and knows neither where they came from nor the archive.
+
+A new one is a folder `ingestor/providers/<folder>/` and a line in the table of `providers/__init__.py`:
+* its `__init__.py` has SECTION, a `ProviderSection`: the provider's own table of the configuration file, by
+  the folder's name, and what follows from it for its readers;
+* a module that reads its mails (`MailReader`), one that reads its POSTs (`PostReader`), or both;
+* `samples/`: `documented.body` with its expected records in `documented.json` beside it, and the same payload
+  at the head of the reader; further ones at will. `tests/providers/conformance` holds every reader to them.
+
+Two lines of the table may share a folder, hence its section and rules: a further kind of POST of the same
+provider (delivery reports, say) is a further module beside the others. Such a line reads POSTs only; where
+its items are no SMS, its reader needs a reading of its own beside `Readable`, and the writer a table for it.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Annotated, ClassVar, Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from ingestor.numbers import Number, OriginatorKind
 from ingestor.record import InboundSms
 
 
@@ -91,6 +106,48 @@ class Rules:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the configuration file: frozen, no unknown keys, and inputs never repeated in an error.
+
+    Attribute names are the TOML keys, and the docstring and the descriptions are what the sample file and the
+    reference page say; `examples` is the value shown where the default would teach nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    active: ClassVar[frozenset[str]] = frozenset()
+    """Optional keys that the sample file sets; the others stand there commented out."""
+
+    optional: ClassVar[bool] = False
+    """True where the sample file comments the whole table out: not everybody has it."""
+
+
+class ProviderSection(Section):
+    """A provider's own table of the configuration file."""
+
+    @abstractmethod
+    def rules(self) -> Rules:
+        """Return what the provider's readers need to know."""
+
+
+def own_number(normalise: Callable[[str], Number]) -> Callable[[str], str]:
+    """Return the check of one of our own numbers, read the way its provider writes destinations.
+
+    It raises ValueError, in words for the user and without the number.
+    """
+
+    def check(raw: str) -> str:
+        number = normalise(raw)
+        if number.kind not in {OriginatorKind.MSISDN, OriginatorKind.SHORT}:
+            raise ValueError("is no phone number; write it like +393331234333")
+        return number.value
+
+    return check
+
+
 class Post(NamedTuple):
     """One POST as it came: raw body, raw query string, content type and encoding, and when (aware UTC)."""
 
@@ -121,6 +178,7 @@ class MailReader(Protocol):
     """A module that reads mails. No function raises, whatever the bytes, but `read_mail` MemoryError."""
 
     PARSER: str
+    """Its name and version; what stands before the first dot is its line in the table of providers."""
 
     def may_be_ours(self, header: bytes, rules: Rules) -> bool:
         """Say from header lines alone (at least From and Subject) whether the whole mail must be read."""
@@ -136,6 +194,9 @@ class MailReader(Protocol):
 
     def read_mail(self, raw: bytes, rules: Rules) -> Reading:
         """Return what the whole mail `raw` (any line ends, no mbox separator) means."""
+
+    def oversized(self, raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable | NotOurs:
+        """Return the verdict on a mail of `size` bytes, too long to be read, of which `kept` are archived."""
 
 
 class PostReader(Protocol):

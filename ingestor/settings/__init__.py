@@ -6,9 +6,9 @@
 
 import os
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
-from ingestor.providers.contract import Rules
+from ingestor.providers import PROVIDERS
+from ingestor.providers.contract import ProviderSection, Rules, Section
 from ingestor.settings.credentials import (
     cautions,
     credential,
@@ -18,28 +18,15 @@ from ingestor.settings.credentials import (
     with_password,
 )
 from ingestor.settings.loading import DEFAULT_FILE, load
-from ingestor.settings.models import (
-    Agile,
-    Database,
-    Endpoint,
-    Infobip,
-    Ip1,
-    Labels,
-    Mailbox,
-    Settings,
-    Webhook,
-)  # fmt: skip
+from ingestor.settings.models import Database, Endpoint, Mailbox, Settings, Webhook
 from ingestor.settings.values import hide_url_password, sqlite_path
 
 __all__ = [
     "DEFAULT_FILE",
-    "Agile",
     "Database",
     "Endpoint",
-    "Infobip",
-    "Ip1",
-    "Labels",
     "Mailbox",
+    "Section",
     "Settings",
     "Webhook",
     "cautions",
@@ -58,14 +45,8 @@ __all__ = [
 
 def rules_for(settings: Settings, provider: str) -> Rules:
     """Return what the readers of `provider` need to know. Raises KeyError for an unknown one."""
-    if provider == "agile":
-        agile = settings.agile
-        labels = {field: spellings for field, spellings in agile.labels if spellings}
-        senders = frozenset((agile.sender, *agile.senders))
-        subjects = tuple(" ".join(one.split()).casefold() for one in agile.subjects)
-        return Rules(ZoneInfo(agile.timezone), frozenset(agile.numbers), senders, subjects, labels)
-    numbers = {"infobip": settings.infobip.numbers, "ip1": settings.ip1.numbers}[provider]
-    return Rules(ZoneInfo("UTC"), frozenset(numbers))
+    section: ProviderSection = getattr(settings, PROVIDERS[provider].folder)
+    return section.rules()
 
 
 def state_directory(settings: Settings) -> Path:

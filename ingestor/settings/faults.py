@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ingestor.settings.values import nearest
+from ingestor.errors import nearest
+from ingestor.providers.contract import Section
 
 _SENTENCES = {
     "missing": "is missing",
@@ -25,7 +26,7 @@ _SENTENCES = {
 }
 
 
-def fault_lines(fault: ValidationError, model: type[BaseModel], names: Mapping[str, str]) -> list[str]:
+def fault_lines(fault: ValidationError, model: type[Section], names: Mapping[str, str]) -> list[str]:
     """Return one line a fault of `fault`, each as `path: sentence`.
 
     `names` gives what to call a path that came from elsewhere than the file (`--database-url`, say).
@@ -55,7 +56,7 @@ def toml_path(location: Sequence[str | int]) -> str:
     return path
 
 
-def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
+def _sentence(error: ErrorDetails, model: type[Section]) -> str:
     kind, location = error["type"], error["loc"]
     context = error.get("ctx", {})
     if kind == "extra_forbidden":
@@ -77,14 +78,14 @@ def _heading(location: Sequence[str | int]) -> str:
     return ".".join(part for part in location if isinstance(part, str))
 
 
-def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+def _known_keys(model: type[Section], location: Sequence[str | int]) -> list[str]:
     table = _table_at(model, location)
     return list(table.model_fields) if table else []
 
 
-def _table_at(model: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel] | None:
+def _table_at(model: type[Section], location: Sequence[str | int]) -> type[Section] | None:
     """Return the model of the table at `location`, or None where there is no table."""
-    table: type[BaseModel] | None = model
+    table: type[Section] | None = model
     for part in location:
         if isinstance(part, str):
             if table is None or part not in table.model_fields:
@@ -93,13 +94,13 @@ def _table_at(model: type[BaseModel], location: Sequence[str | int]) -> type[Bas
     return table
 
 
-def table_of(annotation: Any) -> type[BaseModel] | None:
+def table_of(annotation: Any) -> type[Section] | None:
     """Return the model inside `Model`, `Model | None` or `tuple[Model, ...]`, else None."""
     return next(_tables(annotation), None)
 
 
-def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _tables(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     elif get_origin(annotation) in {Union, UnionType, tuple}:
         for argument in get_args(annotation):

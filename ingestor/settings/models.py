@@ -1,49 +1,42 @@
 """The one schema of the configuration: it validates the file and makes the sample file and the reference.
 
-Attribute names are the TOML keys. Descriptions are what the sample file and the reference page say;
-`examples` is the value shown where the default would teach nothing.
+Each table is a class (`Section` says how to write one) and a field of `Settings`. A provider's table is no
+field here: it stands in the provider's own folder, with what follows from it (`ProviderSection`). The tables
+of a room below this one stand here in a file of their own (`settings/<room>.py`) and are one line in
+`Settings`, as settings import no room below them.
 """
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
     StrictBool,
     StrictInt,
+    create_model,
     field_validator,
     model_validator,
 )  # fmt: skip
 
-from ingestor.numbers import normalise_agile, normalise_plusless
+from ingestor import providers
+from ingestor.providers.contract import ProviderSection, Section, Text
 from ingestor.settings import values
+from ingestor.timestamps import zone_name
 
-Text = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[Path, BeforeValidator(values.file_path)]
 Credential = Annotated[str, AfterValidator(values.credential_name)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
-AgileNumber = Annotated[str, AfterValidator(values.own_number(normalise_agile))]
-PluslessNumber = Annotated[str, AfterValidator(values.own_number(normalise_plusless))]
 Command = Annotated[tuple[Text, ...], BeforeValidator(values.command)]
+
+Table = TypeVar("Table", bound=ProviderSection)
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
 RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, no unknown keys, and inputs never repeated in an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    active: ClassVar[frozenset[str]] = frozenset()
-    """Optional keys that the sample file sets; the others stand there commented out."""
 
 
 class Database(Section):
@@ -61,63 +54,6 @@ class Database(Section):
     auto_upgrade: StrictBool = Field(
         default=True,
         description="Upgrade an old schema at start. false: `run` refuses it and prints the command.",
-    )
-
-
-class Labels(Section):
-    """Further spellings of the labels in Agile's mails, beside the built-in From, To, Date/Time, Body."""
-
-    originator: tuple[Text, ...] = Field(default=(), examples=[["Da"]], description="Beside From.")
-    destination: tuple[Text, ...] = Field(default=(), examples=[["A"]], description="Beside To.")
-    date_time: tuple[Text, ...] = Field(
-        default=(), examples=[["Data/Ora"]], description="Beside Date/Time and Date."
-    )
-    text: tuple[Text, ...] = Field(default=(), examples=[["Testo"]], description="Beside Body and Text.")
-
-
-class Agile(Section):
-    """Agile Telecom: what its mails and POSTs mean."""
-
-    timezone: Annotated[str, AfterValidator(values.timezone)] = Field(
-        default="Europe/Rome",
-        description="The zone of the Date/Time that Agile sends; nowhere documented, so it is a setting.",
-    )
-    numbers: tuple[AgileNumber, ...] = Field(
-        default=(), examples=[["+393331234333"]],
-        description="Our own numbers. Empty accepts every destination; an SMS for any other number is "
-        "quarantined, however it came.",
-    )  # fmt: skip
-    sender: Annotated[str, AfterValidator(values.mail_address)] = Field(
-        default="smsin@agiletelecom.com", description="The From address of Agile's mails."
-    )
-    senders: tuple[Annotated[str, AfterValidator(values.mail_address)], ...] = Field(
-        default=(), examples=[["sms@lists.example.org"]],
-        description="Further From addresses that are believed like it: a list or gateway that sends "
-        "Agile's mails on under its own name. What looks like an SMS from anybody else is quarantined; after "
-        "a change here `ingestor quarantine retry` reads it.",
-    )  # fmt: skip
-    subjects: tuple[Text, ...] = Field(
-        default=(), examples=[["SMS ricevuto"]],
-        description="Further subjects (or parts of one, in any case) beside Agile Telecom -- SMS received.",
-    )  # fmt: skip
-    labels: Labels = Labels()
-
-
-class Infobip(Section):
-    """Infobip (webhook only)."""
-
-    numbers: tuple[PluslessNumber, ...] = Field(
-        default=(),
-        examples=[["+441134960000"]],
-        description="Our own numbers there; empty accepts every one.",
-    )
-
-
-class Ip1(Section):
-    """IP1 (webhook only)."""
-
-    numbers: tuple[PluslessNumber, ...] = Field(
-        default=(), examples=[["+46700000000"]], description="Our own numbers there; empty accepts every one."
     )
 
 
@@ -228,8 +164,8 @@ class Endpoint(Section):
         description="Where the provider signs nothing an unguessable path is the secret: "
         "`ingestor config new-endpoint agile` makes one.",
     )  # fmt: skip
-    provider: Literal["agile", "infobip", "ip1"] = Field(
-        examples=["agile"], description="agile | infobip | ip1"
+    provider: Annotated[str, AfterValidator(values.one_of(providers.POST_READERS))] = Field(
+        examples=["agile"], description=" | ".join(providers.POST_READERS)
     )
     allow_from: tuple[Network, ...] = Field(
         default=(), examples=[["198.51.100.0/24"]], description="Networks that may post; empty: anywhere."
@@ -260,6 +196,7 @@ class Webhook(Section):
     """The listener for providers that post; without this section there is none."""
 
     active = frozenset({"listen"})
+    optional = True
 
     listen: Annotated[str, AfterValidator(values.listen_address)] = Field(
         default="127.0.0.1:8080", description="ADDRESS:PORT to listen on."
@@ -306,10 +243,8 @@ class Webhook(Section):
         return self
 
 
-class Settings(Section):
-    """Everything that can be configured. Without a file all of it has its default."""
-
-    timezone: Annotated[str, AfterValidator(values.timezone)] | None = Field(
+class _First(Section):
+    timezone: Annotated[str, AfterValidator(zone_name)] | None = Field(
         default=None, examples=["Europe/Rome"],
         description="The zone in which `search`, `show`, `status`, `quarantine` and `explain` show times to "
         "people, and read --since and --until without an offset. Left out: the machine's own. JSON, exports, "
@@ -317,9 +252,20 @@ class Settings(Section):
     )  # fmt: skip
 
     database: Database = Database()
-    agile: Agile = Agile()
-    infobip: Infobip = Infobip()
-    ip1: Ip1 = Ip1()
+
+
+if TYPE_CHECKING:
+    _WithProviders = _First
+else:  # what the type checker cannot follow: a table for each provider's folder, in the order of theirs
+    _WithProviders = create_model(
+        "_WithProviders", __base__=_First,
+        **{name: (folder.SECTION, folder.SECTION()) for name, folder in providers.folders().items()},
+    )  # fmt: skip
+
+
+class Settings(_WithProviders):
+    """Everything that can be configured. Without a file all of it has its default."""
+
     mailbox: tuple[Mailbox, ...] = ()
     webhook: Webhook | None = None
 
@@ -329,6 +275,10 @@ class Settings(Section):
     def source(self) -> Path | None:
         """The file that was read, or None where there was none."""
         return self._source
+
+    def section(self, kind: type[Table]) -> Table:
+        """Return a provider's own table: `settings.section(Agile).numbers`."""
+        return next(value for _, value in self if isinstance(value, kind))
 
     @field_validator("mailbox")
     @classmethod

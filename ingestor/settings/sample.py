@@ -6,16 +6,16 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from ingestor.providers.contract import Section
 from ingestor.redaction import HIDDEN
 from ingestor.settings.faults import table_of
-from ingestor.settings.models import Section, Settings
+from ingestor.settings.models import Settings
 from ingestor.settings.values import hide_url_password
 
 _WIDTH = 100
-_OPTIONAL_TABLES = {"labels", "webhook"}  # commented out as a whole: not everybody has them
 
 _HEADER = """\
 The configuration of ingestor: TOML, read from /etc/ingestor/ingestor.toml (--config, INGESTOR_CONFIG).
@@ -30,7 +30,7 @@ def sample() -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip("\n") + "\n"
 
 
-def _sample_table(model: type[BaseModel], path: str, *, optional: bool) -> Iterator[str]:
+def _sample_table(model: type[Section], path: str, *, optional: bool) -> Iterator[str]:
     """Yield the keys of `model`, then its tables: TOML wants them in this order."""
     tables = []
     for key, field in model.model_fields.items():
@@ -39,25 +39,21 @@ def _sample_table(model: type[BaseModel], path: str, *, optional: bool) -> Itera
             tables.append((key, field, inner))
             continue
         yield from _comment(field.description or "")
-        off = optional or not (field.is_required() or key in _active(model))
+        off = optional or not (field.is_required() or key in model.active)
         yield f"{'#' if off else ''}{key} = {toml_value(_sample_value(field))}"
     for key, field, inner in tables:
-        off = optional or key in _OPTIONAL_TABLES
+        off = optional or inner.optional
         yield ""
         yield from _comment(_about(inner))
         yield f"{'#' if off else ''}{_heading(path + key, field)}"
         yield from _sample_table(inner, f"{path}{key}.", optional=off)
 
 
-def _active(model: type[BaseModel]) -> frozenset[str]:
-    return model.active if issubclass(model, Section) else frozenset()
-
-
 def _heading(path: str, field: FieldInfo) -> str:
     return f"[[{path}]]" if "tuple" in str(field.annotation) else f"[{path}]"
 
 
-def _about(model: type[BaseModel]) -> str:
+def _about(model: type[Section]) -> str:
     return re.sub(r"\s+", " ", model.__doc__ or "").strip()
 
 
@@ -84,7 +80,7 @@ def toml_value(value: Any) -> str:
 def reference() -> str:
     """Return the reference of every key as Markdown, one table a section."""
     parts = ["# Configuration", "", _HEADER.strip(), ""]
-    top: tuple[str, type[BaseModel]] = ("before the first table", Settings)
+    top: tuple[str, type[Section]] = ("before the first table", Settings)
     for title, model in (top, *_sections(Settings, "")):
         parts += [
             f"## `{title}`" if title.startswith("[") else f"## {title.capitalize()}",
@@ -101,7 +97,7 @@ def reference() -> str:
     return "\n".join(parts).strip("\n") + "\n"
 
 
-def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+def _sections(model: type[Section], path: str) -> Iterator[tuple[str, type[Section]]]:
     for key, field in model.model_fields.items():
         inner = table_of(field.annotation)
         if inner is not None:
@@ -127,14 +123,14 @@ def shown(settings: Settings) -> str:
     return "\n".join(lines).strip("\n") + "\n"
 
 
-def _shown_table(table: BaseModel, path: str) -> Iterator[str]:
-    tables: list[tuple[str, BaseModel]] = []
+def _shown_table(table: Section, path: str) -> Iterator[str]:
+    tables: list[tuple[str, Section]] = []
     for key, field in type(table).model_fields.items():
         value = getattr(table, key)
         if table_of(field.annotation) is None:
             if value is not None:
                 yield f"{key} = {toml_value(_hidden(key, value))}"
-        elif isinstance(value, BaseModel):
+        elif isinstance(value, Section):
             tables.append((f"[{path}{key}]", value))
         else:
             tables += [(f"[[{path}{key}]]", one) for one in value or ()]

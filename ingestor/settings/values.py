@@ -4,21 +4,17 @@ Every function takes what stood in the file and raises ValueError with words for
 repeat a value that may be a secret or a phone number.
 """
 
-import difflib
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from ingestor.numbers import Number, OriginatorKind
 from ingestor.redaction import HIDDEN
 
 CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
-_ADDRESS = re.compile(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+")
 _POSTGRESQL = {"postgresql", "postgres", "postgresql+psycopg"}
 _SQLITE = {"sqlite", "sqlite+pysqlite"}
 _URL_FORMS = "use sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
@@ -72,34 +68,6 @@ def hide_url_password(url: str) -> str:
     user, colon, _ = credentials.partition(":")
     tail = re.sub(r"(?<=[?&]password=)[^&]*", HIDDEN, tail)
     return f"{scheme}{separator}{user}{colon and colon + HIDDEN}{at}{host}{slash}{tail}"
-
-
-def timezone(name: str) -> str:
-    """Return `name` where it is a zone of the IANA database."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is no time zone{nearest(name, available_timezones())}") from None
-    return name
-
-
-def own_number(normalise: Callable[[str], Number]) -> Callable[[str], str]:
-    """Return the check of one of our own numbers, read the way its provider writes destinations."""
-
-    def check(raw: str) -> str:
-        number = normalise(raw)
-        if number.kind not in {OriginatorKind.MSISDN, OriginatorKind.SHORT}:
-            raise ValueError("is no phone number; write it like +393331234333")
-        return number.value
-
-    return check
-
-
-def mail_address(address: str) -> str:
-    """Return one bare mail address in lower case."""
-    if not _ADDRESS.fullmatch(address):
-        raise ValueError("is no single mail address like smsin@agiletelecom.com")
-    return address.lower()
 
 
 def credential_name(name: str) -> str:
@@ -165,6 +133,19 @@ def split_listen(written: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """Return the check that a value is one of `names`, which another table gives."""
+    *most, last = map(repr, names)
+    words = f"{', '.join(most)} or {last}"
+
+    def check(written: str) -> str:
+        if repr(written) not in {*most, last}:
+            raise ValueError(f"must be one of {words}")
+        return written
+
+    return check
+
+
 def is_loopback(host: str) -> bool:
     """Say whether `host` is this machine by its very name; other names are not looked up."""
     try:
@@ -180,10 +161,3 @@ def url_path(path: str) -> str:
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", path):
         raise ValueError("may hold only letters, digits and . _ ~ - /")
     return path
-
-
-def nearest(word: str, known: Any) -> str:
-    """Return `; did you mean X?` for the known word nearest to `word`, or nothing where none is near."""
-    by_lower = {one.lower(): one for one in known}
-    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[matches[0]]}?" if matches else ""

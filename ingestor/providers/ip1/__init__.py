@@ -1,1 +1,24 @@
 """IP1: inbound SMS by webhook."""
+
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field
+
+from ingestor.numbers import normalise_plusless
+from ingestor.providers.contract import ProviderSection, Rules, own_number
+
+
+class Ip1(ProviderSection):
+    """IP1 (webhook only)."""
+
+    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_plusless))], ...] = Field(
+        default=(), examples=[["+46700000000"]], description="Our own numbers there; empty accepts every one."
+    )
+
+    def rules(self) -> Rules:
+        """Return what follows for the reader; its times carry their offset."""
+        return Rules(ZoneInfo("UTC"), frozenset(self.numbers))
+
+
+SECTION = Ip1

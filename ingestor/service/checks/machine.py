@@ -32,8 +32,8 @@ def check(settings: Settings) -> Iterator[Finding]:
 
 def time_zone(settings: Settings, now: datetime) -> Finding:
     """Say what the provider's clock shows at `now`, which tells at a glance whether the zone is right."""
-    shows = now.astimezone(rules_for(settings, "agile").zone)
-    return ok("time zone", f"{settings.agile.timezone}: Agile's clock shows {shows:%H:%M} now")
+    zone = rules_for(settings, "agile").zone
+    return ok("time zone", f"{zone}: Agile's clock shows {now.astimezone(zone):%H:%M} now")
 
 
 def clock(now: datetime) -> Finding:
