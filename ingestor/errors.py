@@ -63,6 +63,12 @@ class CredentialsRefused(IngestorError):
     retry = True
 
 
+class ProviderUnavailable(IngestorError):
+    """A provider's API cannot be reached, or refuses what it is asked."""
+
+    retry = True
+
+
 class RunTaken(IngestorError):
     """Two processes go on with one run of an import; the later one of each step gives way."""
 

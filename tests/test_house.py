@@ -17,6 +17,7 @@ FLOORS = [
     {"settings", "logs"},
     {"archive", "http"},
     {"intake"},
+    {"replies"},
     {"service"},
     {"demo"},
     {"cli"},

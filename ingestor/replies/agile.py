@@ -1,0 +1,226 @@
+"""The client of Agile's REST API: one message a request, one connection a request.
+
+A connection that was used before may be closed by the server just when the next request is written, and then
+nobody knows whether that was read. With a connection of its own a request has two phases: what fails before
+the first byte was written was not sent, what fails after it may have been.
+"""
+
+import base64
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from http.client import HTTPException
+from typing import Any, Final
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
+
+from ingestor.errors import ProviderUnavailable
+from ingestor.replies.verdicts import Fate, Verdict, credit_of, understood, verdict_of
+
+_LARGEST_ANSWER: Final = 65536
+_FAULTS: Final = (HTTPError, HTTPException, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API is and how it is entered."""
+
+    base_url: str
+    headers: Mapping[str, str] = field(repr=False)
+    connect_seconds: float = 10.0
+    answer_seconds: float = 30.0
+    """From the first byte of the request to the last of its answer."""
+    rate: float = 10.0
+    """Requests a second at most, of this process."""
+    retry_5xx: bool = False
+    ca_file: str | None = None
+
+
+def api_key(key: str) -> dict[str, str]:
+    """Return the headers of the recommended way in."""
+    return {"X-Api-Key": key}
+
+
+def basic(username: str, password: str) -> dict[str, str]:
+    """Return the headers of Basic authentication (RFC 7617, in UTF-8)."""
+    pair = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to one number, with every parameter of Agile's REST document."""
+
+    id: str
+    """Both `globalId` and `ids[0]`: reports name it."""
+    number: str = field(repr=False)
+    sender: str
+    body: str = field(repr=False)
+    max_id_len: int = 64
+    concatenated: bool = True
+    unicode: bool = True
+    delivery: bool = True
+    simulation: bool = False
+    hex_body: bool = False
+    udh: str | None = None
+    scheduling: str | None = None
+    """`yyyy-MM-dd HH:mm:ss.SSSZ`"""
+
+    def request(self) -> dict[str, Any]:
+        """Return the request body."""
+        message: dict[str, Any] = {
+            "ids": [self.id],
+            "destinations": [self.number],
+            "sender": self.sender,
+            "body": self.body,
+        }
+        if self.hex_body:
+            message["hexBody"] = True
+        if self.udh is not None:
+            message["udhData"] = self.udh
+        if self.scheduling is not None:
+            message["scheduling"] = self.scheduling
+        return {
+            "globalId": self.id,
+            "maxIdLen": self.max_id_len,
+            "enableConcatenated": self.concatenated,
+            "enableUnicode": self.unicode,
+            "enableDelivery": self.delivery,
+            "simulation": self.simulation,
+            "messages": [message],
+        }
+
+
+class AgileClient:
+    """Sends requests, no faster than the rate allows; for one thread at a time."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Connect to nothing yet."""
+        self._access = access
+        self._clock = clock
+        self._sleep = sleep
+        self._next = clock()
+        self._url = parse_url(access.base_url)
+        self._tls = ssl.create_default_context(cafile=access.ca_file) if self._url.scheme == "https" else None
+
+    @property
+    def longest_seconds(self) -> float:
+        """After how long a request is over, however it went, but for a name that is never resolved."""
+        return self._access.connect_seconds + self._access.answer_seconds
+
+    def send(self, message: Message) -> Verdict:
+        """Send `message` once and return what became of it; nothing is raised and nothing tried again."""
+        body = json.dumps(message.request(), ensure_ascii=False).encode()
+        return self._request("POST", "sms/send", body, self._verdict)
+
+    def _verdict(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+        return verdict_of(status, headers, body, datetime.now(UTC), retry_5xx=self._access.retry_5xx)
+
+    def credit(self) -> Decimal:
+        """Return what is left of the account, in EUR. Raises ProviderUnavailable where it cannot be had."""
+        found: list[Decimal] = []
+
+        def take(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+            credit = credit_of(understood(body)) if status == 200 else None
+            if credit is None:
+                return self._verdict(status, headers, body)
+            found.append(credit)
+            return Verdict(Fate.ACCEPTED, "known")
+
+        verdict = self._request("GET", "sms/credit", None, take)
+        if not found:
+            words = verdict.words.removesuffix("; it may have been sent")
+            raise ProviderUnavailable(f"Agile does not tell the credit: {words}")
+        return found[0]
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        judged: Callable[[int, Mapping[str, str], bytes], Verdict],
+    ) -> Verdict:
+        """Make one request in its two phases, and let `judged` say what the answer means."""
+        self._keep_pace()
+        connection = self._connection()
+        try:
+            try:
+                connection.connect()
+            except _FAULTS as fault:
+                return Verdict(Fate.NOT_SENT, f"never sent: {_reason(fault)}")
+            assert connection.sock is not None  # noqa: S101 - connect() has made it, or raised
+            connection.timeout = self._access.answer_seconds
+            connection.sock.settimeout(self._access.answer_seconds)
+            # A socket's own time-out begins anew with each byte; a server that drips would hold us for ever.
+            ending = threading.Timer(self._access.answer_seconds, _hang_up, (connection.sock,))
+            ending.daemon = True
+            ending.start()
+            try:
+                status, headers, answer = self._exchange(connection, method, path, body)
+            except _FAULTS as fault:
+                return Verdict(Fate.UNKNOWN, f"no answer came ({_reason(fault)}); it may have been sent")
+            finally:
+                ending.cancel()
+            return judged(status, headers, answer)
+        finally:
+            connection.close()
+
+    def _exchange(
+        self, connection: HTTPConnection, method: str, path: str, body: bytes | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"Accept": "application/json", "User-Agent": "ingestor", **self._access.headers}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        target = f"{(self._url.path or '').rstrip('/')}/{path}"
+        connection.request(method, target, body, headers, preload_content=False)
+        response = connection.getresponse()
+        answer = response.read(_LARGEST_ANSWER + 1)
+        if len(answer) > _LARGEST_ANSWER:
+            answer = b""  # whatever it is, it is no answer of Agile's
+        return response.status, response.headers, answer
+
+    def _connection(self) -> HTTPConnection:
+        host, port = str(self._url.host), self._url.port
+        seconds = self._access.connect_seconds
+        if self._tls is None:
+            return HTTPConnection(host, port, timeout=seconds)
+        return HTTPSConnection(host, port, timeout=seconds, ssl_context=self._tls)
+
+    def _keep_pace(self) -> None:
+        now = self._clock()
+        if self._next > now:
+            self._sleep(self._next - now)
+        self._next = max(self._next, now) + 1 / self._access.rate
+
+
+def _hang_up(connected: socket.socket) -> None:
+    """End a connection that another thread reads from; TLS's own shutdown is not made for that."""
+    try:
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+    except OSError:
+        return  # it has just ended
+
+
+def _reason(fault: BaseException) -> str:
+    """Return why, without addresses of objects and without a word of the request."""
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    if isinstance(fault, TimeoutError):
+        return "time-out"
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    return type(fault).__name__
