@@ -164,12 +164,9 @@ class Daemon:
         stops.callback(self._listener.stop, LISTENER_SECONDS)
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
-        """Return what the schedule calls: the poll of each mailbox, and the look at the archive's file."""
+        """Return what the schedule calls every so many seconds: the looks at the archive and its file."""
         jobs: dict[str, tuple[float, Callable[[], None]]] = {
             "archive guard": (guarding.LOOK_SECONDS, self._guard.look),
-        } | {
-            f"poll {mailbox.name}": (mailbox.poll_seconds, partial(self._mailboxes.wake, mailbox.name))
-            for mailbox in self._settings.mailbox
         }
         if self._wal_care is not None:
             jobs["archive file"] = (WAL_SECONDS, self._wal_care.look)
@@ -220,7 +217,6 @@ class Daemon:
         self._mailboxes.start(self._settings.mailbox)
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
-        self._schedule.replace(self._jobs(), {"new day": self._begin_day})
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
         self._notifier.ready(self._reporter.text)
 

@@ -1,8 +1,8 @@
-"""What is due by the clock: APScheduler wakes each mailbox's thread, looks after the archive, begins a day.
+"""What is due by the clock: APScheduler looks after the archive and begins a day. A mailbox polls by itself.
 
-Its jobs cannot be killed and must not touch a connection that another thread owns, so a job here only sets a
-flag. Settings against its defaults: a run that comes more than a second late would be dropped
-(`misfire_grace_time`), and local time has hours that happen twice (UTC).
+A job cannot be killed, and must not touch a connection that another thread owns. Settings against its
+defaults: a run that comes more than a second late would be dropped (`misfire_grace_time`), and local time has
+hours that happen twice (UTC).
 """
 
 import logging

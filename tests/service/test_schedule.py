@@ -1,4 +1,4 @@
-"""The scheduled poll wakes, counts its trouble, and waits for nobody."""
+"""What is due by the clock is called, its trouble is counted, and nobody waits for it."""
 
 import threading
 from collections.abc import Callable

@@ -179,13 +179,13 @@ class Stream:
         """Whether there are bytes that no `readline` or `read` has taken."""
         return bool(self._buffer)
 
-    def wait_for_news(self, seconds: float, *bells: Bell) -> bool:
-        """Wait for bytes from the server, a bell, or the end of `seconds`; True when it is bytes (or the end
-        of the connection), which the next command will then meet."""
+    def wait_for_news(self, seconds: float) -> bool:
+        """Wait for bytes from the server or the end of `seconds`; True when it is bytes (or the end of the
+        connection), which the next command will then meet. Raises Stopped."""
         pending = self.socket.pending() if isinstance(self.socket, ssl.SSLSocket) else 0
         if self._buffer or pending:
             return True
-        readable = ready(seconds, self.socket, self._stop, *bells)
+        readable = ready(seconds, self.socket, self._stop)
         if self._stop.fileno() in readable:
             raise Stopped
         return self.socket.fileno() in readable

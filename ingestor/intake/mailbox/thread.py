@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import random
 import threading
 import time
 import uuid
@@ -24,6 +23,7 @@ from ingestor.intake.mailbox.login import connect
 from ingestor.intake.mailbox.session import FolderMissing, Session
 from ingestor.intake.mailbox.visit import Visit, check_folders
 from ingestor.intake.mailbox.waiting import Bell, Stopped, Timing
+from ingestor.pauses import pauses
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.record import Outcome
@@ -64,14 +64,13 @@ class MailboxThread:
         self._timing = timing or Timing()
         self._writer = writer
         self._stop = Bell()
-        self._wake = Bell()
         self._memory = Memory(Lease(engine, mailbox.name, holder or _nobody_else()))
         self._delivery = Delivery(writer, self._stop, self._progressed, self._suspect)
         self._waiting_for = 0.0
         self._state = "starting"
         self._noted = (-math.inf, "")
-        self._failures = 0
-        self._refusals = 0
+        self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
+        self._begin_anew()
         self._passed = False
         """Whether this connection, or the last one, finished a pass."""
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{mailbox.name}", daemon=True)
@@ -95,13 +94,12 @@ class MailboxThread:
         return self._waiting_for + 2 * self._timing.command
 
     def start(self) -> None:
-        """Begin to read, in a thread of its own."""
+        """Begin to read, in a thread of its own; nothing but `stop` ends it then.
+
+        Raises RuntimeError or MemoryError where no thread is to be had; call it again then.
+        """
         self._progressed()
         self._thread.start()
-
-    def wake(self) -> None:
-        """Make a cycle now; what the scheduled poll calls. Does not shorten the pause after a failure."""
-        self._wake.ring()
 
     def stop(self) -> None:
         """Ask the thread to end: within seconds, even in the middle of a hung read."""
@@ -184,26 +182,28 @@ class MailboxThread:
     # The thread
 
     def _run(self) -> None:
-        while not self._stop.rung:
+        pause = 0.0
+        while not self._stop.wait(pause):
             began, narrowed = time.monotonic(), self._memory.suspects.narrowed
+            pause = self._timing.retry_longest
             try:
                 self._live()
             except Stopped:
                 break
             except Exception as fault:  # noqa: BLE001 - whatever happens, the mailbox is tried again
-                if self._memory.suspects.narrowed > narrowed:
-                    # Told already, and no failure: the next connection knows which mails to leave out.
-                    pause = self._timing.retry_first / 4
-                else:
-                    pause = self._pause_after(fault, time.monotonic() - began)
+                with contextlib.suppress(Exception):  # even where the report fails, for want of memory, say
+                    if self._memory.suspects.narrowed > narrowed:
+                        # Told already, and no failure: the next connection knows which mails to leave out.
+                        pause = self._timing.retry_first / 4
+                    else:
+                        pause = self._pause_after(fault, time.monotonic() - began)
             self._settle()
             self._progressed()
             self._waiting_for = pause
-            if self._stop.wait(pause):
-                break
         self._settle()
-        self._memory.lease.release()
-        self._enter("stopped", None)
+        with contextlib.suppress(Exception):
+            self._memory.lease.release()
+            self._enter("stopped", None)
 
     def _settle(self) -> None:
         """Wait for what is in the writer's hands, however it ends: the cursor tells what was committed."""
@@ -214,9 +214,10 @@ class MailboxThread:
         """Connect and work until something breaks."""
         session = self._connect()
         try:
-            self._refusals, self._passed = 0, False
+            self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
+            self._passed = False
             visit = Visit(self._context, session, self._delivery, self._memory)
-            visit.stay(self._timing, self._wake, lambda: self._finished(visit), self._expect)
+            visit.stay(self._timing, lambda: self._finished(visit), self._expect)
         finally:
             session.close()
 
@@ -240,19 +241,15 @@ class MailboxThread:
 
     def _pause_after(self, fault: Exception, lived: float) -> float:
         """Report a fault, and return how many seconds to wait before the next attempt."""
-        timing = self._timing
         if isinstance(fault, CredentialsRefused):
             # Slowly, or the server locks the account for good.
-            pause = min(timing.refused_longest, timing.refused_first * 2.0**self._refusals)
-            self._refusals = min(self._refusals + 1, 20)
             self._enter("refused", str(fault))
-            return pause
-        if lived > timing.settled:
-            self._failures = 0
-        longest = timing.retry_flapping if self._passed else timing.retry_longest
-        pause = min(longest, timing.retry_longest, timing.retry_first * 2.0**self._failures)
-        self._passed = False
-        self._failures = min(self._failures + 1, 20)
+            return next(self._refusals)
+        if lived > self._timing.settled:
+            self._begin_anew()
+        pause, after_a_pass = next(self._failures), next(self._flaps)
+        if self._passed:
+            pause, self._passed = after_a_pass, False
         if isinstance(fault, IngestorError):
             self._enter(_state_of(fault), str(fault))
         else:
@@ -262,7 +259,12 @@ class MailboxThread:
                 place = place.tb_next
             where = f"{place.tb_frame.f_code.co_name}:{place.tb_lineno}" if place else "?"
             self._enter("failing", f"{type(fault).__name__} in {where}")
-        return random.uniform(pause / 2, pause)  # noqa: S311 - jitter, no secret
+        return pause
+
+    def _begin_anew(self) -> None:
+        """Forget earlier faults: the next pause is a short one."""
+        self._failures = pauses(self._timing.retry_first, self._timing.retry_longest)
+        self._flaps = pauses(self._timing.retry_first, self._timing.retry_flapping)
 
     def _enter(self, state: str, detail: str | None, *, success: bool = False) -> None:
         """Go into `state`: said once when it changes, written down for `status` every few seconds."""

@@ -20,7 +20,7 @@ from ingestor.intake.mailbox.lease import LOOK_SECONDS
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import FolderMissing, Selected, Session
 from ingestor.intake.mailbox.stream import Flooded
-from ingestor.intake.mailbox.waiting import Bell, Timing
+from ingestor.intake.mailbox.waiting import Timing
 from ingestor.intake.mailbox.words import Refused
 from ingestor.record import Outcome
 
@@ -55,29 +55,27 @@ class Visit:
         if others:
             self._open_and_catch_up(first)
 
-    def stay(
-        self, timing: Timing, wake: Bell, finished: Callable[[], None], waits: Callable[[float], None]
-    ) -> None:
-        """Make full passes for ever, watching the first folder in between.
+    def stay(self, timing: Timing, finished: Callable[[], None], waits: Callable[[float], None]) -> None:
+        """Make a full pass every `poll_seconds`, and watch the first folder in between.
 
-        `finished` is told of each finished cycle, `waits` how long the next wait may take.
+        Ends only by an exception: Stopped, or what broke the connection. `finished` is told of each finished
+        cycle; `waits` feeds the watchdog: it hears how many seconds the next wait may take.
         """
         mailbox = self._context.mailbox
         while True:
-            wake.hush()
             self._duties.called_for()  # polls may be more frequent than looks
             self.full_pass()
             if len(self._memory.missing) == len(mailbox.folders):
                 check_folders(self._memory)
             finished()
-            # Without the scheduled poll we look ourselves, if less often; a connection wants to be used.
-            longest = min(timing.idle, max(30.0, 2.0 * mailbox.poll_seconds))
-            while True:
-                waits(timing.idle if self.watching else longest)
+            # A connection wants to be used, however seldom a poll is asked for.
+            due = time.monotonic() + min(timing.idle, mailbox.poll_seconds)
+            while (left := due - time.monotonic()) > 0:
+                waits(left)
                 if not self.watching:
-                    self._wait(longest, wake)
+                    self._wait(left)
                     break
-                if not self._idle(timing.idle, wake) or len(mailbox.folders) > 1 or self._reading is None:
+                if not self._idle(left) or len(mailbox.folders) > 1 or self._reading is None:
                     break
                 self._last = self._catch_up(self._reading, self._last)
                 finished()
@@ -89,10 +87,10 @@ class Visit:
         able = able and time.monotonic() >= self._memory.idle_again_at
         return able and self._reading is not None
 
-    def _idle(self, seconds: float, wake: Bell) -> bool:
+    def _idle(self, seconds: float) -> bool:
         """Wait in IDLE; return whether the server had news."""
         try:
-            return self._session.idle(lambda: self._wait(seconds, wake))
+            return self._session.idle(lambda: self._wait(seconds))
         except Refused as refusal:  # offered, and refused: this connection polls
             self._idle_refused = True
             log.warning(
@@ -109,15 +107,15 @@ class Visit:
             )
             raise
 
-    def _wait(self, seconds: float, wake: Bell) -> bool:
-        """Wait for news (True), `wake`, or the end of `seconds`; meanwhile see to who acts on the mailbox."""
+    def _wait(self, seconds: float) -> bool:
+        """Wait for news (True) or the end of `seconds`; meanwhile see to who acts on the mailbox."""
         until = time.monotonic() + seconds
         look = seconds if self._context.after_store is None else LOOK_SECONDS
         while True:
             left = until - time.monotonic()
-            if self._session.wire.stream.wait_for_news(min(left, look), wake):
+            if self._session.wire.stream.wait_for_news(min(left, look)):
                 return True
-            if left <= look or wake.rung:
+            if left <= look:
                 return False
             if self._duties.called_for():
                 return True

@@ -12,7 +12,7 @@ class Stopped(Exception):
 
 
 class Bell:
-    """Rung in one thread, it ends a wait in another; it stays rung until `hush`."""
+    """Rung in one thread, it ends every wait of another, now and from now on."""
 
     def __init__(self) -> None:
         self._listening, self._ringing = os.pipe()
@@ -24,23 +24,17 @@ class Bell:
         os.close(self._ringing)
 
     def ring(self) -> None:
-        """End the wait that is, or the next one."""
+        """End the wait that is, and each further one."""
         with contextlib.suppress(BlockingIOError):  # full of rings already
             os.write(self._ringing, b"!")
-
-    def hush(self) -> None:
-        """Forget all rings."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._listening, 4096):
-                pass
 
     def fileno(self) -> int:
         """Return what `poll` watches."""
         return self._listening
 
-    def wait(self, seconds: float, *others: "Bell") -> bool:
-        """Wait until this bell, or one of `others`, rings: True; False when `seconds` have passed."""
-        return bool(ready(seconds, self, *others))
+    def wait(self, seconds: float) -> bool:
+        """Wait until the bell rings: True; False when `seconds` have passed."""
+        return bool(ready(seconds, self))
 
     @property
     def rung(self) -> bool:
@@ -65,9 +59,9 @@ class Timing:
     """IDLE is left and entered again: routers forget silent connections, Dovecot and GMX after 10 minutes."""
     retry_first: float = 1.0
     retry_longest: float = 300.0
-    refused_first: float = 60.0
-    """A wrong password is tried again this slowly at first, four times in ten minutes: many servers lock an
-    account after five. A slip of the server's costs no more than that."""
+    refused_first: float = 120.0
+    """A wrong password is tried again one to two minutes later at first, at most four times in ten minutes:
+    many servers lock an account after five. A slip of the server's costs no more than that."""
     refused_longest: float = 3600.0
     settled: float = 30.0
     """A connection that lived this long starts the next retries from the beginning."""

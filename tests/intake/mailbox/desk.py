@@ -1,6 +1,7 @@
 """What the mailbox's tests work with: a real archive and writer, mails, and threads that read them."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,9 @@ QUICK = Timing(
     refused_first=60.0, settled=0.0,
 )  # fmt: skip
 """As in earnest, with short pauses after a fault. A push that got lost would show as a wait of a minute."""
+
+OFTEN = replace(QUICK, idle=0.1)
+"""With a poll every tenth of a second, whatever `poll_seconds` says."""
 
 PATIENCE = 20.0
 

@@ -4,7 +4,7 @@ import pytest
 
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.entries import Action, Pending, Submission
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
@@ -201,13 +201,11 @@ def test_a_read_only_folder_is_read_and_complained_about_once(
     """A folder we may not write to is read all the same; the action waits, and is an error once."""
     server.boxes["INBOX"].read_only = True
     server.deliver(mail(1))
-    thread = desk.thread(server.port, after_store="seen")
+    thread = desk.thread(server.port, timing=OFTEN, after_store="seen")
     until(lambda: desk.has(1) and thread.state == "watching")
 
     server.deliver(mail(2))
     until(lambda: desk.has(1, 2))
-    thread.wake()
-
     until(lambda: len(pending_work(desk.engine)) == 2)
     assert len([entry for entry in logged if entry["log_level"] == "error"]) == 1
 
@@ -217,7 +215,7 @@ def test_a_refused_action_does_not_stop_the_reading(
 ) -> None:
     """NO to the flag change (a quota, say) leaves it pending, and the next mails are read."""
     server.faults.refuse["UID STORE"] = b"NO [OVERQUOTA] full"
-    thread = desk.thread(server.port, after_store="seen")
+    thread = desk.thread(server.port, timing=OFTEN, after_store="seen")
     until(lambda: thread.state == "watching")
     server.deliver(mail(1))
     until(lambda: desk.has(1))
@@ -227,8 +225,6 @@ def test_a_refused_action_does_not_stop_the_reading(
     until(lambda: any(entry["log_level"] == "error" for entry in logged))
 
     server.faults.refuse.clear()
-    thread.wake()
-
     until(lambda: flags(server) == {1: {"\\Seen"}, 2: {"\\Seen"}})
     assert len([entry for entry in logged if entry["log_level"] == "error"]) == 1
 

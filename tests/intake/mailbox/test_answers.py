@@ -10,7 +10,7 @@ from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folde
 from ingestor.intake.mailbox.session import FolderMissing
 from ingestor.intake.mailbox.words import Refused, speaking
 from ingestor.redaction import redact
-from tests.intake.mailbox.desk import Desk, mail
+from tests.intake.mailbox.desk import OFTEN, Desk, mail
 from tests.intake.mailbox.test_login import logged_in
 from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap, Talk
@@ -291,12 +291,10 @@ def test_a_flood_in_idle_is_polled_instead(
 
     scripted.script.on_command = flood
     scripted.add(mail(1))
-    thread = desk.thread(scripted.port)
+    thread = desk.thread(scripted.port, timing=OFTEN)
     until(lambda: desk.has(1) and thread.state == "polling")
 
     scripted.add(mail(2))
-    thread.wake()
-
     until(lambda: desk.has(1, 2))
     assert scripted.commands.count("IDLE") == 1
     assert [entry["event"] for entry in logged].count(

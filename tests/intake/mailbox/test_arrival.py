@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from ingestor.archive.cursors import read_cursor
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox import session
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, Desk, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer
 from tests.waiting import until
@@ -68,14 +68,12 @@ def test_headers_first(desk: Desk, server: ImapServer) -> None:
 
 
 def test_polling_alone_where_idle_is_not_offered(desk: Desk) -> None:
-    """Without IDLE the scheduled poll finds new mail, over one connection."""
+    """Without IDLE the poll finds new mail, over one connection."""
     server = ImapServer(capabilities=tuple(set(CAPABILITIES) - {"IDLE"}))
     with server.running():
-        thread = desk.thread(server.port)
+        thread = desk.thread(server.port, timing=OFTEN)
         until(lambda: thread.state == "polling")
         server.deliver(mail(1))
-
-        thread.wake()
 
         until(lambda: desk.has(1))
         assert "IDLE" not in server.commands
@@ -85,11 +83,9 @@ def test_polling_alone_where_idle_is_not_offered(desk: Desk) -> None:
 def test_polling_where_idle_is_offered_and_refused(desk: Desk, server: ImapServer) -> None:
     """NO to IDLE is an answer: the connection stays, and the poll goes on."""
     server.faults.refuse["IDLE"] = b"NO not for you"
-    thread = desk.thread(server.port)
+    thread = desk.thread(server.port, timing=OFTEN)
     until(lambda: thread.state == "polling")
     server.deliver(mail(1))
-
-    thread.wake()
 
     until(lambda: desk.has(1))
     assert server.commands.count("LOGIN") == 1
@@ -99,11 +95,9 @@ def test_polling_where_idle_is_offered_and_refused(desk: Desk, server: ImapServe
 def test_the_poll_finds_what_idle_keeps_quiet_about(desk: Desk, server: ImapServer) -> None:
     """A server whose IDLE never pushes is read at each poll all the same."""
     server.faults.quiet_idle = True
-    thread = desk.thread(server.port)
+    desk.thread(server.port, timing=OFTEN)
     until(lambda: "IDLE" in server.commands)
     server.deliver(mail(1))
-
-    thread.wake()
 
     until(lambda: desk.has(1))
 
@@ -153,9 +147,8 @@ def test_a_missing_folder_is_named_and_the_others_go_on(desk: Desk, logged: list
     server = ImapServer({"INBOX": Box(), "Archive": Box()})
     with server.running():
         server.deliver(mail(1))
-        thread = desk.thread(server.port, folders=("Archiv", "INBOX"))
+        thread = desk.thread(server.port, timing=OFTEN, folders=("Archiv", "INBOX"))
         until(lambda: desk.has(1) and thread.state == "polling")
-        thread.wake()
         until(lambda: server.commands.count("LIST") > 0)
 
         errors = [entry for entry in logged if entry["log_level"] == "error"]

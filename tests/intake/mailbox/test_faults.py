@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ingestor.archive.cursors import pending_work, read_cursor
-from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, Desk, mail
+from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, QUICK, Desk, mail
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.imap.server import ImapServer
 from tests.waiting import until
@@ -164,7 +164,7 @@ def test_one_mail_that_always_breaks_the_connection(desk: Desk, server: ImapServ
         server.deliver(mail(number))
     server.faults.cut_body_of = {30}
 
-    thread = desk.thread(server.port)
+    thread = desk.thread(server.port, timing=OFTEN)
     expected = set(range(60)) - {29}
     until(lambda: desk.has(*expected) and thread.state == "watching")
 
@@ -174,7 +174,6 @@ def test_one_mail_that_always_breaks_the_connection(desk: Desk, server: ImapServ
     assert [entry.work.uid for entry in pending_work(desk.engine)] == [30]
     server.faults.cut_body_of = set()
     desk.pass_time(hours=2)
-    thread.wake()
     until(lambda: desk.has(*range(60)))
     assert pending_work(desk.engine) == []
     assert desk.balance.adds_up
@@ -203,15 +202,13 @@ def test_a_body_that_is_missing_is_tried_again(desk: Desk, server: ImapServer) -
     server.faults.missing_body = {2: 2}
     server.faults.missing_row = {3: 1}
 
-    thread = desk.thread(server.port)
+    thread = desk.thread(server.port, timing=OFTEN)
     until(lambda: desk.has(0, 2, 3) and thread.state == "watching")
     assert [(e.work.uid, e.attempts, e.reason) for e in pending_work(desk.engine)] == [
         (2, 1, "the server sends no body")
     ]
 
     desk.pass_time(minutes=5)
-    thread.wake()
-
     until(lambda: desk.has(*range(4)))
     assert desk.balance.failed == 2
     assert desk.balance.adds_up
@@ -280,7 +277,7 @@ def test_a_new_uidvalidity(desk: Desk, server: ImapServer, logged: list[dict[str
     """The folder is read again as a whole: no row is lost, none doubled, one warning."""
     for raw in (mail(1), BROKEN, mail(2)):
         server.deliver(raw)
-    watching(desk, server)
+    watching(desk, server, timing=OFTEN)
     until(lambda: desk.has(1, 2))
 
     server.call(lambda: server.boxes["INBOX"].renumber(uidvalidity=9))
@@ -293,7 +290,6 @@ def test_a_new_uidvalidity(desk: Desk, server: ImapServer, logged: list[dict[str
     assert (cursor.uidvalidity, cursor.last_uid) == (9, 4)
     assert desk.count("arrivals") == 4
     assert desk.count("quarantine") == 1
-    desk.threads[0].wake()
     until(lambda: server.commands.count("EXAMINE") >= 3)
     assert len([entry for entry in logged if "UIDVALIDITY" in str(entry["event"])]) == 1
 

@@ -15,7 +15,7 @@ from ingestor.intake.mailbox.session import Session
 from ingestor.providers.agile import mail as agile
 from ingestor.providers.contract import Reading, Rules
 from ingestor.record import Outcome
-from tests.intake.mailbox.desk import FOREIGN, Desk, mail
+from tests.intake.mailbox.desk import FOREIGN, OFTEN, Desk, mail
 from tests.servers.dovecot import PASSWORD, DovecotServer
 from tests.servers.imap.server import ImapServer
 from tests.servers.scripted_imap import Message, ScriptedImap
@@ -86,15 +86,13 @@ def test_a_rescan_goes_on_where_the_connection_broke(desk: Desk, hanging: Script
 
 def test_the_daemon_reads_new_mail_and_mends_when_the_server_does(desk: Desk, hanging: ScriptedImap) -> None:
     """New SMS are read beside the bad ones, and these come in once the server gives them."""
-    thread = desk.thread(hanging.port)
+    thread = desk.thread(hanging.port, timing=OFTEN)
     until(lambda: desk.has(*GOOD) and thread.state == "watching")
     hanging.add(mail(301))
     until(lambda: desk.has(*GOOD, 301))
 
     hanging.script.hang_up_over.clear()
     desk.pass_time(hours=13)
-    thread.wake()
-
     until(lambda: desk.has(*range(1, 302)))
     assert pending_work(desk.engine) == []
 
@@ -209,13 +207,12 @@ def test_a_mail_that_can_never_be_written_is_put_off_with_its_reason(
     for number in range(1, 7):
         server.deliver(mail(number))
 
-    thread = desk.thread(server.port)
+    thread = desk.thread(server.port, timing=OFTEN)
     until(lambda: desk.has(1, 2, 4, 5, 6) and thread.state == "watching")
     assert uids_pending(desk) == {3: "the archive cannot write it (OverflowError)"}
 
     unwritable.undo()
     desk.pass_time(hours=2)
-    thread.wake()
     until(lambda: desk.has(*range(1, 7)))
 
 

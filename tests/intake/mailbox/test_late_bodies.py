@@ -7,7 +7,7 @@ import pytest
 
 from ingestor.archive.cursors import pending_work
 from ingestor.record import Outcome
-from tests.intake.mailbox.desk import Desk, mail
+from tests.intake.mailbox.desk import OFTEN, Desk, mail
 from tests.servers.scripted_imap import Message, ScriptedImap
 from tests.waiting import until
 
@@ -82,13 +82,12 @@ def test_a_mail_over_which_the_server_hangs_up_for_days(desk: Desk, scripted: Sc
         command == "UID FETCH" and re.match(rb"1[ ,].*BODY\.PEEK\[\]", words) is not None and talk.hang_up()
     )
     desk.now = datetime.now(UTC)
-    thread = desk.thread(scripted.port)
+    thread = desk.thread(scripted.port, timing=OFTEN)
     until(lambda: desk.has(2) and thread.state == "watching")
 
     for _ in range(16):
         before = [entry.attempts for entry in pending_work(desk.engine)]
         desk.pass_time(hours=13)
-        thread.wake()
         until(lambda: [e.attempts for e in pending_work(desk.engine)] != before)  # noqa: B023
         if not pending_work(desk.engine):
             break
