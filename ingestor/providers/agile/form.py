@@ -18,9 +18,16 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ingestor.numbers import agile_destination, normalise_agile
-from ingestor.providers.bodies import media_type, multipart_form, opened
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import Cleaner, declared_charset, decode, why_not_ours
+from ingestor.providers.posts import (
+    Cleaner,
+    declared_charset,
+    decode,
+    media_type,
+    multipart_form,
+    opened,
+    why_not_ours,
+)
 from ingestor.record import InboundSms
 from ingestor.timestamps import fourteen_digits, read_local
 

@@ -15,11 +15,16 @@ charset and layout are documented nowhere, so every plausible one is read.
 import re
 from functools import lru_cache
 
-from ingestor.providers.agile.encoded_words import decode_header
 from ingestor.providers.agile.envelope import SOMEWHERE, Envelope, Subject, read_envelope
-from ingestor.providers.agile.fast_lane import fast_part
-from ingestor.providers.agile.header import Header, hides_a_from, other_ends, read_header, split_mail
-from ingestor.providers.agile.parts import IDENTITY
+from ingestor.providers.agile.header import (
+    Header,
+    decode_header,
+    hides_a_from,
+    other_ends,
+    read_header,
+    split_mail,
+)
+from ingestor.providers.agile.parts import IDENTITY, fast_part
 from ingestor.providers.agile.reading import find_block, read_record
 from ingestor.providers.agile.slow_lane import looks_encoded, looks_like_html, slow_parts
 from ingestor.providers.agile.wrapped import CERTIFIED, DEEPEST, inner_mails
@@ -90,7 +95,7 @@ def sender_shown(raw: bytes) -> str:
 
 def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:
     """Return the reading of `raw` and what decided it; with a `size`, `raw` is its beginning alone."""
-    from ingestor.providers.agile.explaining import explained
+    from ingestor.providers.agile.reading import explained
 
     reading = read_mail(raw, rules) if size is None else oversized(raw, size, len(raw), rules)
     return explained(raw, reading, rules, sender_shown(raw))

@@ -1,4 +1,4 @@
-"""From the text part of a mail of ours to its record: charset, layout, block, numbers and time."""
+"""From the text part of a mail of ours to its record: charset, layout, block, numbers, time; and why so."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,22 @@ from types import MappingProxyType
 from typing import Any
 
 from ingestor.numbers import agile_destination, normalise_agile
-from ingestor.providers.agile.block import Block, Labels, compile_labels, read_block
-from ingestor.providers.agile.flowed import unflowed
-from ingestor.providers.agile.header import Header
-from ingestor.providers.agile.html_text import html_to_text
+from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
+from ingestor.providers.agile.header import Header, decode_header, split_mail
 from ingestor.providers.agile.parts import Part
-from ingestor.providers.agile.slow_lane import looks_like_html
+from ingestor.providers.agile.slow_lane import looks_like_html, slow_parts
+from ingestor.providers.agile.text import Block, Labels, compile_labels, html_to_text, read_block, unflowed
 from ingestor.providers.charsets import Decoded, codec_for, decode_text
-from ingestor.providers.contract import Rules
+from ingestor.providers.contract import (
+    ANOTHER_FORWARDER,
+    ANOTHER_SENDER,
+    Explanation,
+    NotOurs,
+    Readable,
+    Reading,
+    Rules,
+    near_miss_in_words,
+)
 from ingestor.providers.posts import NOT_OUR_NUMBER
 from ingestor.record import InboundSms, storable, stored_text
 from ingestor.timestamps import fourteen_digits, read_local
@@ -147,3 +155,64 @@ def _date_of(header: Header) -> datetime | None:
         return date.astimezone(UTC) if 1992 <= date.year <= 2199 else None
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+_LONGEST = 120
+_LINES = 8
+
+
+def explained(raw: bytes, reading: Reading, rules: Rules, sender_shown: str) -> Explanation:
+    """Return what decided that the mail `raw` (or its header alone) comes to `reading`, and the lines."""
+    header, body_at = split_mail(raw)
+    envelope = read_envelope(header, rules)
+    head = (*_lines(header, b"from", "From"), *_lines(header, b"subject", "Subject"))
+    if isinstance(reading, Readable):
+        return Explanation(reading, _why_read(reading, envelope), head)
+    if isinstance(reading, NotOurs):
+        return Explanation(reading, _why_ignored(reading), head)
+    if reading.reason in (ANOTHER_SENDER, ANOTHER_FORWARDER):
+        what = "our subject (or From names our sender) and a whole block, but "
+        what = what if reading.reason == ANOTHER_SENDER else "an SMS of ours inside, but "
+        return Explanation(reading, what + near_miss_in_words(reading.reason, sender_shown), head)
+    return Explanation(
+        reading, f"from our sender, but {reading.reason}", (*head, *_beginning(header, raw[body_at:]))
+    )
+
+
+def _why_read(reading: Readable, envelope: Envelope) -> str:
+    details = reading.sms.details
+    why = "our sender, our subject and a whole block"
+    if "wrapped_in" in details:
+        why = f"an SMS of ours inside a mail: {details['wrapped_in']}"
+    elif envelope.subject is not Subject.EXACT and envelope.known:
+        why = f"recognised by {details.get('recognised_by', 'sender, subject')} and a whole block"
+    return f"{why}; mended: {details['mended']}" if "mended" in details else why
+
+
+def _why_ignored(reading: NotOurs) -> str:
+    return {
+        "block": "our subject, but not from our sender, and without a whole block",
+        "subject": "a block, but neither our sender nor our subject",
+        "subject and block": "From names our sender beside somebody else; neither our subject nor a block",
+    }.get(reading.missing or "", "neither our sender nor our subject")
+
+
+def _lines(header: Header, name: bytes, shown: str) -> list[str]:
+    values = header.values_of(name)
+    return [f"{shown}: {_short(decode_header(value))}" for value in values[:3]] or [f"no {shown} field"]
+
+
+def _beginning(header: Header, body: bytes) -> list[str]:
+    """Return the first lines of the text: where a block should stand."""
+    parts = slow_parts(header, body)
+    for part in parts if not isinstance(parts, str) else ():
+        text = text_of(part, decode_part(part, part.data or b""))
+        if text.strip():
+            lines = [line for line in text.split("\n") if line.strip()]
+            return [f"text: {_short(line)}" for line in lines[:_LINES]]
+    return ["text: none"]
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

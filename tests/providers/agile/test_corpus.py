@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.providers.agile.fast_lane import fast_part
 from ingestor.providers.agile.header import split_mail
+from ingestor.providers.agile.parts import fast_part
 from ingestor.providers.contract import Readable, Unreadable
 from tests.providers.agile.corpus import MAILS, READER, RULES, SAMPLES, as_expected, read_both
 

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import mailparser
 import pytest
 
-from ingestor.providers.agile.fast_lane import fast_part
 from ingestor.providers.agile.header import split_mail
+from ingestor.providers.agile.parts import fast_part
 from ingestor.providers.contract import NotOurs, Readable, Rules, Unreadable
 from tests.providers.agile.corpus import MAILS, read_both
 from tests.sample_mails import NUMBERS, generate

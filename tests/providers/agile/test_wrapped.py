@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.providers.agile.header import split_mail
-from ingestor.providers.agile.signed_content import signed_content
-from ingestor.providers.agile.wrapped import FORWARD, JOURNAL, PEC, inner_mails
+from ingestor.providers.agile.wrapped import FORWARD, JOURNAL, PEC, inner_mails, signed_content
 from ingestor.providers.contract import ANOTHER_FORWARDER, NotOurs, Readable, Reading, Unreadable
 from tests.providers.agile.corpus import BLOCK, HEADER, ODD, read_both
 

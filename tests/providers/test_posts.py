@@ -9,8 +9,8 @@ import pytest
 
 from ingestor.providers import POST_READERS, post_reader
 from ingestor.providers.agile import form
-from ingestor.providers.bodies import LARGEST, opened
 from ingestor.providers.contract import Post, Readable, Rules, Unreadable
+from ingestor.providers.posts import LARGEST, opened
 from tests.providers.conformance.samples import every_sample
 
 ARRIVED = datetime(2026, 11, 22, 8, tzinfo=UTC)
