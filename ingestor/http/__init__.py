@@ -1,4 +1,82 @@
 """The HTTP server: uvicorn's protocol in a thread of ours, with deadlines, bounds and renewed certificates.
 
-The only room that knows uvicorn. What it serves is a bare ASGI application behind a gatekeeper.
+The only room that knows uvicorn. What it serves is a bare ASGI application behind a gatekeeper. Here: how
+much of anything it takes from a client, what it answers where it takes no more, and the log's line about it.
+It imports nothing that a user without [webhook] has not installed.
 """
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import structlog
+
+from ingestor.logs import OncePerMinute
+
+_log = structlog.get_logger()
+_WARNINGS = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED})
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds against slow, greedy and broken clients. Seconds are monotonic.
+
+    `request_seconds` runs from the first byte of a request (or the connection) to its last one, so that no
+    drip of bytes prolongs it.
+    """
+
+    connections: int = 512
+    header_bytes: int = 16384
+    header_fields: int = 100
+    request_seconds: float = 10.0
+    idle_seconds: float = 75.0
+    linger_seconds: float = 2.0
+    pipelined: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that may not come in: the status it gets, and the kind that logs name.
+
+    `expected` ones happen to clients that do everything right, and are no warning.
+    """
+
+    status: HTTPStatus
+    kind: str
+    expected: bool = False
+
+
+MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "malformed request")
+PROXY_PROTOCOL = Refusal(HTTPStatus.BAD_REQUEST, "PROXY protocol; switch it off in the proxy")
+HTTP_2 = Refusal(HTTPStatus.BAD_REQUEST, "HTTP/2; let the proxy use HTTP/1.1")
+TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body over max_body_bytes")
+HEAD_TOO_LARGE = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header too large")
+NO_HANDSHAKE = Refusal(HTTPStatus.FORBIDDEN, "no TLS handshake")
+TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "request too slow")
+OVERLOADED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "more at once than can be taken")
+NO_DESCRIPTORS = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no file descriptors left; raise LimitNOFILE")
+STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+
+
+class RefusalLog:
+    """Counts refusals by kind and says so at most once a minute.
+
+    No line holds the path asked for.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.counts: dict[str, int] = {}
+        self._said = OncePerMinute(_say, clock)
+        self.tick, self.end = self._said.tick, self._said.end
+
+    def note(self, refusal: Refusal, peer: str) -> None:
+        """Count one `refusal` of a request from `peer`."""
+        self.counts[refusal.kind] = self.counts.get(refusal.kind, 0) + 1
+        self._said.note(refusal.kind, (refusal, peer))
+
+
+def _say(kind: str, newest: tuple[Refusal, str], count: int) -> None:
+    refusal, peer = newest
+    say = _log.warning if refusal.status in _WARNINGS and not refusal.expected else _log.info
+    say("webhook request refused", kind=kind, status=int(refusal.status), peer=peer, count=count)

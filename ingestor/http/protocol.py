@@ -6,19 +6,19 @@ a request takes, and lets through what two servers could read differently. What 
 changes them, and pyproject.toml pins the minor version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import httptools
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from ingestor.http import refusals
-from ingestor.http.refusals import Refusal
-
-if TYPE_CHECKING:
-    from ingestor.http.server import Rounds
+from ingestor import http as refusals
+from ingestor.http import Bounds, Refusal, RefusalLog
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; a header that came several times is joined by commas."""
@@ -33,6 +33,33 @@ _PRELUDES: Final = (
 _UPGRADE_FIELDS: Final = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
+class Gatekeeper(Protocol):
+    """Who decides from the head of a request whether it comes in."""
+
+    def peer(self, address: str, *, encrypted: bool) -> Any:
+        """Return what is known about the other end of a connection from `address`."""
+
+    def judge(self, method: bytes, target: bytes, headers: Headers, peer: Any) -> Any:
+        """Return a Refusal, or what the application is told of the admission."""
+
+    def client_of(self, headers: Headers, peer: Any) -> str:
+        """Return the address to name in the log."""
+
+
+@dataclass(slots=True)
+class Common:
+    """What all connections of one server share. `forget` hears of each that has ended."""
+
+    config: Config
+    state: ServerState
+    gatekeeper: Gatekeeper
+    bounds: Bounds
+    max_body: int
+    refusals: RefusalLog
+    forget: "Callable[[Connection], None]"
+    stopping: bool = False
+
+
 class _Refused(Exception):
     """Raised inside a parser callback to stop the parser; the refusal is already on its way."""
 
@@ -40,17 +67,17 @@ class _Refused(Exception):
 class Connection(HttpToolsProtocol):
     """The server's side of one connection. `peer` is what the gatekeeper made of its address."""
 
-    def __init__(self, rounds: "Rounds", address: str, peer: Any) -> None:
-        super().__init__(rounds.config, rounds.state, {}, rounds.loop)
+    def __init__(self, common: Common, address: str, peer: Any) -> None:
+        super().__init__(common.config, common.state, {})
         # uvicorn's own parser is lenient about bytes behind a request that ends the connection.
         self.parser = httptools.HttpRequestParser(self)
         self.access_log = False  # a path is a secret; uvicorn logs it wherever the root logger has a handler
         self.address = address
         self.peer = peer
         self.busy_once = False
-        self._rounds = rounds
-        self._bounds = rounds.bounds
-        self.deadline = rounds.loop.time() + self._bounds.request_seconds
+        self._common = common
+        self._bounds = common.bounds
+        self.deadline = self.loop.time() + self._bounds.request_seconds
         self._reading = False
         self._head_done = False
         self._unanswered = 0
@@ -101,11 +128,11 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start: TLS, if any, is done."""
         super().connection_made(transport)
-        self.deadline = self._rounds.loop.time() + self._bounds.request_seconds
+        self.deadline = self.loop.time() + self._bounds.request_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the other end; what it sent whole goes on into the archive, only the answer is lost."""
-        self._rounds.forget(self)
+        self._common.forget(self)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn says None: it always closes
@@ -116,7 +143,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read its answers: the deadline ends it where it does not begin to."""
         super().pause_writing()
-        self.deadline = self._rounds.loop.time() + self._bounds.request_seconds
+        self.deadline = self.loop.time() + self._bounds.request_seconds
 
     def data_received(self, data: bytes) -> None:
         """Feed what arrived to the parser."""
@@ -171,7 +198,7 @@ class Connection(HttpToolsProtocol):
         self._head_done = False
         self._fed = 0
         self._header_bytes = self._header_fields = self._body_bytes = 0
-        self.deadline = self._rounds.loop.time() + self._bounds.request_seconds
+        self.deadline = self.loop.time() + self._bounds.request_seconds
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header field. Those behind a chunked body (trailers) are counted and otherwise ignored."""
@@ -192,12 +219,12 @@ class Connection(HttpToolsProtocol):
         self._head = head = _joined(self.headers)
         if not self._unmistakable(head):
             self._stop(refusals.MALFORMED)
-        verdict = self._rounds.gatekeeper.judge(self.parser.get_method(), self._path(), head, self.peer)
+        verdict = self._common.gatekeeper.judge(self.parser.get_method(), self._path(), head, self.peer)
         if isinstance(verdict, Refusal):
             self._stop(verdict)
-        if self._rounds.stopping:
+        if self._common.stopping:
             self._stop(refusals.STOPPING)
-        if int(head.get(b"content-length", b"0")) > self._rounds.max_body:
+        if int(head.get(b"content-length", b"0")) > self._common.max_body:
             self._stop(refusals.TOO_LARGE)
         super().on_headers_complete()
         self.scope["state"]["admission"] = verdict
@@ -207,13 +234,13 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body, up to the largest size."""
         self._body_bytes += len(body)
-        if self._body_bytes > self._rounds.max_body:
+        if self._body_bytes > self._common.max_body:
             self._stop(refusals.TOO_LARGE)
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
         """Bound what a chunked body costs beside its content: one-byte chunks and long extensions."""
-        if self._fed > 8 * self._rounds.max_body + self._bounds.header_bytes:
+        if self._fed > 8 * self._common.max_body + self._bounds.header_bytes:
             self._stop(refusals.TOO_LARGE)
 
     def on_message_complete(self) -> None:
@@ -233,10 +260,10 @@ class Connection(HttpToolsProtocol):
             return
         if self._refusal:
             self._say()
-        elif self._half_closed or self._rounds.stopping:
+        elif self._half_closed or self._common.stopping:
             self.transport.close()
         elif not self._reading:
-            self.deadline = self._rounds.loop.time() + self._bounds.idle_seconds
+            self.deadline = self.loop.time() + self._bounds.idle_seconds
 
     def _head_too_large(self) -> bool:
         return (
@@ -274,8 +301,8 @@ class Connection(HttpToolsProtocol):
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuse the request being read. Nothing after it on this connection is believed any more."""
-        client = self._rounds.gatekeeper.client_of(self._head, self.peer)
-        self._rounds.refusals.note(refusal, client)
+        client = self._common.gatekeeper.client_of(self._head, self.peer)
+        self._common.refusals.note(refusal, client)
         self._refusal = rendered(refusal)
         if self._reading and self._head_done:  # the application waits for the rest of its body
             self.cycle.disconnected = True
@@ -292,7 +319,7 @@ class Connection(HttpToolsProtocol):
         """Send the refusal and close so that it arrives."""
         self._unset_keepalive_if_required()
         self.transport.write(self._refusal)
-        self.deadline = self._rounds.loop.time() + self._bounds.linger_seconds
+        self.deadline = self.loop.time() + self._bounds.linger_seconds
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:

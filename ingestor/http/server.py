@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
@@ -17,11 +17,10 @@ import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from ingestor import http as refusals
 from ingestor.errors import ConfigurationError
-from ingestor.http import refusals
-from ingestor.http.bounds import Bounds
-from ingestor.http.protocol import Connection, Headers, rendered
-from ingestor.http.refusals import Refusal, RefusalLog
+from ingestor.http import Bounds, RefusalLog
+from ingestor.http.protocol import Common, Connection, Gatekeeper, rendered
 from ingestor.http.tls import Certificate
 
 _log = structlog.get_logger()
@@ -34,8 +33,6 @@ _CERTIFICATE_SECONDS: Final = 60.0
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SECONDS_WITHOUT_DESCRIPTORS: Final = 0.02
 
-Message = MutableMapping[str, Any]
-
 
 class Application(Protocol):
     """An ASGI 3 application with work of its own between requests."""
@@ -43,6 +40,9 @@ class Application(Protocol):
     @property
     def busy(self) -> bool:
         """Whether requests wait for their answer."""
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in `loop` from now on."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request; `scope["state"]["admission"]` is what the gatekeeper said."""
@@ -54,42 +54,37 @@ class Application(Protocol):
         """The server stops: nothing may be waited for longer than `seconds`."""
 
 
-class Gatekeeper(Protocol):
-    """Who decides from the head of a request whether it comes in."""
-
-    def peer(self, address: str, *, encrypted: bool) -> Any:
-        """Return what is known about the other end of a connection from `address`."""
-
-    def judge(self, method: bytes, target: bytes, headers: Headers, peer: Any) -> Any:
-        """Return a Refusal, or what the application is told of the admission."""
-
-    def client_of(self, headers: Headers, peer: Any) -> str:
-        """Return the address to name in the log."""
-
-
 class HttpServer:
-    """Serves `make_app(loop)` on `sockets` from a thread called `name`, until `stop`."""
+    """Serves `app` on `sockets` from a thread called `name`, from `start` until `stop`."""
 
     def __init__(
-        self, make_app: Callable[[asyncio.AbstractEventLoop], Application], gatekeeper: Gatekeeper,
-        sockets: Sequence[socket.socket], *, name: str, max_body: int, bounds: Bounds,
-        refusal_log: RefusalLog, certificate: Certificate | None = None,
+        self, app: Application, gatekeeper: Gatekeeper, sockets: Sequence[socket.socket], *, name: str,
+        max_body: int, bounds: Bounds, refusal_log: RefusalLog, certificate: Certificate | None = None,
     ) -> None:  # fmt: skip
-        self._make_app = make_app
+        self.progress = 0.0
+        """Monotonic time of the last finished round over all connections."""
+        self._app = app
         self._sockets = sockets
-        self._rounds: Rounds | None = None
-        self._make_rounds = partial(
-            Rounds, gatekeeper=gatekeeper, sockets=sockets, max_body=max_body, bounds=bounds,
-            refusal_log=refusal_log, certificate=certificate,
+        self._certificate = certificate
+        # No lifespan, no logging and no server of uvicorn's own: its loop wakes ten times a second.
+        config = Config(
+            app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None,
+            log_level="info", access_log=False, server_header=False, proxy_headers=False,
+            timeout_keep_alive=int(bounds.idle_seconds) + 1,
         )  # fmt: skip
+        config.load()
+        self._loop: asyncio.AbstractEventLoop  # there once the thread has begun
+        self._common = Common(config, ServerState(), gatekeeper, bounds, max_body, refusal_log, self._forget)
+        self._connections: dict[Connection, asyncio.Task[None] | None] = {}
+        # A crowd must leave descriptors for the archive, the mailboxes and the spool.
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
+        self._stop_at = float("inf")
+        self._stop = asyncio.Event()
+        self._woken = asyncio.Event()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-
-    @property
-    def progress(self) -> float:
-        """Monotonic time of the last finished round over all connections."""
-        return self._rounds.progress if self._rounds else 0.0
 
     def start(self) -> None:
         """Serve; raises what kept the thread from it."""
@@ -100,18 +95,18 @@ class HttpServer:
 
     def stop(self, timeout: float) -> bool:
         """Refuse what is new, answer what was accepted, end; say whether all of it was done in time."""
-        if self._rounds is None:
+        if self._thread.ident is None:
             return True
-        self._rounds.stop(max(0.0, timeout - 1.0))
+        with suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(self._begin_stop, max(0.0, timeout - 1.0))
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _serve(self) -> None:
         try:
             with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-                app = self._make_app(runner.get_loop())
-                self._rounds = self._make_rounds(app, runner.get_loop())
-                runner.run(self._rounds.run(self._ready.set))
+                self._loop = runner.get_loop()
+                runner.run(self._run())
         except BaseException as fault:
             self._failure = fault
             if self._ready.is_set():
@@ -120,80 +115,40 @@ class HttpServer:
         finally:
             self._ready.set()
 
-
-class Rounds:
-    """What runs in the event loop: the connections of one server and the rounds over them."""
-
-    def __init__(
-        self, app: Application, loop: asyncio.AbstractEventLoop, *, gatekeeper: Gatekeeper,
-        sockets: Sequence[socket.socket], max_body: int, bounds: Bounds, refusal_log: RefusalLog,
-        certificate: Certificate | None,
-    ) -> None:  # fmt: skip
-        self.loop = loop
-        self.gatekeeper = gatekeeper
-        self.bounds = bounds
-        self.max_body = max_body
-        self.refusals = refusal_log
-        self.stopping = False
-        self.progress = loop.time()
-        self.state = ServerState()
-        # No lifespan, no logging and no server of uvicorn's own: its loop wakes ten times a second.
-        self.config = Config(
-            app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None,
-            log_level="info", access_log=False, server_header=False, proxy_headers=False,
-            timeout_keep_alive=int(bounds.idle_seconds) + 1,
-        )  # fmt: skip
-        self.config.load()
-        self._app = app
-        self._certificate = certificate
-        self._sockets = sockets
-        self._connections: dict[Connection, asyncio.Task[None] | None] = {}
-        # A crowd must leave descriptors for the archive, the mailboxes and the spool.
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
-        self._stop_at = float("inf")
-        self._stop = asyncio.Event()
-        self._woken = asyncio.Event()
-
-    def stop(self, seconds: float) -> None:
-        """From any thread: end within `seconds`."""
-        with suppress(RuntimeError):  # the loop has ended already
-            self.loop.call_soon_threadsafe(self._begin_stop, seconds)
-
-    def forget(self, connection: Connection) -> None:
-        """Take note that a connection has ended."""
-        self._connections.pop(connection, None)
-
-    async def run(self, ready: Callable[[], None]) -> None:
+    async def _run(self) -> None:
         """Serve until `stop`."""
-        acceptors = [self.loop.create_task(self._accept(one)) for one in self._sockets]
-        rounds = self.loop.create_task(self._look_after_all())
-        ready()
+        self._app.begin(self._loop)
+        acceptors = [self._loop.create_task(self._accept(one)) for one in self._sockets]
+        rounds = self._loop.create_task(self._look_after_all())
+        self._ready.set()
         await self._stop.wait()
         for task in acceptors:
             task.cancel()
         for listening in self._sockets:
             listening.close()
         await rounds
-        self.refusals.end()
+        self._common.refusals.end()
         await asyncio.gather(*acceptors, return_exceptions=True)
 
     def _begin_stop(self, seconds: float) -> None:
-        self.stopping = True
-        self._stop_at = self.loop.time() + seconds
+        self._common.stopping = True
+        self._stop_at = self._loop.time() + seconds
         self._app.hurry(seconds)
         self._stop.set()
         self._woken.set()
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
 
     # Accepting
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                client, address = await self.loop.sock_accept(listening)
+                client, address = await self._loop.sock_accept(listening)
             except OSError as fault:
                 if fault.errno in _OUT_OF_DESCRIPTORS:
-                    self.refusals.note(refusals.NO_DESCRIPTORS, "")
+                    self._common.refusals.note(refusals.NO_DESCRIPTORS, "")
                     self._make_room()
                     await asyncio.sleep(_SECONDS_WITHOUT_DESCRIPTORS)
                 continue  # the client went away before it was accepted
@@ -202,27 +157,27 @@ class Rounds:
     def _welcome(self, client: socket.socket, address: str) -> None:
         client.setblocking(False)
         if len(self._connections) >= self._most_connections and not self._make_room():
-            self.refusals.note(refusals.OVERLOADED, address)
+            self._common.refusals.note(refusals.OVERLOADED, address)
             if self._certificate is None:
                 with suppress(OSError):
                     client.send(rendered(refusals.OVERLOADED))
             client.close()
             return
-        peer = self.gatekeeper.peer(address, encrypted=self._certificate is not None)
+        peer = self._common.gatekeeper.peer(address, encrypted=self._certificate is not None)
         if not self._connections:
             self._woken.set()
-        connection = Connection(self, address, peer)
-        task = self.loop.create_task(self._open(connection, client))
+        connection = Connection(self._common, address, peer)
+        task = self._loop.create_task(self._open(connection, client))
         task.add_done_callback(partial(self._opened, connection, client))
         self._connections[connection] = task
 
     async def _open(self, connection: Connection, client: socket.socket) -> None:
         context = self._certificate.context if self._certificate is not None else None
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self.loop.connect_accepted_socket(
+        await self._loop.connect_accepted_socket(
             lambda: connection, client, ssl=context,
-            ssl_handshake_timeout=self.bounds.request_seconds if context else None,
-            ssl_shutdown_timeout=self.bounds.linger_seconds if context else None,
+            ssl_handshake_timeout=self._common.bounds.request_seconds if context else None,
+            ssl_shutdown_timeout=self._common.bounds.linger_seconds if context else None,
         )  # fmt: skip
 
     def _opened(self, connection: Connection, client: socket.socket, task: "asyncio.Task[None]") -> None:
@@ -230,7 +185,7 @@ class Rounds:
         if task.cancelled() or task.exception() is not None:
             # Who only knocks and leaves, as a balancer's probe does, is not worth a line.
             if not task.cancelled() and isinstance(task.exception(), ssl.SSLError):
-                self.refusals.note(refusals.NO_HANDSHAKE, connection.address)
+                self._common.refusals.note(refusals.NO_HANDSHAKE, connection.address)
             client.close()
             self._connections.pop(connection, None)
         elif connection in self._connections:
@@ -248,7 +203,7 @@ class Rounds:
                     and not connection.waiting
                     and (connection.idle or not proven)
                 ):
-                    self.refusals.note(refusals.OVERLOADED, connection.address)
+                    self._common.refusals.note(refusals.OVERLOADED, connection.address)
                     self._drop(connection)
                     return True
         return False
@@ -263,24 +218,24 @@ class Rounds:
 
     async def _look_after_all(self) -> None:
         """Look after everything that has a deadline, until the end."""
-        certificate_at = self.loop.time() + _CERTIFICATE_SECONDS
+        certificate_at = self._loop.time() + _CERTIFICATE_SECONDS
         while True:
-            self.state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+            self._common.state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
             self._app.look_after()
-            self.refusals.tick()
-            now = self.loop.time()
+            self._common.refusals.tick()
+            now = self._loop.time()
             for connection in [one for one in self._connections if one.deadline < now]:
                 connection.expire()
             if self._certificate is not None and now >= certificate_at:
                 certificate_at = now + _CERTIFICATE_SECONDS
                 self._certificate.refresh()
             self.progress = now
-            if self.stopping and self._stopped(now):
+            if self._common.stopping and self._stopped(now):
                 return
             await self._until_next_round()
 
     async def _until_next_round(self) -> None:
-        if self.stopping:
+        if self._common.stopping:
             await asyncio.sleep(_STOPPING_ROUND_SECONDS)
             return
         self._woken.clear()
@@ -332,6 +287,3 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     except ModuleNotFoundError:  # it has no wheel everywhere
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
-
-
-__all__ = ["Application", "Gatekeeper", "HttpServer", "Refusal", "bound"]

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
-from ingestor.http.refusals import Refusal
+from ingestor.http import Refusal
 from ingestor.settings.models import Endpoint, Webhook
 
 Address = IPv4Address | IPv6Address

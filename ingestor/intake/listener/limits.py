@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ingestor.http.bounds import Bounds
+from ingestor.http import Bounds
 
 
 @dataclass(frozen=True, slots=True)

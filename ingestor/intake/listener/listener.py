@@ -1,6 +1,5 @@
 """The listener: the gate, the reception and the spool on one HTTP server, run by the daemon."""
 
-import asyncio
 import socket
 import time
 import typing
@@ -11,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from ingestor.errors import ConfigurationError
-from ingestor.http.refusals import RefusalLog
+from ingestor.http import RefusalLog
 from ingestor.intake.listener.gate import Gate, named
 from ingestor.intake.listener.keeper import Keeper
 from ingestor.intake.listener.limits import Limits
@@ -50,15 +49,14 @@ class Listener:
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._webhook = webhook
-        self._rules = rules
-        self._writer = writer
         self._passwords = passwords
         self._limits = limits or Limits()
-        self._now = now
         self._posts = PostsRead(name for name, _ in named(webhook))
         self._keeper = Keeper(spool_directory, writer, rules, self._posts)
         self._refusals = RefusalLog()
-        self._reception: Reception | None = None
+        self._reception = Reception(
+            writer, self._keeper, rules, self._limits, self._refusals, self._posts, now
+        )
         self._server: HttpServer | None = None
         self._sockets: list[socket.socket] = []
         self._address: tuple[str, int] = webhook.host, webhook.port
@@ -86,12 +84,12 @@ class Listener:
     @property
     def accepted(self) -> int:
         """How many POSTs were answered as accepted since the start."""
-        return self._reception.accepted if self._reception else 0
+        return self._reception.accepted
 
     @property
     def last_accepted(self) -> datetime | None:
         """When the newest accepted POST arrived (aware UTC)."""
-        return self._reception.last_accepted if self._reception else None
+        return self._reception.last_accepted
 
     @property
     def endpoints(self) -> dict[str, EndpointCounts]:
@@ -121,7 +119,7 @@ class Listener:
         self._sockets = bound(webhook.host, webhook.port, "webhook.listen")
         self._address = self._sockets[0].getsockname()[:2]
         self._server = HttpServer(
-            self._receive_in, gate, self._sockets, name="webhook", max_body=webhook.max_body_bytes,
+            self._reception, gate, self._sockets, name="webhook", max_body=webhook.max_body_bytes,
             bounds=self._limits, refusal_log=self._refusals, certificate=certificate,
         )  # fmt: skip
         try:
@@ -139,27 +137,18 @@ class Listener:
 
     def reload(self, rules: RulesByProvider) -> None:
         """Read from now on by new `rules` (numbers, time zone); replays too."""
-        self._rules = self._keeper.rules = rules
-        if self._reception is not None:
-            self._reception.rules = rules
+        self._keeper.rules = self._reception.rules = rules
 
     def stop(self, timeout: float = 10.0) -> bool:
         """Refuse what is new, answer what was accepted, end; say whether all of it was done in time."""
         until = time.monotonic() + timeout
         ended = True
-        if self._server is not None and self._reception is not None:
+        if self._server is not None:
             ended = self._server.stop(timeout)
             ended = self._keeper.stop(max(0.1, until - time.monotonic())) and ended
             self._posts.end()
         self._release()
         return ended
-
-    def _receive_in(self, loop: asyncio.AbstractEventLoop) -> Reception:
-        self._reception = Reception(
-            self._writer, self._keeper, self._rules, self._limits, self._refusals, self._posts, loop,
-            self._now,
-        )  # fmt: skip
-        return self._reception
 
     def _release(self) -> None:
         for listening in self._sockets:

@@ -16,7 +16,7 @@ import structlog
 
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
-from ingestor.http.refusals import OVERLOADED, Refusal, RefusalLog
+from ingestor.http import OVERLOADED, Refusal, RefusalLog
 from ingestor.intake.listener import gate
 from ingestor.intake.listener.gate import Admission
 from ingestor.intake.listener.keeper import Keeper
@@ -61,7 +61,7 @@ class Reception:
 
     def __init__(
         self, writer: Taker, keeper: Keeper, rules: RulesByProvider, limits: Limits, refusals: RefusalLog,
-        posts: PostsRead, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime],
+        posts: PostsRead, now: Callable[[], datetime],
     ) -> None:  # fmt: skip
         self.rules = rules
         self.accepted = 0
@@ -71,7 +71,7 @@ class Reception:
         self._limits = limits
         self._refusals = refusals
         self._posts = posts
-        self._loop = loop
+        self._loop: asyncio.AbstractEventLoop  # there once the server has begun
         self._now = now
         self._patience = limits.writer_seconds
         self._unanswered: dict[bytes, _Entry] = {}
@@ -82,6 +82,10 @@ class Reception:
     def busy(self) -> bool:
         """Whether POSTs wait for their answer."""
         return bool(self._unanswered)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in `loop` from now on."""
+        self._loop = loop
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one admitted request."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ingestor.http.refusals import Refusal, RefusalLog
+from ingestor.http import Refusal, RefusalLog
 from ingestor.intake.listener import gate
 from ingestor.intake.listener.gate import Admission, Gate
 from ingestor.settings import Endpoint, Webhook

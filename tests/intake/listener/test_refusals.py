@@ -6,8 +6,8 @@ from base64 import b64encode
 import pytest
 import structlog
 
-from ingestor.http import refusals
-from ingestor.http.refusals import RefusalLog
+from ingestor import http as refusals
+from ingestor.http import RefusalLog
 from ingestor.intake.listener import Limits, gate
 from tests.intake.listener.client import Answered, Client, post, sms
 from tests.intake.listener.conftest import MakeStand
