@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _in_files(files: list[str], rules: "Rules") -> Iterator[Case]:
-    from ingestor.intake.files.each import each_mail
+    from ingestor.intake.files.leaves import each_mail
     from ingestor.providers import mail_reader
 
     explain = mail_reader(_PROVIDER).explain_mail

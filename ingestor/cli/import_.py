@@ -87,7 +87,7 @@ def _require_there(paths: Sequence[str], *, folders: bool) -> None:
             if path != "-":
                 os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            from ingestor.intake.files.sources import printable, shown
+            from ingestor.intake.files.leaves import printable, shown
 
             raise ConfigurationError(
                 f"{shown(printable(path))}: there is no such file or folder; nothing was imported"

@@ -1,20 +1,26 @@
-"""How far an import is: a bar on a terminal, a line every ten seconds elsewhere."""
+"""What an import says: how far it is (a bar on a terminal, else a line every ten seconds), and its end."""
 
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from ingestor.intake.files.tally import Tally
+from ingestor.archive.runs import Balance
+from ingestor.cli.balances import exit_code, outcomes, print_balance
+from ingestor.intake.files.books import Remark, Tally
+from ingestor.intake.files.dry import DrySink
 from ingestor.record import Outcome
 
 INTERVAL = 10.0
+MOST_SHOWN = 200
 
 
-class Display(Protocol):
-    """What is told while an import runs."""
+class Display:
+    """What is told while an import runs. This one, for --quiet, only says why nothing goes on."""
 
     def expect(self, measure: Callable[[], int]) -> None:
         """Learn how many bytes there are to read, where that is shown; `measure` takes a walk."""
@@ -23,14 +29,15 @@ class Display(Protocol):
         """Say how far it is."""
 
     def tell(self, words: str) -> None:
-        """Say why nothing goes on."""
+        """Say why nothing goes on: without it the import would seem to hang."""
+        print(f"ingestor: {words}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def display_for(*, quiet: bool) -> Iterator[Display]:
     """Give the display that suits stderr."""
     if quiet:
-        yield _Silent()
+        yield Display()
     elif sys.stderr.isatty():
         bar = _Bar()
         with bar.live:
@@ -43,19 +50,7 @@ def display_for(*, quiet: bool) -> Iterator[Display]:
             lines.end()
 
 
-class _Silent:
-    def expect(self, measure: Callable[[], int]) -> None:
-        """Say nothing."""
-
-    def show(self, tally: Tally) -> None:
-        """Say nothing."""
-
-    def tell(self, words: str) -> None:
-        """Even then: without it the import would seem to hang."""
-        print(f"ingestor: {words}", file=sys.stderr, flush=True)
-
-
-class _Lines(_Silent):
+class _Lines(Display):
     """A line every ten seconds, from a thread of its own: a slow pipe or a lock must not look like a hang."""
 
     def __init__(self) -> None:
@@ -77,19 +72,20 @@ class _Lines(_Silent):
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL):
             tally = self._tally
-            share = f" of {_megabytes(self._total)}" if self._total else ""
+            share = f" of {self._total / 1e6:,.1f} MB" if self._total else ""
             rate = tally.mails / max(time.monotonic() - self._began, 0.001)
             print(
-                f"{_megabytes(tally.taken)}{share}, {tally.mails:,} mails, {rate:,.0f} a second; "
-                f"{balance_line(tally)}",
+                f"{tally.taken / 1e6:,.1f} MB{share}, {tally.mails:,} mails, {rate:,.0f} a second; "
+                f"{_so_far(tally)}",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
 
 
-class _Bar:
+class _Bar(Display):
     """A bar with bytes and time left, and under it, however narrow the terminal is, the live balance."""
 
     def __init__(self) -> None:
+        # Only where there is a terminal: rich takes 60 ms.
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -114,21 +110,116 @@ class _Bar:
             return
         self._last = now
         rate = tally.mails / max(now - self._began, 0.001)
-        self._words.plain = f"{tally.mails:,} mails, {rate:,.0f}/s; {balance_line(tally)}"
+        self._words.plain = f"{tally.mails:,} mails, {rate:,.0f}/s; {_so_far(tally)}"
         self._progress.update(self._task, completed=tally.taken)
 
     def tell(self, words: str) -> None:
         self.live.console.print(f"ingestor: {words}", markup=False, highlight=False)
 
 
-def balance_line(tally: Tally) -> str:
-    """Return the live balance in words."""
+def _so_far(tally: Tally) -> str:
     counts = tally.outcomes
-    return (
-        ", ".join(f"{counts[outcome]:,} {outcome.value}" for outcome in Outcome if counts[outcome])
-        or "nothing yet"
+    named = (f"{counts[outcome]:,} {outcome.value}" for outcome in Outcome if counts[outcome])
+    return ", ".join(named) or "nothing yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an import ended: `balance` of the whole run, `tally` of this process (None: nothing was read).
+
+    `dry` is the sink of a dry run, which has no `run_id`; `resume` is the command that goes on, if any can.
+    """
+
+    run_id: int | None
+    balance: Balance
+    tally: Tally | None
+    seconds: float
+    finished: bool
+    resumed: bool = False
+    resume: str | None = None
+    dry: DrySink | None = None
+
+
+def print_result(result: Result, *, as_json: bool, note: str | None = None) -> int:
+    """Print the result on stdout, troubles on stderr; return the exit code."""
+    balance, tally, dry = result.balance, result.tally, result.dry
+    if note:
+        print(note)
+    if tally is not None:  # long lists first: what counts stands where the eye is
+        _print_lists(tally, dry)
+    name = "dry run" if result.run_id is None else f"run {result.run_id}"
+    print(f"{name}: {balance.read:,} read = {outcomes(balance)} ({result.seconds:.1f} s)")
+    if tally is not None:
+        _print_tally(tally, " since it was resumed" if result.resumed else "")
+    if dry is not None:
+        print("nothing was written")
+    if result.finished and tally is not None and balance.read and not (balance.stored or balance.failed):
+        known = "nothing new: every SMS in it was in the archive already"
+        print(known if balance.duplicate else "no new SMS in it")
+    _print_what_next(result)
+    if as_json:
+        print_balance(result.run_id, balance, result.seconds, as_json=True)
+    if not balance.adds_up:
+        print("ingestor: the balance does not add up; please report it", file=sys.stderr)
+    return exit_code(balance) if result.finished else 1
+
+
+def _print_what_next(result: Result) -> None:
+    if result.finished:
+        if result.balance.failed and result.resume:
+            print(f"what failed is tried again by:\n  {result.resume}")
+    elif result.resume:
+        print(f"stopped before the end; go on with:\n  {result.resume}")
+    else:
+        print(
+            "stopped before the end; stdin cannot be resumed: import it again, what is stored is not doubled"
+        )
+
+
+def _print_lists(tally: Tally, dry: DrySink | None) -> None:
+    _print_remarks("quarantined", tally.quarantined, "… `ingestor quarantine list` shows all")
+    _print_remarks("gaps", tally.gaps, f"… {tally.gap_count:,} in all")
+    _print_remarks("left out", tally.known, "… and more")
+    _print_remarks("looks wrong", tally.overruled, "… and more")
+    if dry is not None:
+        _print_remarks("duplicates", dry.duplicates, f"… {dry.duplicate_count:,} in all")
+        _print_counts("quarantined, by reason", dry.reasons)
+        _print_counts("ignored, by sender", tally.senders)
+
+
+def _print_tally(tally: Tally, when: str) -> None:
+    total = tally.mail_bytes + tally.separator_bytes + tally.gap_bytes
+    print(
+        f"bytes{when}: {total:,} = {tally.mail_bytes:,} in {tally.mails:,} mails + "
+        f"{tally.separator_bytes:,} of separators + {tally.gap_bytes:,} in {tally.gap_count:,} gaps"
     )
+    if tally.odd_separators:
+        print(f"{tally.odd_separators:,} separators were of an odd form, and told by the header behind them")
+    for missing, number in tally.look_alikes.items():
+        print(f"{number:,} of the ignored look like ours, but lack the {missing} (and a known sender)")
+    for words in (*tally.notes, *tally.failures):
+        print(f"ingestor: {words}", file=sys.stderr)
+    if tally.failure_count > len(tally.failures):
+        print(f"ingestor: … {tally.failure_count:,} in all could not be read", file=sys.stderr)
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+def _print_counts(title: str, counts: Counter[str]) -> None:
+    if not counts:
+        return
+    print(f"{title}:")
+    for name, number in counts.most_common(MOST_SHOWN):
+        harmless = "".join(letter if letter.isprintable() else "?" for letter in name)[:200]
+        print(f"  {number:>8,}  {harmless or '(none, or several)'}")
+    if len(counts) > MOST_SHOWN:
+        print(f"  … and {len(counts) - MOST_SHOWN:,} more")
+
+
+def _print_remarks(title: str, remarks: list[Remark], more: str) -> None:
+    if not remarks:
+        return
+    print(f"{title}:")
+    for remark in remarks[:MOST_SHOWN]:
+        length = f"{remark.length:,} bytes: " if remark.length else ""
+        print(f"  {remark.place} at {remark.offset}: {length}{remark.reason}")
+    if len(remarks) > MOST_SHOWN:
+        print(f"  {more}")

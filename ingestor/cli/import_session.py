@@ -1,60 +1,52 @@
-"""One import from the command line: settings, books, signals, and what is said at the end."""
+"""One import from the command line: its settings, its books, and how it goes on where it was stopped."""
 
 import argparse
-import gc
 import os
 import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ingestor.archive import runs
 from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.engine import bulk_import_settings
+from ingestor.archive.migrate import current
 from ingestor.archive.queries import all_refused
 from ingestor.archive.store import Store
-from ingestor.cli.import_display import display_for
-from ingestor.cli.import_report import Result, print_result
+from ingestor.cli.import_display import Display, Result, display_for, print_result
 from ingestor.cli.opening import (
     archive_exists,
     configure_log,
     open_for_reading,
     open_for_writing,
+    open_unchecked,
     settings_of,
 )
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND, Books, find
-from ingestor.intake.files.dry import DryBooks, DrySink
-from ingestor.intake.files.folders import FileReference, Identity, walk
-from ingestor.intake.files.importing import Importer, Wishes
-from ingestor.intake.files.kinds import Kind
+from ingestor.intake.files.dry import DrySink
+from ingestor.intake.files.importer import Importer, Wishes
+from ingestor.intake.files.leaves import printable
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader, Window
 from ingestor.intake.files.sinks import ArchiveSink
-from ingestor.intake.files.sources import printable
+from ingestor.intake.files.walk import FileReference, Identity, Kind, walk
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
 from ingestor.record import Outcome
+from ingestor.service.signals import STOPS, Signals, exit_at_once
 from ingestor.settings import Settings, rules_for
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
 _KEPT = ("format", "source", "since", "until")
-
-Stopping = Callable[[], bool]
+_DAY = 86400.0  # a stop finishes the batches in hand, however slow the database is; a second Ctrl-C does not
 
 
 def import_files(arguments: argparse.Namespace, pool: Pool) -> int:
     """Import what `arguments` name; return the exit code."""
     settings = settings_of(arguments)
     configure_log(arguments)
-    if arguments.dry_run:
-        return _try(arguments, settings, pool)
-    return _import(arguments, settings, pool)
+    return (_try if arguments.dry_run else _import)(arguments, settings, pool)
 
 
 def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
@@ -68,8 +60,9 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         run_id, options = resumed.run_id, _agreed(options, resumed.options)
         if resumed.ended:
             runs.end_run(engine, run_id, datetime.now(UTC))  # its end may have been in doubt
-            balance = runs.balance(engine, run_id)
-            result = Result(run_id, balance, None, time.monotonic() - began, finished=True)
+            result = Result(
+                run_id, runs.balance(engine, run_id), None, time.monotonic() - began, finished=True
+            )
             return print_result(result, as_json=arguments.json, note=f"run {run_id} had reached its end")
         if "-" in options["paths"]:
             raise ConfigurationError(
@@ -78,23 +71,14 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         runs.reopen_run(engine, run_id)
     fault: IngestorError | None = None
     finished = False
-    with _stop_signals() as stopping, display_for(quiet=arguments.quiet) as display:
+    with Signals(exit_at_once, _DAY, STOPS) as signals, display_for(quiet=arguments.quiet) as display:
         store = Store(engine)
-        sink = ArchiveSink(store, stopping, display.tell)
+        sink = ArchiveSink(store, lambda: signals.stop_wished, display.tell)
         books = Books(engine, run_id, sink.leave_room)
-        display.expect(lambda: _size(options))
-        reader = _reader(options, settings, pool, store.archive_key(), usable_dictionary(engine))
-        importer = Importer(
-            pool,
-            reader,
-            sink,
-            books,
-            _wishes(options, run_id, whole=arguments.whole),
-            stopping=stopping,
-            notice=display.show,
-        )
+        keys = store.archive_key(), usable_dictionary(engine)
+        importer = _importer(arguments, options, settings, pool, sink, books, keys, signals, display)
         try:
-            with bulk_import_settings(engine), _few_collections():
+            with bulk_import_settings(engine):
                 finished = importer.run(_references(options))
             if finished:
                 books.end()
@@ -107,9 +91,9 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         raise _with_resume(fault or error, resume) from None
     result = Result(
         run_id, balance, importer.tally, time.monotonic() - began, finished=finished,
-        resumed=arguments.resume is not None,
+        resumed=arguments.resume is not None, resume=resume,
     )  # fmt: skip
-    code = print_result(result, as_json=arguments.json, resume=resume)
+    code = print_result(result, as_json=arguments.json)
     if fault is None and balance.quarantined and not balance.stored and (why := all_refused(engine)):
         fault = IngestorError(why)
     if fault is not None:
@@ -117,45 +101,55 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     return code
 
 
-def _with_resume(fault: IngestorError, resume: str | None) -> IngestorError:
-    """Return the fault with the command that goes on, for a database that does not even tell the balance."""
-    return type(fault)(f"{fault}\ngo on with: {resume}") if resume else fault
-
-
 def _try(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
     """Do a dry run; return the exit code."""
     began = time.monotonic()
     options = _options(arguments)
-    engine = _engine_for_reading(settings)
+    there = archive_exists(settings) and current(open_unchecked(settings)) is not None
     with (
-        DrySink(engine) as sink, _stop_signals() as stopping, display_for(quiet=arguments.quiet) as display
-    ):  # fmt: skip
-        display.expect(lambda: _size(options))
-        reader = _reader(options, settings, pool, sink.secret, dry=True)
-        importer = Importer(
-            pool,
-            reader,
-            sink,
-            DryBooks(),
-            _wishes(options, None, whole=arguments.whole),
-            stopping=stopping,
-            notice=display.show,
+        DrySink(open_for_reading(settings) if there else None) as sink,
+        Signals(exit_at_once, _DAY, STOPS) as signals,
+        display_for(quiet=arguments.quiet) as display,
+    ):
+        keys = sink.secret, None
+        importer = _importer(
+            arguments, options, settings, pool, sink, Books(None, None), keys, signals, display
         )
         finished = importer.run(_references(options))
-        counts = importer.tally.outcomes
-        balance = runs.Balance(importer.tally.read, *(counts[outcome] for outcome in Outcome))
-        result = Result(None, balance, importer.tally, time.monotonic() - began, finished=finished)
-        return print_result(result, as_json=arguments.json, dry=sink)
+        tally = importer.tally
+        balance = runs.Balance(tally.read, *(tally.outcomes[outcome] for outcome in Outcome))
+        result = Result(None, balance, tally, time.monotonic() - began, finished=finished, dry=sink)
+        return print_result(result, as_json=arguments.json)
 
 
-def _engine_for_reading(settings: Settings) -> "Engine | None":
-    """Return the archive, or None where there is none yet: everything would be stored then."""
-    from ingestor.archive.migrate import current
-    from ingestor.cli.opening import open_unchecked
+def _importer(
+    arguments: argparse.Namespace, options: Mapping[str, Any], settings: Settings, pool: Pool,
+    sink: ArchiveSink | DrySink, books: Books, keys: tuple[bytes, tuple[int, bytes] | None],
+    signals: Signals, display: Display,
+) -> Importer:  # fmt: skip
+    """Return an importer, with the workers set to the same rules; `keys` are the archive's, for its rows."""
+    display.expect(lambda: sum(one.size or 0 for _, one in _references(options) if not one.known))
+    dry = isinstance(sink, DrySink)
+    rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
+    window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
+    pool.start(rules, window, *keys, dry)
+    form = options["format"] or "auto"
+    forced = None if form == "auto" else Kind.MBOX if form in set(Dialect) else Kind.MAIL
+    dialect = Dialect(form) if forced is Kind.MBOX else Dialect.MBOX
+    return Importer(
+        pool,
+        Reader(rules, window, *keys, count_senders=dry),
+        sink,
+        books,
+        Wishes(books.run_id, forced, dialect, options["source"], arguments.whole),
+        stopping=lambda: signals.stop_wished,
+        notice=display.show,
+    )
 
-    if not archive_exists(settings) or current(open_unchecked(settings)) is None:
-        return None
-    return open_for_reading(settings)
+
+def _with_resume(fault: IngestorError, resume: str | None) -> IngestorError:
+    """Return the fault with the command that goes on, for a database that does not even tell the balance."""
+    return type(fault)(f"{fault}\ngo on with: {resume}") if resume else fault
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -188,28 +182,6 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
     return {"paths": paths, **{name: earlier.get(name) for name in _KEPT}}
 
 
-def _reader(
-    options: Mapping[str, Any], settings: Settings, pool: Pool, secret: bytes,
-    dictionary: tuple[int, bytes] | None = None, *, dry: bool = False,
-) -> Reader:  # fmt: skip
-    """Return the parent's own reader, with the workers set to the same rules."""
-    rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
-    window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
-    pool.start(rules, window, secret, dictionary, dry)
-    return Reader(rules, window, secret, dictionary, count_senders=dry)
-
-
-def _wishes(options: Mapping[str, Any], run_id: int | None, *, whole: bool) -> Wishes:
-    form = options["format"] or "auto"
-    forced = None if form == "auto" else Kind.MBOX if form in set(Dialect) else Kind.MAIL
-    dialect = Dialect(form) if forced is Kind.MBOX else Dialect.MBOX
-    return Wishes(run_id, forced, dialect, options["source"], whole)
-
-
-def _size(options: Mapping[str, Any]) -> int:
-    return sum(reference.size or 0 for _, reference in _references(options) if not reference.known)
-
-
 def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:
     seen: set[Identity] = set()
     layout = options["format"] if options["format"] in {"maildir", "mh"} else None
@@ -240,33 +212,3 @@ def _quoted(word: str) -> str:
         for byte in os.fsencode(word)
     )
     return f"$'{escaped}'"
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Let the collector be: batches are many small tuples and no cycles, it would only walk them again."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(200_000, 10, 10)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Stopping]:
-    """Give a function that says whether SIGINT or SIGTERM came; a second Ctrl-C ends at once."""
-    came: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        came.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

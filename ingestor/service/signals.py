@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from types import FrameType
 from typing import Self
@@ -26,29 +26,39 @@ class Wish(Enum):
     RELOAD = "reload"
 
 
+STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
+"""What ends a command; a daemon hears SIGHUP as well."""
+
 _HELD_BACK = {signal.SIGHUP}
 _WISHES = {signal.SIGTERM: Wish.STOP, signal.SIGINT: Wish.STOP, signal.SIGHUP: Wish.RELOAD}
 
 
 class Signals:
-    """While open, SIGTERM, SIGINT and SIGHUP become wishes; closing restores what was there before.
+    """While open, signals become wishes; closing restores what was there before.
 
     `last_resort` runs `seconds` after the first wish to stop, closed or not: it ends the process when no
-    orderly way does, and a thread that is stuck can hold up the very end of the interpreter too.
+    orderly way does, and a thread that is stuck can hold up the very end of the interpreter too. A second
+    Ctrl-C calls for it at once.
     """
 
-    def __init__(self, last_resort: Callable[[], None], seconds: float) -> None:
-        """Prepare; nothing is changed before the context is entered, which only the main thread may do."""
+    def __init__(
+        self, last_resort: Callable[[], None], seconds: float,
+        numbers: Iterable[signal.Signals] = tuple(_WISHES),
+    ) -> None:  # fmt: skip
+        """Prepare to take over the signals `numbers`; nothing is changed before the context is entered, which
+        only the main thread may do."""
+        self._numbers = numbers
         self._wishes: queue.SimpleQueue[Wish] = queue.SimpleQueue()
         self._last_resort = last_resort
         self._seconds = seconds
         self._stop_wished = threading.Event()
+        self._heard = False
 
     def __enter__(self) -> Self:
         """Take the signals over."""
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._handlers = {number: signal.signal(number, _noted) for number in _WISHES}
+        self._handlers = {number: signal.signal(number, self._noted) for number in self._numbers}
         self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._read, name="signals", daemon=True)
         self._thread.start()
@@ -67,7 +77,7 @@ class Signals:
     @property
     def stop_wished(self) -> bool:
         """Whether somebody asked for a stop, even if the wish still lies in the queue."""
-        return self._stop_wished.is_set()
+        return self._heard or self._stop_wished.is_set()
 
     def next_wish(self, seconds: float) -> Wish | None:
         """Wait up to `seconds` for a wish and return it, or None."""
@@ -80,15 +90,24 @@ class Signals:
         """Wait up to `seconds`, leaving wishes where they are; return whether a stop is wished."""
         return self._stop_wished.wait(seconds)
 
+    def _noted(self, number: int, _frame: FrameType | None) -> None:
+        """Exist: without a handler of Python's own the number never reaches the wake-up descriptor.
+
+        It sets no Event: the main thread, which it interrupts, may hold the Event's lock.
+        """
+        self._heard |= number in STOPS
+
     def _read(self) -> None:
         end_at: float | None = None
         with self._reader, contextlib.suppress(TimeoutError):
             while numbers := self._reader.recv(64):
-                for wish in [_WISHES[signal.Signals(one)] for one in numbers if one in _WISHES]:
-                    if wish is Wish.STOP and end_at is None:
+                for number in [signal.Signals(one) for one in numbers if one in _WISHES]:
+                    if number in STOPS and end_at is None:
                         end_at = time.monotonic() + self._seconds
                         self._stop_wished.set()
-                    self._wishes.put(wish)
+                    elif number is signal.SIGINT:
+                        end_at = time.monotonic()
+                    self._wishes.put(_WISHES[number])
                 if end_at is not None:
                     self._reader.settimeout(max(end_at - time.monotonic(), 0.001))
         if end_at is not None:
@@ -104,7 +123,3 @@ def hold_reload_back() -> None:
 def exit_at_once() -> None:
     """End the process without any clean-up; safe at every instant, because only commits count."""
     os._exit(1)
-
-
-def _noted(_number: int, _frame: FrameType | None) -> None:
-    """Exist: without a handler of Python's own the number never reaches the wake-up descriptor."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import cast
 
 from ingestor.intake.files.blocks import Block, Blocks
-from ingestor.intake.files.mbox import Dialect, split, unquoted
+from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.parse import split, unquoted
 from ingestor.intake.files.streams import Stream
 
 BATCH = 4000
@@ -29,10 +30,10 @@ def batches(path: str, flags: bytes) -> Iterator[Rows]:
     with Path(path).open("rb", buffering=0) as file:
         for piece in Blocks(Stream(file), Dialect.MBOX, lambda _: False):
             block = cast("Block", piece)
-            data, dialect = bytes(block.data), block.dialect or Dialect.MBOX
-            for start, end, verbatim in split(data, dialect).mails:
+            data = bytes(block.data)
+            for start, end, verbatim in split(data).mails:
                 if flags[number]:
-                    mail = unquoted(data[start:end], dialect, verbatim=verbatim)
+                    mail = unquoted(data[start:end], Dialect.MBOX, verbatim=verbatim)
                     rows.append((hashlib.sha256(mail).digest(), mail))
                 number += 1
             if len(rows) >= BATCH:

@@ -231,7 +231,7 @@ def _timed(command: list[str]) -> float:
 
 
 def _maildir(folder: Path, box: Path) -> None:
-    from ingestor.intake.files.mbox import mails
+    from tests.intake.files.mails import mails
 
     if (folder / "maildir").exists():
         return

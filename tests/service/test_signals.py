@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ingestor.service.signals import Signals, Wish, hold_reload_back
+from ingestor.service.signals import STOPS, Signals, Wish, hold_reload_back
 
 
 def test_each_signal_is_its_wish() -> None:
@@ -34,6 +34,18 @@ def test_the_last_resort_waits_its_time() -> None:
         assert not came.is_set()
 
     assert came.wait(5)
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    """Who asks twice gets the last resort at once; signals that were not asked for stay as they were."""
+    came = threading.Event()
+    before = signal.getsignal(signal.SIGHUP)
+    with Signals(came.set, 3600, STOPS) as signals:
+        assert signal.getsignal(signal.SIGHUP) is before
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.next_wish(5) is Wish.STOP
+        assert came.wait(5)
 
 
 def test_a_stop_needs_no_further_thread(monkeypatch: pytest.MonkeyPatch) -> None:

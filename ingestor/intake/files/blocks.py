@@ -14,23 +14,21 @@ from ingestor.archive.entries import mail_day
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.mbox import (
     BELIEVED_LENGTH,
+    CANDIDATE,
+    LOOKAHEAD,
     Dialect,
     Gap,
     ends_whole,
     has_lengths,
     header_end,
-    next_boundary,
-    trailing_blank,
-    uses_lengths,
-)
-from ingestor.intake.files.separators import (
-    CANDIDATE,
-    LOOKAHEAD,
     is_header_line,
     is_odd,
     last_separator,
+    next_boundary,
     next_separator,
     separator_end,
+    trailing_blank,
+    uses_lengths,
 )
 
 BLOCK = 2 << 20
@@ -59,13 +57,11 @@ class Readable(Protocol):
 @dataclass(frozen=True, slots=True)
 class Block:
     """Whole mails: `data` is valid until the next block is asked for. `sha256` is over the stream up to the
-    end of this block; `dialect` is what it may be split by: the stream's, or a simpler one that comes to the
-    same."""
+    end of this block."""
 
     offset: int
     data: memoryview
     sha256: bytes
-    dialect: Dialect | None = None
 
     @property
     def end(self) -> int:
@@ -157,7 +153,7 @@ class Blocks:
         self.is_more_than_blank = False
         self._doubted = doubted if dialect is not None else None
         self._stream = stream
-        self._dialect = self._split_as = dialect
+        self._dialect = dialect
         self._wanted = wanted
         self._offset = offset
         self._hasher = hasher or hashlib.sha256()
@@ -184,7 +180,7 @@ class Blocks:
             if end:
                 view = memoryview(self._buffer)[:end]
                 self._hasher.update(view)
-                yield Block(self._offset, view, self._hasher.digest(), self._split_as)
+                yield Block(self._offset, view, self._hasher.digest())
                 self._drop(end)
             elif self._trouble:
                 break
@@ -251,8 +247,6 @@ class Blocks:
             return self._fill if self._ended else 0
         buffer, fill = self._buffer, self._fill
         with_lengths = uses_lengths(self._dialect) and has_lengths(buffer, fill)
-        plain = self._dialect is Dialect.MBOX and not with_lengths
-        self._split_as = Dialect.MBOXRD if plain else self._dialect  # nobody need search for lengths again
         crowd = self._crowd()
         if self._ended and crowd <= MOST_MAILS:
             return fill

@@ -1,22 +1,35 @@
-"""The books of a run: begun or taken up again, and how far each of its inputs had been read."""
+"""The books of a run: how far each of its inputs was read, whether that is still the same, what came of it.
+
+`Books` opens inputs for one run; a `StreamInput` or a `ListInput` moves one on; the `Tally` counts.
+"""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from sqlalchemy import Engine
 
 from ingestor.archive import runs
-from ingestor.errors import ConfigurationError
-from ingestor.intake.files.inputs import Earlier
-from ingestor.intake.files.sources import Place
+from ingestor.archive.entries import InputProgress
+from ingestor.errors import ConfigurationError, InputUnreadable
+from ingestor.intake.files.leaves import Place
+from ingestor.intake.files.streams import Stream
+from ingestor.providers.contract import near_miss_in_words
+from ingestor.record import Outcome
 
 COMMAND = "import"
 
 LONGEST_NAME = 1000
 """Bytes of a path or a member's name: a longer one is kept short in the books, whole with its arrivals."""
+
+MOST_LISTED = 1000
+"""Gaps and quarantined mails beyond this many are only counted."""
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +52,32 @@ def find(engine: Engine, run_id: int) -> Resumed:
     return Resumed(run_id, run.options, run.ended_at is not None and not run.balance.failed)
 
 
-class Books:
-    """Opens inputs for one run."""
+class InputChanged(InputUnreadable):
+    """A resumed input is not what had been read: going on would lose or double mails."""
 
-    def __init__(self, engine: Engine, run_id: int, before: Callable[[], None] = lambda: None) -> None:
-        """`before` is called before each write, to leave room for others."""
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """How far an input had been read: a row of `run_inputs`."""
+
+    id: int
+    position: int = 0
+    sha256: bytes | None = None
+
+
+class Books:
+    """Opens inputs for one run. A dry run keeps none: each of its inputs is at its beginning."""
+
+    def __init__(
+        self, engine: Engine | None, run_id: int | None, before: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before` is called before each write, to leave room for others; no `run_id` makes it a dry run."""
         self._engine = engine
-        self._run_id = run_id
+        self.run_id = run_id
         self._before = before
-        self._known = {(one.path, one.member): one for one in runs.inputs(engine, run_id)}
+        self._numbers = count(1)
+        earlier = runs.inputs(engine, run_id) if engine is not None and run_id is not None else ()
+        self._known = {(one.path, one.member): one for one in earlier}
 
     def begin(self, place: Place) -> Earlier:
         """Return how far the input at `place` had been read, and its row."""
@@ -55,8 +85,10 @@ class Books:
         known = self._known.pop((path, member), None)
         if known is not None:
             return Earlier(known.id, known.position, known.sha256)
+        if self._engine is None or self.run_id is None:
+            return Earlier(next(self._numbers))
         self._before()
-        return Earlier(runs.begin_input(self._engine, self._run_id, path, member, None))
+        return Earlier(runs.begin_input(self._engine, self.run_id, path, member, None))
 
     def has_read(self, place: Place, size: int) -> bool:
         """Say whether an earlier process of this run read an input of so many bytes to its end."""
@@ -73,8 +105,9 @@ class Books:
 
     def end(self) -> None:
         """Record that the run reached its end."""
-        self._before()
-        runs.end_run(self._engine, self._run_id, datetime.now(UTC))
+        if self._engine is not None and self.run_id is not None:
+            self._before()
+            runs.end_run(self._engine, self.run_id, datetime.now(UTC))
 
 
 def _key(place: Place) -> tuple[str, str | None]:
@@ -94,3 +127,148 @@ def _gone(one: runs.RunInput) -> str:
     return (
         f"{place} had been read up to {one.position} and is not there any more; what was read of it is safe"
     )
+
+
+@dataclass(slots=True)
+class StreamInput:
+    """A mailbox or a mail of its own: positions are offsets in the decompressed stream."""
+
+    place: Place
+    earlier: Earlier
+    hasher: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    _reached: int | None = None
+
+    def catch_up(self, stream: Stream, mark: int) -> int:
+        """Read what had been read before, `mark` bytes of which are already consumed; return its end.
+
+        Raises `InputChanged` when it is shorter or different.
+        """
+        left = self.earlier.position - mark
+        if left <= 0:
+            return mark
+        while left:
+            piece = stream.read(min(left, _PIECE))
+            if not piece:
+                raise InputChanged(_changed(self.place, "is shorter than what had been read of it"))
+            self.hasher.update(piece)
+            left -= len(piece)
+        if self.earlier.sha256 != self.hasher.digest():
+            raise InputChanged(_changed(self.place, "is not the same as when it was read"))
+        return self.earlier.position
+
+    def progress(self, position: int, sha256: bytes, size: int | None = None) -> InputProgress:
+        """Return the step to `position`; `size` once the end was seen."""
+        since = self.earlier.position if self._reached is None else self._reached
+        self._reached = position
+        return InputProgress(self.earlier.id, position, sha256, size, since)
+
+
+@dataclass(slots=True)
+class ListInput:
+    """The single mails of a folder or an archive: the position is a place in their list."""
+
+    place: Place
+    earlier: Earlier
+    count: int = 0
+    _chain: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def catching_up(self) -> bool:
+        """Say whether the next file had been read before."""
+        return self.count < self.earlier.position
+
+    def add(self, name: str, content_sha256: bytes) -> InputProgress | None:
+        """Take the next file of the list; return the step, None while catching up.
+
+        Raises `InputChanged` where the files before the place reached are not the same ones.
+        """
+        was_before = self.catching_up
+        self._chain.update(name.encode("utf-8", "replace") + b"\0" + content_sha256)
+        self.count += 1
+        if not was_before:
+            return InputProgress(self.earlier.id, self.count, self._chain.digest(), None, self.count - 1)
+        if not self.catching_up and self._chain.digest() != self.earlier.sha256:
+            raise InputChanged(_changed(self.place, "does not begin with the same files as when it was read"))
+        return None
+
+    def end(self) -> InputProgress:
+        """Return the last step: now the length of the list is known. Raises `InputChanged` if it is short."""
+        if self.catching_up:
+            raise InputChanged(_changed(self.place, "holds fewer files than had been read of it"))
+        return InputProgress(self.earlier.id, self.count, self._chain.digest(), self.count, self.count)
+
+
+def _changed(place: Place, how: str) -> str:
+    return f"{place} {how}; import it again without --resume: what is stored already will not be doubled"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something to be told about a place in the input, in words without personal content."""
+
+    place: str
+    offset: int
+    reason: str
+    length: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one process; the balance of a resumed run is in the archive."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    mails: int = 0
+    mail_bytes: int = 0
+    separator_bytes: int = 0
+    odd_separators: int = 0
+    gap_bytes: int = 0
+    gap_count: int = 0
+    gaps: list[Remark] = field(default_factory=list)
+    quarantined: list[Remark] = field(default_factory=list)
+    overruled: list[Remark] = field(default_factory=list)
+    """Mailboxes that were read as one mail each, because the user wanted so."""
+    known: list[Remark] = field(default_factory=list)
+    """Files that were left out: they had been read under another name."""
+    failures: list[str] = field(default_factory=list)
+    failure_count: int = 0
+    notes: list[str] = field(default_factory=list)
+    senders: Counter[str] = field(default_factory=Counter)
+    look_alikes: Counter[str] = field(default_factory=Counter)
+    """Ignored mails with something of ours, by what they lacked."""
+    taken: int = 0
+    """Bytes read of the files themselves."""
+
+    @property
+    def read(self) -> int:
+        """How many items have their outcome."""
+        return sum(self.outcomes.values())
+
+    def add_gap(self, place: str, offset: int, length: int, reason: str) -> None:
+        """Note bytes that are neither mail nor separator."""
+        self.gap_bytes += length
+        self.gap_count += 1
+        if len(self.gaps) < MOST_LISTED:
+            self.gaps.append(Remark(place, offset, reason, length))
+
+    def add_overruled(self, place: str) -> None:
+        """Note a mailbox that was read as one mail."""
+        if len(self.overruled) < MOST_LISTED:
+            self.overruled.append(Remark(place, 0, "a mailbox, but --format eml made one mail of it"))
+
+    def add_known(self, place: str) -> None:
+        """Note a file that was read under another name already."""
+        if len(self.known) < MOST_LISTED:
+            self.known.append(
+                Remark(place, 0, "the same file as one that was read, by a link or a second name")
+            )
+
+    def add_failure(self, reason: str) -> None:
+        """Note what could not be read, and why."""
+        self.failure_count += 1
+        if len(self.failures) < MOST_LISTED:
+            self.failures.append(reason)
+
+    def add_quarantined(self, place: str, offset: int, reason: str) -> None:
+        """Note a mail of ours that could not be read."""
+        if len(self.quarantined) < MOST_LISTED:
+            self.quarantined.append(Remark(place, offset, near_miss_in_words(reason)))

@@ -13,10 +13,10 @@ from typing import Any
 from ingestor.archive.entries import InputProgress
 from ingestor.archive.prepared import PreparedSubmission, Row, Where
 from ingestor.errors import IngestorError
+from ingestor.intake.files.books import Tally
+from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.reading import SKIP_BITS
 from ingestor.intake.files.sinks import Sink
-from ingestor.intake.files.sources import Place
-from ingestor.intake.files.tally import Tally
 from ingestor.intake.files.workers import Pool
 from ingestor.record import Outcome
 

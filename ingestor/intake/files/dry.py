@@ -15,9 +15,8 @@ from ingestor.archive.inserts import inserts_for, sms_by_content_key
 from ingestor.archive.prepared import PreparedSubmission, Row, Where
 from ingestor.archive.tables import archive_key
 from ingestor.errors import SchemaMismatch, TemporaryFolderFull
-from ingestor.intake.files.inputs import Earlier
-from ingestor.intake.files.sources import Place
-from ingestor.intake.files.tally import MOST_LISTED, Remark
+from ingestor.intake.files.books import MOST_LISTED, Earlier, Remark
+from ingestor.intake.files.leaves import Place
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.record import Outcome
 

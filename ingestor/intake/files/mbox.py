@@ -1,34 +1,96 @@
-"""Splits a stretch of an mbox into mails, so that every byte has its place.
+"""Where the mails of an mbox begin and end: `blocks` cuts there, `parse` splits there.
 
-Each byte belongs to one mail, to one separator (the `From ` line and the empty line that mbox puts after a
-mail) or to one reported gap. The dialects differ in how a body line that begins with "From " is kept:
+**The strict `From ` rule**: which lines begin a mail, and which are text that only looks so. There is no
+standard for it: RFC 4155 names the default form (an address and an asctime date), and each program has its
+own. Four kinds are accepted:
 
-* mboxo quotes it as `>From ` and cannot tell it from a line that was so already; mboxrd quotes that again;
-* mboxcl and mboxcl2 write a Content-Length, the latter without any quoting.
+* a *dated* line (`From sender Mon Jan  1 00:00:00 2024`, with zone, without seconds, or with the date of
+  RFC 5322) after a blank line, or anywhere at a line start when a header line follows: mails that were
+  appended to a truncated file have no blank line before them;
+* an *undated* line (`From `, `From -` as Thunderbird writes them, `From user@host`, or with a date in
+  another language or form) only after a blank line and before a block of headers with From and one more of
+  the usual ones;
+* a dated line behind text in the same line, before such a header as the next kind needs: the file had no last
+  line end when a mail was appended to it;
+* *any other* line (JavaScript's, Python's and spreadsheets' dates, a name alone) wherever a header follows
+  that no person writes into a text: From with an address, and a field that programs write (Received,
+  Message-ID, MIME-Version, a Date in full).
 
-Read as `mbox` (nothing forced) a Content-Length that ends at a separator or at the end of the file is
-believed and the bytes are taken as they are; everything else is unquoted as mboxrd.
+"From tomorrow on we are closed" is none of them, even before lines like `Subject: holidays`: exporters that
+write odd separators seldom quote, so what follows must decide.
+
+**The dialects** differ in how a body line that begins with "From " is kept: mboxo quotes it as `>From ` and
+cannot tell it from a line that was so already; mboxrd quotes that again; mboxcl and mboxcl2 write a
+Content-Length, the latter without any quoting. Read as `mbox` (nothing forced) a Content-Length that ends at
+a separator or at the end of the file is believed and the bytes are taken as they are; everything else is
+unquoted as mboxrd.
+
+The standard library's `mailbox` keeps no offsets, believes any `From ` line and reads a twelfth as fast.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-from ingestor.intake.files.separators import (
-    CANDIDATE,
-    IN_LINE,
-    MAX_LINE,
-    USUAL,
-    is_header_line,
-    is_odd,
-    next_separator,
-    separator_end,
-)
+MAX_LINE = 1024
+"""A longer line is no separator."""
+
+HEADER_WINDOW = 1 << 16
+"""How far after an undated line its headers are looked for."""
+
+LOOKAHEAD = MAX_LINE + HEADER_WINDOW
+"""How many bytes after the start of a line decide whether it is a separator."""
 
 BELIEVED_LENGTH = 1 << 20
 """A mail longer than this (1 MiB, separator included) is cut at the next separator whatever its
 Content-Length says: the length could only be checked by keeping it all in memory."""
+
+CANDIDATE = b"\nFrom "
+_IN_LINE = b"From "
+_NUL_CANDIDATE = b"\0From "
+"""A crash leaves runs of NUL, and the next mail is appended right behind them."""
+
+
+_DAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_CLOCK = rb"\d{1,2}:\d\d(?::\d\d)?"
+_ZONE = rb"(?:[ \t]+(?:[A-Z]{1,5}|[+-]\d{4}|\([A-Za-z ]{1,40}\)))"
+_DATED = re.compile(
+    rb"From (?:[^\r\n]{0,500}[ \t])?(?:"
+    + _DAY + rb"[ \t]+" + _MONTH + rb"[ \t]+\d{1,2}[ \t]+" + _CLOCK + _ZONE + rb"{0,2}[ \t]+\d{4}"
+    + rb"|(?:" + _DAY + rb",[ \t]+)?\d{1,2}[ \t]+" + _MONTH + rb"[ \t]+\d{4}[ \t]+" + _CLOCK
+    + rb")" + _ZONE + rb"{0,2}(?:[ \t]+remote from [^\r\n]{1,200})?[ \t]*\r?\n?\Z"
+)  # fmt: skip
+# The dated line that nearly every program writes, found without a search for its end.
+_USUAL = re.compile(rb"From [!-~]{1,200} +" + _DAY + rb" " + _MONTH + rb" [ \d]\d \d\d:\d\d:\d\d \d{4}\r?\n")
+_BARE = re.compile(rb"From (?:|-|MAILER-DAEMON|[^\s@]{1,200}@[^\s@]{0,200})[ \t]*\r?\n?\Z")
+# Clock and year at the end of a line, in whatever language and order.
+_STAMP = re.compile(
+    rb"(?:\b\d{1,2}:\d\d\b.{0,40}\b\d{4}|\b\d{4}-?\d\d-?\d\dT\d\d:?\d\d[\d:.,]*(?:Z|[+-]\d\d:?\d\d)?"
+    rb"|\b\d{4}\b.{0,20}\b\d{1,2}:\d\d(?::\d\d)?[ \t]*"
+    rb"(?:[.,]\d{1,9})?(?:[AP]M|(?:[A-Z]{1,5})?(?:[+-]\d\d:?\d\d)?)(?:[ \t]+\([^()]{1,60}\))?)[ \t]*\r?\n?\Z"
+)
+_LONGEST_STAMP = 120
+_HEADER_LINE = re.compile(rb"(?:[!-9;-~]{1,200}[ \t]*:|>From )")
+_FROM_HEADER = re.compile(rb"(?im)^from[ \t]*:")
+_USUAL_HEADER = re.compile(
+    rb"(?im)^(?:date|to|subject|message-id|received|return-path|delivered-to|mime-version|x-mozilla-status"
+    rb"|x-account-key|x-gm-thrid|dkim-signature|content-type)[ \t]*:"
+)
+_FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:[^\n]*(?:\n(?!\r?\n)[ \t][^\n]*)*\n?")
+_ADDRESS_FIELD = re.compile(rb"(?i)from[ \t]*:[^:]*[^\s@]@[^\s@]")
+# What programs write above a mail, and nobody into a text. A copied header has Date and Message-ID at most.
+_MACHINE_FIELD = re.compile(
+    rb"(?i)(?:received[ \t]*:\s*(?:from|by|\(qmail)\s|message-id[ \t]*:\s*<[^\s>]+>"
+    rb"|return-path[ \t]*:\s*<[^\s>]*>|mime-version[ \t]*:\s*1\.0|content-type[ \t]*:\s*[a-z]+/[a-z]"
+    rb"|(?:dkim|arc-message)-signature[ \t]*:|delivered-to[ \t]*:|x-mozilla-status[ \t]*:"
+    rb"|x-gm-thrid[ \t]*:"
+    rb"|date[ \t]*:\s*(?:[A-Z][a-z]{2},[ \t]+)?\d{1,2}[ \t]+[A-Z][a-z]{2}[ \t]+\d{2,4}"
+    rb"[ \t]+\d\d?:\d\d(?::\d\d)?[ \t]+(?:[+-]\d{4}|[A-Z]{1,4}))"
+)
+_EMPTY_LINE = re.compile(rb"\n\r*+\n")
+_LENGTH_MARK = re.compile(rb"(?i)-length:")
+_LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,15})[ \t]*\r?$")
 
 
 class Dialect(StrEnum):
@@ -50,36 +112,126 @@ class Gap:
     reason: str
 
 
-@dataclass(slots=True)
-class Split:
-    """What a stretch consists of: mails as (start, end, verbatim), bytes of separators, gaps; and how many
-    separators were `odd`: of no usual form."""
-
-    mails: list[tuple[int, int, bool]] = field(default_factory=list)
-    separators: int = 0
-    gaps: list[Gap] = field(default_factory=list)
-    odd: int = 0
-
-    def add_separator(self, data: bytes, start: int, end: int) -> None:
-        """Place the separator line `data[start:end]`."""
-        self.separators += end - start
-        self.odd += is_odd(data[start:end]) or (start > 0 and data[start - 1] not in b"\n\0")
-
-    @property
-    def covered(self) -> int:
-        """How many bytes have their place; must be the length of the stretch."""
-        return (
-            sum(end - start for start, end, _ in self.mails)
-            + self.separators
-            + sum(gap.length for gap in self.gaps)
-        )
+def is_odd(line: bytes | bytearray | memoryview) -> bool:
+    """Say whether a separator line has none of the forms that mail programs write."""
+    return not (_USUAL.match(line) or _BARE.match(line) or _DATED.match(line))
 
 
-_EMPTY_LINE = re.compile(rb"\n\r*+\n")
-_LENGTH_MARK = re.compile(rb"(?i)-length:")
-_LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,15})[ \t]*\r?$")
-_RD_QUOTED = re.compile(rb"(?m)^>(?=>*From )")
-_O_QUOTED = re.compile(rb"(?m)^>(?=From )")
+def is_header_line(data: bytes | bytearray, start: int, end: int) -> bool:
+    """Say whether the line at `start` looks like a header (`Name: …`)."""
+    return _HEADER_LINE.match(data, start, end) is not None
+
+
+def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
+    """Return where the separator line that begins at `start` ends, its line end included; 0 if it is none.
+
+    `data[start:]` begins with `From ` at the start of a line; `end` is the end of what is known. The answer
+    is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
+    """
+    usual = _USUAL.match(data, start, min(end, start + MAX_LINE))
+    if usual and _after_blank_line(data, start):
+        return usual.end()
+    newline = data.find(b"\n", start, min(end, start + MAX_LINE))
+    if newline >= 0:
+        line_end = newline + 1
+    elif end - start < MAX_LINE:
+        line_end = end
+    else:
+        return 0
+    line = bytes(data[start:line_end])
+    after_blank = _after_blank_line(data, start)
+    if _DATED.match(line):
+        return line_end if after_blank or is_header_line(data, line_end, end) else 0
+    # At the very beginning nothing can be quoted text: there any line will do.
+    if after_blank and (start == 0 or _is_undated(line)) and _heads_a_mail(data, line_end, end):
+        return line_end
+    return line_end if _heads_a_delivered_mail(data, line_end, end) else 0
+
+
+def _is_undated(line: bytes) -> bool:
+    return bool(_BARE.match(line) or _STAMP.search(line, max(5, len(line) - _LONGEST_STAMP)))
+
+
+def _after_blank_line(data: bytes | bytearray, start: int) -> bool:
+    if start > 1 and data[start - 2] == 0x0A:
+        return data[start - 1] == 0x0A
+    before = bytes(data[max(0, start - 3) : start])
+    return not before or before.endswith((b"\n\n", b"\n\r\n")) or before in (b"\n", b"\r\n")
+
+
+def _heads_a_mail(data: bytes | bytearray, start: int, end: int) -> bool:
+    if not is_header_line(data, start, end):
+        return False
+    stop = min(end, start + HEADER_WINDOW)
+    for mark in (CANDIDATE, b"\n\n", b"\n\r\n"):
+        found = data.find(mark, start, stop)
+        if found >= 0:
+            stop = found
+    return bool(_FROM_HEADER.search(data, start, stop) and _USUAL_HEADER.search(data, start, stop))
+
+
+def _heads_a_delivered_mail(data: bytes | bytearray, start: int, end: int) -> bool:
+    """Say whether fields follow that only a mail has, before the first line that is none."""
+    stop = min(end, start + HEADER_WINDOW)
+    has_address = has_machine_field = False
+    while field := _FIELD.match(data, start, stop):
+        has_address = has_address or _ADDRESS_FIELD.match(data, start, field.end()) is not None
+        has_machine_field = has_machine_field or _MACHINE_FIELD.match(data, start, field.end()) is not None
+        if has_address and has_machine_field:
+            return True
+        start = field.end()
+    return False
+
+
+def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, int]:
+    """Return start and end of the first separator line that begins after `start`; (-1, -1) without one."""
+    while True:
+        here = data.find(CANDIDATE, start, end)
+        stop = here if here >= 0 else end
+        if data.find(b"\0", start, stop) >= 0 and (nul := data.find(_NUL_CANDIDATE, start, stop)) >= 0:
+            here = nul
+        glued = _glued(data, start + 1, stop if here < 0 else here, end)
+        if glued[0] >= 0:
+            return glued
+        if here < 0:
+            return -1, -1
+        if line_end := separator_end(data, here + 1, end):
+            return here + 1, line_end
+        start = here + 1
+
+
+def _glued(data: bytes | bytearray, start: int, stop: int, end: int) -> tuple[int, int]:
+    """Return start and end of the first separator in `data[start:stop]` that stands behind text in a line.
+
+    A mail that was appended to a file without a last line end, or with a byte order mark in front: only a
+    dated line before the header of a delivered mail is taken for one, and none that is quoted by `>`.
+    """
+    while (start := data.find(_IN_LINE, start, stop)) >= 0:
+        newline = data.find(b"\n", start, min(end, start + MAX_LINE))
+        if (
+            newline >= 0
+            and data[start - 1] != 0x3E
+            and _DATED.match(bytes(data[start : newline + 1]))
+            and _heads_a_delivered_mail(data, newline + 1, end)
+        ):
+            return start, newline + 1
+        start += 1
+    return -1, -1
+
+
+def last_separator(data: bytes | bytearray, end: int, known: int) -> int:
+    """Return the start of the last separator that begins in `data[1:end]`, 0 if there is none.
+
+    `known` is the end of the bytes that may be looked at, at least `LOOKAHEAD` beyond `end`.
+    """
+    while True:
+        here = data.rfind(CANDIDATE, 0, end)
+        here = max(here, data.rfind(_NUL_CANDIDATE, max(0, here), end))
+        if here < 0:
+            return 0
+        if separator_end(data, here + 1, known):
+            return here + 1
+        end = here + len(CANDIDATE) - 1
 
 
 def has_lengths(data: bytes | bytearray, end: int) -> bool:
@@ -165,109 +317,9 @@ def _skip_blank(data: bytes | bytearray, at: int, end: int) -> int:
     return at
 
 
-def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
-    """Split `data`, which begins at a separator (or is the start of the file) and ends before one (or at
-    the end of the file)."""
-    result = Split()
-    end = len(data)
-    with_lengths = uses_lengths(dialect) and has_lengths(data, end)
-    first = separator_end(data, 0, end) if data.startswith(b"From ") else 0
-    start = 0
-    if first:
-        result.add_separator(data, 0, first)
-        start = first
-    else:
-        start = _lead(data, end, result)
-    usual_only = not with_lengths
-    while start >= 0:
-        if usual_only:
-            start = _split_usual(data, start, result)
-        stop, separator, after = next_boundary(data, start, end, with_lengths=with_lengths)
-        mail_end = separator if separator >= 0 else end
-        _add(data, start, mail_end, stop, result)
-        if separator >= 0:
-            result.add_separator(data, separator, after)
-        start = after
-    return result
-
-
-def _split_usual(data: bytes, start: int, result: Split) -> int:
-    """Place the mails from `start` on as long as each ends at an empty line and a separator of the usual
-    form; return where the first other one begins. This only saves steps: the general way finds the same.
-    """
-    find, match, add = data.find, USUAL.match, result.mails.append
-    separators = 0
-    while True:
-        here = find(IN_LINE, start)
-        if here <= start + 1 or data[here - 1] != 0x0A or data[here - 2] != 0x0A:
-            break
-        line = match(data, here, here + MAX_LINE)
-        if line is None or find(b"\0", start, here) >= 0:
-            break
-        add((start, here - 1, False))
-        start = line.end()
-        separators += start - here + 1
-    result.separators += separators
-    return start
-
-
-def _lead(data: bytes, end: int, result: Split) -> int:
-    """Place what stands before the first separator: a mail whose separator is lost, or a gap.
-
-    Returns where the first mail begins, -1 when there is none.
-    """
-    if is_header_line(data, 0, end):
-        return 0
-    separator, after = next_separator(data, 0, end)
-    lead = separator if separator >= 0 else end
-    if lead:
-        blank = not data[:lead].strip(b"\r\n\0")
-        result.gaps.append(Gap(0, lead, "empty lines" if blank else "no mail before the first separator"))
-    if separator >= 0:
-        result.add_separator(data, separator, after)
-    return after
-
-
-def _add(data: bytes, start: int, mail_end: int, counted: int, result: Split) -> None:
-    """Place `data[start:mail_end]`: the mail, what mbox adds after it, and NULs left by a crash."""
-    if counted >= 0:
-        result.mails.append((start, counted, True))
-        result.separators += mail_end - counted
-        return
-    stop = mail_end
-    if stop > start and data[stop - 1] == 0:
-        while stop > start and data[stop - 1] == 0:
-            stop -= 1
-        if stop == start or data[stop - 1] == 0x0A:
-            result.gaps.append(Gap(stop, mail_end - stop, "NUL bytes"))
-        else:
-            stop = mail_end
-    tail = trailing_blank(data, start, stop)
-    result.separators += tail
-    result.mails.append((start, stop - tail, False))
-
-
 def trailing_blank(data: bytes | bytearray, start: int, stop: int) -> int:
     """Return the length of the empty line that mbox adds after the mail `data[start:stop]`."""
     ending = bytes(data[max(start, stop - 4) : stop])
     if ending.endswith(b"\n\r\n") or ending == b"\r\n":
         return 2
     return 1 if ending.endswith(b"\n\n") or ending == b"\n" else 0
-
-
-def unquoted(mail: bytes, dialect: Dialect, *, verbatim: bool) -> bytes:
-    """Return the mail as it was before it was put into an mbox of `dialect`.
-
-    `verbatim` says that a believed Content-Length measured it.
-    """
-    if b">From " not in mail or dialect is Dialect.MBOXCL2 or (verbatim and dialect is Dialect.MBOX):
-        return mail
-    if dialect in (Dialect.MBOXO, Dialect.MBOXCL):
-        return _O_QUOTED.sub(b"", mail)
-    return _RD_QUOTED.sub(b"", mail)
-
-
-def mails(data: bytes, dialect: Dialect = Dialect.MBOX) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, mail) of each mail in `data`; a short way for whole files in memory."""
-    for start, end, verbatim in split(data, dialect).mails:
-        yield start, unquoted(data[start:end], dialect, verbatim=verbatim)

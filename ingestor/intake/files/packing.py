@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from ingestor.archive.entries import InputProgress
 from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.delivery import NOTHING, Delivery, Ticket
+from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader
-from ingestor.intake.files.sources import Place
 from ingestor.intake.files.workers import Pool
 
 MOST_IN_PACK = 1000
@@ -48,7 +48,7 @@ class Packing:
         with self._pool.view(slot) as view:
             view[:length] = block.data
         ticket = Ticket([(place, block.offset)], length, {progress.input_id: progress})
-        self._delivery.send(ticket, slot, ("mbox", (length, (block.dialect or dialect).value)))
+        self._delivery.send(ticket, slot, ("mbox", (length, dialect.value)))
 
     def add_mail(self, place: Place, offset: int, mail: bytes, progress: InputProgress | None) -> None:
         """Add a single mail."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from ingestor.archive.prepared import Row, RowMaker
 from ingestor.intake.files.blocks import LongMail
-from ingestor.intake.files.mbox import Dialect, Gap, split, unquoted
+from ingestor.intake.files.mbox import Dialect, Gap
+from ingestor.intake.files.parse import leading_separator, split, unquoted
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import InboundSms
@@ -136,13 +137,6 @@ class Reader:
             if not isinstance(reading, NotOurs):
                 break
         return reading
-
-
-def leading_separator(mail: bytes) -> int:
-    """Return the length of the `From ` line that some programs write into single mails, 0 without one."""
-    from ingestor.intake.files.separators import separator_end
-
-    return separator_end(mail, 0, len(mail)) if mail.startswith(b"From ") else 0
 
 
 def _plain(gap: Gap) -> tuple[int, int, str]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.kinds import HEAD, Kind
+from ingestor.intake.files.walk import HEAD, Kind
 
 if sys.version_info >= (3, 14):
     from compression import zstd

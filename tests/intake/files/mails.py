@@ -1,5 +1,10 @@
 """Small mails whose outcome is known, for tests that build their own mailboxes."""
 
+from collections.abc import Iterator
+
+from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.parse import Split, split, unquoted
+
 OURS = b"Agile Telecom <smsin@agiletelecom.com>"
 
 
@@ -39,3 +44,15 @@ def mbox_of(
 
     quoted = [re.sub(rb"(?m)^(>*From )", rb">\1", mail) for mail in mails]
     return b"".join(separator + mail + (b"" if mail.endswith(b"\n") else b"\n") + b"\n" for mail in quoted)
+
+
+def mails(data: bytes, dialect: Dialect = Dialect.MBOX) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, mail) of each mail in an mbox."""
+    for start, end, verbatim in split(data, dialect).mails:
+        yield start, unquoted(data[start:end], dialect, verbatim=verbatim)
+
+
+def covered(parts: Split) -> int:
+    """Return how many bytes of a stretch have their place: it must be its length."""
+    inside = sum(end - start for start, end, _ in parts.mails)
+    return inside + parts.separators + sum(gap.length for gap in parts.gaps)

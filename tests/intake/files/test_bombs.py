@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ingestor.intake.files import importing, streams
+from ingestor.intake.files import importer, streams
 from tests.intake.files.containers import COMPRESS, tar_of, zip_of
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail
@@ -165,7 +165,7 @@ def test_cut_members_without_end_are_a_bomb(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a row of its own, for a resume; a thousand of them in a small file is no accident."""
-    monkeypatch.setattr(importing, "INPUT_COST", 8 << 20)
+    monkeypatch.setattr(importer, "INPUT_COST", 8 << 20)
     bomb = tmp_path / "bomb"
     bomb.write_bytes(COMPRESS["xz"](tar_of({f"{n}.mbox": mbox_of(sms_mail(n))[:-5] for n in range(100)})))
     done = run_sqlite_import(bomb)

@@ -7,9 +7,9 @@ import pytest
 
 from ingestor.archive.prepared import PreparedSubmission
 from ingestor.intake.files import delivery
+from ingestor.intake.files.books import Tally
 from ingestor.intake.files.delivery import Delivery, Ticket
-from ingestor.intake.files.sources import Place
-from ingestor.intake.files.tally import Tally
+from ingestor.intake.files.leaves import Place
 from ingestor.record import Outcome
 
 ROW = (

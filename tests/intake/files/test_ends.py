@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.intake.files import importing
+from ingestor.intake.files import importer
 from tests.intake.files.containers import tar_of, zip_of
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail
@@ -121,13 +121,13 @@ def test_a_long_mail_may_be_cut_too(run_sqlite_import: Importer, tmp_path: Path)
 
 def changing(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
     """Have `change` done between the walk and the reading of each file."""
-    real = importing.OpenFile
+    real = importer.OpenFile
 
     def opened(*arguments: object) -> object:
         change()
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(importing, "OpenFile", opened)
+    monkeypatch.setattr(importer, "OpenFile", opened)
 
 
 def test_a_file_that_grows_keeps_its_last_mail(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.intake.files.foreign import refusal
+from ingestor.intake.files.walk import refusal
 from tests.intake.files.containers import COMPRESS, tar_of, zip_of
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail

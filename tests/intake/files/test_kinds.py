@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.intake.files.kinds import Kind, sniff
+from ingestor.intake.files.walk import Kind, sniff
 from tests.intake.files.containers import tar_of, zip_of
 
 DIALECTS = Path(__file__).parent / "dialects"

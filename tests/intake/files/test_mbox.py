@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from ingestor.intake.files import blocks as blocks_module
 from ingestor.intake.files import mbox as mbox_module
-from ingestor.intake.files import separators as separators_module
 from ingestor.intake.files.blocks import Block, Blocks, LongMail
-from ingestor.intake.files.mbox import Dialect, mails, split
-from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
+from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.parse import split
+from tests.intake.files.mails import broken_mail, covered, foreign_mail, mails, mbox_of, sms_mail
 
 SEPARATOR = b"From a@example.org Mon Jan  1 00:00:00 2024\n"
 DELIVERED = b"Received: from a by b\nFrom: a@example.org\n"
@@ -44,7 +44,7 @@ STRICT = re.compile(
 def test_every_byte_has_its_place(data: bytes, dialect: Dialect) -> None:
     """Mails, separators and gaps add up to the input and do not overlap, whatever the bytes."""
     found = split(data, dialect)
-    assert found.covered == len(data)
+    assert covered(found) == len(data)
     stretches = sorted(
         [(start, end) for start, end, _ in found.mails]
         + [(gap.offset, gap.offset + gap.length) for gap in found.gaps]
@@ -57,16 +57,6 @@ def test_no_mail_of_a_strict_reader_is_lost(data: bytes) -> None:
     """Wherever a strict reader begins a mail, one begins here (lengths left out of it)."""
     starts = {start for start, _, _ in split(data, Dialect.MBOXRD).mails}
     assert {match.end() for match in STRICT.finditer(data)} <= starts
-
-
-@given(st.lists(st.sampled_from([mbox_of(sms_mail(1)), mbox_of(foreign_mail(1, b"\n")), b"\0"]) | PIECES))
-def test_the_short_way_finds_what_the_general_way_finds(pieces: list[bytes]) -> None:
-    """Ordinary mailboxes are split in fewer steps, to the very same result."""
-    data = b"".join(pieces)
-    short = split(data, Dialect.MBOXRD)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mbox_module, "_split_usual", lambda _data, start, _result: start)
-        assert split(data, Dialect.MBOXRD) == short
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.booleans(), JUNK)
@@ -87,8 +77,8 @@ def test_junk_in_a_body_costs_no_other_mail(kinds: Sequence[int], crlf: bool, ju
 def small_bounds() -> Iterator[None]:
     """Bounds so small that a few hundred bytes show what megabytes would."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(separators_module, "MAX_LINE", 64)
-    patch.setattr(separators_module, "HEADER_WINDOW", 128)
+    patch.setattr(mbox_module, "MAX_LINE", 64)
+    patch.setattr(mbox_module, "HEADER_WINDOW", 128)
     patch.setattr(blocks_module, "LOOKAHEAD", 192)
     patch.setattr(blocks_module, "BELIEVED_LENGTH", 200)
     patch.setattr(mbox_module, "BELIEVED_LENGTH", 200)
@@ -117,17 +107,17 @@ def test_blocks_find_the_mails_of_the_whole(data: bytes, dialect: Dialect) -> No
     """Cut into blocks, a file gives the same mails at the same places as in one piece."""
     whole = split(data, dialect)
     found: list[tuple[int, int]] = []
-    covered = 0
+    in_place = 0
     for piece in Blocks(_Trickle(data), dialect, lambda _: True, buffer=bytearray(700)):
         if isinstance(piece, Block):
             part = split(bytes(piece.data), dialect)
-            covered += part.covered
+            in_place += covered(part)
             found += [(piece.offset + start, piece.offset + end) for start, end, _ in part.mails]
         else:
-            covered += piece.separators + piece.size + (piece.gap.length if piece.gap else 0)
+            in_place += piece.separators + piece.size + (piece.gap.length if piece.gap else 0)
             if piece.gap is None:
                 found.append((piece.offset, piece.offset + piece.size))
-    assert covered == len(data)
+    assert in_place == len(data)
     long_ones = {start for start, end, _ in whole.mails if end - start > 400}
     assert [start for start, _ in found] == [start for start, _, _ in whole.mails]
     assert [pair for pair in found if pair[0] not in long_ones] == [

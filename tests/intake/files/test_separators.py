@@ -2,8 +2,9 @@
 
 import pytest
 
-from ingestor.intake.files.mbox import Dialect, split
-from ingestor.intake.files.separators import is_odd, last_separator, next_separator, separator_end
+from ingestor.intake.files.mbox import Dialect, is_odd, last_separator, next_separator, separator_end
+from ingestor.intake.files.parse import split
+from tests.intake.files.mails import covered
 
 HEADERS = b"From: a@example.org\nSubject: x\n\n"
 
@@ -167,7 +168,7 @@ def test_a_mail_appended_to_a_line_without_end_is_found(before: bytes) -> None:
     data = first + DATED[0] + b"\n" + DELIVERED + b"Body: two\n\n" + DATED[0] + b"\n" + DELIVERED
     assert next_separator(data, 60, len(data)) == (len(first), len(first) + len(DATED[0]) + 1)
     found = split(data, Dialect.MBOX)
-    assert (len(found.mails), found.odd, found.covered) == (3, 1, len(data))
+    assert (len(found.mails), found.odd, covered(found)) == (3, 1, len(data))
 
 
 @pytest.mark.parametrize("before", [b"> From: x\n>", b"text\n>", b"text\n>>"])

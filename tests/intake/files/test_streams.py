@@ -8,8 +8,8 @@ import zstandard
 
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files import streams
-from ingestor.intake.files.kinds import Kind, sniff
 from ingestor.intake.files.streams import BombSuspected, Budget, Decompressed, Stream
+from ingestor.intake.files.walk import Kind, sniff
 from tests.intake.files.containers import COMPRESS
 
 KINDS = {"gz": Kind.GZIP, "bz2": Kind.BZIP2, "xz": Kind.XZ, "zst": Kind.ZSTD}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.cli import import_display, import_report
+from ingestor.cli import import_display
 from ingestor.cli.import_display import display_for
-from ingestor.intake.files.tally import Tally
+from ingestor.intake.files.books import Tally
 from ingestor.record import Outcome
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
@@ -70,7 +70,7 @@ def test_long_lists_are_cut(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a bound the quarantined are counted, and the command that shows all is named."""
-    monkeypatch.setattr(import_report, "MOST_SHOWN", 3)
+    monkeypatch.setattr(import_display, "MOST_SHOWN", 3)
     box = tmp_path / "box"
     box.write_bytes(mbox_of(*(broken_mail(i) for i in range(9))))
     out = run_sqlite_import(box).out
@@ -104,18 +104,18 @@ def test_a_file_that_shrinks_is_noticed(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that loses its end between the walk and the reading is a failure, not a smaller file."""
-    from ingestor.intake.files import importing
+    from ingestor.intake.files import importer
 
     box = tmp_path / "box"
     content = mbox_of(sms_mail(1), sms_mail(2))
     box.write_bytes(content)
-    real = importing.OpenFile
+    real = importer.OpenFile
 
     def shrunk(*arguments: object) -> object:
         box.write_bytes(content[: len(content) // 2])
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(importing, "OpenFile", shrunk)
+    monkeypatch.setattr(importer, "OpenFile", shrunk)
     done = run_sqlite_import(box)
     assert (done.code, done.counts[5]) == (1, 1)
     assert "became shorter by " in done.err
@@ -125,11 +125,11 @@ def test_the_bytes_of_one_large_file_are_told_on_the_way(
     run_sqlite_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bar moves within a file, not only from file to file."""
-    from ingestor.cli.import_display import _Silent
+    from ingestor.cli.import_display import Display
     from ingestor.intake.files import sinks
 
     told: list[int] = []
-    monkeypatch.setattr(_Silent, "show", lambda _, tally: told.append(tally.taken))
+    monkeypatch.setattr(Display, "show", lambda _, tally: told.append(tally.taken))
     monkeypatch.setattr(sinks.ArchiveSink, "limit", 100)
     box = tmp_path / "box"
     box.write_bytes(mbox_of(*(sms_mail(number, "x" * 3000) for number in range(6000))))

@@ -1,21 +1,42 @@
-"""Opens what the walk found, layer by layer, until there are mailboxes and mails."""
+"""Opens what the walk found, layer by layer, until there are leaves: mailboxes and mails.
+
+An import reads them (`importer`); `each_mail` only shows every mail of some files, in this process.
+"""
 
 import io
 import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files import envelopes
-from ingestor.intake.files.archives import TarDamaged, buffered_zip, tar_members, zip_members
-from ingestor.intake.files.folders import FileReference
-from ingestor.intake.files.foreign import refusal, why_no_mail
-from ingestor.intake.files.kinds import BYTE_ORDER_MARK, COMPRESSED, Kind, sniff
+from ingestor.intake.files.blocks import MAX_PARSED, Blocks, LongMail
+from ingestor.intake.files.containers import (
+    TarDamaged,
+    apple_mail,
+    buffered_zip,
+    dovecot_mail,
+    ends_in_a_list,
+    tar_members,
+    zip_members,
+)
+from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.parse import leading_separator, split, unquoted
 from ingestor.intake.files.streams import BombSuspected, Budget, Decompressed, Stream
+from ingestor.intake.files.walk import (
+    BYTE_ORDER_MARK,
+    COMPRESSED,
+    FileReference,
+    Identity,
+    Kind,
+    refusal,
+    sniff,
+    walk,
+    why_no_mail,
+)
 
 _LISTEN_SECONDS = 0.2
 
@@ -25,7 +46,7 @@ _MAILDIR_FOLDER = re.compile(r"(?:^|[/!])(?:cur|new)/[^/]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a source stands: a file, and the way into it where it is an archive."""
+    """Where a leaf stands: a file, and the way into it where it is an archive."""
 
     path: str
     member: str | None = None
@@ -49,8 +70,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A leaf: a mailbox, a mail, something unknown, or what cannot be read.
+class Leaf:
+    """The innermost: a mailbox, a mail, something unknown, or what cannot be read.
 
     `listed` is the folder or archive whose list it belongs to, None when it stands for itself. `mark` is the
     length of the byte order mark that was left out in front, `offset` the place of what `stream` gives;
@@ -121,7 +142,7 @@ class _File:
 
 
 class OpenFile:
-    """One file of the walk, opened; iterate it for its sources. Each is to be read before the next."""
+    """One file of the walk, opened; iterate it for its leaves. Each is to be read before the next."""
 
     def __init__(
         self, reference: FileReference, forced: Kind | None, stopping: Callable[[], bool] = lambda: False
@@ -168,17 +189,17 @@ class OpenFile:
         how = "longer" if difference > 0 else "shorter"
         return f"it became {how} by {abs(difference):,} bytes while it was read"
 
-    def __iter__(self) -> Iterator[Source]:
-        """Yield the sources in the order of the file. Raises `InputUnreadable`, also as `BombSuspected`."""
+    def __iter__(self) -> Iterator[Leaf]:
+        """Yield the leaves in the order of the file. Raises `InputUnreadable`, also as `BombSuspected`."""
         file = _File(self._file, self._name, self.budget, self._stopping)
         yield from self._unfold(Stream(file), Place(self._path), self._listed, 0, file)
 
     def _unfold(
         self, stream: Stream, place: Place, listed: Place | None, depth: int, file: _File | None
-    ) -> Iterator[Source]:
+    ) -> Iterator[Leaf]:
         self.budget.check_depth(depth)
         kind = sniff(stream.head())
-        if kind is Kind.MAIL and envelopes.ends_in_a_list(stream.head()):
+        if kind is Kind.MAIL and ends_in_a_list(stream.head()):
             kind = Kind.EMLX
         if kind in COMPRESSED:
             inner = Stream(Decompressed(stream, kind, str(place), self.budget))
@@ -189,15 +210,15 @@ class OpenFile:
             for name, member in tar_members(stream, str(place), self.budget):
                 yield from self._unfold_member(member, place.inside(printable(name)), place, depth)
         elif kind is Kind.EMLX:
-            offset, mail = envelopes.apple_mail(stream, str(place))
-            yield Source(Kind.MAIL, place, Stream(io.BytesIO(mail)), listed, offset=offset)
+            offset, mail = apple_mail(stream, str(place))
+            yield Leaf(Kind.MAIL, place, Stream(io.BytesIO(mail)), listed, offset=offset)
         elif kind is Kind.DBOX:
             yield from self._unfold_dbox(stream, place, listed, depth)
         else:
             self._plain = depth == 0
             yield self._leaf(kind, stream, place, listed)
 
-    def _unfold_member(self, stream: Stream, place: Place, archive: Place, depth: int) -> Iterator[Source]:
+    def _unfold_member(self, stream: Stream, place: Place, archive: Place, depth: int) -> Iterator[Leaf]:
         """Unfold a member of an archive: damage in it ends this member only."""
         try:
             yield from self._unfold(stream, place, archive, depth + 1, None)
@@ -206,12 +227,10 @@ class OpenFile:
         except InputUnreadable as fault:
             if isinstance(fault, TarDamaged) and fault.archive == str(archive):
                 raise
-            yield Source(Kind.UNKNOWN, place, Stream(None), archive, fault=fault)
+            yield Leaf(Kind.UNKNOWN, place, Stream(None), archive, fault=fault)
 
-    def _unfold_dbox(
-        self, stream: Stream, place: Place, listed: Place | None, depth: int
-    ) -> Iterator[Source]:
-        offset, mail = envelopes.dovecot_mail(stream, str(place))
+    def _unfold_dbox(self, stream: Stream, place: Place, listed: Place | None, depth: int) -> Iterator[Leaf]:
+        offset, mail = dovecot_mail(stream, str(place))
         inner = Stream(io.BytesIO(mail))
         kind = sniff(inner.head())
         if kind in COMPRESSED:
@@ -219,9 +238,9 @@ class OpenFile:
             inner = Stream(Decompressed(inner, kind, str(place), self.budget))
         elif kind is Kind.REFUSED:
             raise InputUnreadable(f"{place} holds a mail that is {refusal(inner.head())}")
-        yield Source(Kind.MAIL, place, inner, listed, offset=offset)
+        yield Leaf(Kind.MAIL, place, inner, listed, offset=offset)
 
-    def _unzip(self, stream: Stream, place: Place, depth: int, file: _File | None) -> Iterator[Source]:
+    def _unzip(self, stream: Stream, place: Place, depth: int, file: _File | None) -> Iterator[Leaf]:
         if file is not None and self._seekable:
             file.seek(0)
             archive = cast("BinaryIO", file)  # zipfile needs read, seek and tell only
@@ -230,21 +249,21 @@ class OpenFile:
         for name, member in zip_members(archive, str(place), self.budget):
             inside = place.inside(printable(name))
             if isinstance(member, InputUnreadable):
-                yield Source(Kind.UNKNOWN, inside, Stream(None), place, fault=member)
+                yield Leaf(Kind.UNKNOWN, inside, Stream(None), place, fault=member)
             else:
                 yield from self._unfold_member(member, inside, place, depth)
 
-    def _leaf(self, kind: Kind, stream: Stream, place: Place, listed: Place | None) -> Source:
+    def _leaf(self, kind: Kind, stream: Stream, place: Place, listed: Place | None) -> Leaf:
         head = stream.head()
         mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
         stream.skip(mark)
         if fault := self._refused(kind, head, place, listed):
-            return Source(Kind.UNKNOWN, place, stream, listed, mark, fault=InputUnreadable(fault))
+            return Leaf(Kind.UNKNOWN, place, stream, listed, mark, fault=InputUnreadable(fault))
         in_maildir = self._in_maildir or place.in_maildir
         if kind is Kind.EMPTY or self._forced is None:
-            return Source(kind, place, stream, listed, mark, in_maildir=in_maildir)
+            return Leaf(kind, place, stream, listed, mark, in_maildir=in_maildir)
         looks = None if self._in_maildir else kind
-        return Source(self._forced, place, stream, listed, mark, looks=looks, in_maildir=in_maildir)
+        return Leaf(self._forced, place, stream, listed, mark, looks=looks, in_maildir=in_maildir)
 
     def _refused(self, kind: Kind, head: bytes, place: Place, listed: Place | None) -> str | None:
         """Say why no reading may be forced on what begins with `head`, and no place make a mail of it."""
@@ -282,3 +301,72 @@ def shown(name: str) -> str:
 def printable(path: str) -> str:
     """Return `path` as text that a database takes: bytes that are no UTF-8 become `\\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+class Found(NamedTuple):
+    """A mail and its place; `size` is set where `raw` is only its beginning, `fault` where there is none."""
+
+    place: Place
+    offset: int
+    raw: bytes
+    size: int | None = None
+    fault: str | None = None
+
+
+def each_mail(paths: Sequence[str]) -> Iterator[Found]:
+    """Yield every mail at or below `paths`, in the order of an import; what cannot be read is a fault."""
+    seen: set[Identity] = set()
+    for path in paths:
+        for reference in walk(path, seen):
+            try:
+                opened = OpenFile(reference, None)
+            except InputUnreadable as fault:
+                yield Found(Place(reference.path), 0, b"", fault=str(fault))
+                continue
+            try:
+                for leaf in opened:
+                    yield from _in_leaf(leaf)
+            except InputUnreadable as fault:
+                yield Found(Place(reference.path), 0, b"", fault=str(fault))
+            finally:
+                opened.close()
+
+
+def _in_leaf(leaf: Leaf) -> Iterator[Found]:
+    place = leaf.place
+    try:
+        if leaf.fault:
+            raise leaf.fault
+        if leaf.kind is Kind.UNKNOWN:
+            yield Found(place, 0, b"", fault=f"{place} is neither mail, mailbox nor archive")
+        elif leaf.kind is Kind.MBOX:
+            yield from _in_mbox(leaf)
+        elif leaf.kind is Kind.MAIL:
+            whole = leaf.stream.whole()
+            if whole is not None:
+                skipped = leading_separator(whole)
+                yield Found(place, leaf.mark + leaf.offset + skipped, whole[skipped:])
+                return
+            for piece in Blocks(leaf.stream, None, lambda _: True, offset=leaf.mark + leaf.offset):
+                if isinstance(piece, LongMail):
+                    yield _long(place, piece)
+                else:
+                    yield Found(place, piece.offset, bytes(piece.data))
+    except InputUnreadable as fault:
+        yield Found(place, 0, b"", fault=str(fault))
+
+
+def _in_mbox(leaf: Leaf) -> Iterator[Found]:
+    for piece in Blocks(leaf.stream, Dialect.MBOX, lambda _: True, offset=leaf.mark):
+        if isinstance(piece, LongMail):
+            if piece.gap is None:
+                yield _long(leaf.place, piece)
+            continue
+        data = bytes(piece.data)
+        for start, end, verbatim in split(data).mails:
+            mail = unquoted(data[start:end], Dialect.MBOX, verbatim=verbatim)
+            yield Found(leaf.place, piece.offset + start, mail)
+
+
+def _long(place: Place, mail: LongMail) -> Found:
+    return Found(place, mail.offset, bytes((mail.raw or mail.header)[:MAX_PARSED]), size=mail.size)

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from ingestor.archive.entries import InputProgress
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
+from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
 from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
-from ingestor.intake.files.folders import FileReference, without_flags
-from ingestor.intake.files.inputs import InputChanged, ListInput, OpenBooks, StreamInput
-from ingestor.intake.files.kinds import Kind
-from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place, printable, shown
+from ingestor.intake.files.mbox import CANDIDATE, Dialect
 from ingestor.intake.files.packing import Packing
 from ingestor.intake.files.reading import Reader
-from ingestor.intake.files.separators import CANDIDATE
 from ingestor.intake.files.sinks import Sink
-from ingestor.intake.files.sources import Interrupted, OpenFile, Place, Source, printable, shown
 from ingestor.intake.files.streams import BombSuspected, Stream
-from ingestor.intake.files.tally import Tally
+from ingestor.intake.files.walk import FileReference, Kind, without_flags
 from ingestor.intake.files.workers import Pool
 
 # Maildir++ and Dovecot: what the file had when it was delivered, before any compression.
@@ -54,7 +51,7 @@ class Importer:
         pool: Pool,
         reader: Reader,
         sink: Sink,
-        books: OpenBooks,
+        books: Books,
         wishes: Wishes,
         *,
         stopping: Callable[[], bool] = lambda: False,
@@ -157,52 +154,52 @@ class Importer:
     def _change(self) -> str | None:
         return self._opened.change if self._opened is not None else None
 
-    def _doubts_of(self, source: Source) -> Callable[[], bool] | None:
+    def _doubts_of(self, leaf: Leaf) -> Callable[[], bool] | None:
         """Return what says whether a file is being written to; None where the user says that it is whole."""
         if self._wishes.whole:
             return None
-        return lambda: source.place.member is None and self._change is not None
+        return lambda: leaf.place.member is None and self._change is not None
 
-    def _read_guarded(self, source: Source) -> None:
+    def _read_guarded(self, leaf: Leaf) -> None:
         """Read one leaf; damage in it ends this leaf, a bomb ends the whole file."""
         try:
-            if source.fault:
-                self._fail(str(source.fault))  # raised, it would hold its source and all that it has open
+            if leaf.fault:
+                self._fail(str(leaf.fault))  # raised, it would hold its source and all that it has open
             else:
-                self._read(source)
+                self._read(leaf)
         except BombSuspected:
             raise
         except InputUnreadable as fault:
             self._fail(str(fault))
 
-    def _read(self, source: Source) -> None:
-        if source.mark:
-            self.tally.add_gap(str(source.place), 0, source.mark, "byte order mark")
-        if source.kind is Kind.MBOX:
+    def _read(self, leaf: Leaf) -> None:
+        if leaf.mark:
+            self.tally.add_gap(str(leaf.place), 0, leaf.mark, "byte order mark")
+        if leaf.kind is Kind.MBOX:
             self._packing.flush()
-            if source.listed is None or not self._read_small_mbox(source, source.listed):
-                self._read_mbox(source)
-        elif source.listed is not None:
-            self._read_listed(source, self._list(source.listed))
-        elif source.kind is Kind.UNKNOWN:
+            if leaf.listed is None or not self._read_small_mbox(leaf, leaf.listed):
+                self._read_mbox(leaf)
+        elif leaf.listed is not None:
+            self._read_listed(leaf, self._list(leaf.listed))
+        elif leaf.kind is Kind.UNKNOWN:
             raise InputUnreadable(
-                f"{source.place} is neither mail, mailbox nor archive; --format forces a reading"
+                f"{leaf.place} is neither mail, mailbox nor archive; --format forces a reading"
             )
-        elif source.kind is Kind.MAIL:
-            if source.looks is Kind.MBOX:
-                self.tally.add_overruled(str(source.place))
-            self._read_mail(source)
+        elif leaf.kind is Kind.MAIL:
+            if leaf.looks is Kind.MBOX:
+                self.tally.add_overruled(str(leaf.place))
+            self._read_mail(leaf)
 
-    def _read_mbox(self, source: Source) -> None:
-        if self._opened is not None and source.place.member is not None:
+    def _read_mbox(self, leaf: Leaf) -> None:
+        if self._opened is not None and leaf.place.member is not None:
             self._opened.budget.give(INPUT_COST)
-        place = self._told_apart(source.place)
+        place = self._told_apart(leaf.place)
         state = StreamInput(place, self._books.begin(place))
-        start = state.catch_up(source.stream, source.mark)
+        start = state.catch_up(leaf.stream, leaf.mark)
         dialect = self._wishes.dialect
         blocks = Blocks(
-            source.stream, dialect, self._reader.wanted, offset=start, hasher=state.hasher,
-            buffer=self._buffer, doubted=self._doubts_of(source),
+            leaf.stream, dialect, self._reader.wanted, offset=start, hasher=state.hasher,
+            buffer=self._buffer, doubted=self._doubts_of(leaf),
         )  # fmt: skip
         for piece in blocks:
             if isinstance(piece, LongMail):
@@ -210,39 +207,39 @@ class Importer:
             else:
                 self._packing.add_block(place, piece, dialect, state.progress(piece.end, piece.sha256))
             self._check()
-        if blocks.offset + blocks.held != source.stream.consumed:
+        if blocks.offset + blocks.held != leaf.stream.consumed:
             raise CoverageBroken(
-                f"{place}: {source.stream.consumed} bytes were read but {blocks.offset} accounted "
+                f"{place}: {leaf.stream.consumed} bytes were read but {blocks.offset} accounted "
                 "for; please report it"
             )
         end = state.progress(blocks.offset, blocks.sha256, None if blocks.held else blocks.offset)
         self._delivery.put(Ticket([(place, 0)], 0, {end.input_id: end}, NOTHING))
-        has_mail = blocks.found or start > source.mark
-        self._judge_end(place, blocks, has_mail=has_mail, listed=source.listed is not None)
+        has_mail = blocks.found or start > leaf.mark
+        self._judge_end(place, blocks, has_mail=has_mail, listed=leaf.listed is not None)
 
-    def _read_small_mbox(self, source: Source, archive: Place) -> bool:
+    def _read_small_mbox(self, leaf: Leaf, archive: Place) -> bool:
         """Read a mailbox as one member of an archive's list; return whether that could be.
 
         A row in `run_inputs` costs a transaction: an archive of 60,000 mailboxes took half an hour. The list
         is for what is committed together and can never grow.
         """
-        data = source.stream.whole(consume=False)
-        if source.place.member is None or data is None or data.count(CANDIDATE) > MOST_MAILS:
+        data = leaf.stream.whole(consume=False)
+        if leaf.place.member is None or data is None or data.count(CANDIDATE) > MOST_MAILS:
             return False
-        if self._books.has_read(source.place, source.mark + len(data)):
+        if self._books.has_read(leaf.place, leaf.mark + len(data)):
             return False  # by an earlier version, which made a row for each
         blocks = Blocks(
-            Stream(io.BytesIO(data)), self._wishes.dialect, self._reader.wanted, offset=source.mark,
-            buffer=self._buffer, doubted=self._doubts_of(source),
+            Stream(io.BytesIO(data)), self._wishes.dialect, self._reader.wanted, offset=leaf.mark,
+            buffer=self._buffer, doubted=self._doubts_of(leaf),
         )  # fmt: skip
         block = next(iter(blocks), None)
         if not isinstance(block, Block) or len(block.data) < len(data) or not blocks.found:
             return False
         inputs = self._list(archive)
         self._mails += 1
-        step = inputs.add(without_flags(source.place.name), block.sha256)
+        step = inputs.add(without_flags(leaf.place.name), block.sha256)
         if step is not None:
-            self._packing.add_block(source.place, block, self._wishes.dialect, step)
+            self._packing.add_block(leaf.place, block, self._wishes.dialect, step)
         return True
 
     def _judge_end(self, place: Place, blocks: Blocks, *, has_mail: bool, listed: bool) -> None:
@@ -270,81 +267,79 @@ class Importer:
         self._begun.setdefault(own, 0)
         return own
 
-    def _read_listed(self, source: Source, inputs: ListInput) -> None:
+    def _read_listed(self, leaf: Leaf, inputs: ListInput) -> None:
         """Read one file of a list: a mail, or something that is none and only fills its place."""
         catching_up = inputs.catching_up
         # The name alone: reading a mail moves it from `new` to `cur` and gives it flags.
-        name = without_flags(source.place.name)
-        if source.kind is Kind.EMPTY:
-            if source.in_maildir and not catching_up:
-                self.tally.add_gap(str(source.place), 0, 0, "an empty file where a mail should be")
+        name = without_flags(leaf.place.name)
+        if leaf.kind is Kind.EMPTY:
+            if leaf.in_maildir and not catching_up:
+                self.tally.add_gap(str(leaf.place), 0, 0, "an empty file where a mail should be")
                 self._others += 1
             self._packing.add_step(inputs.add(name, b""))
-        elif source.kind is Kind.UNKNOWN:
+        elif leaf.kind is Kind.UNKNOWN:
             length = 0
-            for size in iter(lambda: source.stream.readinto(memoryview(self._buffer)), 0):
+            for size in iter(lambda: leaf.stream.readinto(memoryview(self._buffer)), 0):
                 length += size
             step = inputs.add(name, str(length).encode())
             if not catching_up:
-                self.tally.add_gap(
-                    str(source.place), source.mark, length, "neither mail, mailbox nor archive"
-                )
+                self.tally.add_gap(str(leaf.place), leaf.mark, length, "neither mail, mailbox nor archive")
             self._packing.add_step(step)
             self._others += 1
         else:
-            self._add_mail(source, lambda digest, _: inputs.add(name, digest), skip=catching_up)
+            self._add_mail(leaf, lambda digest, _: inputs.add(name, digest), skip=catching_up)
 
-    def _read_mail(self, source: Source) -> None:
+    def _read_mail(self, leaf: Leaf) -> None:
         """Read a mail that was named by itself: its position is the end once it is done."""
-        place = self._told_apart(source.place)
+        place = self._told_apart(leaf.place)
         state = StreamInput(place, self._books.begin(place))
-        start = state.catch_up(source.stream, source.mark)
+        start = state.catch_up(leaf.stream, leaf.mark)
         if state.earlier.position and start == state.earlier.position:
-            if source.stream.read(1):
-                raise InputChanged(f"{source.place} has grown since it was read; import it without --resume")
+            if leaf.stream.read(1):
+                raise InputChanged(f"{leaf.place} has grown since it was read; import it without --resume")
             return
         self._add_mail(
-            source, lambda digest, size: state.progress(start + size, digest, start + size), skip=False
+            leaf, lambda digest, size: state.progress(start + size, digest, start + size), skip=False
         )
 
     def _add_mail(
-        self, source: Source, step: Callable[[bytes, int], InputProgress | None], *, skip: bool
+        self, leaf: Leaf, step: Callable[[bytes, int], InputProgress | None], *, skip: bool
     ) -> None:
         self._mails += 1
-        mail = source.stream.whole()
+        mail = leaf.stream.whole()
         if mail is not None:
-            self._require_unchanged(source)
+            self._require_unchanged(leaf)
             if mail.endswith(_CRASHED):
-                raise InputUnreadable(f"{source.place} ends in NUL bytes, as a crash leaves them: it is cut")
-            named = _SIZE.search(source.place.name) if source.in_maildir and mail[-1:] != b"\n" else None
+                raise InputUnreadable(f"{leaf.place} ends in NUL bytes, as a crash leaves them: it is cut")
+            named = _SIZE.search(leaf.place.name) if leaf.in_maildir and mail[-1:] != b"\n" else None
             if named and len(mail) < int(named[1]) and not self._wishes.whole:
                 raise InputUnreadable(
-                    f"{source.place} ends inside a mail: it has {len(mail):,} of the {int(named[1]):,} bytes "
+                    f"{leaf.place} ends inside a mail: it has {len(mail):,} of the {int(named[1]):,} bytes "
                     "that its name says. Import it again once it is whole; if it is already, with --whole"
                 )
             progress = step(hashlib.sha256(mail).digest(), len(mail))
             if not skip:
-                self._packing.add_mail(source.place, source.mark + source.offset, mail, progress)
+                self._packing.add_mail(leaf.place, leaf.mark + leaf.offset, mail, progress)
             return
         blocks = Blocks(
-            source.stream, None, self._reader.wanted, offset=source.mark + source.offset,
+            leaf.stream, None, self._reader.wanted, offset=leaf.mark + leaf.offset,
             buffer=self._buffer,
         )  # fmt: skip
         for piece in blocks:
-            self._require_unchanged(source)
-            progress = step(piece.sha256, piece.end - source.mark)
+            self._require_unchanged(leaf)
+            progress = step(piece.sha256, piece.end - leaf.mark)
             if skip:
                 continue
             if isinstance(piece, Block):
-                self._packing.add_mail(source.place, source.mark, bytes(piece.data), progress)
+                self._packing.add_mail(leaf.place, leaf.mark, bytes(piece.data), progress)
             else:
-                self._packing.add_long(source.place, piece, progress)
+                self._packing.add_long(leaf.place, piece, progress)
 
-    def _require_unchanged(self, source: Source) -> None:
+    def _require_unchanged(self, leaf: Leaf) -> None:
         """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
-        doubts = self._doubts_of(source)
+        doubts = self._doubts_of(leaf)
         if doubts is not None and doubts():
-            raise InputUnreadable(f"{source.place}: {self._change}; import it again")
+            raise InputUnreadable(f"{leaf.place}: {self._change}; import it again")
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:
