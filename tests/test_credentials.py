@@ -10,9 +10,9 @@ import pytest
 
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import redact
+from ingestor.service.checks.machine import cautions
 from ingestor.settings import (
     Settings,
-    cautions,
     credential,
     credentials,
     endpoint_passwords,

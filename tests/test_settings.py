@@ -9,15 +9,15 @@ import pytest
 from pydantic import TypeAdapter
 
 from ingestor.errors import ConfigurationError
+from ingestor.service.checks.machine import cautions
 from ingestor.settings import (
     Settings,
-    cautions,
     load,
     loading,
     rules_for,
     state_directory,
 )
-from ingestor.settings.faults import table_of
+from ingestor.settings.models import table_of
 from ingestor.settings.sample import reference, sample
 
 MAILBOX = '[[mailbox]]\nname = "main"\nhost = "imap.example.org"\nusername = "sms"\npassword_file = "/x"\n'
@@ -43,7 +43,8 @@ def faults(folder: Path, text: str, database_url: str | None = None) -> list[str
     with pytest.raises(ConfigurationError) as caught:
         load(path, database_url)
     assert caught.value.exit_code == 2
-    return [line.removeprefix(f"{path}: ") for line in str(caught.value).splitlines()]
+    place = re.compile(rf"{path}(:[0-9]+)?( \((mailbox|endpoint) [^)]+\))?: ")
+    return [place.sub("", line, count=1) for line in str(caught.value).splitlines()]
 
 
 def test_no_file_means_defaults() -> None:

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ingestor.settings.sample import shown
 
         settings = settings_of(arguments)
-        origin = settings.source or "no configuration file: these are the defaults"
+        origin = ", ".join(map(str, settings.sources)) or "no configuration file: these are the defaults"
         sys.stdout.write(f"# {origin}\n{shown(settings)}")
     else:
         _print_endpoint(arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
-from ingestor.settings import Settings, load, sqlite_path, state_directory
+from ingestor.settings import Settings, load, state_directory
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -84,7 +84,7 @@ def open_unchecked(settings: Settings, *, writing: bool = False) -> "Engine":
     if writing:
         become_owner(settings.database.url, state_directory(settings))
         # No command but `run` leaves a file beside an archive in PostgreSQL.
-        file = sqlite_path(settings.database.url)
+        file = settings.database.file
         advice = file and ownership_advice(settings.database.url, state_directory(settings))
         if advice:
             raise ConfigurationError(advice)
@@ -108,10 +108,10 @@ def _closed_to_readers(settings: Settings) -> ConfigurationError | None:
     """
     from ingestor.archive.ownership import sudo_line
 
-    file = sqlite_path(settings.database.url)
-    if file is None or os.access(Path(file).absolute().parent, os.W_OK):
+    file = settings.database.file
+    if file is None or os.access(file.absolute().parent, os.W_OK):
         return None
-    path = Path(file).absolute()
+    path = file.absolute()
     return ConfigurationError(
         f"{path} cannot be opened by a user who may not write its folder while no daemon runs; "
         f"run: {sudo_line(path.stat().st_uid)} (or read an `ingestor snapshot`)"
@@ -120,8 +120,8 @@ def _closed_to_readers(settings: Settings) -> ConfigurationError | None:
 
 def archive_exists(settings: Settings) -> bool:
     """Say whether the archive is there to be opened; a PostgreSQL server is always asked."""
-    file = sqlite_path(settings.database.url)
-    return file is None or Path(file).exists()
+    file = settings.database.file
+    return file is None or file.exists()
 
 
 def _require_file(settings: Settings) -> None:
@@ -129,10 +129,10 @@ def _require_file(settings: Settings) -> None:
     from ingestor.archive.ownership import refuse_closed
     from ingestor.archive.saved_copies import fault
 
-    file = sqlite_path(settings.database.url)
+    file = settings.database.file
     if file is None:
         return
-    path = Path(file).absolute()
+    path = file.absolute()
     try:
         path.stat()
     except FileNotFoundError:

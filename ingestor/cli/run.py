@@ -42,7 +42,8 @@ def _look_at(settings: "Settings") -> None:
 
     from ingestor.archive.ownership import ownership_advice
     from ingestor.errors import ConfigurationError
-    from ingestor.settings import cautions, state_directory
+    from ingestor.service.checks.machine import cautions
+    from ingestor.settings import state_directory
 
     advice = ownership_advice(settings.database.url, state_directory(settings))
     if advice is not None:

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 from datetime import UTC, datetime, tzinfo
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestor.cli.tables import print_json
@@ -82,7 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import IngestorError
     from ingestor.service import living
-    from ingestor.settings import sqlite_path
 
     settings = settings_of(arguments)
     now = datetime.now(UTC)
@@ -100,8 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
         raise
-    file = sqlite_path(settings.database.url)
-    lacks = fault(Path(file).absolute()) if file else None
+    file = settings.database.file
+    lacks = fault(file.absolute()) if file else None
     if arguments.json:
         _print_json(*found, lacks, now)
     else:

@@ -1,7 +1,7 @@
 """The configuration: one schema that validates the file and makes the sample file and the reference page.
 
-`load` reads and checks; `secret` fetches a password when it is needed; `cautions` lists what is unwise;
-`rules_for` says what a provider's readers need to know; `state_directory` is where files of ours may lie.
+`load` reads and checks; `secret` fetches a password when it is needed; `rules_for` says what a
+provider's readers need to know; `state_directory` is where files of ours may lie.
 """
 
 import os
@@ -10,7 +10,6 @@ from pathlib import Path
 from ingestor.providers import PROVIDERS
 from ingestor.providers.contract import ProviderSection, Rules, Section
 from ingestor.settings.credentials import (
-    cautions,
     credential,
     endpoint_passwords,
     secret,
@@ -19,7 +18,7 @@ from ingestor.settings.credentials import (
 )
 from ingestor.settings.loading import DEFAULT_FILE, load
 from ingestor.settings.models import Database, Endpoint, Mailbox, Settings, Webhook
-from ingestor.settings.values import hide_url_password, sqlite_path
+from ingestor.settings.values import hide_url_password
 
 __all__ = [
     "DEFAULT_FILE",
@@ -29,7 +28,6 @@ __all__ = [
     "Section",
     "Settings",
     "Webhook",
-    "cautions",
     "credential",
     "endpoint_passwords",
     "hide_url_password",
@@ -37,7 +35,6 @@ __all__ = [
     "rules_for",
     "secret",
     "secret_file",
-    "sqlite_path",
     "state_directory",
     "with_password",
 ]
@@ -54,5 +51,5 @@ def state_directory(settings: Settings) -> Path:
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates several by colons
     if given:
         return Path(given)
-    file = sqlite_path(settings.database.url)
-    return Path(file).absolute().parent if file else Path.cwd()
+    file = settings.database.file
+    return file.absolute().parent if file else Path.cwd()

@@ -1,7 +1,6 @@
 """Passwords, fetched when they are needed and never kept: systemd credential, file, command, inline."""
 
 import os
-import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pydantic import SecretStr
 
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import register_secret
-from ingestor.settings.models import RANDOM_CHARACTERS, Endpoint, Mailbox, Settings
+from ingestor.settings.models import Endpoint, Mailbox
 from ingestor.settings.values import CREDENTIAL_NAME
 
 # Where LoadCredential= and LoadCredentialEncrypted= look for a bare name: systemd.exec(5).
@@ -134,47 +133,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def cautions(settings: Settings) -> list[str]:
-    """Return what is allowed but unwise, a line each: warnings, never refusals."""
-    found = []
-    if os.geteuid() == 0:
-        found.append("running as root; a user of its own is safer (the shipped unit has one)")
-    inline = [f"mailbox {one.name}" for one in settings.mailbox if one.password is not None]
-    found += [f"{one}: password stands in the configuration; password_credential is safer" for one in inline]
-    if inline and settings.source is not None:
-        found += _open_mode(settings.source)
-    for mailbox in settings.mailbox:
-        if mailbox.password_file is not None:
-            found += _open_mode(mailbox.password_file)
-    for endpoint in settings.webhook.endpoint if settings.webhook else ():
-        for path in endpoint.basic_password_files:
-            found += _open_mode(path)
-    if settings.webhook is not None:
-        if settings.webhook.tls_key is not None:
-            found += _open_mode(settings.webhook.tls_key)
-        found += [
-            f"webhook endpoint {number} ({one.provider}): its path is easily guessed; "
-            f"`ingestor config new-endpoint {one.provider}` makes a strong one"
-            for number, one in enumerate(settings.webhook.endpoint, 1)
-            if not any(map(_hard_to_guess, one.path.split("/")))
-        ]
-    return found
-
-
-def _hard_to_guess(part: str) -> bool:
-    """Say whether a part of a path may be random: long, of many letters, and not of words alone."""
-    words_alone = not any(letter.isdigit() or letter.isupper() for letter in part)
-    return len(part) >= RANDOM_CHARACTERS and len(set(part)) >= 10 and not words_alone  # 10: hex has 16
-
-
-def _open_mode(path: Path) -> list[str]:
-    """Return the warning about a secret file that others may read or that the group may write."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return []
-    if mode & 0o027:
-        return [f"{path}: mode {mode:04o} is open to others; chmod 0600 (or 0640) it"]
-    return []

@@ -6,9 +6,12 @@ of a room below this one stand here in a file of their own (`settings/<room>.py`
 `Settings`, as settings import no room below them.
 """
 
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -36,7 +39,6 @@ Command = Annotated[tuple[Text, ...], BeforeValidator(values.command)]
 Table = TypeVar("Table", bound=ProviderSection)
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
-RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
 
 
 class Database(Section):
@@ -55,6 +57,13 @@ class Database(Section):
         default=True,
         description="Upgrade an old schema at start. false: `run` refuses it and prints the command.",
     )
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file (relative to the working folder), or None for other databases."""
+        if not self.url.startswith("sqlite:///"):
+            return None
+        return Path(unquote(self.url.removeprefix("sqlite:///").partition("?")[0]))
 
 
 class Mailbox(Section):
@@ -269,12 +278,17 @@ class Settings(_WithProviders):
     mailbox: tuple[Mailbox, ...] = ()
     webhook: Webhook | None = None
 
-    _source: Path | None = PrivateAttr(default=None)
+    _sources: tuple[Path, ...] = PrivateAttr(default=())
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that were read, in their order."""
+        return self._sources
 
     @property
     def source(self) -> Path | None:
-        """The file that was read, or None where there was none."""
-        return self._source
+        """The first file that was read, or None where there was none."""
+        return next(iter(self._sources), None)
 
     def section(self, kind: type[Table]) -> Table:
         """Return a provider's own table: `settings.section(Agile).numbers`."""
@@ -288,3 +302,16 @@ class Settings(_WithProviders):
         if twice:
             raise ValueError(f"two mailboxes are called {min(twice)!r}; give each a name of its own")
         return mailboxes
+
+
+def table_of(annotation: Any) -> type[Section] | None:
+    """Return the model inside `Model`, `Model | None` or `tuple[Model, ...]`, else None."""
+    return next(_tables(annotation), None)
+
+
+def _tables(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    elif get_origin(annotation) in {Union, UnionType, tuple}:
+        for argument in get_args(annotation):
+            yield from _tables(argument)

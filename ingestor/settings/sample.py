@@ -11,14 +11,14 @@ from pydantic.fields import FieldInfo
 
 from ingestor.providers.contract import Section
 from ingestor.redaction import HIDDEN
-from ingestor.settings.faults import table_of
-from ingestor.settings.models import Settings
+from ingestor.settings.models import Settings, table_of
 from ingestor.settings.values import hide_url_password
 
 _WIDTH = 100
 
 _HEADER = """\
-The configuration of ingestor: TOML, read from /etc/ingestor/ingestor.toml (--config, INGESTOR_CONFIG).
+The configuration of ingestor: TOML, read from /etc/ingestor/ingestor.toml (--config, INGESTOR_CONFIG) and then
+from conf.d/*.toml beside it, in the order of their names; a key may stand in one of them only.
 Lines that begin with "#" and a key show a default or an example; take the # away to set it.
 Unknown keys are errors. `ingestor check` tries everything that is written here.
 """

@@ -45,13 +45,6 @@ def database_url(url: str) -> str:
     raise ValueError(f"names the unknown database {scheme!r}; {_URL_FORMS}")
 
 
-def sqlite_path(url: str) -> str | None:
-    """Return the file of a SQLite `url` (relative to the working folder), or None for other databases."""
-    if not url.startswith("sqlite:///"):
-        return None
-    return unquote(url.removeprefix("sqlite:///").partition("?")[0])
-
-
 def url_password(url: str) -> str | None:
     """Return the password inside a database `url`, decoded, or None."""
     parts = urlsplit(url)

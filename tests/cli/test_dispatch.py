@@ -165,10 +165,10 @@ def test_the_environment_goes_before_the_file_and_after_the_options(tmp_path: Pa
     ("text", "lines"),
     [
         ("[databse]\n[agile]\nnumber = []\n",
-         ["agile.number: unknown key; did you mean numbers?",
-          "databse: unknown key; did you mean database?"]),
+         ["3: agile.number: unknown key; did you mean numbers?",
+          "1: databse: unknown key; did you mean database?"]),
         ("[agile\n",
-         ["is no valid TOML: Expected ']' at the end of a table declaration (at line 1, column 7)"]),
+         [" is no valid TOML: Expected ']' at the end of a table declaration (at line 1, column 7)"]),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_exit_2(text: str, lines: list[str], tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_wrong_configuration_is_exit_2(text: str, lines: list[str], tmp_path: 
     called = ingestor("--config", config, "status", folder=tmp_path)
 
     assert (called.code, called.out) == (2, "")
-    assert called.err.splitlines() == [f"ingestor: {config}: {line}" for line in lines]
+    assert called.err.splitlines() == [f"ingestor: {config}:{line}" for line in lines]
 
 
 def test_tracebacks_only_with_debug(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
 def test_the_configuration_it_writes_is_valid_anywhere(tmp_path: Path) -> None:
     """Blanks, quotes and percent signs in the folder's name end up whole in the configuration."""
     from ingestor.demo.folder import write
-    from ingestor.settings import load, sqlite_path
+    from ingestor.settings import load
 
     odd = tmp_path / 'a "b" %20 ü'
     odd.mkdir()
@@ -175,7 +175,7 @@ def test_the_configuration_it_writes_is_valid_anywhere(tmp_path: Path) -> None:
     settings = load(folder.configuration, None)
 
     assert tomllib.loads(folder.configuration.read_text())["mailbox"][0]["port"] == 1143
-    assert sqlite_path(settings.database.url) == str(folder.archive)
+    assert settings.database.file == folder.archive
     assert folder.password.stat().st_mode & 0o777 == 0o600
 
 

@@ -89,7 +89,7 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     assert guest.run("systemctl", "start", "ingestor").returncode != 0
     assert guest.show("ingestor", "ExecMainStatus") == "2"
     assert guest.show("ingestor", "ActiveState") == "failed"
-    assert "\ningestor: /etc/ingestor/ingestor.toml: mailbx" in _priority(guest, "3")
+    assert "\ningestor: /etc/ingestor/ingestor.toml:1: mailbx" in _priority(guest, "3")
 
 
 def _priority(guest: booted.BootedGuest, priority: str) -> str:

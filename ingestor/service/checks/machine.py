@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,17 +11,16 @@ from pathlib import Path
 
 from ingestor.archive.ownership import ownership_advice
 from ingestor.service.checks.findings import Finding, fail, ok, warn
-from ingestor.settings import DEFAULT_FILE, Settings, cautions, rules_for, state_directory
+from ingestor.settings import DEFAULT_FILE, Settings, rules_for, state_directory
 
 LITTLE_SPACE = 200 * 1024 * 1024
+_RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
 
 
 def check(settings: Settings) -> Iterator[Finding]:
     """Yield what is found about this machine and the settings as such."""
-    yield ok(
-        "settings",
-        f"{settings.source} is valid" if settings.source else f"defaults; {DEFAULT_FILE} is absent",
-    )
+    files = ", ".join(map(str, settings.sources))
+    yield ok("settings", f"{files} is valid" if files else f"defaults; {DEFAULT_FILE} is absent")
     for caution in cautions(settings):
         yield warn("settings", caution)
     yield time_zone(settings, datetime.now(UTC))
@@ -28,6 +28,51 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield state(settings)
     if settings.webhook is not None:
         yield from spool(state_directory(settings) / "spool")
+
+
+def cautions(settings: Settings) -> list[str]:
+    """Return what is allowed but unwise, a line each: warnings, never refusals."""
+    found = []
+    if os.geteuid() == 0:
+        found.append("running as root; a user of its own is safer (the shipped unit has one)")
+    inline = [f"mailbox {one.name}" for one in settings.mailbox if one.password is not None]
+    found += [f"{one}: password stands in the configuration; password_credential is safer" for one in inline]
+    if inline:
+        for path in settings.sources:
+            found += _open_mode(path)
+    for mailbox in settings.mailbox:
+        if mailbox.password_file is not None:
+            found += _open_mode(mailbox.password_file)
+    for endpoint in settings.webhook.endpoint if settings.webhook else ():
+        for path in endpoint.basic_password_files:
+            found += _open_mode(path)
+    if settings.webhook is not None:
+        if settings.webhook.tls_key is not None:
+            found += _open_mode(settings.webhook.tls_key)
+        found += [
+            f"webhook endpoint {number} ({one.provider}): its path is easily guessed; "
+            f"`ingestor config new-endpoint {one.provider}` makes a strong one"
+            for number, one in enumerate(settings.webhook.endpoint, 1)
+            if not any(map(_hard_to_guess, one.path.split("/")))
+        ]
+    return found
+
+
+def _hard_to_guess(part: str) -> bool:
+    """Say whether a part of a path may be random: long, of many letters, and not of words alone."""
+    words_alone = not any(letter.isdigit() or letter.isupper() for letter in part)
+    return len(part) >= _RANDOM_CHARACTERS and len(set(part)) >= 10 and not words_alone  # 10: hex has 16
+
+
+def _open_mode(path: Path) -> list[str]:
+    """Return the warning about a secret file that others may read or that the group may write."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return []
+    if mode & 0o027:
+        return [f"{path}: mode {mode:04o} is open to others; chmod 0600 (or 0640) it"]
+    return []
 
 
 def time_zone(settings: Settings, now: datetime) -> Finding:
