@@ -17,7 +17,7 @@ from ingestor.settings.values import hide_url_password
 _WIDTH = 100
 
 _HEADER = """\
-The configuration of ingestor: TOML, read from /etc/ingestor/ingestor.toml (--config, INGESTOR_CONFIG) and then
+The configuration of ingestor: TOML, read from /etc/ingestor/ingestor.toml (--config, INGESTOR_CONFIG), then
 from conf.d/*.toml beside it, in the order of their names; a key may stand in one of them only.
 Lines that begin with "#" and a key show a default or an example; take the # away to set it.
 Unknown keys are errors. `ingestor check` tries everything that is written here.
