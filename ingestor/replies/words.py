@@ -1,0 +1,244 @@
+"""What an SMS says about being written to: an opt-out, the undoing of one, a call for help, or a doubt.
+
+Pure: it knows the text alone. Whether a START undoes anything depends on what came before; the views over
+the events know that.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ingestor.replies.word_sets import (
+    COURTESY,
+    HELP,
+    LOOK_ALIKES,
+    NEARLY_START,
+    ORDINARY,
+    PHRASES,
+    START,
+    STOP,
+    STOP_ALL,
+)
+
+RULES_VERSION: Final = 1
+"""Goes up when the same words mean something else: old SMS are then read again."""
+
+_WORD = re.compile(r"[^\W_]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_SPELLED_OUT = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]+[^\W_](?![^\W_])){2}")
+_STRETCHED = re.compile(r"([^\W\d_])\1(?![^\W\d_])")
+_LOOK_ALIKES = str.maketrans(LOOK_ALIKES)
+_LEAST_SPELLED = 3
+_MOST_WORDS = 40  # of an SMS that is a word and nothing else, however often and politely
+
+Tokens = tuple[str, ...]
+
+
+class Kind(StrEnum):
+    """What a text means; a text that means nothing of these has no verdict."""
+
+    STOP = "stop"
+    START = "start"
+    HELP = "help"
+    REVIEW = "review"
+    """It may be an opt-out: a person decides."""
+    NEARLY_START = "nearly_start"
+    """From somebody who is out a person decides, else it is nothing."""
+
+
+class Verdict(NamedTuple):
+    """What a text means: its kind, whether it is for `every` number of ours, and the rule that says so.
+
+    The rule names the word of the list, and nothing of the text.
+    """
+
+    kind: Kind
+    every: bool
+    rule: str
+
+
+class Words:
+    """The words that count here: the built-in ones, those of `languages`, and the user's own.
+
+    `mark` is another one where the same text might get another verdict. Raises ValueError where a word of
+    the user's has no letter or digit, stands in two lists, or a language is none of `word_sets.ORDINARY`.
+    """
+
+    def __init__(
+        self, *, languages: Iterable[str] = (), stop: Iterable[str] = (), stop_all: Iterable[str] = (),
+        start: Iterable[str] = (), help_: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        ordinary = [word for language in languages for word in _ordinary(language)]
+        self._exact: dict[Tokens, tuple[Kind, bool, str]] = {}
+        for kind, every, words in (
+            (Kind.STOP, False, (*STOP, *ordinary, *stop)),
+            (Kind.STOP, True, (*STOP_ALL, *stop_all)),
+            (Kind.START, False, (*START, *start)),
+            (Kind.HELP, False, (*HELP, *help_)),
+        ):
+            for word in words:
+                self._add(word, kind, every)
+        self._stops = _Finder(key for key, (kind, _, _) in self._exact.items() if kind is Kind.STOP)
+        starts = [key for key, (kind, _, _) in self._exact.items() if kind is Kind.START]
+        self._starts = _Finder([*starts, *map(cleaned, NEARLY_START)])
+        self._phrases = _Finder(map(cleaned, PHRASES))
+        known = (*self._stops.phrases, *self._starts.phrases, *self._phrases.phrases, *self._exact)
+        single = {one[0] for one in known if len(one) == 1}
+        several = {max(one, key=len) for one in known if single.isdisjoint(one)}
+        self._anchors = frozenset(single | several)
+        self._squeezed = self._stops.squeezed.keys() | self._starts.squeezed.keys()
+        # A user's own word with a digit in it is beyond the quick look.
+        self._quick = all(map(_LETTERS.fullmatch, self._anchors))
+        given = sorted((" ".join(key), *map(str, value)) for key, value in self._exact.items())
+        self.mark = hashlib.sha256(repr((RULES_VERSION, given)).encode()).digest()[:16]
+
+    def judge(self, text: str) -> Verdict | None:
+        """Return what `text` means, None where it is an ordinary SMS."""
+        plain = _plain(text)
+        ours = text if text.isascii() else text.translate(_LOOK_ALIKES)
+        alike = plain if ours == text else _plain(ours)
+        if self._quick and self._harmless(plain) and (alike == plain or self._harmless(alike)):
+            return None
+        tokens = tuple(_WORD.findall(plain))
+        return self._exactly(tokens) or self._in_doubt(tokens, tuple(_WORD.findall(alike)))
+
+    def _add(self, word: str, kind: Kind, every: bool) -> None:
+        key = cleaned(word)
+        if not key:
+            raise ValueError(f"{word!r} has no letter and no digit")
+        known = self._exact.get(key)
+        if known is not None and known[0] is not kind:
+            raise ValueError(f"{word!r} is a word for {known[0]} already, and cannot be one for {kind}")
+        self._exact[key] = (kind, every, " ".join(key).upper())
+
+    def _harmless(self, plain: str) -> bool:
+        """Say whether nothing in a text can matter: this is asked of every SMS of an import."""
+        words = _LETTERS.findall(plain)
+        return (
+            self._anchors.isdisjoint(words)
+            and (_STRETCHED.search(plain) is None or self._squeezed.isdisjoint(map(_squeezed, words)))
+            and (1 not in map(len, words) or _SPELLED_OUT.search(plain) is None)
+        )
+
+    def _exactly(self, tokens: Tokens) -> Verdict | None:
+        tail = ""
+        while 0 < len(tokens) <= _MOST_WORDS:
+            if (found := self._exact.get(tokens)) is not None:
+                kind, every, word = found
+                return Verdict(kind, every, f"the word {word}{tail}")
+            unit = _repeated(tokens)
+            if unit is not None and (found := self._exact.get(unit)) is not None and found[0] is Kind.STOP:
+                return Verdict(Kind.STOP, found[1], f"the word {found[2]}, again and again{tail}")
+            tokens, tail = _without_courtesy(tokens), " and a word of courtesy"
+        return None
+
+    def _in_doubt(self, tokens: Tokens, alike: Tokens) -> Verdict | None:
+        if (word := self._stops.find(tokens)) is not None:
+            return Verdict(Kind.REVIEW, False, f"the word {word} among others")
+        if (word := self._stops.find(_joined(tokens))) is not None:
+            return Verdict(Kind.REVIEW, False, f"the letters of {word}, one by one")
+        if (word := self._stops.find(alike) or self._stops.find(_joined(alike))) is not None:
+            return Verdict(Kind.REVIEW, False, f"letters that look like {word}")
+        if (phrase := self._phrases.find(tokens)) is not None:
+            return Verdict(Kind.REVIEW, False, f"the words {phrase}")
+        if (word := self._starts.find(tokens)) is not None:
+            return Verdict(Kind.NEARLY_START, False, f"the word {word}, or nearly")
+        return None
+
+
+class _Finder:
+    """Finds words and phrases among others: whole, the last letter stretched, or digits glued to them."""
+
+    def __init__(self, phrases: Iterable[Tokens]) -> None:
+        self.phrases = tuple(phrases)
+        self.squeezed = {_squeezed(one[0]): one[0] for one in reversed(self.phrases) if len(one) == 1}
+        self._single = {one[0] for one in self.phrases if len(one) == 1}
+        self._several = [one for one in self.phrases if len(one) > 1]
+
+    def find(self, tokens: Tokens) -> str | None:
+        """Return the first word or phrase that is in `tokens`, in capitals."""
+        for token in tokens:
+            if token in self._single:
+                return token.upper()
+            bare = token.strip("0123456789")
+            if bare in self._single:
+                return bare.upper()
+            if _squeezed(bare) != bare and (word := self.squeezed.get(_squeezed(bare))) is not None:
+                return word.upper()
+        whole = f" {' '.join(tokens)} "
+        found = next((one for one in self._several if f" {' '.join(one)} " in whole), None)
+        return None if found is None else " ".join(found).upper()
+
+
+def cleaned(text: str) -> Tokens:
+    """Return the words of `text` as they are compared: no case, no marks, nothing but letters and digits.
+
+    NFKC takes full-width and mathematical letters for plain ones; marks (ARRÊT) and characters without width
+    go; dashes, quotes, punctuation, symbols and emoji only part words. İ becomes i, as on a Turkish phone.
+    """
+    return tuple(_WORD.findall(_plain(text)))
+
+
+def _plain(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    return _NOT_ASCII.sub(lambda match: _kept(match[0]), unicodedata.normalize("NFKD", text)).casefold()
+
+
+@lru_cache(maxsize=4096)
+def _kept(character: str) -> str:
+    category = unicodedata.category(character)
+    return "" if category[0] == "M" or category == "Cf" else character
+
+
+def _ordinary(language: str) -> tuple[str, ...]:
+    try:
+        return ORDINARY[language.casefold()]
+    except KeyError:
+        raise ValueError(f"there are no words for {language!r}, only for {', '.join(ORDINARY)}") from None
+
+
+_TAILS = tuple(map(cleaned, COURTESY))
+
+
+def _without_courtesy(tokens: Tokens) -> Tokens:
+    """Return `tokens` without one expression of courtesy at the end; empty where there is none."""
+    for tail in _TAILS:
+        if tokens[-len(tail) :] == tail:
+            return tokens[: -len(tail)]
+    return ()
+
+
+def _repeated(tokens: Tokens) -> Tokens | None:
+    """Return what `tokens` say twice or more and nothing else, None where they do not."""
+    for length in range(1, len(tokens) // 2 + 1):
+        unit = tokens[:length]
+        if len(tokens) % length == 0 and unit * (len(tokens) // length) == tokens:
+            return unit
+    return None
+
+
+def _joined(tokens: Sequence[str]) -> Tokens:
+    """Return each run of single letters as one word: S T O P."""
+    return tuple(_runs(tokens))
+
+
+def _runs(tokens: Sequence[str]) -> Iterator[str]:
+    run = ""
+    for token in (*tokens, ""):
+        if len(token) == 1:
+            run += token
+            continue
+        if len(run) >= _LEAST_SPELLED:
+            yield run
+        run = ""
+
+
+def _squeezed(word: str) -> str:
+    """Return `word` with its last letter once: STOPPPP is STOP."""
+    return word.rstrip(word[-1]) + word[-1] if word else word
