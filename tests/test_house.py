@@ -3,9 +3,13 @@
 import ast
 import re
 import subprocess
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
+
+MOST_FILES = 185
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ingestor"
@@ -64,6 +68,34 @@ def test_a_room_imports_only_rooms_above_it(source: Path) -> None:
     assert set() == too_low
 
 
+def _module(name: str) -> Path | None:
+    """Return the file of ours that a dotted name stands for, None where it is no module."""
+    path = ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _imported_files(source: Path) -> set[Path]:
+    """Return the files of ours that `source` imports, also inside functions and under TYPE_CHECKING."""
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if _module(name) else node.module for name in submodules}
+    return {file for name in names if name.startswith("ingestor") and (file := _module(name))} - {source}
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    """Each file can be read after those it imports: there is no circle, not even for the type checker."""
+    imported = {source: _imported_files(source) for source in PACKAGE.rglob("*.py")}
+
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as circle:
+        pytest.fail(" <- ".join(str(file.relative_to(ROOT)) for file in circle.args[1]))
+
+
 def test_intakes_do_not_know_each_other() -> None:
     """The mailbox, the files and the listener share the writer, and nothing of one another."""
     ways = {"mailbox": set[str](), "files": set[str](), "listener": set[str]()}
@@ -88,6 +120,16 @@ def test_no_source_file_outgrows_its_room() -> None:
     ]
 
     assert long == []
+
+
+def test_the_house_has_no_more_files_than_a_newcomer_can_walk_through() -> None:
+    """Beside the room of answers, which came later, the product is at most so many files."""
+    files = [path for path in PACKAGE.rglob("*.py") if "replies" not in path.relative_to(PACKAGE).parts]
+    print(
+        f"{len(files)} files, median {median(len(one.read_text().splitlines()) for one in files):.0f} lines"
+    )
+
+    assert len(files) <= MOST_FILES
 
 
 def test_nothing_is_left_for_later() -> None:
