@@ -36,8 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor import logs
     from ingestor.cli.opening import settings_of
     from ingestor.redaction import redact
-    from ingestor.service.checks import Level, check_everything
+    from ingestor.service.checks import Level
     from ingestor.service.checks.archive import deep
+    from ingestor.service.checks.machine import check_everything
 
     # What a connection logs meanwhile would only repeat the findings.
     logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.CRITICAL)

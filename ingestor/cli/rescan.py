@@ -74,7 +74,7 @@ def _rescan(
     from ingestor.archive.runs import balance, begin_run, end_run
     from ingestor.cli.balances import exit_code, print_balance
     from ingestor.intake.mailbox import MailboxThread
-    from ingestor.service.installation import Installation
+    from ingestor.service.opening import Installation
     from ingestor.settings import rules_for, state_directory
 
     began = time.monotonic()

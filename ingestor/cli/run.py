@@ -56,7 +56,7 @@ def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
     from ingestor.cli.balances import print_balance
     from ingestor.cli.opening import settings_of
     from ingestor.service.daemon import Daemon
-    from ingestor.service.notify import Notifier
+    from ingestor.service.watchdog import Notifier
 
     ended = Daemon(settings, lambda: settings_of(arguments), Notifier()).run()
     if ended is not None:
@@ -67,7 +67,7 @@ def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
 def _once(arguments: argparse.Namespace, settings: "Settings") -> int:
     from ingestor.cli import complain
     from ingestor.cli.balances import exit_code, print_balance
-    from ingestor.service.once import run_once
+    from ingestor.service.mailboxes import run_once
 
     ended = run_once(settings)
     for name, reason in ended.failures.items():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ingestor.archive.cursors import PendingWork, Source
     from ingestor.archive.queries import Counts, LookAlikes, Refusals, Standing
     from ingestor.archive.runs import Run
-    from ingestor.service.living import Daemon
+    from ingestor.service.reporting import Daemon
     from ingestor.settings import Settings
 
 EXAMPLES = """
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ingestor.archive.saved_copies import fault
     from ingestor.cli.opening import open_for_reading, settings_of
     from ingestor.errors import IngestorError
-    from ingestor.service import living
+    from ingestor.service import reporting
 
     settings = settings_of(arguments)
     now = datetime.now(UTC)
@@ -88,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         engine = open_for_reading(settings)
         noted = read_sources(engine)
-        daemons = living.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
-        reports = judge(settings, [one for one in noted if one.kind != living.KIND], now)
+        daemons = reporting.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
+        reports = judge(settings, [one for one in noted if one.kind != reporting.KIND], now)
         reports = _left_alone(reports, daemons)
         kept = (counts(engine), last_runs(engine, _RUNS), standing(engine), look_alikes(engine))
         refused = refusals(engine)

@@ -21,19 +21,28 @@ from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
-from ingestor.service import guarding
-from ingestor.service.door import Door
-from ingestor.service.ended import Ended
-from ingestor.service.guarding import ArchiveGuard
-from ingestor.service.installation import Installation
 from ingestor.service.mailboxes import Mailboxes
-from ingestor.service.notify import Notifier
-from ingestor.service.opening import open_archive, patiently
-from ingestor.service.reloading import merged, needs_restart, run_options
+from ingestor.service.opening import (
+    Ended,
+    Installation,
+    WriterToBe,
+    open_archive,
+    patiently,
+    run_options,
+)
 from ingestor.service.reporting import LISTENER_LIMIT, Reporter
-from ingestor.service.schedule import Schedule, next_run
-from ingestor.service.signals import Signals, Wish, exit_at_once
-from ingestor.service.watchdog import Beat, Watchdog
+from ingestor.service.schedule import GUARD_SECONDS, ArchiveGuard, next_run, schedule
+from ingestor.service.signals import (
+    LAST_RESORT_SECONDS,
+    LISTENER_SECONDS,
+    MAILBOXES_SECONDS,
+    RUN_SECONDS,
+    WRITER_SECONDS,
+    Signals,
+    Wish,
+    exit_at_once,
+)
+from ingestor.service.watchdog import Beat, Notifier, Watchdog
 from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, rules_for, state_directory
 
 if TYPE_CHECKING:
@@ -41,18 +50,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# From SIGTERM to the end of the process in under 10 s, whatever hangs. Each phase of the stop has its share,
-# and all of them together stay below the last resort, which ends the process without asking anybody. That is
-# safe at every instant: what is not committed was never acknowledged, and is read or sent again.
-MAILBOXES_SECONDS = 3.5
-LISTENER_SECONDS = 2.0
-WRITER_SECONDS = 2.0
-RUN_SECONDS = 1.0
-LAST_RESORT_SECONDS = 9.0
-
 WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
+
+RESTART_ONLY = ("database", "webhook")
 
 
 def collect_seldom() -> None:
@@ -81,7 +83,7 @@ class Daemon:
         self._notifier = notifier
         self._clock = clock
         self._watchdog = Watchdog(notifier)
-        self._door = Door()
+        self._door = WriterToBe()
         self._listener: Listener | None = None
         self._ended: Ended | None = None
 
@@ -133,10 +135,8 @@ class Daemon:
         self._guard = ArchiveGuard(engine, store, self._reporter.note_differences)
         self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
-        self._schedule = Schedule()
-        self._schedule.replace(self._jobs(), {"new day": self._begin_day})
-        self._schedule.start()
-        stops.callback(self._schedule.stop)
+        scheduler = schedule(self._jobs(), {"new day": self._begin_day})
+        stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
         names = [mailbox.name for mailbox in self._settings.mailbox]
         collect_seldom()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
@@ -166,7 +166,7 @@ class Daemon:
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
         """Return what the schedule calls every so many seconds: the looks at the archive and its file."""
         jobs: dict[str, tuple[float, Callable[[], None]]] = {
-            "archive guard": (guarding.LOOK_SECONDS, self._guard.look),
+            "archive guard": (GUARD_SECONDS, self._guard.look),
         }
         if self._wal_care is not None:
             jobs["archive file"] = (WAL_SECONDS, self._wal_care.look)
@@ -272,3 +272,13 @@ def require_work(settings: Settings) -> None:
 def listener_rules(settings: Settings) -> dict[str, Rules]:
     """Return the rules of each provider that can post."""
     return {provider: rules_for(settings, provider) for provider in POST_READERS}
+
+
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """Return the changed sections that a reload leaves as they were."""
+    return [section for section in RESTART_ONLY if getattr(old, section) != getattr(new, section)]
+
+
+def merged(old: Settings, new: Settings) -> Settings:
+    """Return `new` with those sections of `old` that only a restart can change."""
+    return new.model_copy(update={section: getattr(old, section) for section in RESTART_ONLY})

@@ -1,19 +1,27 @@
-"""Opening the archive, however long the database takes to appear."""
+"""Opening the archive, however long the database takes to appear; who opens it, and what came of the run."""
 
+import contextlib
+import fcntl
+import os
+import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Thread
-from typing import TypeVar
+from pathlib import Path
+from typing import IO, Final, TypeVar
 
 import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
+from ingestor.archive.entries import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
-from ingestor.archive.runs import begin_run
+from ingestor.archive.runs import Balance, begin_run
 from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, IngestorError, SchemaNewer, UpgradeFailed
 from ingestor.pauses import pauses
 from ingestor.settings import Settings
@@ -26,6 +34,11 @@ LOOK_SECONDS = 0.25
 TRY_SECONDS = 20.0  # longer than a try to connect may take
 SAY_SECONDS = 3600.0
 UPGRADE_SECONDS = 1800.0
+
+INSTALLATION: Final = "installation"
+"""The file in the state directory that keeps the id of the installation."""
+
+_NOT_OPEN = "the archive is not open yet"
 
 T = TypeVar("T")
 
@@ -101,7 +114,7 @@ def _in_background(attempt: Callable[[], T]) -> Future[T]:
             outcome.set_exception(error)
 
     try:
-        Thread(target=work, name="open-archive", daemon=True).start()
+        threading.Thread(target=work, name="open-archive", daemon=True).start()
     except RuntimeError:  # TasksMax, or no address space: somebody else may end
         outcome.set_exception(ArchiveUnavailable("no thread can be started to open the archive"))
     return outcome
@@ -119,3 +132,96 @@ def _abandoned(
         if looks * LOOK_SECONDS % TRY_SECONDS == 0:
             tell("opening the archive; an upgrade copies it first", UPGRADE_SECONDS)
     return False
+
+
+def run_options(settings: Settings) -> dict[str, object]:
+    """Return what the row in `runs` keeps of the settings: names, and nothing secret."""
+    return {
+        "mailboxes": [mailbox.name for mailbox in settings.mailbox],
+        "webhook": settings.webhook.listen if settings.webhook else None,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Run number, balance, how long it took, and why which mailbox failed (a single pass only)."""
+
+    run: int
+    balance: Balance
+    seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+class WriterToBe:
+    """The listener's way to the writer, from the first moment on: one in trouble until the archive is open.
+
+    So POSTs go to the spool until then, and wait there.
+
+    A provider gives a message up after a few tries: it must not find the port closed while PostgreSQL is
+    still starting.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a writer."""
+        self._writer: Writer | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written now, None where it can."""
+        return _NOT_OPEN if self._writer is None else self._writer.trouble
+
+    def submit(self, submission: Submission) -> "Future[Receipt]":
+        """Hand `submission` to the writer. Raises ArchiveUnavailable until then."""
+        if self._writer is None:
+            raise ArchiveUnavailable(_NOT_OPEN)
+        return self._writer.submit(submission)
+
+    def open(self, writer: Writer) -> None:
+        """Let everything through to `writer` from now on."""
+        self._writer = writer
+
+
+class Installation:
+    """The id of the installation whose state directory this is, or one made up for this process alone.
+
+    A daemon that starts again after a kill is the same holder of its leases, and need not wait for their end.
+    A second one at the same time in the same directory is another: it does not get the lock.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Name the state directory; nothing is opened before the id is asked for."""
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._id: str | None = None
+        self._file: IO[str] | None = None
+
+    def id(self) -> str:
+        """Return the id; any thread may ask."""
+        with self._lock:
+            if self._id is None:
+                self._id = str(uuid.uuid4())
+                with contextlib.suppress(OSError, ValueError):
+                    self._take()
+            return self._id
+
+    def close(self) -> None:
+        """Let another process be this installation."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+
+    def _take(self) -> None:
+        # Root leaves no file of its own in the service user's folder.
+        own = self._directory.stat().st_uid == os.geteuid()
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if own else 0)
+        with contextlib.ExitStack() as unless_taken:
+            file = os.fdopen(os.open(self._directory / INSTALLATION, flags, 0o600), "r+", encoding="ascii")
+            unless_taken.callback(file.close)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if written := file.read(100).strip():
+                self._id = str(uuid.UUID(written))
+            else:
+                file.write(f"{self._id}\n")
+                file.flush()
+            unless_taken.pop_all()
+            self._file = file

@@ -7,7 +7,6 @@ hours that happen twice (UTC).
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -22,7 +21,9 @@ from apscheduler.events import (
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
+from ingestor.archive.intact import Difference, Grade, NotCompared, differences
 from ingestor.archive.runs import balance, begin_run, end_run
+from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError
 
@@ -30,56 +31,43 @@ log = structlog.get_logger(__name__)
 
 _NOTHING: Mapping[str, Callable[[], None]] = MappingProxyType({})
 SETTLING_SECONDS = 10.0
+COMPARE_SECONDS = 24 * 3600.0
+SAY_SECONDS = 3600.0
+GUARD_SECONDS = 60.0
+_MOST_NAMED = 5
 _TROUBLE = {EVENT_JOB_ERROR: "error", EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_INSTANCES: "still_running"}
 
 
-class Schedule:
-    """Jobs by name, called every so many seconds or each midnight (UTC) in a thread of the scheduler's."""
+def schedule(
+    jobs: Mapping[str, tuple[float, Callable[[], None]]],
+    daily: Mapping[str, Callable[[], None]] = _NOTHING,
+) -> BackgroundScheduler:
+    """Call, by name, `jobs` every so many seconds and `daily` at midnight UTC; return who does it.
 
-    def __init__(self) -> None:
-        """Prepare; nothing is called before `start`."""
-        self.trouble: Counter[str] = Counter()
-        """How often a job failed (`error`), was dropped (`missed`) or found its last run `still_running`."""
-        # Its own record of every run would be two lines a poll.
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC,
-            daemon=True,
-            job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
-        )
-        self._scheduler.add_listener(self._note, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+    A job that fails, comes too late, or finds its last run still going, is said in the log and called again.
+    """
+    # Its own record of every run would be two lines a look.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    scheduler = BackgroundScheduler(
+        timezone=UTC,
+        daemon=True,
+        job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
+    )
+    scheduler.add_listener(_note, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+    for name, (seconds, call) in jobs.items():
+        scheduler.add_job(call, "interval", seconds=seconds, id=name, name=name)
+    for name, call in daily.items():
+        scheduler.add_job(call, "cron", hour=0, minute=0, id=name, name=name)
+    scheduler.start()
+    return scheduler
 
-    def start(self) -> None:
-        """Begin to call."""
-        self._scheduler.start()
 
-    def replace(
-        self,
-        jobs: Mapping[str, tuple[float, Callable[[], None]]],
-        daily: Mapping[str, Callable[[], None]] = _NOTHING,
-    ) -> None:
-        """Call exactly these from now on, by name: `jobs` every so many seconds, `daily` at midnight UTC."""
-        self._scheduler.remove_all_jobs()
-        for name, (seconds, call) in jobs.items():
-            self._scheduler.add_job(call, "interval", seconds=seconds, id=name, name=name)
-        for name, call in daily.items():
-            self._scheduler.add_job(call, "cron", hour=0, minute=0, id=name, name=name)
-
-    def stop(self) -> None:
-        """Call nothing any more; a call in hand is not waited for."""
-        self._scheduler.shutdown(wait=False)
-
-    def _note(self, event: JobEvent) -> None:
-        what = _TROUBLE[event.code]
-        self.trouble[what] += 1
-        error = getattr(event, "exception", None)
-        log.warning(
-            "a scheduled call went wrong",
-            job=event.job_id,
-            what=what,
-            error=type(error).__name__ if error else None,
-            times=self.trouble[what],
-        )
+def _note(event: JobEvent) -> None:
+    error = getattr(event, "exception", None)
+    log.warning(
+        "a scheduled call went wrong", job=event.job_id, what=_TROUBLE[event.code],
+        error=type(error).__name__ if error else None,
+    )  # fmt: skip
 
 
 def next_run(engine: Engine, writer: Writer, run: int, options: Mapping[str, object]) -> int:
@@ -103,3 +91,63 @@ def next_run(engine: Engine, writer: Writer, run: int, options: Mapping[str, obj
     except IngestorError as error:
         log.warning("the run stays open", run=run, reason=str(error))
     return new
+
+
+class ArchiveGuard:
+    """Compares the archive with what this version makes of it, and holds the store back where that is unsafe.
+
+    Where only a guard or a view of ours differs, storing goes on. Where rows may be refused, swallowed,
+    hidden or doubled, POSTs go to the spool and mails stay on their servers. Either is said each hour.
+    """
+
+    def __init__(
+        self, engine: Engine, store: Store, tell: Callable[[str | None], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """`tell` hears what differs, in one line, and None when that is over."""
+        self._engine, self._store, self._tell, self._clock = engine, store, tell, clock
+        self._compared = self._said = -COMPARE_SECONDS
+        self._found: list[Difference] = []
+
+    def look(self) -> None:
+        """Compare where a day is over, or something differed the last time; called once a minute."""
+        now = self._clock()
+        if not self._found and now - self._compared < COMPARE_SECONDS:
+            return
+        try:
+            found = differences(self._engine)
+        except NotCompared as reason:  # what was found before stands until it is seen to be over
+            if now - self._compared >= COMPARE_SECONDS:
+                self._compared = now
+                log.info("the archive is not compared with what this version makes", reason=str(reason))
+            return
+        except IngestorError:
+            return  # the writer says what ails the archive, and in a minute it is looked at again
+        self._compared = now
+        self._take(found, now)
+
+    def _take(self, found: list[Difference], now: float) -> None:
+        before, self._found = self._found, found
+        if not found:
+            self._store.held = None
+            self._tell(None)
+            if before:
+                log.info("the archive is as this version makes it again")
+            return
+        harmed = [one for one in found if one.grade is Grade.HARM]
+        self._store.held = f"the archive was changed: {named(harmed)}; `ingestor check`" if harmed else None
+        self._tell(named(found))
+        if found != before or now - self._said >= SAY_SECONDS:
+            self._said = now
+            log.error(
+                "the archive is not as this version makes it",
+                differs=named(found),
+                consequence="POSTs go to the spool, mails wait" if harmed else "storing goes on",
+                needs="ingestor check, and ingestor db repair for what is ours",
+            )
+
+
+def named(found: list[Difference]) -> str:
+    """Return the first few of `found` in one line."""
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return ", ".join(map(str, found[:_MOST_NAMED])) + more

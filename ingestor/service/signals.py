@@ -18,6 +18,15 @@ from enum import Enum
 from types import FrameType
 from typing import Self
 
+# From SIGTERM to the end of the process in under 10 s, whatever hangs. Each phase of the stop has its share,
+# and all of them together stay below the last resort, which ends the process without asking anybody. That is
+# safe at every instant: what is not committed was never acknowledged, and is read or sent again.
+MAILBOXES_SECONDS = 3.5
+LISTENER_SECONDS = 2.0
+WRITER_SECONDS = 2.0
+RUN_SECONDS = 1.0
+LAST_RESORT_SECONDS = 9.0
+
 
 class Wish(Enum):
     """What somebody outside wants of the daemon."""

@@ -17,8 +17,8 @@ from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.migrate import ensure_schema
 from ingestor.errors import UpgradeFailed
 from ingestor.intake.mailbox.waiting import Timing
-from ingestor.service.checks import check_everything, machine, mailboxes, webhook
-from ingestor.service.checks.findings import Finding, Level, ok, together
+from ingestor.service.checks import Finding, Level, intakes, machine, ok, together
+from ingestor.service.checks.machine import check_everything
 from ingestor.settings import Settings, Webhook, load
 from tests.archive.reading import number_of, opened, spoil
 from tests.archive.test_earlier_archives import put_back
@@ -139,7 +139,7 @@ def test_a_silent_server_does_not_hang_it(
     server: ImapServer, tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that never answers is a failed line; the others are checked all the same."""
-    monkeypatch.setattr(mailboxes, "TIMING", Timing(connect=0.3, silence=0.3, command=1.0))
+    monkeypatch.setattr(intakes, "TIMING", Timing(connect=0.3, silence=0.3, command=1.0))
     server.faults.silent = True
     config = configuration(
         tmp_path, sqlite_url, _sound(server, tmp_path), _sound(server, tmp_path, name="other", port=9)
@@ -265,12 +265,12 @@ def test_a_taken_port(server: ImapServer, tmp_path: Path, sqlite_url: str) -> No
                 "endpoint": [{"path": "/a", "provider": "agile"}],
             }
         )
-        finding = webhook.port(section)
+        finding = intakes.port(section)
 
     assert finding.level is Level.WARN
     assert "ss -ltnp" in str(finding.fix)
     away = section.model_copy(update={"listen": "192.0.2.1:8080"})
-    assert webhook.port(away).level is Level.FAIL
+    assert intakes.port(away).level is Level.FAIL
 
 
 def test_certificate_dates(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_certificate_dates(tmp_path: Path) -> None:
     )
 
     def level(days: int) -> Level:
-        [finding] = webhook.certificate(section, now + timedelta(days=days))
+        [finding] = intakes.certificate(section, now + timedelta(days=days))
         return finding.level
 
     assert level(0) is Level.OK

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.service.checks import check_everything, mailboxes
+from ingestor.service.checks import intakes
+from ingestor.service.checks.machine import check_everything
 from ingestor.settings import Mailbox, load
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer
@@ -60,9 +61,9 @@ def test_a_servers_own_words_are_for_a_terminal(server: ImapServer, monkeypatch:
     block = Mailbox(
         name="m", host="127.0.0.1", port=server.port, security="plain", username="u", password="p"
     )
-    in_file = mailboxes.check(block)
+    in_file = intakes.check_mailbox(block)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    on_terminal = mailboxes.check(block)
+    on_terminal = intakes.check_mailbox(block)
 
     assert "[CONTACTADMIN]" in in_file[0].says
     assert "Anna" not in in_file[0].says

@@ -11,8 +11,8 @@ from ingestor.archive.entries import Submission
 from ingestor.archive.intact import Difference, NotCompared
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable
-from ingestor.service import guarding
-from ingestor.service.guarding import ArchiveGuard
+from ingestor.service import schedule as guarding
+from ingestor.service.schedule import ArchiveGuard
 from tests.archive.reading import number_of
 from tests.archive.samples import NOW, item
 from tests.cli.calling import ingestor

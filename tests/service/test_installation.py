@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from ingestor.service.installation import NAME, Installation
+from ingestor.service.opening import INSTALLATION as NAME
+from ingestor.service.opening import Installation
 
 
 def test_the_id_outlives_the_process(tmp_path: Path) -> None:

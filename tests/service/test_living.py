@@ -15,8 +15,8 @@ import pytest
 
 from ingestor.archive.cursors import Source
 from ingestor.archive.runs import Balance, Run
-from ingestor.service import living
-from ingestor.service.living import Daemon, daemons, note_of_this_process
+from ingestor.service import reporting
+from ingestor.service.reporting import Daemon, daemons, note_of_this_process
 from tests.cli.calling import Called, ingestor
 from tests.service.process import configuration, running, until
 
@@ -94,7 +94,7 @@ def test_a_silent_provider_does_not_hide_behind_a_busy_one(tmp_path: Path, sqlit
 def _noted(state: str, ago: float, **changes: Any) -> Source:
     note = json.dumps(json.loads(note_of_this_process(7)) | changes)
     moment = NOW - timedelta(seconds=ago)
-    return Source(f"daemon {state}{ago}", living.KIND, state, note, 10, moment, moment)
+    return Source(f"daemon {state}{ago}", reporting.KIND, state, note, 10, moment, moment)
 
 
 def _run(command: str, ago: float, *, ended: bool) -> Run:
@@ -138,14 +138,14 @@ def test_notes_are_judged(noted: list[Source], last: Run | None, states: list[tu
 
 def test_the_unit_s_view_of_proc_is_enough() -> None:
     """Its ProcSubset=pid leaves nothing of /proc but processes: whose machine it is must be told without."""
-    source = Path(living.__file__).read_text()
+    source = Path(reporting.__file__).read_text()
     assert set(re.findall(r"/proc/[^\"]+", source)) == {"/proc/self/ns/pid", "/proc/{pid}/stat"}
 
 
 def test_a_note_that_is_none_is_judged_by_its_age() -> None:
     """Whatever stands there, an answer comes."""
     moment = NOW - timedelta(hours=1)
-    source = Source("daemon x", living.KIND, "running", "no JSON", 10, moment, moment)
+    source = Source("daemon x", reporting.KIND, "running", "no JSON", 10, moment, moment)
     assert daemons([source], None, NOW) == [Daemon("gone", moment, None, None, 0, late=True)]
 
 
@@ -153,7 +153,7 @@ def test_a_process_that_has_our_number_later_is_another(monkeypatch: pytest.Monk
     """A number alone is no proof of life; where /proc hides the process a signal that is not sent tells."""
     noted = _noted("running", 1, started=12345)
     assert daemons([noted], None, NOW)[0].state == "gone"
-    monkeypatch.setattr(living, "_stands", lambda _pid: None)
+    monkeypatch.setattr(reporting, "_stands", lambda _pid: None)
     assert daemons([_noted("running", 1)], None, NOW)[0].state == "running"
     monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(ProcessLookupError()))
     assert daemons([_noted("running", 1)], None, NOW)[0].state == "gone"

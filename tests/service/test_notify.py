@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.service.notify import Notifier
+from ingestor.service.watchdog import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -1,17 +1,19 @@
 """What is due by the clock is called, its trouble is counted, and nobody waits for it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
 from ingestor.archive.entries import Submission
 from ingestor.archive.runs import Balance, balance, begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.service.schedule import Schedule, next_run
+from ingestor.service.schedule import next_run, schedule
 from tests.archive.reading import rows
 from tests.archive.samples import NOW, item
 
@@ -25,78 +27,81 @@ def _until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came to pass")
 
 
-def test_jobs_are_called_and_replaced() -> None:
-    """Each job is called again and again; after a replacement only the new ones are."""
-    schedule, old, new = Schedule(), threading.Semaphore(0), threading.Semaphore(0)
-    schedule.replace({"a": (0.02, old.release)})
-    schedule.start()
-    try:
-        assert old.acquire(timeout=5)
-        assert old.acquire(timeout=5)
-        schedule.replace({"b": (0.02, new.release)})
-        assert new.acquire(timeout=5)
-    finally:
-        schedule.stop()
+@pytest.fixture
+def scheduled() -> Iterator[Callable[..., BackgroundScheduler]]:
+    """`schedule`, whose schedulers end with the test."""
+    begun: list[BackgroundScheduler] = []
+
+    def begin(*words: Any) -> BackgroundScheduler:
+        begun.append(schedule(*words))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.shutdown(wait=False)
 
 
-def test_a_failing_job_is_counted_and_called_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_is_called_again_and_again(scheduled: Callable[..., object]) -> None:
+    """Every so many seconds, until the end."""
+    calls = threading.Semaphore(0)
+    scheduled({"a": (0.02, calls.release)})
+    assert calls.acquire(timeout=5)
+    assert calls.acquire(timeout=5)
+
+
+def test_a_failing_job_is_said_and_called_again(
+    scheduled: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
     """An exception in a job ends neither the job nor the schedule."""
-    schedule, calls = Schedule(), []
+    calls = threading.Semaphore(0)
 
     def fail() -> None:
-        calls.append(1)
+        calls.release()
         raise RuntimeError("no")
 
-    schedule.replace({"a": (0.02, fail)})
-    schedule.start()
-    try:
-        _until(lambda: schedule.trouble["error"] >= 2)
-    finally:
-        schedule.stop()
-    assert len(calls) >= 2
+    scheduled({"a": (0.02, fail)})
+    assert calls.acquire(timeout=5)
+    assert calls.acquire(timeout=5)
+    assert "RuntimeError" in capsys.readouterr().out
 
 
-def test_a_hung_job_is_counted_and_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hung_job_is_said_and_not_waited_for(
+    scheduled: Callable[..., BackgroundScheduler], capsys: pytest.CaptureFixture[str]
+) -> None:
     """While a call hangs no second one begins, and the stop does not wait for it."""
-    schedule, go, calls = Schedule(), threading.Event(), []
+    go, calls = threading.Event(), []
 
     def hang() -> None:
         calls.append(1)
         go.wait(30)
 
-    schedule.replace({"a": (0.02, hang)})
-    schedule.start()
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said.count("still_running") >= 2
+
     try:
-        _until(lambda: schedule.trouble["still_running"] >= 2)
+        scheduled({"a": (0.02, hang)})
+        _until(told)
         assert len(calls) == 1
-        schedule.stop()
-        assert not go.is_set()
     finally:
         go.set()
 
 
-def test_a_late_call_is_not_dropped() -> None:
+def test_a_late_call_is_not_dropped(scheduled: Callable[..., BackgroundScheduler]) -> None:
     """The settings that APScheduler gets wrong for us are set: no grace that drops, one at a time, UTC."""
-    schedule = Schedule()
-    schedule.replace({"a": (60, lambda: None)})
-    schedule.start()
-    try:
-        [job] = schedule._scheduler.get_jobs()
-        assert job.misfire_grace_time is None
-        assert job.coalesce
-        assert job.max_instances == 1
-        assert str(job.trigger.timezone) == "UTC"
-    finally:
-        schedule.stop()
+    [job] = scheduled({"a": (60, lambda: None)}).get_jobs()
+    assert job.misfire_grace_time is None
+    assert job.coalesce
+    assert job.max_instances == 1
+    assert str(job.trigger.timezone) == "UTC"
 
 
-def test_a_day_begins_at_midnight_utc() -> None:
+def test_a_day_begins_at_midnight_utc(scheduled: Callable[..., BackgroundScheduler]) -> None:
     """The call is due by the clock, whatever the machine's time zone."""
-    schedule = Schedule()
-    schedule.replace({}, {"new day": lambda: None})
-    schedule.start()
-    [job] = schedule._scheduler.get_jobs()
-    schedule.stop()
+    [job] = scheduled({}, {"new day": lambda: None}).get_jobs()
     due = job.next_run_time.astimezone(UTC)
     assert (due.hour, due.minute, due.second) == (0, 0, 0)
     assert timedelta(0) < due - datetime.now(UTC) <= timedelta(days=1)

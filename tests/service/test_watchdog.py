@@ -1,7 +1,6 @@
 """The watchdog is fed on progress, and on nothing else."""
 
-from ingestor.service.notify import Notifier
-from ingestor.service.watchdog import Beat, Watchdog
+from ingestor.service.watchdog import Beat, Notifier, Watchdog
 
 
 class CountingNotifier(Notifier):

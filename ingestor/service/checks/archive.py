@@ -22,8 +22,7 @@ from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel, InboundSms
-from ingestor.service.checks import machine
-from ingestor.service.checks.findings import Finding, Level, fail, ok, warn
+from ingestor.service.checks import Finding, Level, fail, ok, warn
 from ingestor.settings import Settings, hide_url_password, state_directory
 from ingestor.timestamps import TimeQuality
 
@@ -32,13 +31,17 @@ MOST_NAMED = 20
 _OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('sms')")
 
 
-def check(settings: Settings) -> Sequence[Finding]:
-    """Return what is found about the database of `settings`."""
+def check(settings: Settings, state_fails: bool) -> Sequence[Finding]:
+    """Return what is found about the database of `settings`.
+
+    `state_fails` says that what ails the state directory has been told already, with its fix.
+    """
     url = settings.database.url
     path = sqlite_path(url)
     shown = str(path) if path else hide_url_password(url)
     if path is not None and (finding := _file(path.absolute(), settings)) is not None:
-        return [] if finding.level is Level.FAIL and _told_of(path.absolute().parent, settings) else [finding]
+        told = state_fails and path.absolute().parent == state_directory(settings)
+        return [] if finding.level is Level.FAIL and told else [finding]
     engine = open_engine(url, read_only=True)
     try:
         schema = _schema(engine, settings)
@@ -119,11 +122,6 @@ def deep(settings: Settings, progress: Callable[[int, int], None]) -> Iterator[F
             yield ok("archive", "every page and every kept byte is as it was written")
     finally:
         engine.dispose()
-
-
-def _told_of(folder: Path, settings: Settings) -> bool:
-    """Say whether the state directory is `folder`, and what ails it was said already, with its fix."""
-    return folder == state_directory(settings) and machine.state(settings).level is Level.FAIL
 
 
 def _file(path: Path, settings: Settings) -> Finding | None:

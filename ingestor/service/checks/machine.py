@@ -1,4 +1,4 @@
-"""The machine: settings and their cautions, time zone data, the clock, the state directory."""
+"""All checks, from the machine outward; here those of settings, time zone, clock and state directory."""
 
 import os
 import pwd
@@ -6,18 +6,41 @@ import shutil
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from ingestor.archive.ownership import ownership_advice
-from ingestor.service.checks.findings import Finding, fail, ok, warn
+from ingestor.archive.ownership import as_owner, ownership_advice
+from ingestor.service.checks import Finding, Level, archive, fail, intakes, ok, together, warn
 from ingestor.settings import DEFAULT_FILE, Settings, rules_for, state_directory
 
 LITTLE_SPACE = 200 * 1024 * 1024
 _RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
+SECONDS = 30.0
+"""The longest that the database takes, and then all others together; each connection has shorter limits."""
 
 
-def check(settings: Settings) -> Iterator[Finding]:
+def check_everything(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found, in an order that reads from the machine outward."""
+    yield from check_machine(settings)
+    if not settings.mailbox and settings.webhook is None:
+        yield fail(
+            "settings",
+            "there is neither a mailbox nor a webhook, so nothing would be read",
+            f"add a [[mailbox]] to {settings.source or DEFAULT_FILE} (`ingestor config example` shows one)",
+        )
+    state_fails = state(settings).level is Level.FAIL
+    with as_owner(settings.database.url, state_directory(settings)):
+        yield from list(together([("database", partial(archive.check, settings, state_fails))], SECONDS))
+    checks = [
+        (f"mailbox {mailbox.name}", partial(intakes.check_mailbox, mailbox)) for mailbox in settings.mailbox
+    ]
+    if settings.webhook is not None:
+        checks.append(("webhook", partial(intakes.check_webhook, settings.webhook)))
+    yield from together(checks, SECONDS)
+
+
+def check_machine(settings: Settings) -> Iterator[Finding]:
     """Yield what is found about this machine and the settings as such."""
     files = ", ".join(map(str, settings.sources))
     yield ok("settings", f"{files} is valid" if files else f"defaults; {DEFAULT_FILE} is absent")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ingestor.intake.listener import spool
 from ingestor.intake.listener.spool_folder import SpoolFolder, moved
-from ingestor.service.checks import machine
-from ingestor.service.checks.findings import Level
+from ingestor.service.checks import Level, machine
 from tests.intake.listener.stand import Stand
 
 Eventually = Callable[..., None]
