@@ -2,8 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from datetime import date
+
+from ingestor.errors import ConfigurationError
+from ingestor.intake.files.workers import Pool
 
 EXAMPLES = """\
 ingestor import /var/mail/sms
@@ -54,9 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Import; return 0 when everything was read and the balance adds up."""
-    from ingestor.errors import ConfigurationError
-    from ingestor.intake.files.workers import Pool
-
     if not arguments.paths and arguments.resume is None:
         raise ConfigurationError("import what? Name files or folders, or - for stdin")
     if arguments.resume is not None and arguments.dry_run:
@@ -67,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(
             f"no day is from {arguments.since} on and until {arguments.until}; swap --since and --until"
         )
-    _require_there(arguments.paths, folders=arguments.format in {"maildir", "mh"})
+    for path in arguments.paths:
+        _require_there(path, folder=arguments.format in {"maildir", "mh"})
     jobs = arguments.jobs or min(len(os.sched_getaffinity(0)), 4)
     # Forked before anything heavy is imported: each worker then costs a tenth of the memory.
     with Pool(jobs) as pool:
@@ -76,28 +76,21 @@ def run(arguments: argparse.Namespace) -> int:
         return import_files(arguments, pool)
 
 
-def _require_there(paths: Sequence[str], *, folders: bool) -> None:
+def _require_there(path: str, *, folder: bool) -> None:
     """Refuse a mistyped PATH before anything is begun, and what is no folder where that is asked for."""
-    from ingestor.errors import ConfigurationError
-
-    for path in paths:
-        try:
-            if not path:
-                raise ConfigurationError("an empty PATH names nothing; nothing was imported")
-            if path != "-":
-                os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            from ingestor.intake.files.leaves import printable, shown
-
-            raise ConfigurationError(
-                f"{shown(printable(path))}: there is no such file or folder; nothing was imported"
-            ) from None
-        except (OSError, ValueError):
-            continue  # reading it will say more
-        if folders and not os.path.isdir(path):  # noqa: PTH112 -- pathlib is loaded by nothing here
-            raise ConfigurationError(
-                f"{path} is no folder, as --format maildir and mh ask for; nothing was imported"
-            )
+    why = None
+    try:
+        if path != "-":
+            os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        shown = path if path.isprintable() else ascii(path)[1:-1]
+        why = f"{shown}: there is no such file or folder" if path else "an empty PATH names nothing"
+    except (OSError, ValueError):
+        return  # reading it will say more
+    if why is None and folder and not os.path.isdir(path):  # noqa: PTH112 -- pathlib is loaded by nothing here
+        why = f"{path} is no folder, as --format maildir and mh ask for"
+    if why:
+        raise ConfigurationError(f"{why}; nothing was imported")
 
 
 def _jobs(value: str) -> int:

@@ -27,11 +27,10 @@ from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND, Books, find
 from ingestor.intake.files.dry import DrySink
 from ingestor.intake.files.importer import Importer, Wishes
-from ingestor.intake.files.leaves import printable
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader, Window
 from ingestor.intake.files.sinks import ArchiveSink
-from ingestor.intake.files.walk import FileReference, Identity, Kind, walk
+from ingestor.intake.files.walk import FileReference, Kind, printable, references
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
 from ingestor.record import Outcome
@@ -183,14 +182,8 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
 
 
 def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:
-    seen: set[Identity] = set()
     layout = options["format"] if options["format"] in {"maildir", "mh"} else None
-    for path in options["paths"]:
-        if path == "-":
-            yield "-", FileReference("-", None)
-            continue
-        for reference in walk(path, seen, layout=layout):
-            yield printable(path), reference
+    return references(options["paths"], layout=layout)
 
 
 def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], run_id: int) -> str | None:

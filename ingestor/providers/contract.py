@@ -26,6 +26,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from ingestor.numbers import Number, OriginatorKind
 from ingestor.record import InboundSms
 
+LARGEST_PARSED: Final = 1 << 20
+"""A mail of ours beyond this many bytes (1 MiB) is kept and quarantined unparsed: it is no SMS."""
+
+LARGEST_KEPT: Final = 32 << 20
+"""Of a mail beyond this many bytes (32 MiB) only the first LARGEST_PARSED are kept: in an import always, from
+a mailbox where `max_mail_bytes` says nothing else."""
+
 
 class Readable(NamedTuple):
     """Ours, and read whole. `parser` names what read it and its version, like `agile.mail/1`."""

@@ -27,7 +27,7 @@ from pydantic import (
 )  # fmt: skip
 
 from ingestor import providers
-from ingestor.providers.contract import ProviderSection, Section, Text
+from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, Text
 from ingestor.settings import values
 from ingestor.timestamps import zone_name
 
@@ -117,7 +117,7 @@ class Mailbox(Section):
         default=60, description="Look again after this long, told or not."
     )
     max_mail_bytes: Annotated[StrictInt, Field(ge=1024)] = Field(
-        default=33554432,
+        default=LARGEST_KEPT,
         description="Of a mail larger than this only the header and the first MiB are kept (quarantined).",
     )
     after_store: Literal["keep", "seen", "move", "delete"] = Field(

@@ -8,12 +8,12 @@ header says that it is ours.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from ingestor.archive.entries import mail_day
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.mbox import (
     BELIEVED_LENGTH,
+    BLOCK,
     CANDIDATE,
     LOOKAHEAD,
     Dialect,
@@ -30,28 +30,13 @@ from ingestor.intake.files.mbox import (
     trailing_blank,
     uses_lengths,
 )
-
-BLOCK = 2 << 20
-"""Bytes read at a time: any mail that is parsed fits in, and a dozen of them fit in memory."""
-
-MAX_PARSED = 1 << 20
-"""A mail of ours above 1 MiB is kept and quarantined unparsed."""
-
-MAX_KEPT = 32 << 20
-"""Beyond 32 MiB only the first MiB of a mail is kept."""
+from ingestor.intake.files.streams import Stream
+from ingestor.providers.contract import LARGEST_KEPT, LARGEST_PARSED
 
 MOST_MAILS = 2500
 """About how many mails a block may hold: a block is never split over two transactions."""
 
-_SAMPLES, _SAMPLE = 16, 4096
 _CONTEXT = 4  # bytes before a line that tell whether an empty line precedes it
-
-
-class Readable(Protocol):
-    """What a stream must offer."""
-
-    def readinto(self, view: memoryview, /) -> int:
-        """Fill `view` from its start; 0 at the end. Raises `InputUnreadable` on damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +89,14 @@ class _Collector:
         self.tail = (self.tail + piece[-4:])[-4:]
         if self.kept is None:
             return
-        if len(self.kept) < MAX_KEPT + 1:
-            self.kept += piece[: MAX_KEPT + 1 - len(self.kept)]
+        if len(self.kept) < LARGEST_KEPT + 1:
+            self.kept += piece[: LARGEST_KEPT + 1 - len(self.kept)]
         # The content key (archive.entries.mail_content_key) in pieces: a piece must not end inside the line
         # ends that it drops at the very end; a run of a MiB of them is no longer held back.
         piece = self._held + piece
         body = piece.rstrip(b"\r\n")
         self._held = piece[len(body) :]
-        if len(self._held) > MAX_PARSED:
+        if len(self._held) > LARGEST_PARSED:
             body, self._held = piece, b""
         self._canonical.update(body.replace(b"\r\n", b"\n"))
 
@@ -119,8 +104,8 @@ class _Collector:
         """Return what is kept, without the last `tail` bytes of the whole."""
         if self.kept is None:
             return None
-        if len(self.kept) > MAX_KEPT:
-            return bytes(self.kept[:MAX_PARSED])
+        if len(self.kept) > LARGEST_KEPT:
+            return bytes(self.kept[:LARGEST_PARSED])
         del self.kept[len(self.kept) - tail :]
         return self.kept  # not copied: it may have 32 MiB
 
@@ -139,7 +124,7 @@ class Blocks:
 
     def __init__(
         self,
-        stream: Readable,
+        stream: Stream,
         dialect: Dialect | None,
         wanted: Callable[[bytes], bool],
         *,
@@ -247,7 +232,7 @@ class Blocks:
             return self._fill if self._ended else 0
         buffer, fill = self._buffer, self._fill
         with_lengths = uses_lengths(self._dialect) and has_lengths(buffer, fill)
-        crowd = self._crowd()
+        crowd = buffer.count(CANDIDATE, 0, fill)
         if self._ended and crowd <= MOST_MAILS:
             return fill
         # Nothing follows the end, nor a damaged place: what stands before it decides alone.
@@ -265,16 +250,6 @@ class Blocks:
             cut, after = separator, next_after
         return cut or (fill if self._ended else 0)
 
-    def _crowd(self) -> int:
-        """Return about how many mails are in the buffer: counted where a few samples hint at many."""
-        buffer, fill = self._buffer, self._fill
-        if fill > _SAMPLES * _SAMPLE:
-            stretches = range(0, fill - _SAMPLE, fill // _SAMPLES)
-            seen = sum(buffer.count(CANDIDATE, start, start + _SAMPLE) for start in stretches)
-            if seen * fill < MOST_MAILS * _SAMPLES * _SAMPLE // 2:
-                return 0
-        return buffer.count(CANDIDATE, 0, fill)
-
     def _long_mail(self) -> LongMail | None:
         """Pass one mail through; return None where it was held back."""
         buffer, start, before = self._buffer, self._offset, self._hasher.copy()
@@ -283,7 +258,7 @@ class Blocks:
         odd = bool(after) and is_odd(bytes(buffer[:after]))
         is_mail = bool(after) or not mbox or is_header_line(buffer, 0, self._fill)
         body = header_end(buffer, after, self._fill)
-        header = bytes(buffer[after : body if 0 < body < after + MAX_PARSED else after + MAX_PARSED])
+        header = bytes(buffer[after : body if 0 < body < after + LARGEST_PARSED else after + LARGEST_PARSED])
         collector = _Collector(wanted=is_mail and self._wanted(header))
         self._hasher.update(buffer[:after])
         at = after
@@ -306,26 +281,19 @@ class Blocks:
             self._refill()
             if self._trouble:
                 raise self._trouble
-        return self._finished(start, after, header, collector, is_mail=is_mail, odd=odd)
-
-    def _is_cut(self, tail: bytes) -> bool:
-        return self._doubted is not None and (not tail.rstrip(b"\0").endswith(b"\n") or self._doubted())
-
-    def _finished(
-        self, start: int, after: int, header: bytes, collector: _Collector, *, is_mail: bool, odd: bool
-    ) -> LongMail:
-        tail = trailing_blank(collector.tail, 0, len(collector.tail)) if self._dialect and is_mail else 0
-        size = collector.size - tail
-        gap = None if is_mail else Gap(start, collector.size, "no mail before the first separator")
+        tail = trailing_blank(collector.tail, 0, len(collector.tail)) if mbox and is_mail else 0
         return LongMail(
             offset=start + after,
             separators=after + tail,
-            size=size if is_mail else 0,
+            size=collector.size - tail if is_mail else 0,
             header=header,
             raw=collector.raw(tail),
             content_key=collector.content_key(),
-            gap=gap,
+            gap=None if is_mail else Gap(start, collector.size, "no mail before the first separator"),
             end=self._offset,
             sha256=self._hasher.digest(),
             odd=odd,
         )
+
+    def _is_cut(self, tail: bytes) -> bool:
+        return self._doubted is not None and (not tail.rstrip(b"\0").endswith(b"\n") or self._doubted())

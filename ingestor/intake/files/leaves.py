@@ -9,11 +9,12 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.blocks import MAX_PARSED, Blocks, LongMail
+from ingestor.intake.files.blocks import Blocks, LongMail
 from ingestor.intake.files.containers import (
     TarDamaged,
     apple_mail,
@@ -30,17 +31,16 @@ from ingestor.intake.files.walk import (
     BYTE_ORDER_MARK,
     COMPRESSED,
     FileReference,
-    Identity,
     Kind,
+    printable,
+    references,
     refusal,
     sniff,
-    walk,
     why_no_mail,
 )
+from ingestor.providers.contract import LARGEST_PARSED
 
 _LISTEN_SECONDS = 0.2
-
-
 _MAILDIR_FOLDER = re.compile(r"(?:^|[/!])(?:cur|new)/[^/]+\Z")
 
 
@@ -298,11 +298,6 @@ def shown(name: str) -> str:
     )
 
 
-def printable(path: str) -> str:
-    """Return `path` as text that a database takes: bytes that are no UTF-8 become `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\x00")
-
-
 class Found(NamedTuple):
     """A mail and its place; `size` is set where `raw` is only its beginning, `fault` where there is none."""
 
@@ -315,58 +310,36 @@ class Found(NamedTuple):
 
 def each_mail(paths: Sequence[str]) -> Iterator[Found]:
     """Yield every mail at or below `paths`, in the order of an import; what cannot be read is a fault."""
-    seen: set[Identity] = set()
-    for path in paths:
-        for reference in walk(path, seen):
-            try:
-                opened = OpenFile(reference, None)
-            except InputUnreadable as fault:
-                yield Found(Place(reference.path), 0, b"", fault=str(fault))
-                continue
-            try:
+    for _, reference in references(paths):
+        try:
+            with closing(OpenFile(reference, None)) as opened:
                 for leaf in opened:
                     yield from _in_leaf(leaf)
-            except InputUnreadable as fault:
-                yield Found(Place(reference.path), 0, b"", fault=str(fault))
-            finally:
-                opened.close()
+        except InputUnreadable as fault:
+            yield Found(Place(printable(reference.path)), 0, b"", fault=str(fault))
 
 
 def _in_leaf(leaf: Leaf) -> Iterator[Found]:
     place = leaf.place
     try:
-        if leaf.fault:
-            raise leaf.fault
-        if leaf.kind is Kind.UNKNOWN:
-            yield Found(place, 0, b"", fault=f"{place} is neither mail, mailbox nor archive")
-        elif leaf.kind is Kind.MBOX:
-            yield from _in_mbox(leaf)
-        elif leaf.kind is Kind.MAIL:
-            whole = leaf.stream.whole()
-            if whole is not None:
-                skipped = leading_separator(whole)
-                yield Found(place, leaf.mark + leaf.offset + skipped, whole[skipped:])
-                return
-            for piece in Blocks(leaf.stream, None, lambda _: True, offset=leaf.mark + leaf.offset):
-                if isinstance(piece, LongMail):
-                    yield _long(place, piece)
-                else:
-                    yield Found(place, piece.offset, bytes(piece.data))
+        if leaf.fault or leaf.kind is Kind.UNKNOWN:
+            fault = str(leaf.fault or f"{place} is neither mail, mailbox nor archive")
+            yield Found(place, 0, b"", fault=fault)
+            return
+        dialect = Dialect.MBOX if leaf.kind is Kind.MBOX else None
+        for piece in Blocks(leaf.stream, dialect, lambda _: True, offset=leaf.mark + leaf.offset):
+            if isinstance(piece, LongMail):
+                if piece.gap is None:
+                    raw = bytes((piece.raw or piece.header)[:LARGEST_PARSED])
+                    yield Found(place, piece.offset, raw, size=piece.size)
+                continue
+            data = bytes(piece.data)
+            if dialect is None:
+                skipped = leading_separator(data)
+                yield Found(place, piece.offset + skipped, data[skipped:])
+                continue
+            for start, end, verbatim in split(data).mails:
+                mail = unquoted(data[start:end], dialect, verbatim=verbatim)
+                yield Found(place, piece.offset + start, mail)
     except InputUnreadable as fault:
         yield Found(place, 0, b"", fault=str(fault))
-
-
-def _in_mbox(leaf: Leaf) -> Iterator[Found]:
-    for piece in Blocks(leaf.stream, Dialect.MBOX, lambda _: True, offset=leaf.mark):
-        if isinstance(piece, LongMail):
-            if piece.gap is None:
-                yield _long(leaf.place, piece)
-            continue
-        data = bytes(piece.data)
-        for start, end, verbatim in split(data).mails:
-            mail = unquoted(data[start:end], Dialect.MBOX, verbatim=verbatim)
-            yield Found(leaf.place, piece.offset + start, mail)
-
-
-def _long(place: Place, mail: LongMail) -> Found:
-    return Found(place, mail.offset, bytes((mail.raw or mail.header)[:MAX_PARSED]), size=mail.size)

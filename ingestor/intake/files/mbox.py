@@ -32,6 +32,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+BLOCK = 2 << 20
+"""Bytes that are cut and split at a time: any mail that is parsed fits in, a dozen of them fit in memory."""
+
 MAX_LINE = 1024
 """A longer line is no separator."""
 

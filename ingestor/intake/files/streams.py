@@ -1,13 +1,12 @@
 """Byte streams: plain, and behind gzip, bzip2, xz and zstd, with bounds that end a decompression bomb."""
 
 import bz2
-import io
 import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.walk import HEAD, Kind
@@ -164,55 +163,6 @@ def damage(name: str, what: str) -> Iterator[None]:
         raise InputUnreadable(f"{name} is damaged ({what}: {error}); get a whole copy") from None
 
 
-class _Raw(io.RawIOBase):
-    """A `Stream` as the decompressors want it."""
-
-    def __init__(self, source: Stream) -> None:
-        self._source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, view: Any) -> int:
-        return self._source.readinto(memoryview(view))
-
-
-class _Members(io.RawIOBase):
-    """Compressed streams in a row. The standard library's file classes take garbage behind the data for the
-    end of a bzip2 file, have no bound on memory where an xz header asks for 4 GiB, count no empty ones."""
-
-    def __init__(self, source: BinaryIO, new_decoder: Callable[[], Any], budget: Budget) -> None:
-        self._source = source
-        self._new_decoder = new_decoder
-        self._budget = budget
-        self._decoder = new_decoder()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, view: Any) -> int:
-        while True:
-            data = b""
-            if self._decoder.eof:
-                data = (self._decoder.unused_data or self._source.read(_READ)).lstrip(b"\0")
-                if not data:
-                    return 0
-                self._budget.give(FRAME_COST)
-                self._decoder = self._new_decoder()
-                is_last = False
-            elif self._decoder.needs_input:
-                data = self._source.read(_READ)
-                is_last = not data
-            else:
-                is_last = False
-            piece = self._decoder.decompress(data, len(view))
-            if piece:
-                view[: len(piece)] = piece
-                return len(piece)
-            if is_last:
-                raise EOFError
-
-
 class _Gzip:
     """zlib's decoder as bz2's and lzma's are. The standard library's GzipFile reads a name byte by byte."""
 
@@ -236,26 +186,53 @@ class _Gzip:
 
 
 class Decompressed:
-    """The inside of a compressed stream; every byte goes through the budget."""
+    """The inside of compressed streams in a row; every byte goes through the budget.
+
+    The standard library's file classes take garbage behind the data for the end of a bzip2 file, have no
+    bound on memory where an xz header asks for 4 GiB, and count no empty streams.
+    """
 
     def __init__(
         self, source: Stream, kind: Kind, name: str, budget: Budget,
         new_decoder: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
         """`new_decoder` reads what is in no container of `kind`."""
-        self._name = name
+        self._source = source
         self._kind = kind
+        self._name = name
         self._budget = budget
-        raw = io.BufferedReader(_Raw(source), _READ)
-        members = _Members(raw, new_decoder or _DECODERS[kind], budget)
-        self._reader = io.BufferedReader(members, _READ)
+        self._new_decoder = new_decoder or _DECODERS[kind]
+        self._decoder = self._new_decoder()
 
     def read(self, count: int) -> bytes:
-        """Return up to `count` bytes. Raises `InputUnreadable` on damage, `BombSuspected` on a bound."""
+        """Return up to `count` bytes, none only at the end.
+
+        Raises `InputUnreadable` on damage, `BombSuspected` on a bound.
+        """
         with damage(self._name, self._kind.value):
-            piece: bytes = self._reader.read(count)
+            piece = self._read(count)
         self._budget.give(len(piece))
         return piece
+
+    def _read(self, count: int) -> bytes:
+        while True:
+            data, is_last = b"", False
+            if self._decoder.eof:
+                rest = self._decoder.unused_data or self._source.read(_READ)
+                while rest and not (data := rest.lstrip(b"\0")):  # what a tape or a block device adds
+                    rest = self._source.read(_READ)
+                if not rest:
+                    return b""
+                self._budget.give(FRAME_COST)
+                self._decoder = self._new_decoder()
+            elif self._decoder.needs_input:
+                data = self._source.read(_READ)
+                is_last = not data
+            piece: bytes = self._decoder.decompress(data, count)
+            if piece:
+                return piece
+            if is_last:
+                raise EOFError
 
 
 _DECODERS: dict[Kind, Callable[[], Any]] = {

@@ -9,7 +9,7 @@ bytes that are none. Magic numbers: libmagic, and for Dovecot's own `istream-lz4
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -217,6 +217,18 @@ Identity = tuple[int, int, int, int]
 """Device, inode, size and time of change: on some network file systems the first two do not suffice."""
 
 
+def references(paths: Iterable[str], *, layout: str | None = None) -> Iterator[tuple[str, FileReference]]:
+    """Yield (path as it was given, printable, and a file at or below it) in the order in which they are read.
+
+    `-` is stdin. `layout` forces `maildir` or `mh` on folders.
+    """
+    seen: set[Identity] = set()
+    for path in paths:
+        found = [FileReference("-", None)] if path == "-" else walk(path, seen, layout=layout)
+        for reference in found:
+            yield printable(path), reference
+
+
 def walk(path: str, seen: set[Identity], *, layout: str | None = None) -> Iterator[FileReference]:
     """Yield the files at or below `path` in the order in which they are read: always the same one.
 
@@ -348,3 +360,8 @@ def _reference(
     # Mail servers copy a mail from folder to folder by a second name: those are two mails, a link is none.
     known = _is_known(status, seen) and (not is_mail or entry.is_symlink())
     return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size, known=known)
+
+
+def printable(path: str) -> str:
+    """Return `path` as text that a database takes: bytes that are no UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\x00")

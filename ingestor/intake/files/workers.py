@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
 from ingestor.errors import IngestorError
-from ingestor.intake.files.blocks import BLOCK
+from ingestor.intake.files.mbox import BLOCK
 
 SLOTS_A_WORKER = 3
 """One that is worked on, and enough in waiting to outlast a transaction of the parent."""

@@ -31,6 +31,7 @@ from ingestor.providers.agile.wrapped import CERTIFIED, DEEPEST, inner_mails
 from ingestor.providers.contract import (
     ANOTHER_FORWARDER,
     ANOTHER_SENDER,
+    LARGEST_PARSED,
     NEAR_MISSES,
     Explanation,
     NotOurs,
@@ -42,9 +43,6 @@ from ingestor.providers.contract import (
 from ingestor.record import InboundSms, storable
 
 PARSER = "agile.mail/1"
-
-LARGEST_PARSED = 1 << 20
-"""A mail of ours beyond this many bytes is kept and quarantined unparsed: it is no SMS."""
 
 _LONGEST_SHOWN = 998
 _LOOKED_AT = 16384  # of somebody else's body: a reply or a forward has the block near its beginning

@@ -129,8 +129,8 @@ def test_a_long_mail_of_ours_is_kept_and_one_of_others_is_not(monkeypatch: pytes
     """A mail longer than a block passes through: ours with bytes, size and the content key of the whole."""
     from ingestor.archive.entries import mail_content_key
 
-    monkeypatch.setattr(blocks_module, "MAX_KEPT", 300_000)
-    monkeypatch.setattr(blocks_module, "MAX_PARSED", 1000)
+    monkeypatch.setattr(blocks_module, "LARGEST_KEPT", 300_000)
+    monkeypatch.setattr(blocks_module, "LARGEST_PARSED", 1000)
     ours, longer = (sms_mail(n, "x\n" * size, line_end=b"\r\n") for n, size in ((1, 80_000), (2, 120_000)))
     data = mbox_of(ours, foreign_mail(1, b"y\n" * 200_000), sms_mail(3), longer, sms_mail(4))
     parts = list(

@@ -37,6 +37,13 @@ def test_it_comes_out_as_it_went_in(name: str) -> None:
     assert opened(packed, KINDS[name]).read() == DATA + b"the second"
 
 
+@pytest.mark.parametrize("name", COMPRESS)
+def test_what_stands_behind_a_run_of_nuls_is_read(name: str) -> None:
+    """A tape pads to its block, and more may follow: however long the run is, the next stream is found."""
+    packed = COMPRESS[name](b"one") + bytes(300_000) + COMPRESS[name](b"two") + bytes(300_000)
+    assert opened(packed, KINDS[name]).read() == b"onetwo"
+
+
 @pytest.mark.parametrize("cut", [1, 5, 50_000])
 @pytest.mark.parametrize("name", COMPRESS)
 def test_a_cut_off_stream_is_told_from_a_whole_one(name: str, cut: int) -> None:

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ingestor.providers.agile.mail import LARGEST_PARSED, oversized
-from ingestor.providers.contract import ANOTHER_SENDER, NotOurs, Readable, Rules, Unreadable
+from ingestor.providers.agile.mail import oversized
+from ingestor.providers.contract import ANOTHER_SENDER, LARGEST_PARSED, NotOurs, Readable, Rules, Unreadable
 from tests.providers.agile.corpus import BLOCK, HEADER, READER, RULES, read_both
 
 
