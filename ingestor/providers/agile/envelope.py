@@ -69,25 +69,28 @@ def read_envelope(header: Header, rules: Rules) -> Envelope:
         sender, known, named = _from(rules.senders, given)
     else:
         sender, known, named = _from.__wrapped__(rules.senders, *header.values_of(b"from"))
-    subject = header.first.get(b"subject")
-    if subject is None:
+    first = header.first.get(b"subject")
+    if first is None:
         return Envelope(sender, known, named, Subject.OTHER)
-    if known and len(subject) <= _CACHED_LENGTH and _is_exact(subject):
+    if known and len(first) <= _CACHED_LENGTH and _subject(first, rules.subjects) is Subject.EXACT:
         return Envelope(sender, known, named, Subject.EXACT)
-    alone = len(header.first) == len(header.every)
-    for value in (subject,) if alone else header.values_of(b"subject"):
+    for value in (first,) if len(header.first) == len(header.every) else header.values_of(b"subject"):
         if rules.subjects or b"=?" in value or b"elecom" in value or b"ELECOM" in value:
-            if len(value) <= _CACHED_LENGTH and _is_exact(value):
-                return Envelope(sender, known, named, Subject.CONTAINED)
-            shown = " ".join(decode_header(value).split()).casefold()
-            if SOMEWHERE.search(shown) or any(one in shown for one in rules.subjects):
+            subject_of = _subject if len(value) <= _CACHED_LENGTH else _subject.__wrapped__
+            if subject_of(value, rules.subjects) is not Subject.OTHER:
                 return Envelope(sender, known, named, Subject.CONTAINED)
     return Envelope(sender, known, named, Subject.OTHER)
 
 
 @lru_cache(maxsize=512)
-def _is_exact(value: bytes) -> bool:
-    return _EXACT.fullmatch(" ".join(decode_header(value).split())) is not None
+def _subject(value: bytes, further: tuple[str, ...]) -> Subject:
+    """Return how much of our subject, or of one of the `further` ones, a Subject's `value` is."""
+    shown = " ".join(decode_header(value).split())
+    if _EXACT.fullmatch(shown):
+        return Subject.EXACT
+    folded = shown.casefold()
+    ours = SOMEWHERE.search(folded) or any(one in folded for one in further)
+    return Subject.CONTAINED if ours else Subject.OTHER
 
 
 @lru_cache(maxsize=2048)
