@@ -58,7 +58,7 @@ class MailboxUnavailable(IngestorError):
 
 
 class CredentialsRefused(IngestorError):
-    """The IMAP server refused the user name or password; retried slowly, lest the account is locked."""
+    """The IMAP server refused the user name or password; tried again slowly, or the account may be locked."""
 
     retry = True
 
@@ -70,7 +70,7 @@ class ProviderUnavailable(IngestorError):
 
 
 class RunTaken(IngestorError):
-    """Two processes go on with one run of an import; the later one of each step gives way."""
+    """Two processes continue the same run of an import: the one that comes second to a step stops."""
 
 
 class TemporaryFolderFull(IngestorError):

@@ -85,7 +85,7 @@ def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
         rules = rules_for(kept.provider)
         raw = kept.raw or b""
         if kept.channel is Channel.WEBHOOK:
-            post = posts.again(raw, kept.content_type, kept.arrived_at)
+            post = posts.post_of(raw, kept.content_type, kept.arrived_at)
             again: Sequence[Reading] = providers.post_reader(kept.provider).read_post(post, rules)
             return again
         return [providers.mail_reader(kept.provider).read_mail(raw, rules)]

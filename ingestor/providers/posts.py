@@ -293,7 +293,7 @@ def _finite(written: str) -> float | str:
     return number if math.isfinite(number) else written
 
 
-def written(value: Any) -> str | None:
+def as_string(value: Any) -> str | None:
     """Return a JSON string, or a JSON integer as the string it looks like; None for anything else."""
     if isinstance(value, str):
         return value
@@ -303,8 +303,8 @@ def written(value: Any) -> str | None:
 
 
 def required(fields: Mapping[str, Any], key: str) -> str:
-    """Return a field that must be there and not blank, as `written` sees it. Raises ValueError."""
-    value = written(fields.get(key))
+    """Return a field that must be there and not blank, as `as_string` sees it. Raises ValueError."""
+    value = as_string(fields.get(key))
     if value is None or not value.strip():
         raise ValueError(f"{key} is missing")
     return value
@@ -322,11 +322,11 @@ def counted(value: Any) -> int | None:
     return None
 
 
-def kept(post: Post) -> tuple[bytes, str]:
+def payload_of(post: Post) -> tuple[bytes, str]:
     """Return what is kept of `post` as its raw payload, and the content type of that.
 
     The body as it came; where the query string or a Content-Encoding says something too, a `message/http`
-    that holds them byte for byte, because a payload is one piece. `again` is the way back.
+    that holds them byte for byte, because a payload is one piece. `post_of` is the way back.
     """
     if not post.query and not post.content_encoding and not post.content_type.startswith(_ENVELOPE):
         return post.body, post.content_type
@@ -336,8 +336,8 @@ def kept(post: Post) -> tuple[bytes, str]:
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(post.body), post.body), _ENVELOPE
 
 
-def again(raw: bytes, content_type: str | None, arrived_at: datetime) -> Post:
-    """Return the POST that `kept` kept, to be read once more by today's parser."""
+def post_of(raw: bytes, content_type: str | None, arrived_at: datetime) -> Post:
+    """Return the POST of which `payload_of` made this payload, to be read once more by today's parser."""
     if content_type != _ENVELOPE:
         return Post(body=raw, query=b"", content_type=content_type or "", arrived_at=arrived_at)
     head, _, body = raw.partition(b"\r\n\r\n")

@@ -16,7 +16,6 @@ import fast_mail_parser
 import mailparser
 
 from ingestor.providers import mail_reader
-from ingestor.providers.agile.mail import read_mail_slowly
 from ingestor.providers.contract import Readable, Rules
 from tests.sample_mails import NUMBERS, SampleMail, generate
 
@@ -65,7 +64,7 @@ def by_us(raw: bytes) -> Values:
 
 def by_slow_lane(raw: bytes) -> Values:
     """Read one mail with the provider's slow lane alone."""
-    return _values(read_mail_slowly(raw, RULES))
+    return _values(READER.read_mail(raw, RULES, fast=False))
 
 
 def _values(reading: object) -> Values:

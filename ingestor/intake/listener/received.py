@@ -12,7 +12,7 @@ from ingestor.archive.entries import Item, Payload, Receipt, Submission
 from ingestor.intake.listener.posts_read import TEST
 from ingestor.providers import post_reader
 from ingestor.providers.contract import Post, Rules, Unreadable
-from ingestor.providers.posts import A_TEST, kept
+from ingestor.providers.posts import A_TEST, payload_of
 from ingestor.record import Channel, Outcome
 
 RulesByProvider = Mapping[str, Rules]
@@ -79,7 +79,7 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
         return None
     if all(isinstance(one, Unreadable) and one.reason == A_TEST for one in readings):
         return Submission(None, ignored=len(readings))
-    raw, content_type = kept(post)
+    raw, content_type = payload_of(post)
     payload = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
     items = tuple(
         Item(

@@ -25,7 +25,7 @@ from ingestor.providers.agile.header import (
     split_mail,
 )
 from ingestor.providers.agile.parts import IDENTITY, fast_part
-from ingestor.providers.agile.reading import find_block, read_record
+from ingestor.providers.agile.reading import explained, find_block, read_record
 from ingestor.providers.agile.slow_lane import looks_encoded, looks_like_html, slow_parts
 from ingestor.providers.agile.wrapped import CERTIFIED, DEEPEST, inner_mails
 from ingestor.providers.contract import (
@@ -66,22 +66,23 @@ _BLOCK_IN_TEXT = re.compile(
 def may_be_ours(header: bytes, rules: Rules) -> bool:
     """Say from header lines alone (at least From and Subject) whether the whole mail must be read.
 
-    It must where the subject holds ours, or From names one of the senders anywhere.
+    It must where the subject holds ours, where From names one of the senders anywhere, and in doubt.
     """
-    try:
-        envelope = read_envelope(split_mail(header)[0], rules)
-    except Exception:  # noqa: BLE001 - whatever the bytes: a mail in doubt is fetched and judged whole
-        return True
-    return envelope.ours or envelope.suspected
+    envelope = _envelope_of(header, rules)
+    return envelope is None or envelope.ours or envelope.suspected
 
 
 def is_ours(header: bytes, rules: Rules) -> bool:
     """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""
+    envelope = _envelope_of(header, rules)
+    return envelope is not None and envelope.known and envelope.subject is not Subject.OTHER
+
+
+def _envelope_of(header: bytes, rules: Rules) -> Envelope | None:
     try:
-        envelope = read_envelope(split_mail(header)[0], rules)
-    except Exception:  # noqa: BLE001 - as above, and a mail in doubt is nobody's to touch
-        return False
-    return envelope.known and envelope.subject is not Subject.OTHER
+        return read_envelope(split_mail(header)[0], rules)
+    except Exception:  # noqa: BLE001 - any bytes may come, and no fault of ours may stop the next mail
+        return None
 
 
 def sender_shown(raw: bytes) -> str:
@@ -93,30 +94,21 @@ def sender_shown(raw: bytes) -> str:
 
 def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:
     """Return the reading of `raw` and what decided it; with a `size`, `raw` is its beginning alone."""
-    from ingestor.providers.agile.reading import explained
-
     reading = read_mail(raw, rules) if size is None else oversized(raw, size, len(raw), rules)
     return explained(raw, reading, rules, sender_shown(raw))
 
 
-def read_mail(raw: bytes, rules: Rules) -> Reading:
+def read_mail(raw: bytes, rules: Rules, *, fast: bool = True) -> Reading:
     """Return what the whole mail `raw` (any line ends, no mbox separator) means.
 
-    Raises MemoryError where the machine has too little: who has the mail knows whether to wait.
+    Without `fast` the slow lane alone reads it, to the same reading: tests hold the two equal. Raises
+    MemoryError where the machine has too little: who has the mail knows whether to wait.
     """
     try:
-        return _read(raw, rules, fast=True, depth=0)
+        return _read(raw, rules, fast=fast, depth=0)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - no bytes may stop the next mail; the raw mail is kept for a better parser
-        return Unreadable("the parser failed on this mail", PARSER)
-
-
-def read_mail_slowly(raw: bytes, rules: Rules) -> Reading:
-    """Return what `read_mail` does, without the fast lane: the two must agree, which tests and doubts ask."""
-    try:
-        return _read(raw, rules, fast=False, depth=0)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - any bytes may come; the mail is kept whole, for a better parser
         return Unreadable("the parser failed on this mail", PARSER)
 
 

@@ -1,7 +1,7 @@
 """From the text part of a mail of ours to its record: charset, layout, block, numbers, time; and why so."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -33,7 +33,8 @@ _REPLACEMENT = "\ufffd"
 _CHARSET_IN_HTML = re.compile(
     rb"""<(?:meta\s[^<>]*?charset|\?xml\s[^<>]*?encoding)\s*+=[\s"']*+([!#-&(-;=?-~]{1,60})""", re.IGNORECASE
 )
-_NO_FURTHER: Mapping[str, Sequence[str]] = {}
+_LONGEST_SHOWN = 120  # of a line of an explanation, in characters
+_LINES_SHOWN = 8
 
 
 def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
@@ -157,10 +158,6 @@ def _date_of(header: Header) -> datetime | None:
         return None
 
 
-_LONGEST = 120
-_LINES = 8
-
-
 def explained(raw: bytes, reading: Reading, rules: Rules, sender_shown: str) -> Explanation:
     """Return what decided that the mail `raw` (or its header alone) comes to `reading`, and the lines."""
     header, body_at = split_mail(raw)
@@ -209,10 +206,10 @@ def _beginning(header: Header, body: bytes) -> list[str]:
         text = text_of(part, decode_part(part, part.data or b""))
         if text.strip():
             lines = [line for line in text.split("\n") if line.strip()]
-            return [f"text: {_short(line)}" for line in lines[:_LINES]]
+            return [f"text: {_short(line)}" for line in lines[:_LINES_SHOWN]]
     return ["text: none"]
 
 
 def _short(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"

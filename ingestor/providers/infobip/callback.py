@@ -15,7 +15,7 @@ from typing import Any
 
 from ingestor.numbers import normalise_plusless
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import Cleaner, counted, read_json, required, string, why_not_ours, written
+from ingestor.providers.posts import Cleaner, as_string, counted, read_json, required, string, why_not_ours
 from ingestor.record import InboundSms
 from ingestor.timestamps import TimeQuality, as_fourteen_digits, read_instant
 
@@ -75,9 +75,9 @@ def _read(result: dict[str, Any], envelope: Mapping[str, Any], charset: str, rul
     keyword = None if keyword is None else cleaner.string(keyword)
     clean_text = string(result.get("cleanText"))
     clean_text = None if clean_text is None else cleaner.text(clean_text)
-    for name, reader in (("keyword", string), ("cleanText", string), ("messageId", written)):
+    for name, reader in (("keyword", string), ("cleanText", string), ("messageId", as_string)):
         cleaner.keep_odd(details, result, name, reader)
-    identity = cleaner.string(written(result.get("messageId")) or "") or None
+    identity = cleaner.string(as_string(result.get("messageId")) or "") or None
     cleaner.note(details, charset)
     return InboundSms(
         provider="infobip",

@@ -16,7 +16,7 @@ from typing import Any
 
 from ingestor.numbers import normalise_plusless
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import Cleaner, counted, read_json, required, string, why_not_ours, written
+from ingestor.providers.posts import Cleaner, as_string, counted, read_json, required, string, why_not_ours
 from ingestor.record import InboundSms
 from ingestor.timestamps import TimeQuality, as_fourteen_digits, read_instant
 
@@ -52,11 +52,11 @@ def _read(document: Any, charset: str, rules: Rules) -> InboundSms:
         raise ValueError(reason)
     received_at = _time(message)
     text = cleaner.text(body)
-    identity = cleaner.string(written(message.get("id")) or "") or None
+    identity = cleaner.string(as_string(message.get("id")) or "") or None
     details = cleaner.value({key: value for key, value in message.items() if key not in _COLUMNS})
     if message.get("direction") != "mo":
         details["our_flags" if "flags" in details else "flags"] = ["direction is not mo"]
-    cleaner.keep_odd(details, message, "id", written)
+    cleaner.keep_odd(details, message, "id", as_string)
     cleaner.note(details, charset)
     return InboundSms(
         provider="ip1",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.providers.contract import Post
-from ingestor.providers.posts import again, kept
+from ingestor.providers.posts import payload_of, post_of
 
 ARRIVED = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
@@ -26,10 +26,10 @@ def test_a_kept_post_comes_back_whole(body: bytes, query: bytes, content_type: s
     """Body, query string, content type and encoding survive the way into one payload and back."""
     post = Post(body, query, content_type, ARRIVED, encoding)
 
-    assert again(*kept(post), ARRIVED) == post
+    assert post_of(*payload_of(post), ARRIVED) == post
 
 
 @given(body=st.binary())
 def test_without_a_query_string_the_kept_bytes_are_the_body(body: bytes) -> None:
     """The usual POST is kept exactly as its body arrived, with its own content type."""
-    assert kept(Post(body, b"", "text/plain", ARRIVED)) == (body, "text/plain")
+    assert payload_of(Post(body, b"", "text/plain", ARRIVED)) == (body, "text/plain")
