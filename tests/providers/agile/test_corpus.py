@@ -75,3 +75,13 @@ def test_usual_mails_take_the_fast_lane(path: Path) -> None:
     raw = path.read_bytes()
     header, body = split_mail(raw)
     assert fast_part(header, raw[body:]) is not None
+
+
+def test_the_docstring_shows_the_guides_mail() -> None:
+    """Whoever opens the parser sees a real mail first, and it is the one that is tested."""
+    shown = {line.strip() for line in (READER.__doc__ or "").splitlines()}
+    mail = (SAMPLES / "mail-guide.eml").read_text().splitlines()
+
+    wanted = [line for line in mail if line.startswith(("From: +", "To: +", "Subject", "Date/Time", "Body"))]
+    assert len(wanted) == 5
+    assert set(wanted) <= shown
