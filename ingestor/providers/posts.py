@@ -4,10 +4,8 @@ Nothing here knows a provider. A function raises nothing on hostile input but th
 whose words are fit for the quarantine.
 """
 
-import binascii
 import json
 import math
-import re
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Mapping
@@ -22,6 +20,13 @@ from ingestor.providers.charsets import codec_for, decode_text
 from ingestor.providers.contract import Post, Rules
 from ingestor.record import storable, stored_text
 
+TEST_DESTINATION = "+99900000000"
+"""Where `ingestor webhook test` sends its sample: country code 999 is reserved and belongs to nobody, so
+such a POST is never an SMS of ours, whatever the numbers in the configuration."""
+
+NOT_OUR_NUMBER = "the destination is not one of our numbers"
+A_TEST = "a test sent by `ingestor webhook test`, not an SMS"
+
 LARGEST = 4 << 20
 """What a body may unpack to, in bytes: a thousand results of Infobip's are 1 MiB."""
 
@@ -31,19 +36,11 @@ _NO_CODING = frozenset(("identity", "none", "7bit", "8bit", "binary"))
 _GZIP = b"\x1f\x8b"
 _WIDE_MARKS = (BOM_UTF16_LE, BOM_UTF16_BE)
 
-_DELIMITER = re.compile(rb"^--[^\r\n]+", re.MULTILINE)
-_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
-_FOLD = re.compile(rb"\r?\n(?=[ \t])")
-_NAME = re.compile(
-    rb"^content-disposition:[^\r\n]*[;\s]name(?:\*\s*=\s*[\w-]*'[^'\r\n]*'|\s*=\s*[\"']?)([^\"';\r\n]*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_CHARSET = re.compile(rb"^content-type:[^\r\n]*charset\s*=\s*\"?([\w.:-]+)", re.IGNORECASE | re.MULTILINE)
-_ENCODING = re.compile(rb"^content-transfer-encoding:\s*([\w-]+)", re.IGNORECASE | re.MULTILINE)
-_DECODERS: dict[bytes, Callable[[bytes], bytes]] = {
-    b"base64": binascii.a2b_base64,
-    b"quoted-printable": binascii.a2b_qp,
-}
+_DEEPEST = 16
+_WIDE = ("utf-16", "utf16", "utf-32", "utf32", "ucs-2", "unicode")
+_TOO_DEEP = "(nested too deeply; the raw payload has it)"
+_LARGEST_INTEGER = 2**63 - 1
+_ENVELOPE = "message/http; kept=ingestor"
 
 
 def opened(post: Post) -> Post:
@@ -62,40 +59,6 @@ def opened(post: Post) -> Post:
         if charset != "utf-8":
             body = body.decode(charset, "replace").encode()
     return post if body is post.body else post._replace(body=body, content_encoding="")
-
-
-def media_type(content_type: str) -> str:
-    """Return the type alone, in lower case; empty where there is none."""
-    return content_type.partition(";")[0].partition(",")[0].strip().lower()
-
-
-def multipart_form(body: bytes, most: int) -> tuple[list[tuple[bytes, bytes]], str | None] | None:
-    """Return the fields of a multipart/form-data `body` and the charset that a part declares, if one does.
-
-    None where the body is none, whatever its header says.
-
-    The boundary is read from the body: a client that sets the header by hand names none, or another one
-    (RFC 7578; section 4.5 has the charset). More than `most` fields are refused.
-    """
-    first = _DELIMITER.search(body)
-    if first is None:
-        return None
-    delimiter = first[0].rstrip()
-    if body.count(delimiter) > most + 1:
-        raise ValueError(f"the form has more than {most} fields")
-    fields, charset = [], None
-    for part in re.split(
-        rb"(?:\A|\r?\n)%b(?:--)?[ \t]*(?:\r?\n|\Z)" % re.escape(delimiter), body[first.start() :]
-    ):
-        head, *rest = _EMPTY_LINE.split(part, maxsplit=1)
-        head = _FOLD.sub(b"", head)
-        name, encoding, declared = _NAME.search(head), _ENCODING.search(head), _CHARSET.search(head)
-        if name is not None:
-            value = rest[0] if rest else b""
-            decode = _DECODERS.get(encoding[1].lower()) if encoding else None
-            fields.append((name[1], decode(value) if decode else value))
-        charset = charset or (declared[1].decode() if declared else None)
-    return (fields, charset) if fields else None
 
 
 def _unpacked(body: bytes, content_encoding: str) -> bytes:
@@ -143,20 +106,6 @@ def _inflated(body: bytes, *, wbits: int, most: int) -> tuple[bytes, bytes]:
     return plain, unpacking.unused_data
 
 
-TEST_DESTINATION = "+99900000000"
-"""Where `ingestor webhook test` sends its sample: country code 999 is reserved and belongs to nobody, so
-such a POST is never an SMS of ours, whatever the numbers in the configuration."""
-
-NOT_OUR_NUMBER = "the destination is not one of our numbers"
-A_TEST = "a test sent by `ingestor webhook test`, not an SMS"
-
-_DEEPEST = 16
-_WIDE = ("utf-16", "utf16", "utf-32", "utf32", "ucs-2", "unicode")
-_TOO_DEEP = "(nested too deeply; the raw payload has it)"
-_LARGEST_INTEGER = 2**63 - 1
-_ENVELOPE = "message/http; kept=ingestor"
-
-
 def test_post(provider: str, now: datetime) -> Post:
     """Return the documented sample of `provider`, addressed to TEST_DESTINATION, as if it arrived `now`.
 
@@ -172,13 +121,12 @@ def test_post(provider: str, now: datetime) -> Post:
     return Post(body, b"", about["content_type"], now)
 
 
-def why_not_ours(destination: str, rules: Rules) -> str | None:
-    """Return why a message for `destination` (normalised) goes to the quarantine, or None."""
+def require_ours(destination: str, rules: Rules) -> None:
+    """Raise ValueError, with the reason for the quarantine, where `destination` (normalised) is not ours."""
     if destination == TEST_DESTINATION:
-        return A_TEST
+        raise ValueError(A_TEST)
     if rules.numbers and destination not in rules.numbers:
-        return NOT_OUR_NUMBER
-    return None
+        raise ValueError(NOT_OUR_NUMBER)
 
 
 @lru_cache(maxsize=64)

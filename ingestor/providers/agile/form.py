@@ -10,24 +10,15 @@ minutes, and after three failed attempts the message is discarded. There is no m
 the parameters into the query string of the POST.
 """
 
+import binascii
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ingestor.numbers import agile_destination, normalise_agile
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import (
-    Cleaner,
-    declared_charset,
-    decode,
-    media_type,
-    multipart_form,
-    opened,
-    why_not_ours,
-)
+from ingestor.providers.posts import Cleaner, declared_charset, decode, opened, require_ours
 from ingestor.record import InboundSms
 from ingestor.timestamps import fourteen_digits, read_local
 
@@ -36,14 +27,26 @@ ACCEPTED = Answer(200, "text/plain", b"+OK")
 
 _FIELDS = ("originator", "destination", "date_time", "text")
 _OURS = frozenset(_FIELDS)
-_NAMES = {name.encode(): name for name in _FIELDS}
 _MAY_BE_EMPTY = {"text"}
 # Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
 _LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
 _MOST_FIELDS = 200
 _MULTIPART = "multipart/form-data"
 _FORMS = {"application/x-www-form-urlencoded", _MULTIPART}
-_SHORT = 24
+
+_DELIMITER = re.compile(rb"^--[^\r\n]+", re.MULTILINE)
+_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
+_FOLD = re.compile(rb"\r?\n(?=[ \t])")
+_NAME = re.compile(
+    rb"^content-disposition:[^\r\n]*[;\s]name(?:\*\s*=\s*[\w-]*'[^'\r\n]*'|\s*=\s*[\"']?)([^\"';\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CHARSET = re.compile(rb"^content-type:[^\r\n]*charset\s*=\s*\"?([\w.:-]+)", re.IGNORECASE | re.MULTILINE)
+_ENCODING = re.compile(rb"^content-transfer-encoding:\s*([\w-]+)", re.IGNORECASE | re.MULTILINE)
+_DECODERS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"base64": binascii.a2b_base64,
+    b"quoted-printable": binascii.a2b_qp,
+}
 
 _Fields = dict[str, list[bytes]]
 
@@ -65,9 +68,7 @@ def _read(post: Post, rules: Rules) -> InboundSms:
     fields, charset = _decoded(raw, declared, cleaner, details)
     originator = normalise_agile(_repaired(fields, "originator", details))
     destination = agile_destination(_repaired(fields, "destination", details))
-    reason = why_not_ours(destination, rules)
-    if reason is not None:
-        raise ValueError(reason)
+    require_ours(destination, rules)
     digits = fourteen_digits(fields["date_time"])
     if digits is None:
         raise ValueError("date_time is not fourteen digits")
@@ -78,10 +79,7 @@ def _read(post: Post, rules: Rules) -> InboundSms:
     if reading.decided_by is not None:
         details["time_decided_by"] = reading.decided_by
     text = cleaner.text(fields["text"])
-    noted: Mapping[str, Any] = _plain_details(charset)
-    if details or cleaner.replaced:
-        cleaner.note(details, charset)
-        noted = details
+    cleaner.note(details, charset)
     return InboundSms(
         provider="agile",
         originator=originator.value,
@@ -93,13 +91,8 @@ def _read(post: Post, rules: Rules) -> InboundSms:
         received_at=reading.received_at,
         time_quality=reading.quality,
         text=text,
-        details=noted,
+        details=details,
     )
-
-
-@lru_cache(maxsize=64)  # an ordinary POST has nothing else to say
-def _plain_details(charset: str) -> Mapping[str, Any]:
-    return MappingProxyType({"charset": charset})
 
 
 def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
@@ -110,11 +103,11 @@ def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
     """
     fields = _split(post.query) if post.query else {}
     declared = declared_charset(post.content_type)
-    kind = media_type(post.content_type)
+    kind = _media_type(post.content_type)
     if post.body and kind not in _FORMS and not _OURS.isdisjoint(fields):
         return fields, declared, {"body": "not declared as a form, and left unread"}
     in_parts = kind == _MULTIPART or post.body.startswith(b"--")
-    parts = multipart_form(post.body, _MOST_FIELDS) if in_parts else None
+    parts = _multipart_form(post.body) if in_parts else None
     if parts is None:
         fields.update(_split(post.body))
         return fields, declared, {}
@@ -122,6 +115,40 @@ def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
     for name, value in parts[0]:
         of_body.setdefault(_field_name(name), []).append(value)
     return fields | of_body, parts[1] or declared, {}
+
+
+def _media_type(content_type: str) -> str:
+    """Return the type alone, in lower case; empty where there is none."""
+    return content_type.partition(";")[0].partition(",")[0].strip().lower()
+
+
+def _multipart_form(body: bytes) -> tuple[list[tuple[bytes, bytes]], str | None] | None:
+    """Return the fields of a multipart/form-data `body` and the charset that a part declares, if one does.
+
+    None where the body is none, whatever its header says.
+
+    The boundary is read from the body: a client that sets the header by hand names none, or another one
+    (RFC 7578; section 4.5 has the charset). Raises ValueError for more than 200 fields.
+    """
+    first = _DELIMITER.search(body)
+    if first is None:
+        return None
+    delimiter = first[0].rstrip()
+    if body.count(delimiter) > _MOST_FIELDS + 1:
+        raise ValueError(f"the form has more than {_MOST_FIELDS} fields")
+    fields, charset = [], None
+    for part in re.split(
+        rb"(?:\A|\r?\n)%b(?:--)?[ \t]*(?:\r?\n|\Z)" % re.escape(delimiter), body[first.start() :]
+    ):
+        head, *rest = _EMPTY_LINE.split(part, maxsplit=1)
+        head = _FOLD.sub(b"", head)
+        name, encoding, declared = _NAME.search(head), _ENCODING.search(head), _CHARSET.search(head)
+        if name is not None:
+            value = rest[0] if rest else b""
+            decode = _DECODERS.get(encoding[1].lower()) if encoding else None
+            fields.append((name[1], decode(value) if decode else value))
+        charset = charset or (declared[1].decode() if declared else None)
+    return (fields, charset) if fields else None
 
 
 def _split(form: bytes) -> _Fields:
@@ -133,20 +160,8 @@ def _split(form: bytes) -> _Fields:
     for pair in pairs:
         if pair:
             name, _, value = pair.partition(b"=")
-            key = _NAMES.get(name) or _field_name(name)
-            if b"%" in value or b"+" in value:
-                value = _known(value) if len(value) < _SHORT else _unescaped(value)
-            values = fields.get(key)
-            if values is None:
-                fields[key] = [value]
-            else:
-                values.append(value)
+            fields.setdefault(_field_name(name), []).append(_unescaped(value))
     return fields
-
-
-@lru_cache(maxsize=256)  # all messages are for a few numbers, and many come from a few more
-def _known(value: bytes) -> bytes:
-    return _unescaped(value)
 
 
 def _field_name(name: bytes) -> str:
@@ -156,9 +171,7 @@ def _field_name(name: bytes) -> str:
 
 
 def _unescaped(value: bytes) -> bytes:
-    if b"+" in value:
-        value = value.replace(b"+", b" ")
-    return unquote_to_bytes(value) if b"%" in value else value
+    return unquote_to_bytes(value.replace(b"+", b" "))
 
 
 def _decoded(

@@ -41,13 +41,12 @@ def html_to_text(source: str) -> str:
     page = _Page()
     at = 0
     for tag in _TAG.finditer(source):
-        if tag.start() > at:
-            page.text(source[at : tag.start()])
+        page.text(source[at : tag.start()])
         at = tag.end()
-        if tag[2]:
-            page.tag(tag[2].lower(), closing=bool(tag[1]))
-            if tag[2].lower() == "img":
-                page.text(_emoji(tag[0]))
+        name = (tag[2] or "").lower()
+        page.tag(name, closing=bool(tag[1]))
+        if name == "img":
+            page.text(_emoji(tag[0]))
     page.text(source[at:])
     return "".join(page.written)
 

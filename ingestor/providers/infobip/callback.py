@@ -15,7 +15,7 @@ from typing import Any
 
 from ingestor.numbers import normalise_plusless
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import Cleaner, as_string, counted, read_json, required, string, why_not_ours
+from ingestor.providers.posts import Cleaner, as_string, counted, read_json, require_ours, required, string
 from ingestor.record import InboundSms
 from ingestor.timestamps import TimeQuality, as_fourteen_digits, read_instant
 
@@ -60,9 +60,7 @@ def _read(result: dict[str, Any], envelope: Mapping[str, Any], charset: str, rul
         raise ValueError("text is missing (an MMS has none)")
     originator = normalise_plusless(sender)
     destination = normalise_plusless(recipient)
-    reason = why_not_ours(destination.value, rules)
-    if reason is not None:
-        raise ValueError(reason)
+    require_ours(destination.value, rules)
     try:
         received_at = read_instant(required(result, "receivedAt"))
     except (ValueError, OverflowError):

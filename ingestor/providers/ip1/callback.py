@@ -16,7 +16,7 @@ from typing import Any
 
 from ingestor.numbers import normalise_plusless
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import Cleaner, as_string, counted, read_json, required, string, why_not_ours
+from ingestor.providers.posts import Cleaner, as_string, counted, read_json, require_ours, required, string
 from ingestor.record import InboundSms
 from ingestor.timestamps import TimeQuality, as_fourteen_digits, read_instant
 
@@ -47,9 +47,7 @@ def _read(document: Any, charset: str, rules: Rules) -> InboundSms:
         raise ValueError("body is missing")
     originator = normalise_plusless(sender)
     destination = normalise_plusless(recipient)
-    reason = why_not_ours(destination.value, rules)
-    if reason is not None:
-        raise ValueError(reason)
+    require_ours(destination.value, rules)
     received_at = _time(message)
     text = cleaner.text(body)
     identity = cleaner.string(as_string(message.get("id")) or "") or None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ingestor.numbers import normalise_plusless
 from ingestor.providers.contract import Answer, Post, Readable, Rules, Unreadable
-from ingestor.providers.posts import Cleaner, read_json, required, why_not_ours
+from ingestor.providers.posts import Cleaner, read_json, require_ours, required
 from ingestor.record import InboundSms
 from ingestor.timestamps import TimeQuality, as_fourteen_digits, read_instant
 
@@ -28,9 +28,7 @@ def record(fields: dict[str, Any], rules: Rules) -> InboundSms:
     """Return the record of the four fields. Raises ValueError where they are none of ours."""
     sender, recipient = required(fields, "from"), required(fields, "to")
     destination = normalise_plusless(recipient).value
-    reason = why_not_ours(destination, rules)
-    if reason is not None:
-        raise ValueError(reason)
+    require_ours(destination, rules)
     at = read_instant(required(fields, "at"))
     originator = normalise_plusless(sender)
     return InboundSms(
