@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -28,6 +28,15 @@ class Balance:
     def adds_up(self) -> bool:
         """Say whether every item read has its one outcome."""
         return self.read == self.stored + self.duplicate + self.ignored + self.quarantined + self.failed
+
+    @property
+    def outcomes(self) -> str:
+        """How the items ended, as a sum for people: `4 stored + 0 duplicate + 1 ignored + …`."""
+        names = [one.name for one in fields(self) if one.name != "read"]
+        return " + ".join(f"{getattr(self, name):,} {name}" for name in names)
+
+    def __str__(self) -> str:
+        return f"{self.read:,} read = {self.outcomes}"
 
 
 @dataclass(frozen=True, slots=True)

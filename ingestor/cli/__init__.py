@@ -8,28 +8,23 @@ A command's module exposes
 
 `run` prints results on stdout and raises `errors.IngestorError` for everything that a person should read:
 `main` turns it into one line on stderr and its exit code. `arguments` also carries the global options
-(`config`, `database_url`, `log_format`, `debug`) as they stood before or after the command. A module may
-import what it likes at its top, except that nothing heavy may be needed to print `--help` of a command:
-put imports of sqlalchemy, pydantic and the like inside `run`.
+(`config`, `database_url`, `log_format`, `debug`) as they stood before or after the command. A module imports
+what it likes at its top. Only this one must stay light, for `ingestor --help`: what it needs for one command
+or one fault it imports there.
 
-Pieces to share: `opening` (settings, logging, the archive), `tables` (rich or plain output), `balances`
-(what a run did, and its --json line).
+Pieces to share: `arguments` (values, filters, time zones), `opening` (settings, logging, the archive),
+`printing` (tables, JSON, what a run did), and `verbs_of` for a command with verbs.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import ModuleType
+from typing import Any, NoReturn
 
 from ingestor import __version__
-
-TYPE_CHECKING = False  # importing typing would take a tenth of the time that --help may take
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import ModuleType
-    from typing import Any, NoReturn
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("ingestor.cli.run", "watch every mailbox and archive what arrives (the daemon)"),
@@ -79,25 +74,13 @@ GLOBAL_OPTIONS: dict[str, dict[str, Any]] = {
 _WITH_VALUE = ("--config", "--database-url", "--log-format")
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Leaves descriptions as they are written, and finds the width without importing half of shutil."""
-
-    def __init__(self, prog: str, **options: Any) -> None:
-        """Fit the terminal of stdout, within reason."""
-        try:
-            width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
-        except (ValueError, OSError):
-            width = 80
-        super().__init__(prog, **{"width": max(40, min(width, 110)) - 2, **options})
-
-
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the usage in one line, and takes every option by its full name only."""
 
     def __init__(self, **options: Any) -> None:
         """Show descriptions and examples as they are written."""
-        options = {"formatter_class": Formatter, "allow_abbrev": False, **options}
-        super().__init__(**options)
+        shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**{**shown, **options})
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
@@ -201,30 +184,31 @@ def build_parser(name: str | None, module: ModuleType | None) -> argparse.Argume
     )
     summary = COMMANDS[name][1]
     child = commands.add_parser(
-        name, description=f"{summary[0].upper()}{summary[1:]}.", epilog=_epilog(module)
+        name, description=f"{summary[0].upper()}{summary[1:]}.", epilog=_epilog(module.EXAMPLES)
     )
     module.add_arguments(child)
-    _describe_verbs(child, module)
     return parser
 
 
-def _describe_verbs(parser: argparse.ArgumentParser, module: ModuleType) -> None:
-    """Give each verb of a command the sentence that lists it, and the examples that show it.
+def verbs_of(parser: argparse.ArgumentParser, examples: str) -> Callable[[str, str], argparse.ArgumentParser]:
+    """Return what adds a verb, by its name and what it does in one line, to a command's `parser`.
 
-    argparse has no public way to the verbs of a parser.
+    Its help shows that line, and of the command's `examples` those with the verb.
     """
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            summaries = {listed.dest: listed.help for listed in action._choices_actions}
-            for verb, child in action.choices.items():
-                summary = summaries.get(verb) or ""
-                child.description = f"{summary[:1].upper()}{summary[1:]}."
-                child.epilog = _epilog(module, f" {verb}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+
+    def add_verb(name: str, summary: str) -> argparse.ArgumentParser:
+        description = f"{summary[0].upper()}{summary[1:]}."
+        return verbs.add_parser(
+            name, help=summary, description=description, epilog=_epilog(examples, f" {name}")
+        )
+
+    return add_verb
 
 
-def _epilog(module: ModuleType, verb: str = "") -> str:
+def _epilog(examples: str, verb: str = "") -> str:
     """Return the examples of a command (of one `verb`, where given), indented, for the end of its help."""
-    lines = [line.strip() for line in module.EXAMPLES.strip().splitlines()]
+    lines = [line.strip() for line in examples.strip().splitlines()]
     shown = "\n".join(f"  {line}" for line in lines if f"{verb} " in f"{line} ")
     return f"examples:\n{shown}\n\nThe options of `ingestor --help` may stand here too."
 
@@ -258,7 +242,7 @@ def complain(message: str) -> None:
 
     A name in it, of a file or a folder, may carry what a terminal would obey.
     """
-    from ingestor.cli.tables import printable
+    from ingestor.cli.printing import printable
     from ingestor.logs import is_journal
 
     error = "<3>" if is_journal(sys.stderr) else ""

@@ -1,14 +1,21 @@
 """`ingestor check`: try everything a start needs; a line each, with the fix."""
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ingestor.service.checks import Finding
+from rich.console import Console
+from rich.text import Text
+
+from ingestor import logs
+from ingestor.cli.opening import settings_of
+from ingestor.redaction import redact
+from ingestor.service.checks import Finding, Level
+from ingestor.service.checks.archive import deep
+from ingestor.service.checks.machine import check_everything
 
 EXAMPLES = """
 ingestor check
@@ -28,17 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is found; return 0 only when all is well, 1 when something needs a hand."""
-    import logging
-
-    from rich.console import Console
-    from rich.text import Text
-
-    from ingestor import logs
-    from ingestor.cli.opening import settings_of
-    from ingestor.redaction import redact
-    from ingestor.service.checks import Level
-    from ingestor.service.checks.archive import deep
-    from ingestor.service.checks.machine import check_everything
 
     # What a connection logs meanwhile would only repeat the findings.
     logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.CRITICAL)
@@ -60,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if worst is Level.FAIL else 0
 
 
-def _progress() -> "Callable[[int, int], None]":
+def _progress() -> Callable[[int, int], None]:
     """Return what shows on a terminal how many payloads have been compared, and elsewhere shows nothing."""
     last = 0.0
 

@@ -4,7 +4,11 @@ import argparse
 import secrets
 import sys
 
+from ingestor.cli import verbs_of
+from ingestor.cli.opening import settings_of
+from ingestor.errors import ConfigurationError
 from ingestor.providers import POST_READERS
+from ingestor.settings.sample import reference, sample, shown
 
 EXAMPLES = """
 ingestor config example > /etc/ingestor/ingestor.toml
@@ -18,24 +22,19 @@ _RANDOM_BYTES = 24  # 32 characters of the URL-safe alphabet
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the three verbs."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
-    example = verbs.add_parser("example", help="print the commented sample file")
+    add_verb = verbs_of(parser, EXAMPLES)
+    example = add_verb("example", "print the commented sample file")
     example.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
-    verbs.add_parser("show", help="print the effective settings, secrets hidden")
-    endpoint = verbs.add_parser("new-endpoint", help="print an endpoint with a path that nobody can guess")
+    add_verb("show", "print the effective settings, secrets hidden")
+    endpoint = add_verb("new-endpoint", "print an endpoint with a path that nobody can guess")
     endpoint.add_argument("provider", choices=POST_READERS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the verb says."""
     if arguments.verb == "example":
-        from ingestor.settings.sample import reference, sample
-
         sys.stdout.write(reference() if arguments.markdown else sample())
     elif arguments.verb == "show":
-        from ingestor.cli.opening import settings_of
-        from ingestor.settings.sample import shown
-
         settings = settings_of(arguments)
         origin = ", ".join(map(str, settings.sources)) or "no configuration file: these are the defaults"
         sys.stdout.write(f"# {origin}\n{shown(settings)}")
@@ -56,9 +55,6 @@ def _print_endpoint(arguments: argparse.Namespace) -> None:
 
 def _origin(arguments: argparse.Namespace) -> tuple[str, bool]:
     """Return how the provider reaches us, and whether a listener is configured (not where that fails)."""
-    from ingestor.cli.opening import settings_of
-    from ingestor.errors import ConfigurationError
-
     try:
         webhook = settings_of(arguments).webhook
     except ConfigurationError:

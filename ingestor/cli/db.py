@@ -1,6 +1,14 @@
 """`ingestor db`: the archive's schema."""
 
 import argparse
+from datetime import UTC, datetime
+
+from ingestor.archive.intact import NotCompared, repair
+from ingestor.archive.migrate import current, head, history, upgrade
+from ingestor.cli import verbs_of
+from ingestor.cli.opening import archive_exists, configure_log, open_for_writing, open_unchecked, settings_of
+from ingestor.cli.printing import print_table
+from ingestor.errors import IngestorError
 
 EXAMPLES = """
 ingestor db upgrade
@@ -13,13 +21,11 @@ ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgr
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verbs."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
-    verbs.add_parser("upgrade", help="bring the schema up to this program's, or make a new archive")
-    verbs.add_parser("current", help="say which schema the archive has; exit 1 when it is not this program's")
-    verbs.add_parser(
-        "repair", help="make this program's triggers, functions and views again where they differ"
-    )
-    verbs.add_parser("history", help="list all schemas this program knows")
+    add_verb = verbs_of(parser, EXAMPLES)
+    add_verb("upgrade", "bring the schema up to this program's, or make a new archive")
+    add_verb("current", "say which schema the archive has; exit 1 when it is not this program's")
+    add_verb("repair", "make this program's triggers, functions and views again where they differ")
+    add_verb("history", "list all schemas this program knows")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,9 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.migrate import current, head, upgrade
-    from ingestor.cli.opening import configure_log, open_unchecked, settings_of
-
     configure_log(arguments)
     engine = open_unchecked(settings_of(arguments), writing=True)
     before = current(engine)
@@ -45,19 +48,12 @@ def _upgrade(arguments: argparse.Namespace) -> int:
 
 
 def _current(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.migrate import current, head
-    from ingestor.cli.opening import open_unchecked, settings_of
-
     stands = current(open_unchecked(settings_of(arguments)))
     print(stands or "none")
     return 0 if stands == head() else 1
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.migrate import history
-    from ingestor.cli.opening import archive_exists, open_unchecked, settings_of
-    from ingestor.cli.tables import print_table
-
     settings = settings_of(arguments)
     engine = open_unchecked(settings) if archive_exists(settings) else None
     rows = [(one.number, "yes" if one.applied else "no", one.title) for one in history(engine)]
@@ -66,12 +62,6 @@ def _history(arguments: argparse.Namespace) -> int:
 
 
 def _repair(arguments: argparse.Namespace) -> int:
-    from datetime import UTC, datetime
-
-    from ingestor.archive.intact import NotCompared, repair
-    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
-    from ingestor.errors import IngestorError
-
     configure_log(arguments)
     try:
         mended, left = repair(open_for_writing(settings_of(arguments)), datetime.now(UTC))

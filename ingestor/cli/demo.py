@@ -4,6 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ingestor.demo.play import play
+from ingestor.demo.screen import Screen
+
 EXAMPLES = """
 ingestor demo
 ingestor demo --folder /tmp/demo
@@ -20,9 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the demo and return 0; an interrupted one leaves what it archived."""
-    from ingestor.demo.play import play
-    from ingestor.demo.screen import Screen
-
     try:
         play(arguments.folder, Screen())
     except KeyboardInterrupt:

@@ -7,16 +7,24 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ingestor.cli.values import count, text
-from ingestor.cli.zone import add_utc, localised, zone_of
+from sqlalchemy import Engine
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from ingestor.providers.contract import Explanation, Rules
-    from ingestor.settings import Settings
+from ingestor.archive.cursors import pending_work, read_cursor
+from ingestor.archive.entries import Action
+from ingestor.archive.export import plain_row
+from ingestor.archive.known import known_mail
+from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.opening import archive_exists, configure_log, open_for_reading, settings_of
+from ingestor.cli.printing import print_fields, print_json
+from ingestor.cli.rescan import mailbox_named
+from ingestor.errors import ConfigurationError
+from ingestor.intake.files.leaves import each_mail
+from ingestor.intake.mailbox.looking import look
+from ingestor.providers import mail_reader
+from ingestor.providers.contract import Explanation, NotOurs, Readable, Rules
+from ingestor.settings import Settings, rules_for, secret
 
 EXAMPLES = """
 ingestor explain mail.eml
@@ -46,16 +54,12 @@ class Case(NamedTuple):
     place: dict[str, Any]
     raw: bytes | None
     whole: bool
-    explanation: "Explanation | None"
+    explanation: Explanation | None
     fault: str | None = None
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what becomes of each mail; return 1 where one could not be read."""
-    from ingestor.cli.opening import archive_exists, configure_log, open_for_reading, settings_of
-    from ingestor.errors import ConfigurationError
-    from ingestor.settings import rules_for
-
     if bool(arguments.files) == bool(arguments.mailbox):
         raise ConfigurationError("explain needs either FILE… or --mailbox NAME")
     if arguments.files and (arguments.uid or arguments.folder):
@@ -80,10 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _in_files(files: list[str], rules: "Rules") -> Iterator[Case]:
-    from ingestor.intake.files.leaves import each_mail
-    from ingestor.providers import mail_reader
-
+def _in_files(files: list[str], rules: Rules) -> Iterator[Case]:
     explain = mail_reader(_PROVIDER).explain_mail
     for found in each_mail(files):
         place = {"input": str(found.place), "offset": found.offset}
@@ -93,12 +94,7 @@ def _in_files(files: list[str], rules: "Rules") -> Iterator[Case]:
             yield Case(place, found.raw, found.size is None, explain(found.raw, rules, found.size))
 
 
-def _in_mailbox(settings: "Settings", arguments: argparse.Namespace, rules: "Rules") -> Iterator[Case]:
-    from ingestor.cli.rescan import mailbox_named
-    from ingestor.intake.mailbox.looking import look
-    from ingestor.providers import mail_reader
-    from ingestor.settings import secret
-
+def _in_mailbox(settings: Settings, arguments: argparse.Namespace, rules: Rules) -> Iterator[Case]:
     reader = mail_reader(_PROVIDER)
     mailbox = mailbox_named(settings, arguments.mailbox)
     seen = look(
@@ -123,11 +119,8 @@ def _in_mailbox(settings: "Settings", arguments: argparse.Namespace, rules: "Rul
                 yield Case(place, one.raw, one.size is None, reader.explain_mail(one.raw, rules, one.size))
 
 
-def _reached(engine: "Engine", place: dict[str, Any]) -> str:
+def _reached(engine: Engine, place: dict[str, Any]) -> str:
     """Return whether the mail at `place` was met by the daemon, in words."""
-    from ingestor.archive.cursors import pending_work, read_cursor
-    from ingestor.archive.entries import Action
-
     mailbox, folder, uid = place["mailbox"], place["folder"], place["uid"]
     for entry in pending_work(engine, mailbox, folder):
         if entry.work.uid == uid and entry.work.action is Action.FETCH:
@@ -140,11 +133,8 @@ def _reached(engine: "Engine", place: dict[str, Any]) -> str:
     )
 
 
-def _known(engine: "Engine | None", case: Case) -> dict[str, Any]:
+def _known(engine: Engine | None, case: Case) -> dict[str, Any]:
     """Return what the archive has of a mail; empty where there is no archive or not the whole mail."""
-    from ingestor.archive.known import known_mail
-    from ingestor.providers.contract import Readable
-
     if engine is None or case.raw is None or not case.whole or case.explanation is None:
         return {}
     reading = case.explanation.reading
@@ -152,8 +142,6 @@ def _known(engine: "Engine | None", case: Case) -> dict[str, Any]:
 
 
 def _verdict(case: Case, known: dict[str, Any]) -> str:
-    from ingestor.providers.contract import NotOurs, Readable
-
     if case.explanation is None:
         return "unreadable"
     reading = case.explanation.reading
@@ -169,10 +157,6 @@ def _verdict(case: Case, known: dict[str, Any]) -> str:
 
 
 def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool, zone: tzinfo | None) -> None:
-    from ingestor.archive.export import plain_row
-    from ingestor.cli.tables import print_fields, print_json
-    from ingestor.providers.contract import Readable
-
     fields: dict[str, Any] = {**case.place, "verdict": _verdict(case, known)}
     made = case.explanation
     if made is None:

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
 
-from ingestor.cli.filters import add_filters
-from ingestor.cli.tables import Harmless
+from ingestor.archive.export import export_csv, export_jsonl
+from ingestor.archive.leaving import leaving
+from ingestor.cli.arguments import add_filters, filters_of
+from ingestor.cli.opening import differs, open_for_reading, settings_of
+from ingestor.cli.printing import Harmless
+from ingestor.errors import ConfigurationError
 
 EXAMPLES = """
 ingestor export --format jsonl > sms.jsonl
@@ -36,12 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write, and say on stderr how many."""
-    from ingestor.archive.export import export_csv, export_jsonl
-    from ingestor.cli.filters import filters_of
-    from ingestor.cli.likeness import differs
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.errors import ConfigurationError
-
     if arguments.spreadsheet_safe and arguments.format != "csv":
         raise ConfigurationError("--spreadsheet-safe is for --format csv")
     settings = settings_of(arguments)
@@ -87,7 +85,6 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
         with path.open("wb") as device:  # /dev/stdout, a named pipe
             yield device
         return
-    from ingestor.archive.leaving import leaving
 
     with leaving(path, 0o600) as temporary, temporary.open("wb") as file:
         yield file

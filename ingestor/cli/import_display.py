@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingestor.archive.runs import Balance
-from ingestor.cli.balances import exit_code, outcomes, print_balance
+from ingestor.cli.printing import exit_code, print_balance
 from ingestor.intake.files.books import Remark, Tally
 from ingestor.intake.files.dry import DrySink
 from ingestor.record import Outcome
@@ -148,7 +148,7 @@ def print_result(result: Result, *, as_json: bool, note: str | None = None) -> i
     if tally is not None:  # long lists first: what counts stands where the eye is
         _print_lists(tally, dry)
     name = "dry run" if result.run_id is None else f"run {result.run_id}"
-    print(f"{name}: {balance.read:,} read = {outcomes(balance)} ({result.seconds:.1f} s)")
+    print(f"{name}: {balance} ({result.seconds:.1f} s)")
     if tally is not None:
         _print_tally(tally, " since it was resumed" if result.resumed else "")
     if dry is not None:

@@ -6,16 +6,22 @@ Commands need not close what they open here: `ingestor.cli.main` does, however t
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import open_engine
+from ingestor.archive.intact import Grade, NotCompared, differences_of
+from ingestor.archive.migrate import current, ensure_schema, head, refuse_unusable, upgrade_command
+from ingestor.archive.ownership import as_owner, become_owner, ownership_advice, refuse_closed, sudo_line
+from ingestor.archive.saved_copies import fault
+from ingestor.cli import complain
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
+from ingestor.logs import configure
 from ingestor.settings import Settings, load, state_directory
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+MOST_NAMED = 20
 
-
-_opened: "list[Engine]" = []
+_opened: list[Engine] = []
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -30,19 +36,14 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 def configure_log(arguments: argparse.Namespace) -> None:
     """Send the log to stderr as --log-format asks for, for commands that log."""
-    from ingestor.logs import configure
-
     configure(arguments.log_format)
 
 
-def open_for_reading(settings: Settings) -> "Engine":
+def open_for_reading(settings: Settings) -> Engine:
     """Return the engine of an archive that exists; nothing is created and nothing is written.
 
     Raises IngestorError where there is none, SchemaMismatch where its schema is not this program's.
     """
-    from ingestor.archive.migrate import current, head, refuse_unusable, upgrade_command
-    from ingestor.archive.ownership import as_owner
-
     engine = open_unchecked(settings)
     try:
         with as_owner(settings.database.url, state_directory(settings)):
@@ -58,14 +59,12 @@ def open_for_reading(settings: Settings) -> "Engine":
     return engine
 
 
-def open_for_writing(settings: Settings, *, create: bool = False) -> "Engine":
+def open_for_writing(settings: Settings, *, create: bool = False) -> Engine:
     """Return the engine of the archive, its schema current; a missing archive is made where `create`.
 
     Raises IngestorError where there is none, ConfigurationError with the exact `sudo -u` line where this
     user may not write it.
     """
-    from ingestor.archive.migrate import ensure_schema
-
     if not create:
         _require_file(settings)
     engine = open_unchecked(settings, writing=True)
@@ -73,14 +72,11 @@ def open_for_writing(settings: Settings, *, create: bool = False) -> "Engine":
     return engine
 
 
-def open_unchecked(settings: Settings, *, writing: bool = False) -> "Engine":
+def open_unchecked(settings: Settings, *, writing: bool = False) -> Engine:
     """Return the engine of the archive, whatever its schema; only `writing` makes a missing one.
 
     Root writes as the archive's owner from here on; what root alone may do must be done before.
     """
-    from ingestor.archive.engine import open_engine
-    from ingestor.archive.ownership import become_owner, ownership_advice
-
     if writing:
         become_owner(settings.database.url, state_directory(settings))
         # No command but `run` leaves a file beside an archive in PostgreSQL.
@@ -106,8 +102,6 @@ def _closed_to_readers(settings: Settings) -> ConfigurationError | None:
 
     In WAL mode even a reader has to make files beside it, unless the daemon is running and has made them.
     """
-    from ingestor.archive.ownership import sudo_line
-
     file = settings.database.file
     if file is None or os.access(file.absolute().parent, os.W_OK):
         return None
@@ -126,9 +120,6 @@ def archive_exists(settings: Settings) -> bool:
 
 def _require_file(settings: Settings) -> None:
     """Raise where the archive should be a SQLite file that is not there, or is closed to this user."""
-    from ingestor.archive.ownership import refuse_closed
-    from ingestor.archive.saved_copies import fault
-
     file = settings.database.file
     if file is None:
         return
@@ -146,3 +137,21 @@ def _require_file(settings: Settings) -> None:
         refuse_closed(path)
     if not os.access(path, os.R_OK):
         refuse_closed(path)
+
+
+def differs(settings: Settings, *, through_views: bool = False) -> bool:
+    """Name each difference on stderr; return whether what is written may lack rows or hold wrong ones.
+
+    A copy of the tables does not depend on the views; what is read `through_views` does.
+    """
+    try:
+        found = differences_of(settings.database.url)
+    except (NotCompared, IngestorError) as reason:
+        complain(f"the archive was not compared with what this version makes ({reason})")
+        return False
+    for one in found[:MOST_NAMED]:
+        complain(f"the archive differs from what this version makes: {one}")
+    if found:
+        more = f"{len(found) - MOST_NAMED} more differences; " if len(found) > MOST_NAMED else ""
+        complain(f"{more}see `ingestor check`")
+    return any(one.grade is Grade.HARM or (through_views and one.name.startswith("view ")) for one in found)

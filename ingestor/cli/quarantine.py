@@ -4,15 +4,31 @@ import argparse
 import io
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ingestor.cli.tables import print_json, write_raw
-from ingestor.cli.values import count, text
-from ingestor.cli.zone import add_utc, localised, zone_of
+from sqlalchemy import Engine
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from ingestor.archive.export import plain_row
+from ingestor.archive.quarantine import (
+    discard,
+    export_mbox,
+    reason_in_words,
+    retry,
+    standing_ids,
+    todays_reader,
+)
+from ingestor.archive.queries import quarantine_list, quarantine_show, raw_of_arrival
+from ingestor.archive.runs import balance, begin_run, end_run
+from ingestor.archive.store import Store
+from ingestor.cli import verbs_of
+from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.export import whole_file
+from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
+from ingestor.cli.printing import exit_code, print_balance, print_fields, print_json, print_table, write_raw
+from ingestor.cli.show import arrival_fields, checked_raw
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.settings import rules_for
 
 EXAMPLES = """
 ingestor quarantine list
@@ -28,22 +44,22 @@ COLUMNS = ("id", "arrived_at", "channel", "source", "reason", "subject", "size",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the five verbs."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
-    listed = verbs.add_parser("list", help="list what stands there, newest first")
+    add_verb = verbs_of(parser, EXAMPLES)
+    listed = add_verb("list", "list what stands there, newest first")
     listed.add_argument("--limit", type=count, default=0, metavar="N", help="at most N (default: all)")
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
     add_utc(listed)
-    show = verbs.add_parser("show", help="show one arrival and every verdict on it")
+    show = add_verb("show", "show one arrival and every verdict on it")
     show.add_argument("id", metavar="ID", type=count)
     show.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
     add_utc(show)
-    retry = verbs.add_parser("retry", help="read the kept bytes again with today's parser and settings")
+    retry = add_verb("retry", "read the kept bytes again with today's parser and settings")
     retry.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
     retry.add_argument("--json", action="store_true", help="print the balance as one object on the last line")
-    discard = verbs.add_parser("discard", help="take arrivals out for a reason; their bytes stay kept")
+    discard = add_verb("discard", "take arrivals out for a reason; their bytes stay kept")
     discard.add_argument("ids", nargs="+", metavar="ID", type=count)
     discard.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
-    export = verbs.add_parser("export", help="write an mbox, to be looked at in a mail client")
+    export = add_verb("export", "write an mbox, to be looked at in a mail client")
     export.add_argument("file", metavar="FILE", type=Path, help="mbox to write; - for stdout")
     export.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
 
@@ -55,12 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.export import plain_row
-    from ingestor.archive.quarantine import reason_in_words
-    from ingestor.archive.queries import quarantine_list
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.cli.tables import print_table
-
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     rows = quarantine_list(engine, arguments.limit or None)
@@ -76,13 +86,6 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.quarantine import reason_in_words
-    from ingestor.archive.queries import quarantine_show, raw_of_arrival
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.cli.show import arrival_fields, checked_raw
-    from ingestor.cli.tables import print_fields
-    from ingestor.errors import IngestorError
-
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     found = quarantine_show(engine, arguments.id)
@@ -107,16 +110,6 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from datetime import UTC, datetime
-
-    from ingestor.archive.quarantine import reason_in_words, retry, todays_reader
-    from ingestor.archive.runs import balance, begin_run, end_run
-    from ingestor.archive.store import Store
-    from ingestor.cli.balances import exit_code, print_balance
-    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
-    from ingestor.cli.tables import print_table
-    from ingestor.settings import rules_for
-
     settings = settings_of(arguments)
     configure_log(arguments)
     engine = open_for_writing(settings)
@@ -141,12 +134,6 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 
 def _discard(arguments: argparse.Namespace) -> int:
-    from datetime import UTC, datetime
-
-    from ingestor.archive.quarantine import discard
-    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
-    from ingestor.errors import ConfigurationError
-
     if not arguments.reason.strip():
         raise ConfigurationError("--reason is empty; say why, it stays in the archive")
     configure_log(arguments)
@@ -158,10 +145,6 @@ def _discard(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.quarantine import export_mbox
-    from ingestor.cli.export import whole_file
-    from ingestor.cli.opening import open_for_reading, settings_of
-
     engine = open_for_reading(settings_of(arguments))
     _require_standing(engine, arguments.ids)
     ids = arguments.ids or None
@@ -176,11 +159,8 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require_standing(engine: "Engine", ids: list[int]) -> None:
+def _require_standing(engine: Engine, ids: list[int]) -> None:
     """Raise IngestorError where one of `ids` does not stand in the quarantine."""
-    from ingestor.archive.quarantine import standing_ids
-    from ingestor.errors import IngestorError
-
     missing = sorted(set(ids) - set(standing_ids(engine, ids))) if ids else []
     if missing:
         raise IngestorError(_absent(missing))

@@ -1,15 +1,21 @@
 """`ingestor rescan`: a whole IMAP folder read again; the unique key absorbs what is known."""
 
 import argparse
-from typing import TYPE_CHECKING
+import time
+from datetime import UTC, datetime
 
-from ingestor.cli.values import day, text
+from sqlalchemy import Engine
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from ingestor.archive.writer import Writer
-    from ingestor.settings import Mailbox, Settings
+from ingestor.archive.runs import balance, begin_run, end_run
+from ingestor.archive.store import Store
+from ingestor.archive.writer import Writer
+from ingestor.cli.arguments import day, text
+from ingestor.cli.opening import configure_log, open_for_writing, settings_of
+from ingestor.cli.printing import exit_code, print_balance
+from ingestor.errors import ConfigurationError
+from ingestor.intake.mailbox import MailboxThread
+from ingestor.service.opening import Installation
+from ingestor.settings import Mailbox, Settings, rules_for, state_directory, with_password
 
 EXAMPLES = """
 ingestor rescan main
@@ -34,11 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read again, print the balance, and return 0 where nothing failed."""
-    from ingestor.archive.store import Store
-    from ingestor.archive.writer import Writer
-    from ingestor.cli.opening import configure_log, open_for_writing, settings_of
-    from ingestor.settings import with_password
-
     settings = settings_of(arguments)
     mailbox = with_password(mailbox_named(settings, arguments.mailbox))
     configure_log(arguments)
@@ -51,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         writer.stop(_STOP_SECONDS)
 
 
-def mailbox_named(settings: "Settings", name: str) -> "Mailbox":
-    from ingestor.errors import ConfigurationError
-
+def mailbox_named(settings: Settings, name: str) -> Mailbox:
     found = next((one for one in settings.mailbox if one.name == name), None)
     if found is None:
         known = ", ".join(one.name for one in settings.mailbox) or "none"
@@ -63,20 +62,11 @@ def mailbox_named(settings: "Settings", name: str) -> "Mailbox":
 
 def _rescan(
     arguments: argparse.Namespace,
-    settings: "Settings",
-    mailbox: "Mailbox",
-    engine: "Engine",
-    writer: "Writer",
+    settings: Settings,
+    mailbox: Mailbox,
+    engine: Engine,
+    writer: Writer,
 ) -> int:
-    import time
-    from datetime import UTC, datetime
-
-    from ingestor.archive.runs import balance, begin_run, end_run
-    from ingestor.cli.balances import exit_code, print_balance
-    from ingestor.intake.mailbox import MailboxThread
-    from ingestor.service.opening import Installation
-    from ingestor.settings import rules_for, state_directory
-
     began = time.monotonic()
     options = {"mailbox": mailbox.name, "folder": arguments.folder, "since": arguments.since}
     run_id = begin_run(engine, "rescan", options, datetime.now(UTC))

@@ -1,7 +1,13 @@
-"""`ingestor run`: the daemon, or with --once a single pass."""
+"""`ingestor run`: the daemon, or with --once a single pass.
+
+Most is imported when it is used: a SIGHUP that comes before it is held back would end the process.
+"""
 
 import argparse
+import logging
 from typing import TYPE_CHECKING
+
+from ingestor.service.signals import hold_reload_back
 
 if TYPE_CHECKING:
     from ingestor.settings import Settings
@@ -23,13 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run and return the exit code: 0 after a clean stop, 1 when a mailbox failed in a single pass."""
-    import logging
+    hold_reload_back()
 
     from ingestor import logs
     from ingestor.cli.opening import settings_of
-    from ingestor.service.signals import hold_reload_back
 
-    hold_reload_back()
     logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.INFO)
     settings = settings_of(arguments)
     _look_at(settings)
@@ -53,8 +57,8 @@ def _look_at(settings: "Settings") -> None:
 
 
 def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
-    from ingestor.cli.balances import print_balance
     from ingestor.cli.opening import settings_of
+    from ingestor.cli.printing import print_balance
     from ingestor.service.daemon import Daemon
     from ingestor.service.watchdog import Notifier
 
@@ -66,7 +70,7 @@ def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
 
 def _once(arguments: argparse.Namespace, settings: "Settings") -> int:
     from ingestor.cli import complain
-    from ingestor.cli.balances import exit_code, print_balance
+    from ingestor.cli.printing import exit_code, print_balance
     from ingestor.service.mailboxes import run_once
 
     ended = run_once(settings)

@@ -3,10 +3,11 @@
 import argparse
 import sys
 
-from ingestor.cli.filters import add_filters
-from ingestor.cli.tables import print_json
-from ingestor.cli.values import count, text
-from ingestor.cli.zone import add_utc, localised, zone_of
+from ingestor.archive.export import plain_row
+from ingestor.archive.queries import search
+from ingestor.cli.arguments import add_filters, add_utc, count, filters_of, localised, text, zone_of
+from ingestor.cli.opening import open_for_reading, settings_of
+from ingestor.cli.printing import print_json, print_table
 
 EXAMPLES = """
 ingestor search
@@ -31,12 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is found; nothing found is no fault."""
-    from ingestor.archive.export import plain_row
-    from ingestor.archive.queries import search
-    from ingestor.cli.filters import filters_of
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.cli.tables import print_table
-
     settings = settings_of(arguments)
     zone = zone_of(arguments, settings)
     engine = open_for_reading(settings)

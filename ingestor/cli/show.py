@@ -4,17 +4,19 @@ import argparse
 import json
 from collections.abc import Mapping
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ingestor.cli.tables import print_json, write_raw
-from ingestor.cli.values import count
-from ingestor.cli.zone import add_utc, localised, zone_of
+from sqlalchemy import Engine
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from ingestor.archive.evidence import Doubt
-    from ingestor.archive.queries import Evidence
+from ingestor.archive.evidence import Doubt, doubts
+from ingestor.archive.export import plain_row
+from ingestor.archive.quarantine import todays_reader
+from ingestor.archive.queries import Evidence, raw_of_arrival, show
+from ingestor.cli.arguments import add_utc, count, localised, zone_of
+from ingestor.cli.opening import open_for_reading, settings_of
+from ingestor.cli.printing import print_fields, print_json, write_raw
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.settings import rules_for
 
 EXAMPLES = """
 ingestor show 42
@@ -38,13 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the SMS, or its raw bytes; return 1 where these are no longer what arrived."""
-    from ingestor.archive.evidence import doubts
-    from ingestor.archive.quarantine import todays_reader
-    from ingestor.archive.queries import show
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.errors import ConfigurationError, IngestorError
-    from ingestor.settings import rules_for
-
     if arguments.arrival is not None and not arguments.raw:
         raise ConfigurationError("--arrival says whose bytes to write: give --raw too")
     settings = settings_of(arguments)
@@ -63,10 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(doubt.damaged for doubt in found.values()))
 
 
-def _raw(engine: "Engine", evidence: "Evidence", arrival: int | None) -> bytes:
-    from ingestor.archive.queries import raw_of_arrival
-    from ingestor.errors import IngestorError
-
+def _raw(engine: Engine, evidence: Evidence, arrival: int | None) -> bytes:
     number = evidence.sms["id"]
     if arrival is None:
         kept = [one["id"] for one in evidence.arrivals if one["payload_size"] is not None]
@@ -81,8 +73,6 @@ def _raw(engine: "Engine", evidence: "Evidence", arrival: int | None) -> bytes:
 
 def checked_raw(read: Any, what: str) -> bytes:
     """Return the bytes that `read` gives. Raises IngestorError where they are damaged or not kept."""
-    from ingestor.errors import IngestorError
-
     try:
         raw: bytes | None = read()
     except ValueError as fault:
@@ -92,9 +82,7 @@ def checked_raw(read: Any, what: str) -> bytes:
     return raw
 
 
-def _whole(evidence: "Evidence", doubts: "Mapping[int, Doubt]") -> dict[str, Any]:
-    from ingestor.archive.export import plain_row
-
+def _whole(evidence: Evidence, doubts: Mapping[int, Doubt]) -> dict[str, Any]:
     content = dict(evidence.content or {})
     if isinstance(content.get("details"), str):
         content["details"] = json.loads(content["details"])
@@ -105,16 +93,14 @@ def _whole(evidence: "Evidence", doubts: "Mapping[int, Doubt]") -> dict[str, Any
     }
 
 
-def _doubt_fields(doubt: "Doubt | None") -> dict[str, str | None]:
+def _doubt_fields(doubt: Doubt | None) -> dict[str, str | None]:
     return {
         "payload_damaged": doubt.damaged if doubt else None,
         "today_read_otherwise": doubt.read_otherwise if doubt else None,
     }
 
 
-def _print(evidence: "Evidence", doubts: "Mapping[int, Doubt]", zone: tzinfo | None) -> None:
-    from ingestor.cli.tables import print_fields
-
+def _print(evidence: Evidence, doubts: Mapping[int, Doubt], zone: tzinfo | None) -> None:
     sms = localised(evidence.sms, zone)
     print_fields({name: value for name, value in sms.items() if value is not None})
     content = evidence.content

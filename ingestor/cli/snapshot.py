@@ -1,7 +1,12 @@
 """`ingestor snapshot`: a consistent copy that an auditor opens with no write access anywhere."""
 
 import argparse
+from datetime import UTC, datetime
 from pathlib import Path
+
+from ingestor.archive.snapshot import snapshot
+from ingestor.cli.opening import differs, open_for_reading, settings_of
+from ingestor.cli.printing import printable
 
 EXAMPLES = """
 ingestor snapshot /srv/audit/sms-2026-01-31.db
@@ -18,13 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the copy and say what it holds."""
-    from datetime import UTC, datetime
-
-    from ingestor.archive.snapshot import snapshot
-    from ingestor.cli.likeness import differs
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.cli.tables import printable
-
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     doubtful = differs(settings)

@@ -4,17 +4,33 @@ import argparse
 import dataclasses
 from datetime import UTC, datetime, tzinfo
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ingestor.cli.tables import print_json
-from ingestor.cli.zone import add_utc, zone_of
-
-if TYPE_CHECKING:
-    from ingestor.archive.cursors import PendingWork, Source
-    from ingestor.archive.queries import Counts, LookAlikes, Refusals, Standing
-    from ingestor.archive.runs import Run
-    from ingestor.service.reporting import Daemon
-    from ingestor.settings import Settings
+from ingestor.archive.cursors import PendingWork, Source, not_fetched, read_sources
+from ingestor.archive.export import plain_row
+from ingestor.archive.queries import (
+    Counts,
+    LookAlikes,
+    Refusals,
+    Standing,
+    counts,
+    look_alikes,
+    refusals,
+    standing,
+)
+from ingestor.archive.runs import Run, last_run_of, last_runs
+from ingestor.archive.saved_copies import fault
+from ingestor.cli.arguments import add_utc, zone_of
+from ingestor.cli.opening import open_for_reading, settings_of
+from ingestor.cli.printing import age, print_fields, print_json, print_table, when
+from ingestor.errors import IngestorError
+from ingestor.intake.listener.gate import named
+from ingestor.intake.listener.spool import corrupt, depth, oldest
+from ingestor.intake.listener.spool_folder import moved
+from ingestor.providers.contract import near_miss_in_words
+from ingestor.service import reporting
+from ingestor.service.reporting import Daemon
+from ingestor.settings import Settings, state_directory
 
 EXAMPLES = """
 ingestor status
@@ -74,14 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises IngestorError after it where the archive's file lacks what was stored.
     """
-    from ingestor.archive.cursors import not_fetched, read_sources
-    from ingestor.archive.queries import counts, look_alikes, refusals, standing
-    from ingestor.archive.runs import last_run_of, last_runs
-    from ingestor.archive.saved_copies import fault
-    from ingestor.cli.opening import open_for_reading, settings_of
-    from ingestor.errors import IngestorError
-    from ingestor.service import reporting
-
     settings = settings_of(arguments)
     now = datetime.now(UTC)
     spool = _spool(settings, now)
@@ -110,13 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _well(
-    daemons: "list[Daemon]", reports: list[Report], refused: "Refusals | None", spool: Spool | None
+    daemons: list[Daemon], reports: list[Report], refused: Refusals | None, spool: Spool | None
 ) -> bool:
     late = any(one.late for one in daemons) or any(one.late for one in reports)
     return not (late or (refused and refused.every) or (spool and spool.late))
 
 
-def _left_alone(reports: list[Report], daemons: "list[Daemon]") -> list[Report]:
+def _left_alone(reports: list[Report], daemons: list[Daemon]) -> list[Report]:
     """Return `reports` without the last words of a daemon that lives no more: nobody reads these sources."""
     if not daemons or any(one.lives for one in daemons):
         return reports
@@ -129,15 +137,13 @@ def _left_alone(reports: list[Report], daemons: "list[Daemon]") -> list[Report]:
     ]
 
 
-def judge(settings: "Settings", noted: "list[Source]", now: datetime) -> list[Report]:
+def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report]:
     """Return what is to be said of each source at `now` (aware UTC).
 
     Every configured mailbox counts, noted or not. A mailbox that was noted once and is configured no more
     is listed, and never late; without anything configured (the archive was named by its URL alone) every
     noted one counts. A POST has no time at which it is due: an endpoint is never late.
     """
-    from ingestor.intake.listener.gate import named
-
     configured = {mailbox.name: mailbox for mailbox in settings.mailbox}
     webhook = settings.webhook
     endpoints = {f"endpoint {name}" for name, _ in named(webhook)} if webhook else set()
@@ -164,12 +170,8 @@ def _late(last_success: datetime | None, poll_seconds: int, now: datetime) -> bo
     return last_success is None or (now - last_success).total_seconds() > POLLS * poll_seconds
 
 
-def _spool(settings: "Settings", now: datetime) -> Spool | None:
+def _spool(settings: Settings, now: datetime) -> Spool | None:
     """Return how the listener's spool stands, None where there is none."""
-    from ingestor.intake.listener.spool import corrupt, depth, oldest
-    from ingestor.intake.listener.spool_folder import moved
-    from ingestor.settings import state_directory
-
     folder = state_directory(settings) / "spool"
     try:
         elsewhere = moved(folder)
@@ -184,8 +186,6 @@ def _spool(settings: "Settings", now: datetime) -> Spool | None:
 
 
 def _in_words(spool: Spool, now: datetime) -> str:
-    from ingestor.cli.tables import age
-
     if spool.waiting is None:
         return "may not be read by this user"
     words = [f"{spool.waiting:,} waiting"]
@@ -201,12 +201,11 @@ def _in_words(spool: Spool, now: datetime) -> str:
 
 
 def _print_json(
-    daemons: "list[Daemon]", reports: list[Report], counts: "Counts", runs: "list[Run]",
-    quarantine: "list[Standing]", alike: "list[LookAlikes]",
-    missing: "list[PendingWork]", refused: "Refusals | None",
+    daemons: list[Daemon], reports: list[Report], counts: Counts, runs: list[Run],
+    quarantine: list[Standing], alike: list[LookAlikes],
+    missing: list[PendingWork], refused: Refusals | None,
     spool: Spool | None, lacks: str | None, now: datetime,
 ) -> None:  # fmt: skip
-    from ingestor.archive.export import plain_row
 
     def age(report: Report) -> float | None:
         return None if report.last_success is None else (now - report.last_success).total_seconds()
@@ -235,7 +234,7 @@ def _print_json(
     print_json(status)
 
 
-def _of_daemon(daemon: "Daemon", since: str) -> str:
+def _of_daemon(daemon: Daemon, since: str) -> str:
     words = {
         "running": "running",
         "silent": f"HANGS: it has said nothing since {since}",
@@ -250,20 +249,16 @@ def _exactly(moment: datetime | None, zone: tzinfo | None) -> object:
     return moment.astimezone(zone) if moment is not None else "never"
 
 
-def _took(run: "Run") -> str:
+def _took(run: Run) -> str:
     """Return how long a run took; one without an end is going on, or was killed."""
     return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s" if run.ended_at else "no end"
 
 
 def _print(
-    daemons: "list[Daemon]", reports: list[Report], counts: "Counts", runs: "list[Run]",
-    quarantine: "list[Standing]", alike: "list[LookAlikes]", missing: "list[PendingWork]",
-    refused: "Refusals | None", spool: Spool | None, now: datetime, zone: tzinfo | None,
+    daemons: list[Daemon], reports: list[Report], counts: Counts, runs: list[Run],
+    quarantine: list[Standing], alike: list[LookAlikes], missing: list[PendingWork],
+    refused: Refusals | None, spool: Spool | None, now: datetime, zone: tzinfo | None,
 ) -> None:  # fmt: skip
-    from ingestor.cli.balances import outcomes
-    from ingestor.cli.tables import print_fields, print_table, when
-    from ingestor.providers.contract import near_miss_in_words
-
     told = partial(when, now=now, zone=zone)
 
     print_table(
@@ -342,7 +337,7 @@ def _print(
                 told(one.started_at),
                 _took(one),
                 one.balance.read,
-                outcomes(one.balance),
+                one.balance.outcomes,
             )
             for one in runs
         ),

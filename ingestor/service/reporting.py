@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.cursors import Source, drop_source, note_source, read_sources
-from ingestor.archive.runs import Balance, Run, balance
+from ingestor.archive.runs import Run, balance
 from ingestor.errors import IngestorError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Reporter:
             self._stopped.wait(REPORT_SECONDS)
 
     def _line(self) -> str:
-        counts = in_words(balance(self._engine, self.run))
+        counts = str(balance(self._engine, self.run))
         silent = {KIND, ENDPOINT}
         sources = [source for source in read_sources(self._engine) if source.kind not in silent]
         states = "; ".join(f"{source.name}: {source.state}" for source in sources)
@@ -157,19 +157,6 @@ class Reporter:
             now=counts.newest or datetime.now(UTC), success=counts.newest is not None,
         )  # fmt: skip
         self._endpoints[name] = (state, counts)
-
-
-def in_words(counts: Balance) -> str:
-    """Return the balance as a sum that adds up, like `5 read = 4 stored + 1 ignored`."""
-    parts = (
-        (counts.stored, "stored"),
-        (counts.duplicate, "duplicate"),
-        (counts.ignored, "ignored"),
-        (counts.quarantined, "quarantined"),
-        (counts.failed, "failed"),
-    )
-    terms = [f"{count} {name}" for count, name in parts if count or name == "stored"]
-    return f"{counts.read} read = " + " + ".join(terms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from sqlalchemy import Engine, text
 from ingestor.archive.cursors import note_source
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
-from ingestor.cli.values import since, until
-from ingestor.cli.zone import instant
+from ingestor.cli.arguments import instant, since, until
 from ingestor.providers.contract import Readable
 from tests import readme
 from tests.archive.samples import NOW, PARSER, item, sms

@@ -14,8 +14,8 @@ import structlog
 from ingestor.archive.cursors import Source, note_source
 from ingestor.archive.entries import Submission
 from ingestor.archive.store import Store
+from ingestor.cli.printing import age
 from ingestor.cli.status import SPOOL_SECONDS, judge
-from ingestor.cli.tables import age
 from ingestor.settings import Settings
 from tests.archive.reading import spoil
 from tests.archive.samples import item

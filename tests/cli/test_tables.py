@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from ingestor.archive.runs import Balance
-from ingestor.cli.balances import exit_code, print_balance
-from ingestor.cli.tables import print_fields, print_table, printable
+from ingestor.cli.printing import exit_code, print_balance, print_fields, print_table, printable
 
 
 class Terminal(io.StringIO):

@@ -1,11 +1,18 @@
-"""Rows for people and for pipes: a rich table on a terminal, lines with tabs elsewhere."""
+"""What commands print: a rich table on a terminal, lines with tabs elsewhere; JSON; what a run did."""
 
+import dataclasses
 import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ingestor.archive.runs import Balance
 
 _ESCAPES = {character: f"\\x{character:02x}" for character in (*range(32), *range(127, 160))}
 _ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r"}
@@ -76,10 +83,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
 
 def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(
@@ -122,3 +125,24 @@ def age(moment: datetime | None, now: datetime) -> str:
     size, unit = next(one for one in _UNITS if seconds >= one[0])
     count = seconds // size
     return f"{count} {unit}{'s' if count != 1 else ''} ago"
+
+
+def print_balance(run_id: int | None, balance: Balance, seconds: float, *, as_json: bool) -> None:
+    """Print the `balance` of a run that took `seconds`; with `as_json` as one object on the last line.
+
+    `run_id` is `runs.id`, which `import --resume` takes; None where nothing was recorded (a dry run).
+    """
+    counts = dataclasses.asdict(balance)
+    if as_json:
+        print_json({"run": run_id, **counts, "seconds": round(seconds, 3)})
+        return
+    print(balance)
+    if not balance.adds_up:
+        print("This balance does NOT add up: please report it, with the log of this run.")
+    run = f"run {run_id}, " if run_id is not None else ""
+    print(f"{run}{seconds:.1f} s", flush=True)
+
+
+def exit_code(balance: Balance) -> int:
+    """Return 0 where a run is done and balanced, 1 where something failed."""
+    return 0 if balance.adds_up and not balance.failed else 1

@@ -1,0 +1,130 @@
+"""What several commands take: values, and the sentence on a wrong one; filters of SMS; whose time is meant.
+
+What a screen shows carries its offset, and a time without one is local.
+"""
+
+import argparse
+from argparse import ArgumentTypeError
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ingestor.archive.queries import Filters
+from ingestor.providers import PROVIDERS
+from ingestor.settings import Settings
+
+
+def text(written: str) -> str:
+    """Return words that a database can look for: a shell may hand over bytes that are no UTF-8."""
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        raise ArgumentTypeError("holds bytes that are no UTF-8") from None
+    return written
+
+
+def count(written: str) -> int:
+    """Return a number from 0, of at most the digits that a database column holds."""
+    if not written.isascii() or not written.isdecimal() or len(written) > 18:
+        raise ArgumentTypeError(f"{written!r} is no number from 0")
+    return int(written)
+
+
+def day(written: str) -> date:
+    """Return a day given as YYYY-MM-DD."""
+    try:
+        return date.fromisoformat(written)
+    except ValueError:
+        raise ArgumentTypeError(f"{written!r} is no day like 2026-01-31") from None
+
+
+def since(written: str) -> datetime:
+    """Return the first moment meant by a day or a time: naive where it has no offset, else in UTC."""
+    try:
+        moment = datetime.fromisoformat(written)
+        return moment if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ArgumentTypeError(
+            f"{written!r} is no day like 2026-01-31 and no time like 2026-01-31T14:30"
+        ) from None
+
+
+def until(written: str) -> datetime:
+    """Return the first moment after what is meant: a day counts whole, a time up to itself."""
+    moment = since(written)
+    try:
+        date.fromisoformat(written)
+    except ValueError:
+        return moment.replace(fold=1)  # in the hour that happens twice it is the later one
+    try:
+        return moment + timedelta(days=1)
+    except OverflowError:
+        return moment  # the last day of the calendar
+
+
+def add_utc(parser: argparse.ArgumentParser) -> None:
+    """Add the option that asks for UTC."""
+    parser.add_argument("--utc", action="store_true", help="times in UTC (default: local, see `timezone`)")
+
+
+def zone_of(arguments: argparse.Namespace, settings: Settings) -> tzinfo | None:
+    """Return the zone that times are shown and meant in; None is the machine's own (TZ, /etc/localtime)."""
+    if arguments.utc:
+        return UTC
+    if settings.timezone is None:
+        return None
+
+    return ZoneInfo(settings.timezone)
+
+
+def localised(row: Mapping[str, Any], zone: tzinfo | None) -> dict[str, Any]:
+    """Return `row` with its times in `zone`; everything else as it is."""
+    return {
+        name: value.astimezone(zone) if isinstance(value, datetime) else value for name, value in row.items()
+    }
+
+
+def instant(written: datetime | None, zone: tzinfo | None) -> datetime | None:
+    """Return the UTC instant that was written; without an offset it is of `zone`."""
+    if written is None:
+        return None
+    try:
+        return (written if written.tzinfo or zone is None else written.replace(tzinfo=zone)).astimezone(UTC)
+    except (OverflowError, ValueError, OSError):  # the first or the last day of the calendar
+        return written.replace(tzinfo=UTC)
+
+
+def add_filters(parser: argparse.ArgumentParser, times: str) -> None:
+    """Add the options; all of them together narrow the result down. `times`: what one without offset is."""
+    parser.add_argument("--originator", metavar="N", type=text, help="sender: any part of the number or name")
+    parser.add_argument("--destination", metavar="N", type=text, help="any part of the number it was sent to")
+    parser.add_argument("--provider", choices=tuple(PROVIDERS), help="only from this provider")
+    parser.add_argument(
+        "--since",
+        metavar="D",
+        type=since,
+        help="received at this time or later: 2026-01-31, or 2026-01-31T14:30",
+    )
+    parser.add_argument(
+        "--until",
+        metavar="D",
+        type=until,
+        help=f"received on this day or earlier, or before this time; {times} where it has no offset",
+    )
+
+
+def filters_of(
+    arguments: argparse.Namespace, *, zone: tzinfo | None = UTC, wanted: str | None = None,
+    limit: int | None = None,
+) -> Filters:  # fmt: skip
+    """Return what `arguments` ask for; times without an offset are of `zone` (None: the machine's)."""
+    return Filters(
+        originator=arguments.originator,
+        destination=arguments.destination,
+        text=wanted,
+        since=instant(arguments.since, zone),
+        until=instant(arguments.until, zone),
+        provider=arguments.provider,
+        limit=limit,
+    )
