@@ -2,8 +2,8 @@
 
 uvicorn 0.54 parses with httptools (llhttp) and runs the application; it bounds neither the head nor the time
 a request takes, and lets through what two servers could read differently. What this class leans on inside it:
-`cycle`, `pipeline`, `scope`, `url`, `headers` and the parser's callbacks; `tests/http` breaks where a release
-changes them, and pyproject.toml pins the minor version.
+`cycle`, `pipeline`, `flow`, `scope`, `url`, `headers`, `_start_asgi_task` and the parser's callbacks;
+`tests/http` breaks where a release changes them, and pyproject.toml pins the minor version.
 """
 
 from collections.abc import Callable, Mapping
@@ -152,7 +152,6 @@ class Connection(HttpToolsProtocol):
             if self._discarded > _MOST_DISCARDED:
                 self.abort()
             return
-        self._unset_keepalive_if_required()
         self._fed += len(data)
         if len(self._first) < 16:
             self._first += data[:16]
@@ -253,10 +252,17 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has left: go on with the next request, or say what was refused behind it."""
+        """An answer has left: go on with the next request, or say what was refused behind it.
+
+        uvicorn's own would set a timer for idle connections with each answer; the rounds have our deadline.
+        """
         self._unanswered -= 1
-        super().on_response_complete()
-        if self._unanswered or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        if self._unanswered:
             return
         if self._refusal:
             self._say()
@@ -317,7 +323,6 @@ class Connection(HttpToolsProtocol):
 
     def _say(self) -> None:
         """Send the refusal and close so that it arrives."""
-        self._unset_keepalive_if_required()
         self.transport.write(self._refusal)
         self.deadline = self.loop.time() + self._bounds.linger_seconds
         if self.transport.can_write_eof():

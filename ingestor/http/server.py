@@ -70,7 +70,6 @@ class HttpServer:
         config = Config(
             app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None,
             log_level="info", access_log=False, server_header=False, proxy_headers=False,
-            timeout_keep_alive=int(bounds.idle_seconds) + 1,
         )  # fmt: skip
         config.load()
         self._loop: asyncio.AbstractEventLoop  # there once the thread has begun
