@@ -13,6 +13,7 @@ MOST_FILES = 185
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ingestor"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 # Ground floor first: a room imports only rooms that stand at or above its own line.
 FLOORS = [
@@ -161,3 +162,20 @@ def test_the_pinned_requirements_name_no_registry() -> None:
     assert "://" not in text
     assert "--index-url" not in text
     assert text.count("--hash=sha256:") >= text.count("==")
+
+
+def test_contributing_names_what_is_there() -> None:
+    """Every path in CONTRIBUTING.md is tracked, and what it says to stand in a file stands there."""
+    tracked = {str(path.relative_to(ROOT)) for path in _tracked()}
+    named = re.findall(
+        r"`([\w./-]*(?:/|\.md|\.toml|\.service)[\w./-]*)(?:: (\w+))?`", CONTRIBUTING.read_text()
+    )
+    absent = [
+        f"{path} {name}"
+        for path, name in named
+        if not any(one.startswith(path) if path.endswith("/") else one == path for one in tracked)
+        or (name and not re.search(rf"\b{name}\b", (ROOT / path).read_text()))
+    ]
+
+    assert len(named) > 25
+    assert absent == []

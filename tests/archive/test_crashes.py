@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +62,6 @@ def test_kill_9_at_random_points_loses_and_doubles_nothing(archive_engine: Engin
     if archive_engine.dialect.name == "sqlite":
         assert one(archive_engine, "PRAGMA integrity_check") == "ok"
         assert number_of(archive_engine, "pragma_foreign_key_check") == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of two megabytes."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small file system can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def noise(first: int) -> tuple[Item, ...]:

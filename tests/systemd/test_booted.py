@@ -12,7 +12,7 @@ from tests.sample_mails import SampleMail, generate
 from tests.servers import booted, dovecot
 from tests.waiting import until
 
-pytestmark = [pytest.mark.systemd, pytest.mark.dovecot]
+pytestmark = [pytest.mark.systemd, pytest.mark.dovecot, pytest.mark.torture]
 
 CONFIGURATION = """
 [database]

@@ -18,8 +18,11 @@ from ingestor.archive.engine import reading
 from ingestor.intake.listener import spool
 from tests.intake.listener.crowd import Crowd
 
-MESSAGES = 5_000
-KILLS = 30
+TRIALS = [
+    pytest.param(8, 1_500, id="short"),
+    pytest.param(30, 5_000, id="long", marks=pytest.mark.torture),
+]
+"""How many kills, among how many messages."""
 
 
 class Crashing:
@@ -85,25 +88,28 @@ def crashing(archive_engine: Engine, tmp_path: Path) -> Iterator[Crashing]:
     made.close()
 
 
-def test_thirty_kills_lose_and_double_nothing(crashing: Crashing, archive_engine: Engine) -> None:
-    """5,000 unique messages, 30 kill -9 at random moments, through the database and through the spool."""
+@pytest.mark.parametrize(("kills", "messages"), TRIALS)
+def test_kills_lose_and_double_nothing(
+    crashing: Crashing, archive_engine: Engine, kills: int, messages: int
+) -> None:
+    """Unique messages, and kill -9 at random moments, through the database and through the spool."""
     dice = random.Random(4)
-    moments = set(dice.sample(range(100, MESSAGES - 100), KILLS))
+    moments = set(dice.sample(range(100, messages - 100), kills))
 
     def acknowledged(count: int) -> None:
         if count in moments:
             threading.Timer(dice.random() * 0.02, crashing.kill).start()
 
-    crowd = Crowd(lambda: crashing.address, range(MESSAGES), acknowledged)
+    crowd = Crowd(lambda: crashing.address, range(messages), acknowledged)
     crowd.run()
     assert crashing.end() == 0
 
-    assert crashing.crashes == KILLS
-    assert crowd.retries >= KILLS
-    assert sorted(crowd.acknowledged) == list(range(MESSAGES))
+    assert crashing.crashes == kills
+    assert crowd.retries >= kills
+    assert sorted(crowd.acknowledged) == list(range(messages))
     assert spool.names(crashing.spool) == []
     with reading(archive_engine) as connection:
         texts = [row[0] for row in connection.execute(text("SELECT text FROM inbound_sms"))]
         arrivals = connection.execute(text("SELECT count(*) FROM arrivals")).scalar_one()
-    assert sorted(texts) == sorted(f"message {number}" for number in range(MESSAGES))
-    assert arrivals >= MESSAGES
+    assert sorted(texts) == sorted(f"message {number}" for number in range(messages))
+    assert arrivals >= messages

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,21 +58,6 @@ def test_postgresql_stopped_under_load_loses_nothing(
     assert sorted(stand.texts()) == sorted(f"message {number}" for number in range(sent))
     assert stand.rows("SELECT count(*) FROM arrivals") == [(sent,)]
     engine.dispose()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0755", "none", folder], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("a small file system can only be mounted by root")
-        return
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_full_disk_is_503_until_there_is_room_again(
