@@ -5,7 +5,6 @@ import os
 from datetime import date
 
 from ingestor.errors import ConfigurationError
-from ingestor.intake.files.workers import Pool
 
 EXAMPLES = """\
 ingestor import /var/mail/sms
@@ -69,9 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.paths:
         _require_there(path, folder=arguments.format in {"maildir", "mh"})
     jobs = arguments.jobs or min(len(os.sched_getaffinity(0)), 4)
-    # Forked before anything heavy is imported: each worker then costs a tenth of the memory.
+    from ingestor.intake.files.workers import Pool  # here, for `ingestor --help` to stay fast
+
     with Pool(jobs) as pool:
-        from ingestor.cli.import_session import import_files
+        from ingestor.cli.import_session import import_files  # after the fork: workers need no database
 
         return import_files(arguments, pool)
 

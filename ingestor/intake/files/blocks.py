@@ -13,7 +13,6 @@ from ingestor.archive.entries import mail_day
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.mbox import (
     BELIEVED_LENGTH,
-    BLOCK,
     CANDIDATE,
     LOOKAHEAD,
     Dialect,
@@ -32,6 +31,9 @@ from ingestor.intake.files.mbox import (
 )
 from ingestor.intake.files.streams import Stream
 from ingestor.providers.contract import LARGEST_KEPT, LARGEST_PARSED
+
+BLOCK = 2 << 20
+"""Bytes that travel together: any mail that is parsed fits in, and a dozen of them fit in memory."""
 
 MOST_MAILS = 2500
 """About how many mails a block may hold: a block is never split over two transactions."""

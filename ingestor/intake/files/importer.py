@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from ingestor.archive.entries import InputProgress
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.blocks import MOST_MAILS, Block, Blocks, LongMail
+from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
 from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
 from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place, shown
-from ingestor.intake.files.mbox import BLOCK, CANDIDATE, Dialect
+from ingestor.intake.files.mbox import CANDIDATE, Dialect
 from ingestor.intake.files.packing import Packing
 from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.sinks import Sink

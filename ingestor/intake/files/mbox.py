@@ -25,15 +25,13 @@ Content-Length, the latter without any quoting. Read as `mbox` (nothing forced) 
 a separator or at the end of the file is believed and the bytes are taken as they are; everything else is
 unquoted as mboxrd.
 
-The standard library's `mailbox` keeps no offsets, believes any `From ` line and reads a twelfth as fast.
+The standard library's `mailbox` believes any `From ` line, keeps no offsets, and an import by it reads a
+twelfth as fast (2026-11): so this reader stays.
 """
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-
-BLOCK = 2 << 20
-"""Bytes that are cut and split at a time: any mail that is parsed fits in, a dozen of them fit in memory."""
 
 MAX_LINE = 1024
 """A longer line is no separator."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from ingestor.archive.entries import InputProgress
-from ingestor.intake.files.blocks import Block, LongMail
+from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.delivery import NOTHING, Delivery, Ticket
 from ingestor.intake.files.leaves import Place
-from ingestor.intake.files.mbox import BLOCK, Dialect
+from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.workers import Pool
 
