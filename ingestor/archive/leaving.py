@@ -36,7 +36,7 @@ def leaving(target: Path, mode: int) -> Iterator[Path]:
             yield temporary
             os.fsync(handle)
             temporary.replace(folder / target.name)
-        _to_disk(folder)
+        folder_to_disk(folder)
     finally:
         os.close(handle)
         with contextlib.suppress(OSError):
@@ -72,8 +72,9 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _to_disk(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def folder_to_disk(folder: Path) -> None:
+    """Make durable which names `folder` holds: a rename in it is not before."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

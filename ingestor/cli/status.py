@@ -25,8 +25,7 @@ from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import age, print_fields, print_json, print_table, when
 from ingestor.errors import IngestorError
 from ingestor.intake.listener.gate import named
-from ingestor.intake.listener.spool import corrupt, depth, oldest
-from ingestor.intake.listener.spool_folder import moved
+from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon

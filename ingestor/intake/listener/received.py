@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import NamedTuple, Protocol
 
 from ingestor.archive.entries import Item, Payload, Receipt, Submission
-from ingestor.intake.listener.posts_read import TEST
+from ingestor.intake.listener.counts import TEST
 from ingestor.providers import post_reader
 from ingestor.providers.contract import Post, Rules, Unreadable
 from ingestor.providers.posts import A_TEST, payload_of

@@ -18,10 +18,9 @@ from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.http import OVERLOADED, Refusal, RefusalLog
 from ingestor.intake.listener import gate
+from ingestor.intake.listener.counts import EMPTY, SPOOLED, PostsRead
 from ingestor.intake.listener.gate import Admission
-from ingestor.intake.listener.keeper import Keeper
 from ingestor.intake.listener.limits import Limits
-from ingestor.intake.listener.posts_read import EMPTY, SPOOLED, PostsRead
 from ingestor.intake.listener.received import (
     ReceivedPost,
     RulesByProvider,
@@ -32,6 +31,7 @@ from ingestor.intake.listener.received import (
     reader,
     submission_of,
 )
+from ingestor.intake.listener.replay import Keeper
 from ingestor.providers.contract import Answer, Post
 
 _log = structlog.get_logger()

@@ -142,7 +142,7 @@ def _of_another(directory: Path) -> Finding:
 
 def spool(folder: Path) -> Iterator[Finding]:
     """Say where the webhook's spool could not be kept; it is made at the first start."""
-    from ingestor.intake.listener.spool_folder import moved
+    from ingestor.intake.listener.spool import moved
 
     if (why := moved(folder)) is not None:
         what, _, fix = why.partition(": ")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingestor.intake.listener import spool
-from ingestor.intake.listener.spool_folder import SpoolFolder, moved
+from ingestor.intake.listener.spool import SpoolFolder, moved
 from ingestor.service.checks import Level, machine
 from tests.intake.listener.stand import Stand
 

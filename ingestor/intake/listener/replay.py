@@ -15,7 +15,7 @@ import structlog
 from ingestor.archive.entries import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
-from ingestor.intake.listener.posts_read import PostsRead
+from ingestor.intake.listener.counts import PostsRead
 from ingestor.intake.listener.received import (
     ReceivedPost,
     RulesByProvider,
@@ -24,7 +24,7 @@ from ingestor.intake.listener.received import (
     outcomes_of,
     submission_of,
 )
-from ingestor.intake.listener.spool_folder import SpoolFolder, moved
+from ingestor.intake.listener.spool import SpoolFolder, moved
 
 _log = structlog.get_logger()
 
