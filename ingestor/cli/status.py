@@ -84,6 +84,29 @@ class Spool:
     moved: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """All that `status` tells: first what makes the exit code 1, then what is counted and listed."""
+
+    daemons: list[Daemon]
+    reports: list[Report]
+    refused: Refusals | None
+    spool: Spool | None
+    lacks: str | None
+    counts: Counts
+    runs: list[Run]
+    quarantine: list[Standing]
+    alike: list[LookAlikes]
+    missing: list[PendingWork]
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing needs a person."""
+        late = any(one.late for one in self.daemons) or any(one.late for one in self.reports)
+        refused, spool = self.refused, self.spool
+        return not (late or (refused and refused.every) or (spool and spool.late) or self.lacks)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the status; return 1 when no daemon runs where one ever did, or a source or the spool is late.
 
@@ -92,35 +115,28 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     now = datetime.now(UTC)
     spool = _spool(settings, now)
+    file = settings.database.file
     try:
         engine = open_for_reading(settings)
         noted = read_sources(engine)
         daemons = reporting.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
         reports = judge(settings, [one for one in noted if one.kind != reporting.KIND], now)
-        reports = _left_alone(reports, daemons)
-        kept = (counts(engine), last_runs(engine, _RUNS), standing(engine), look_alikes(engine))
-        refused = refusals(engine)
-        found = (daemons, reports, *kept, not_fetched(engine), refused, spool)
+        found = Found(
+            daemons, _left_alone(reports, daemons), refusals(engine), spool,
+            fault(file.absolute()) if file else None, counts(engine), last_runs(engine, _RUNS),
+            standing(engine), look_alikes(engine), not_fetched(engine),
+        )  # fmt: skip
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
         raise
-    file = settings.database.file
-    lacks = fault(file.absolute()) if file else None
     if arguments.json:
-        _print_json(*found, lacks, now)
+        _print_json(found, now)
     else:
-        _print(*found, now, zone_of(arguments, settings))
-    if lacks is not None:
-        raise IngestorError(lacks)
-    return 0 if _well(daemons, reports, refused, spool) else 1
-
-
-def _well(
-    daemons: list[Daemon], reports: list[Report], refused: Refusals | None, spool: Spool | None
-) -> bool:
-    late = any(one.late for one in daemons) or any(one.late for one in reports)
-    return not (late or (refused and refused.every) or (spool and spool.late))
+        _print(found, now, zone_of(arguments, settings))
+    if found.lacks is not None:
+        raise IngestorError(found.lacks)
+    return 0 if found.well else 1
 
 
 def _left_alone(reports: list[Report], daemons: list[Daemon]) -> list[Report]:
@@ -199,38 +215,36 @@ def _in_words(spool: Spool, now: datetime) -> str:
     return ", ".join(words)
 
 
-def _print_json(
-    daemons: list[Daemon], reports: list[Report], counts: Counts, runs: list[Run],
-    quarantine: list[Standing], alike: list[LookAlikes],
-    missing: list[PendingWork], refused: Refusals | None,
-    spool: Spool | None, lacks: str | None, now: datetime,
-) -> None:  # fmt: skip
-
-    def age(report: Report) -> float | None:
+def _print_json(found: Found, now: datetime) -> None:
+    def since(report: Report) -> float | None:
         return None if report.last_success is None else (now - report.last_success).total_seconds()
 
     status: dict[str, Any] = {
-        "ok": _well(daemons, reports, refused, spool) and lacks is None,
-        "daemons": [plain_row(dataclasses.asdict(one)) for one in daemons],
-        "archive_lacks": lacks,
-        "sources": [{**plain_row(dataclasses.asdict(one)), "age_seconds": age(one)} for one in reports],
-        "counts": plain_row(dataclasses.asdict(counts)),
-        "quarantine": [plain_row(dataclasses.asdict(one)) for one in quarantine],
-        "look_alikes": [plain_row(dataclasses.asdict(one)) for one in alike],
+        "ok": found.well,
+        "daemons": [_plain(one) for one in found.daemons],
+        "archive_lacks": found.lacks,
+        "sources": [{**_plain(one), "age_seconds": since(one)} for one in found.reports],
+        "counts": _plain(found.counts),
+        "quarantine": [_plain(one) for one in found.quarantine],
+        "look_alikes": [_plain(one) for one in found.alike],
         "not_fetched": [
             {"mailbox": one.work.mailbox, "folder": one.work.folder, "uid": one.work.uid,
              "attempts": one.attempts, "reason": one.reason, **plain_row({"since": one.noted_at})}
-            for one in missing
+            for one in found.missing
         ],
-        "refused": plain_row(dataclasses.asdict(refused)) if refused else None,
-        "spool": plain_row(dataclasses.asdict(spool)) if spool else None,
+        "refused": found.refused and _plain(found.refused),
+        "spool": found.spool and _plain(found.spool),
         "runs": [
             {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
              "ended_at": one.ended_at}), **dataclasses.asdict(one.balance)}
-            for one in runs
+            for one in found.runs
         ],
     }  # fmt: skip
     print_json(status)
+
+
+def _plain(one: Any) -> dict[str, Any]:
+    return plain_row(dataclasses.asdict(one))
 
 
 def _of_daemon(daemon: Daemon, since: str) -> str:
@@ -253,31 +267,65 @@ def _took(run: Run) -> str:
     return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s" if run.ended_at else "no end"
 
 
-def _print(
-    daemons: list[Daemon], reports: list[Report], counts: Counts, runs: list[Run],
-    quarantine: list[Standing], alike: list[LookAlikes], missing: list[PendingWork],
-    refused: Refusals | None, spool: Spool | None, now: datetime, zone: tzinfo | None,
-) -> None:  # fmt: skip
+def _print(found: Found, now: datetime, zone: tzinfo | None) -> None:
     told = partial(when, now=now, zone=zone)
-
     print_table(
         ("source", "kind", "state", "last success", "late", "detail"),
         (
-            (
-                one.name,
-                one.kind,
-                one.state,
-                told(one.last_success),
-                "LATE" if one.late else "no",
-                one.detail,
-            )
-            for one in reports
+            (one.name, one.kind, one.state, told(one.last_success), "LATE" if one.late else "no", one.detail)
+            for one in found.reports
         ),
         title="Sources",
     )
     print()
+    print_fields(_fields(found, now, zone))
+    print()
+    if found.quarantine:
+        print_table(
+            ("quarantined", "source", "channel", "reason", "newest"),
+            (
+                (one.count, one.source, one.channel, near_miss_in_words(one.reason), told(one.newest))
+                for one in found.quarantine[:_REASONS]
+            ),
+            title="Warning: in the quarantine, and not among the SMS (ingestor quarantine list)",
+        )
+        print()
+    if found.alike:
+        print_table(
+            ("look-alikes", "without", "newest"),
+            ((one.count, LACKING.get(one.missing, one.missing), told(one.newest)) for one in found.alike),
+            title="Ignored, though something of an SMS was there (ingestor explain tells of each)",
+        )
+        print()
+    if found.missing:
+        count = len(found.missing)
+        print_table(
+            ("UID", "mailbox", "folder", "tries", "since", "reason"),
+            (
+                (
+                    *(one.work.uid, one.work.mailbox, one.work.folder),
+                    *(one.attempts, told(one.noted_at), one.reason),
+                )
+                for one in found.missing[:_MAILS]
+            ),
+            title=f"Warning: {count:,} mails that the server does not give; they are tried again",
+        )
+        print()
+    print_table(
+        ("run", "command", "started", "took", "read", "balance"),
+        (
+            (one.id, one.command, told(one.started_at), _took(one), one.balance.read, one.balance.outcomes)
+            for one in found.runs
+        ),
+        title="Last runs",
+    )
+
+
+def _fields(found: Found, now: datetime, zone: tzinfo | None) -> dict[str, object]:
+    told = partial(when, now=now, zone=zone)
+    counts = found.counts
     fields: dict[str, object] = {
-        "daemon": "\n".join(_of_daemon(one, told(one.since)) for one in daemons) or "none",
+        "daemon": "\n".join(_of_daemon(one, told(one.since)) for one in found.daemons) or "none",
         "SMS": f"{counts.sms:,}",
         "arrivals": f"{counts.arrivals:,}",
         "quarantined": f"{counts.quarantined:,}",
@@ -285,60 +333,11 @@ def _print(
         "first received": _exactly(counts.first_received, zone),
         "last received": _exactly(counts.last_received, zone),
     }
-    if refused is not None:
-        fields["refused by the database"] = f"{refused.count:,}, the newest {told(refused.last)}" + (
-            ", and NOTHING WAS STORED SINCE: ingestor check" if refused.every else ""
+    if found.refused is not None:
+        every = ", and NOTHING WAS STORED SINCE: ingestor check" if found.refused.every else ""
+        fields["refused by the database"] = (
+            f"{found.refused.count:,}, the newest {told(found.refused.last)}{every}"
         )
-    if spool is not None:
-        fields["spool"] = _in_words(spool, now)
-    print_fields(fields)
-    print()
-    if quarantine:
-        print_table(
-            ("quarantined", "source", "channel", "reason", "newest"),
-            (
-                (one.count, one.source, one.channel, near_miss_in_words(one.reason), told(one.newest))
-                for one in quarantine[:_REASONS]
-            ),
-            title="Warning: in the quarantine, and not among the SMS (ingestor quarantine list)",
-        )
-        print()
-    if alike:
-        print_table(
-            ("look-alikes", "without", "newest"),
-            ((one.count, LACKING.get(one.missing, one.missing), told(one.newest)) for one in alike),
-            title="Ignored, though something of an SMS was there (ingestor explain tells of each)",
-        )
-        print()
-    if missing:
-        print_table(
-            ("UID", "mailbox", "folder", "tries", "since", "reason"),
-            (
-                (
-                    one.work.uid,
-                    one.work.mailbox,
-                    one.work.folder,
-                    one.attempts,
-                    told(one.noted_at),
-                    one.reason,
-                )
-                for one in missing[:_MAILS]
-            ),
-            title=f"Warning: {len(missing):,} mails that the server does not give; they are tried again",
-        )
-        print()
-    print_table(
-        ("run", "command", "started", "took", "read", "balance"),
-        (
-            (
-                one.id,
-                one.command,
-                told(one.started_at),
-                _took(one),
-                one.balance.read,
-                one.balance.outcomes,
-            )
-            for one in runs
-        ),
-        title="Last runs",
-    )
+    if found.spool is not None:
+        fields["spool"] = _in_words(found.spool, now)
+    return fields
