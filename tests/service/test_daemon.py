@@ -1,6 +1,7 @@
 """The daemon as a service manager sees it: start, work, reload, stop."""
 
 import json
+import re
 import socket
 import sqlite3
 import urllib.parse
@@ -106,6 +107,13 @@ def test_a_bad_reload_is_refused_and_the_old_configuration_stays(
             daemon.reload(times)
             assert reason in daemon.events("reload refused")[-1]["reason"]
             assert any("reload refused" in message for message in daemon.heard)
+        configuration(tmp_path, sqlite_url, mailbox(server.port))
+        (tmp_path / "conf.d").mkdir()
+        (tmp_path / "conf.d" / "site.toml").write_text('[database]\nurl = "sqlite:///other.db"\n')
+        daemon.reload(len(BAD) + 1)
+        assert re.search(
+            r"conf\.d/site\.toml:2: .*ingestor\.toml:2", daemon.events("reload refused")[-1]["reason"]
+        )
 
         server.deliver(MAILS[0].raw)
         until(lambda: read_so_far(sqlite_url) == len(MAILS) + 1, "mail after the refused reloads")
