@@ -1,15 +1,14 @@
 """What moves with the rows of a transaction: run counters, cursors, pending work, input positions."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ingestor.archive.entries import Pending, Submission
+from ingestor.archive.items import Pending, Row, Submission
 from ingestor.archive.tables import Big, cursors, look_alikes, pending, run_inputs, runs
 from ingestor.errors import RunTaken
 from ingestor.record import Channel, Outcome
@@ -75,15 +74,14 @@ _UPSERTS = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
 def keep_books(
     connection: Connection,
     submissions: Sequence[Submission],
+    rows: Sequence[Sequence[Row]],
     outcomes: Sequence[Sequence[Outcome]],
     now: datetime,
     mark: bytes,
-    keys: Sequence[Sequence[bytes]] = (),
 ) -> None:
-    """Write all that `submissions` move besides their items, in the caller's transaction.
+    """Write all that `submissions`, of so many `rows` each, move besides these, in the caller's transaction.
 
-    `mark` becomes the mark of each run, whatever else there is to write; see `doubt`. `keys` are the
-    archive's content keys of the items, which pending work is noted with.
+    `mark` becomes the mark of each run, whatever else there is to write; see `store`.
     """
     move, note, add = _UPSERTS[connection.dialect.name]
     _count_runs(connection, submissions, outcomes, mark)
@@ -98,14 +96,13 @@ def keep_books(
     for place in _newest(places):
         connection.execute(move, place)
     to_do = [work for submission in submissions for work in submission.to_do]
-    for submission, its_outcomes, its_keys in zip(submissions, outcomes, keys or repeat(()), strict=False):
-        to_do.extend(_after_store(submission, its_outcomes, its_keys))
+    for submission, its_rows, its_outcomes in zip(submissions, rows, outcomes, strict=True):
+        to_do.extend(_after_store(submission, its_rows, its_outcomes))
     if to_do:
         noted = {_key(work): work.content_key for work in to_do}
-        rows = [
+        connection.execute(note, [
             dict(zip(_PLACE, key, strict=True), content_key=noted[key], noted_at=now) for key in sorted(noted)
-        ]
-        connection.execute(note, rows)
+        ])  # fmt: skip
     done = sorted({_key(work) for submission in submissions for work in submission.done})
     if done:
         connection.execute(
@@ -173,20 +170,19 @@ def _look_alikes(submissions: Sequence[Submission], now: datetime) -> list[dict[
     ]
 
 
-def _after_store(submission: Submission, outcomes: Sequence[Outcome], keys: Sequence[bytes]) -> list[Pending]:
-    """Return what is to be done on the server for the mails of `submission` that are safe now."""
+def _after_store(
+    submission: Submission, rows: Sequence[Row], outcomes: Sequence[Outcome]
+) -> Iterator[Pending]:
+    """Yield what is to be done on the server for the mails of `submission` that are safe now."""
     action = submission.after_store
     if action is None:
-        return []
-    work: list[Pending] = []
-    for item, outcome, key in zip(submission.items, outcomes, keys, strict=True):
-        place = item.position
-        if outcome not in _DONE or item.channel is not Channel.MAILBOX:
+        return
+    for row, outcome in zip(rows, outcomes, strict=True):
+        folder, uidvalidity, uid = row.place.folder, row.place.uidvalidity, row.place.uid
+        if outcome not in _DONE or row.channel != Channel.MAILBOX:
             continue
-        if place.folder is None or place.uidvalidity is None or place.uid is None:
-            continue
-        work.append(Pending(item.source, place.folder, place.uidvalidity, place.uid, action, key))
-    return work
+        if folder is not None and uidvalidity is not None and uid is not None:
+            yield Pending(row.source, folder, uidvalidity, uid, action, row.content_key)
 
 
 def _key(work: Pending) -> tuple[str, str, int, int, str]:

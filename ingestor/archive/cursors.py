@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.entries import Action, Pending
+from ingestor.archive.items import Action, Pending
 
 _UPSERT: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 

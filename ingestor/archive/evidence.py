@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from ingestor.archive.details import details_json
 from ingestor.archive.quarantine import Reader, kept_arrival, read_today
 from ingestor.archive.queries import Evidence
+from ingestor.archive.rows import details_json
 from ingestor.providers.contract import Unreadable
 from ingestor.record import InboundSms
 

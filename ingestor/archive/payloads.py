@@ -2,41 +2,48 @@
 
 zstd level 3 before the insert is faster than no compression on both databases: rows stay below the size
 where PostgreSQL moves them out of the table and SQLite needs overflow pages.
+
+Mails are packed with a dictionary that ships with the program: they halve in size once more, and pack faster.
+It was trained on generated sample mails, never on anybody's own: a dictionary holds pieces of what it was
+trained on, and its table is one that nothing is ever erased from. The bytes of a number never change; a
+better dictionary gets a new number, and old payloads keep theirs.
 """
 
 import hashlib
-import threading
+import sys
 from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
-import zstandard
+from ingestor.archive.items import Payload
 
-from ingestor.archive.entries import Payload
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd  # the same library, for a Python that has none of its own
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 LEVEL = 3
 MAX_BYTES = 1 << 30
+_TRAINED = b"\x37\xa4\x30\xec"
 
-# A form POST of an ordinary SMS: compressing it saves a few bytes and costs as much as reading it. Its frame
-# (RFC 8878, section 3.1.1) is a header with one byte of size, and one last block of bytes as they are.
-_SHORT = 256
-_HEAD = b"\x28\xb5\x2f\xfd\x20"
+SHIPPED = 1
+"""The number of the shipped dictionary in the table `dictionaries`."""
 
-_local = threading.local()
+Dictionary = tuple[int, bytes]
+"""Its number in the table `dictionaries`, and its bytes."""
 
 
 def pack(
-    raw: bytes,
-    content_type: str | None = None,
-    dictionary: tuple[int, bytes] | None = None,
-    *,
-    size: int | None = None,
+    raw: bytes | bytearray, content_type: str | None = None, dictionary: Dictionary | None = None
 ) -> Payload:
-    """Return `raw` as a payload, compressed; with `dictionary` (its id and bytes) against that one.
-
-    `size` is that of the whole where `raw` is only its beginning.
-    """
+    """Return `raw` as a payload, compressed; with `dictionary` against that one."""
     return Payload(
         raw=None,
-        size=len(raw) if size is None else size,
+        size=len(raw),
         sha256=hashlib.sha256(raw).digest(),
         content_type=content_type,
         compressed=compress(raw, dictionary),
@@ -44,19 +51,42 @@ def pack(
     )
 
 
-def compress(raw: bytes, dictionary: tuple[int, bytes] | None = None) -> bytes:
+def compress(raw: bytes | bytearray, dictionary: Dictionary | None = None) -> bytes:
     """Return `raw` as one zstd frame; safe to call from several threads."""
-    if dictionary is None and len(raw) < _SHORT:
-        return _HEAD + bytes((len(raw),)) + (len(raw) << 3 | 1).to_bytes(3, "little") + raw
-    number = dictionary[0] if dictionary else 0
-    compressors: dict[int, zstandard.ZstdCompressor] | None = getattr(_local, "compressors", None)
-    if compressors is None:
-        compressors = _local.compressors = {}
-    compressor = compressors.get(number)
-    if compressor is None:
-        given = zstandard.ZstdCompressionDict(dictionary[1]) if dictionary else None
-        compressor = compressors[number] = zstandard.ZstdCompressor(level=LEVEL, dict_data=given)
-    return compressor.compress(raw)
+    return _compressor(dictionary).compress(raw, zstd.ZstdCompressor.FLUSH_FRAME)
+
+
+@lru_cache(maxsize=8)
+def _compressor(dictionary: Dictionary | None) -> zstd.ZstdCompressor:
+    """Return the one compressor of a dictionary: a new one a mail costs 12 µs, the same one again 1.3."""
+    return zstd.ZstdCompressor(LEVEL, zstd_dict=_loaded(dictionary[1]) if dictionary else None)
+
+
+@lru_cache(maxsize=8)
+def _loaded(dictionary: bytes) -> zstd.ZstdDict:
+    """Return a dictionary to work with; one that was not trained is any bytes without zstd's mark."""
+    return zstd.ZstdDict(dictionary, is_raw=not dictionary.startswith(_TRAINED))
+
+
+class PackedPieces:
+    """Packs a payload that comes in pieces, without ever holding the whole."""
+
+    def __init__(self, size: int) -> None:
+        """`size` is that of all pieces together."""
+        self._compressor = zstd.ZstdCompressor(LEVEL)
+        self._compressor.set_pledged_input_size(size)
+        self._sha256 = hashlib.sha256()
+        self._compressed: list[bytes] = []
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self._sha256.update(piece)
+        self._compressed.append(self._compressor.compress(piece))
+
+    def payload(self, size: int) -> Payload:
+        """Return what `pack` makes of the same bytes; `size` is that of the whole mail."""
+        self._compressed.append(self._compressor.flush())
+        return Payload(None, size, self._sha256.digest(), compressed=b"".join(self._compressed))
 
 
 def unpack(
@@ -70,8 +100,47 @@ def unpack(
     if dictionary_id is not None:
         if dictionaries is None or dictionary_id not in dictionaries:
             raise ValueError(f"dictionary {dictionary_id} of this payload is missing from the archive")
-        given = zstandard.ZstdCompressionDict(dictionaries[dictionary_id])
+        given = _loaded(dictionaries[dictionary_id])
+    # One for each payload: this library's reads a single frame. It costs 8 µs.
+    decompressor = zstd.ZstdDecompressor(given)
     try:
-        return zstandard.ZstdDecompressor(dict_data=given).decompress(compressed, max_output_size=MAX_BYTES)
-    except zstandard.ZstdError as error:
+        raw = decompressor.decompress(compressed, MAX_BYTES)
+    except zstd.ZstdError as error:
         raise ValueError("the stored payload is damaged") from error
+    if not decompressor.eof or decompressor.unused_data:
+        raise ValueError("the stored payload is damaged")
+    return raw
+
+
+@cache
+def shipped() -> Dictionary:
+    """Return number and bytes of the dictionary that new payloads are packed with."""
+    return SHIPPED, files("ingestor.archive").joinpath(f"mails-{SHIPPED}.zdict").read_bytes()
+
+
+def usable_dictionary(engine: "Engine") -> Dictionary | None:
+    """Return what payloads for this archive may be packed with, kept there from now on.
+
+    None where another program's dictionary has this number: then payloads go without. Raises
+    ArchiveUnavailable where the database cannot take a write now.
+    """
+    # The processes of an import pack, too, and stay small without the database library.
+    from datetime import UTC, datetime
+
+    from sqlalchemy import select
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    from ingestor.archive.engine import reading, writing
+    from ingestor.archive.tables import dictionaries
+
+    number, content = shipped()
+    stands = select(dictionaries.c.bytes).where(dictionaries.c.id == number)
+    with reading(engine) as connection:
+        found = connection.execute(stands).scalar()
+    if found is None:
+        with writing(engine) as connection:
+            row = {"id": number, "bytes": content, "created_at": datetime.now(UTC)}
+            insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+            connection.execute(insert(dictionaries).values(**row).on_conflict_do_nothing())
+            found = connection.execute(stands).scalar_one()
+    return (number, content) if bytes(found) == content else None

@@ -14,7 +14,6 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ingestor.archive.faults import as_sqlalchemy, note_host, place
-from ingestor.archive.postgresql_arrays import teach
 from ingestor.errors import ConfigurationError
 
 _DEFAULTS = {
@@ -24,7 +23,7 @@ _DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "application_name": "ingestor",
-    "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role would have: arrays are sent as such
+    "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role would have
 }
 
 # Only `on` and above wait until the commit is on the disk, and on that of a synchronous standby.
@@ -80,7 +79,6 @@ def open_postgresql(url: URL, *, read_only: bool) -> Engine:
     def set_up(dbapi_connection: Any, record: Any) -> None:
         note_host(engine, dbapi_connection)
         _require_utf8(engine, dbapi_connection)
-        teach(dbapi_connection)
 
         def note(diagnostic: Any) -> None:
             if diagnostic.sqlstate == "01000":

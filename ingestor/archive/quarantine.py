@@ -1,42 +1,27 @@
-"""The quarantine at work: read again with today's parsers, discard with a reason, export as an mbox."""
+"""What stands in the quarantine: to be read again, discarded with a reason, or exported as an mbox."""
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from ingestor import providers
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.entries import Item, Position
-from ingestor.archive.inserts import inserts_for
+from ingestor.archive.inserts import reserve
 from ingestor.archive.queries import kept_payload
-from ingestor.archive.store import Store
-from ingestor.archive.targets import RETRIES
 from ingestor.archive.views import quarantine
-from ingestor.providers import posts
-from ingestor.providers.contract import (
-    NEAR_MISSES,
-    NO_MEMORY,
-    NotOurs,
-    Readable,
-    Reading,
-    Rules,
-    Unreadable,
-    near_miss_in_words,
-)
-from ingestor.record import Channel, Outcome
+from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Unreadable
+from ingestor.record import Channel
 
 MISSING = "its raw bytes are no longer kept"
 TRUNCATED = "only its beginning was kept, because it was too large"
 
-_BATCH = 200
 _FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
 
 
@@ -56,9 +41,9 @@ class Kept:
     arrived_at: datetime
     source: str
     reason: str
+    content_key: bytes
     raw: bytes | None = field(repr=False)
     whole: bool
-    row: Any = field(repr=False)
 
     @property
     def provider(self) -> str:
@@ -66,61 +51,7 @@ class Kept:
         return self.parser.partition(".")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a quarantined arrival; `reason` is set where it stays."""
-
-    arrival_id: int
-    outcome: Outcome
-    reason: str | None
-
-
 Reader = Callable[[Kept], Sequence[Reading]]
-
-
-def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
-    """Return a reader that asks today's parser of each arrival's provider; `rules_for` takes its name."""
-
-    def read(kept: Kept) -> Sequence[Reading]:
-        rules = rules_for(kept.provider)
-        raw = kept.raw or b""
-        if kept.channel is Channel.WEBHOOK:
-            post = posts.post_of(raw, kept.content_type, kept.arrived_at)
-            again: Sequence[Reading] = providers.post_reader(kept.provider).read_post(post, rules)
-            return again
-        return [providers.mail_reader(kept.provider).read_mail(raw, rules)]
-
-    return read
-
-
-def reason_in_words(engine: Engine, arrival_id: int, reason: str | None) -> str | None:
-    """Return why an arrival stands in the quarantine; who a stranger is, is told out of its kept bytes."""
-    if reason not in NEAR_MISSES:
-        return reason
-    try:
-        kept = kept_arrival(engine, arrival_id)
-    except ValueError:  # damaged bytes: `show` and `check --deep` say so
-        return near_miss_in_words(reason)
-    who = providers.mail_reader(kept.provider).sender_shown(kept.raw) if kept.raw else "somebody"
-    return near_miss_in_words(reason, who)
-
-
-def retry(
-    store: Store, reader: Reader, run_id: int | None, now: datetime, ids: Sequence[int] | None = None
-) -> Iterator[Verdict]:
-    """Read what stands in the quarantine again (`ids`: only these); give each verdict once it is durable.
-
-    `reader` gets an arrival with its raw bytes and returns the readings of all items of that payload. What
-    is readable now becomes an SMS with its old provenance; every verdict is a row in `retries`, no arrival
-    is changed. `now` is aware UTC.
-    """
-    standing = standing_ids(store.engine, ids)
-    for start in range(0, len(standing), _BATCH):
-        numbers = standing[start : start + _BATCH]
-        again = [_read_again(store.engine, reader, number) for number in numbers]
-        outcomes = store.read_again(again, run_id, now)
-        for number, (item, _), outcome in zip(numbers, again, outcomes, strict=True):
-            yield Verdict(number, outcome, getattr(item.reading, "reason", None))
 
 
 def discard(
@@ -136,7 +67,7 @@ def discard(
         standing = _standing(connection, ids)
         if not standing:
             return []
-        [numbers] = inserts_for(connection).reserve((RETRIES, len(standing)))
+        [numbers] = reserve(connection, retries=len(standing))
         verdict = {"outcome": "discarded", "reason": reason, "run_id": run_id, "retried_at": now}
         connection.execute(
             insert(tables.retries),
@@ -197,16 +128,10 @@ def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
         arrived_at=row.arrived_at,
         source=row.source,
         reason=row.reason,
+        content_key=bytes(row.content_key),
         raw=payload.raw if payload else None,
         whole=payload is not None and payload.whole,
-        row=row,
     )
-
-
-def _read_again(engine: Engine, reader: Reader, arrival_id: int) -> tuple[Item, bytes]:
-    """Return an arrival as it reads today, with its content key; its raw bytes, many perhaps, are let go."""
-    kept = kept_arrival(engine, arrival_id)
-    return _item(kept, read_today(reader, kept)), bytes(kept.row.content_key)
 
 
 def read_today(reader: Reader, kept: Kept) -> Readable | Unreadable:
@@ -225,18 +150,6 @@ def read_today(reader: Reader, kept: Kept) -> Readable | Unreadable:
     if isinstance(found, NotOurs):
         return Unreadable("today's parser does not take it for ours", kept.parser)
     return found
-
-
-def _item(kept: Kept, found: Readable | Unreadable) -> Item:
-    """Return `found` with the provenance that stands in the archive; its payload is there already."""
-    row = kept.row
-    place = Position(
-        row.folder, row.uidvalidity, row.uid, row.input, row.member, row.byte_offset, row.byte_length
-    )
-    return Item(
-        reading=found, channel=kept.channel, source=kept.source, content_key=bytes(row.content_key),
-        arrived_at=kept.arrived_at, payload=None, position=place, number=kept.number, peer=row.peer,
-    )  # fmt: skip
 
 
 def _wrapped(kept: Kept) -> bytes:

@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, or_, select
 
 from ingestor.archive import tables
-from ingestor.archive.batch import REFUSED
 from ingestor.archive.engine import reading
 from ingestor.archive.payloads import unpack
+from ingestor.archive.rows import REFUSED
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms, quarantine
 from ingestor.providers.contract import NEAR_MISSES

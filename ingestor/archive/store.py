@@ -1,48 +1,82 @@
-"""The one writer: batches of items become durable in one transaction, each with its outcome."""
+"""The one store: what an intake hands over becomes durable in one transaction, each item with its outcome.
+
+After a COMMIT whose answer never came only a row of our own tells whether it took place. The number of a
+transaction does not: a server that lost it in a crash, or a standby that never had it, gives the number to
+somebody else's transaction. So each transaction writes a fresh mark into the rows of its runs.
+"""
 
 import random
+import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from operator import is_
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text, update
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive.batch import Batch, ReadBefore, settle, unreadable
 from ingestor.archive.bookkeeping import keep_books
-from ingestor.archive.doubt import Doubt, new_mark
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.entries import Item, Receipt, Submission
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
-from ingestor.archive.inserts import Expectation, inserts_for
-from ingestor.archive.known import is_earlier_post, key_of_earlier_post, read_archive_key
-from ingestor.archive.postgresql_inserts import Misjudged
+from ingestor.archive.inserts import arrivals_by_key, read_archive_key
+from ingestor.archive.items import Item, Receipt, Row, Submission
+from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
+from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
+from ingestor.archive.tables import runs
 from ingestor.errors import ArchiveUnavailable, TransactionGivenUp
 from ingestor.record import Outcome
-from ingestor.timestamps import iso_utc
 
 _CONFLICT_TRIES = 8
 _REFUSED_IN_A_ROW = 3
 _SAY_SECONDS = 3600.0
+_PATIENCE = text("SET LOCAL lock_timeout = '10s'")
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A submission with its rows, made ready before the transaction begins."""
+
+    submission: Submission
+    rows: Sequence[Row]
+
+    @property
+    def run_ids(self) -> list[int | None]:
+        """The run of each row."""
+        return [self.submission.run_id] * len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnknownCommit:
+    """The commit under way, of which nothing was heard yet: what it will have done, and how that is seen."""
+
+    run_id: int
+    mark: bytes
+    submissions: Sequence[Submission]
+    receipts: list[Receipt]
+
+    def is_of(self, submissions: Sequence[Submission]) -> bool:
+        """Say whether these submissions, and no others like them, were committed."""
+        return len(submissions) == len(self.submissions) and all(map(is_, submissions, self.submissions))
 
 
 class Store:
     """Writes submissions into one archive. Safe to use from one thread at a time."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, on_stored: OnStored | None = None) -> None:
+        """`on_stored` writes what must stand in the transaction that stores an SMS: see `settle.OnStored`."""
         self.engine = engine
         self.held: str | None = None
         """Why nothing may be written though the database would take it, None where it may."""
+        self.in_a_file = engine.dialect.name == "sqlite"
+        self._on_stored = on_stored
         self._secret: bytes | None = None
-        self._doubt = Doubt()
-        self._expectation = Expectation()
+        self._unknown: _UnknownCommit | None = None
         self._refused = 0  # items in a row, with none stored in between
         self._said = -_SAY_SECONDS
-        self.in_a_file = engine.dialect.name == "sqlite"
-        self._instant = iso_utc if self.in_a_file else _as_it_is
 
     def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
         """Commit `submissions` in one transaction; return a receipt for each, in their order.
@@ -55,120 +89,167 @@ class Store:
             return []
         if self.held is not None:
             raise ArchiveUnavailable(self.held)
-        settled: list[Receipt] | None = self._doubt.settle(self.engine, submissions)
-        if settled is not None:
-            return settled
-        secret = self._secret or self._read_secret()
-        batches = [self._prepared(submission, secret) for submission in submissions]
-        return self._commit(submissions, batches, now)
-
-    def read_again(
-        self, kept: Sequence[tuple[Item, bytes]], run_id: int | None, now: datetime
-    ) -> tuple[Outcome, ...]:
-        """Give quarantined arrivals another verdict each: a row in `retries`, whatever it is.
-
-        `kept` are items made from arrivals of the archive, each with the content key that stands there.
-        """
-        if not kept:
-            return ()
+        receipts = self._what_became_of(submissions)
+        if receipts is not None:
+            return receipts
         secret = self.archive_key()
-        batch = Batch(again=True)
-        for item, key in kept:
-            batch.add(item, run_id, secret, key)
-        submission = Submission(run_id, tuple(item for item, _ in kept))
-        return self._commit([submission], [batch], now)[0].outcomes
+        return self._commit([self._work(submission, secret) for submission in submissions], now)
 
     def why_refused(self, item: Item, now: datetime) -> str | None:
         """Return why the tables would refuse `item` at `now`, None where they take it; nothing stays."""
-        batch = Batch()
-        batch.add(item, None, self.archive_key())
+        row = row_of(item, self.archive_key())
         with writing(self.engine) as connection:
-            return self._refusal(connection, batch, now)
+            return self._refusal(connection, row, None, now)
 
     def archive_key(self) -> bytes:
         """Return the secret under which this archive takes fingerprints and content keys."""
-        return self._secret or self._read_secret()
-
-    def _read_secret(self) -> bytes:
-        self._secret = read_archive_key(self.engine)
+        if self._secret is None:
+            self._secret = read_archive_key(self.engine)
         return self._secret
 
-    def _prepared(self, submission: Submission, secret: bytes) -> Batch:
-        batch = Batch()
-        for item in submission.items:
-            key = None
-            if is_earlier_post(item.content_key):
-                with reading(self.engine) as connection:
-                    key = key_of_earlier_post(connection, secret, item.content_key)
-            batch.add(item, submission.run_id, secret, key)
-        return batch
+    def _work(self, submission: Submission, secret: bytes) -> _Work:
+        return _Work(submission, [self._row(item, secret) for item in submission.items])
 
-    def _commit(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
-    ) -> list[Receipt]:
+    def _row(self, item: Item | Row, secret: bytes) -> Row:
+        if isinstance(item, Row):
+            return item
+        row = row_of(item, secret)
+        earlier = keys_of_earlier_post(item.content_key, secret)
+        if earlier:  # its file may still lie in the spool
+            with reading(self.engine) as connection:
+                for key, _, _ in arrivals_by_key(connection, earlier):
+                    return row._replace(content_key=key)
+        return row
+
+    # A commit whose answer never came
+
+    def _what_became_of(self, submissions: Sequence[Submission]) -> list[Receipt] | None:
+        """Return the receipts of a commit that was not heard of, None where it did not take place.
+
+        Writing the same submissions again would store nothing twice, but would count each item of the run
+        once more. The row is written once more, with the mark that it has: that waits for a transaction that
+        still has it in hand, and its commit waits for the standby that the first one may have lost. Raises
+        ArchiveUnavailable where that cannot be known yet; then it stays unknown.
+        """
+        commit = self._unknown
+        if commit is None or not commit.is_of(submissions):
+            self._unknown = None
+            return None
+        touch = update(runs).where(runs.c.id == commit.run_id).values(mark=runs.c.mark).returning(runs.c.mark)
+        with writing(self.engine) as connection:
+            if not self.in_a_file:
+                connection.execute(_PATIENCE)
+            found = connection.execute(touch).scalar()
+        self._unknown = None
+        return commit.receipts if found is not None and bytes(found) == commit.mark else None
+
+    def _about_to_commit(self, work: Sequence[_Work], mark: bytes, receipts: list[Receipt]) -> None:
+        """Note, last of all in a transaction, what its commit will have done; `mark` stands in its run."""
+        run_id = work[0].submission.run_id
+        submissions = [one.submission for one in work]
+        self._unknown = None if run_id is None else _UnknownCommit(run_id, mark, submissions, receipts)
+
+    # The transaction
+
+    def _commit(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
         """Write everything, again where PostgreSQL gives the transaction up for another's sake."""
         for attempt in range(_CONFLICT_TRIES):
             try:
-                return self._commit_once(submissions, batches, now)
+                receipts = self._commit_once(work, now)
             except TransactionGivenUp:
                 if attempt == _CONFLICT_TRIES - 1:
                     raise
+            else:
+                self._unknown = None
+                self._judge_refusals(receipts)
+                return receipts
             time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
         raise AssertionError("unreachable")
 
-    def _commit_once(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
-    ) -> list[Receipt]:
+    def _commit_once(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
         """Write everything at once, or with a savepoint a submission where an item is refused."""
+        rows = [row for one in work for row in one.rows]
+        run_ids = [run_id for one in work for run_id in one.run_ids]
         read: dict[int, int | None] = {}
-        whole = batches[0] if len(batches) == 1 else _joined(batches)
-        mark = new_mark()
+        mark = secrets.token_bytes(16)
         while True:
             try:
                 with writing(self.engine) as connection:
-                    with self._expectation.inserts(connection, known=whole.again) as inserts:
-                        outcomes = settle(inserts, whole, now, self._instant, read)
-                    receipts = _split(outcomes, submissions)
-                    keep_books(
-                        connection, submissions, [one.outcomes for one in receipts], now, mark,
-                        [batch.keys for batch in batches],
-                    )  # fmt: skip
-                    self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
+                    settled = settle(connection, rows, run_ids, now, read, self._on_stored)
+                    receipts = _split(settled, work)
+                    self._keep_books(connection, work, receipts, now, mark)
+                    self._about_to_commit(work, mark, receipts)
             except ReadBefore as again:
                 read |= again.sms
-            except Misjudged:
-                continue
             except (*DATA_ERRORS, DBAPIError) as error:
                 if not is_data_error(error):
                     raise
-                return self._commit_piecemeal(submissions, batches, now)
+                return self._commit_piecemeal(work, now)
             else:
-                self._doubt.end()
-                if self._refused:
-                    self._judge_refusals(receipts)
                 return receipts
 
-    def _commit_piecemeal(
-        self, submissions: Sequence[Submission], batches: Sequence[Batch], now: datetime
-    ) -> list[Receipt]:
+    def _commit_piecemeal(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
         """Write one submission after the other, still in one transaction, and find the refused items."""
         receipts: list[Receipt] = []
-        mark = new_mark()
+        mark = secrets.token_bytes(16)
         with writing(self.engine) as connection:
-            for submission, batch in zip(submissions, batches, strict=True):
+            for one in work:
                 try:
-                    outcomes = self._settle_apart(connection, batch, now)
+                    settled = self._settle_apart(connection, one.rows, one.run_ids, now)
                 except (*DATA_ERRORS, DBAPIError) as error:
                     if not is_data_error(error):
                         raise
-                    cleaned = self._without_refused(connection, batch, now)
-                    outcomes = self._settle_apart(connection, cleaned, now)
-                keep_books(connection, [submission], [outcomes], now, mark, [batch.keys])
-                receipts.append(Receipt(tuple(outcomes)))
-            self._doubt.begin(submissions[0].run_id, mark, submissions, receipts)
-        self._doubt.end()
-        self._judge_refusals(receipts)
+                    taken = [self._taken(connection, row, one.submission.run_id, now) for row in one.rows]
+                    settled = self._settle_apart(connection, taken, one.run_ids, now)
+                receipt = Receipt(tuple(settled.outcomes), tuple(settled.sms_ids))
+                self._keep_books(connection, [one], [receipt], now, mark)
+                receipts.append(receipt)
+            self._about_to_commit(work, mark, receipts)
         return receipts
+
+    def _keep_books(
+        self, connection: Connection, work: Sequence[_Work], receipts: Sequence[Receipt], now: datetime,
+        mark: bytes,
+    ) -> None:  # fmt: skip
+        keep_books(
+            connection, [one.submission for one in work], [one.rows for one in work],
+            [receipt.outcomes for receipt in receipts], now, mark,
+        )  # fmt: skip
+
+    def _settle_apart(
+        self, connection: Connection, rows: Sequence[Row], run_ids: Sequence[int | None], now: datetime
+    ) -> Settled:
+        read: dict[int, int | None] = {}
+        while True:
+            try:
+                with connection.begin_nested():
+                    return settle(connection, rows, run_ids, now, read, self._on_stored)
+            except ReadBefore as again:
+                read |= again.sms
+
+    def _taken(self, connection: Connection, row: Row, run_id: int | None, now: datetime) -> Row:
+        """Return `row` as the database takes it: for the quarantine where it refuses it as it is."""
+        why = self._refusal(connection, row, run_id, now)
+        if why is None:
+            return row
+        self._refused += 1
+        log.warning("the database refused an item", why=why, source=row.source, channel=row.channel)
+        return unreadable(row, why)
+
+    def _refusal(self, connection: Connection, row: Row, run_id: int | None, now: datetime) -> str | None:
+        """Return why the database refuses `row`, None where it takes it; nothing of it stays."""
+        probe = connection.begin_nested()
+        try:
+            settle(connection, [row], [run_id], now, {}, self._on_stored)
+        except ReadBefore:
+            return None
+        except (*DATA_ERRORS, DBAPIError) as error:
+            if not is_data_error(error):
+                raise
+            return refused(error)
+        finally:
+            probe.rollback()
+        return None
 
     def _judge_refusals(self, receipts: Sequence[Receipt]) -> None:
         """Say each hour where the tables took nothing for some time: then they are wrong, not the items."""
@@ -181,66 +262,12 @@ class Store:
                 items=self._refused, needs="ingestor check, then ingestor quarantine retry",
             )  # fmt: skip
 
-    def _settle_apart(self, connection: Connection, batch: Batch, now: datetime) -> list[Outcome]:
-        read: dict[int, int | None] = {}
-        while True:
-            try:
-                with connection.begin_nested():
-                    return settle(inserts_for(connection), batch, now, self._instant, read)
-            except ReadBefore as again:
-                read |= again.sms
 
-    def _without_refused(self, connection: Connection, batch: Batch, now: datetime) -> Batch:
-        """Return `batch` with each item that the database refuses made ready for the quarantine."""
-        secret = self.archive_key()
-        cleaned = Batch(again=batch.again)
-        for i, item in enumerate(batch.items):
-            alone = Batch(again=batch.again)
-            alone.add(item, batch.run_ids[i], secret, batch.keys[i])
-            why = self._refusal(connection, alone, now)
-            if why is not None:
-                self._refused += 1
-                log.warning("the database refused an item", why=why, source=item.source, channel=item.channel)
-            kept = item if why is None else unreadable(item, why)
-            cleaned.add(kept, batch.run_ids[i], secret, batch.keys[i])
-        return cleaned
-
-    def _refusal(self, connection: Connection, batch: Batch, now: datetime) -> str | None:
-        probe = connection.begin_nested()
-        try:
-            settle(inserts_for(connection), batch, now, self._instant, {})
-        except ReadBefore:
-            return None
-        except (*DATA_ERRORS, DBAPIError) as error:
-            if not is_data_error(error):
-                raise
-            return refused(error)
-        finally:
-            probe.rollback()
-        return None
-
-
-def _as_it_is(instant: datetime) -> datetime:
-    return instant
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    whole = Batch()
-    for batch in batches:
-        whole.items += batch.items
-        whole.run_ids += batch.run_ids
-        whole.fingerprints += batch.fingerprints
-        whole.details += batch.details
-        whole.keys += batch.keys
-        whole.packed += batch.packed
-    return whole
-
-
-def _split(outcomes: list[Outcome], submissions: Sequence[Submission]) -> list[Receipt]:
+def _split(settled: Settled, work: Sequence[_Work]) -> list[Receipt]:
     receipts: list[Receipt] = []
     start = 0
-    for submission in submissions:
-        end = start + len(submission.items)
-        receipts.append(Receipt(tuple(outcomes[start:end])))
+    for one in work:
+        end = start + len(one.rows)
+        receipts.append(Receipt(tuple(settled.outcomes[start:end]), tuple(settled.sms_ids[start:end])))
         start = end
     return receipts

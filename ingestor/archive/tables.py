@@ -44,9 +44,9 @@ class Instant(TypeDecorator[datetime]):
             return dialect.type_descriptor(TIMESTAMP(timezone=True))
         return dialect.type_descriptor(Text())
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Return what the driver is given."""
-        if value is None or dialect.name == "postgresql":
+    def process_bind_param(self, value: datetime | str | None, dialect: Dialect) -> Any:
+        """Return what the driver is given; a text was written by `iso_utc` already."""
+        if value is None or isinstance(value, str) or dialect.name == "postgresql":
             return value
         return iso_utc(value)
 
@@ -62,8 +62,10 @@ class WholeSecond(Instant):
 
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: datetime | str | None, dialect: Dialect) -> Any:
         """Return what the driver is given."""
+        if isinstance(value, str):
+            raise TypeError("a whole second is made of a time")
         whole = value.replace(microsecond=0) if value is not None else None
         given = super().process_bind_param(whole, dialect)
         return given.removesuffix("Z") if isinstance(given, str) else given

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ingestor.archive.entries import Item, Receipt, Submission
+from ingestor.archive.items import Item, Receipt, Row, Submission
+from ingestor.archive.rows import REFUSED
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.logs import OncePerMinute
-from ingestor.providers.contract import Unreadable
 from ingestor.record import Outcome
 
 MAX_ITEMS = 1000
@@ -26,8 +26,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _SAY_SECONDS = 3600.0
 
 log = structlog.get_logger()
-
-REFUSED = "the database refused it"
 
 Waiting = tuple[Submission, "Future[Receipt]"]
 
@@ -159,10 +157,8 @@ class Writer:
         for submission, receipt in zip(submissions, receipts, strict=True):
             if Outcome.QUARANTINED in receipt.outcomes:
                 for item, outcome in zip(submission.items, receipt.outcomes, strict=True):
-                    reading = item.reading
-                    reason = reading.reason if isinstance(reading, Unreadable) else REFUSED
                     if outcome is Outcome.QUARANTINED:
-                        self._quarantined.note((item.source, reason), item)
+                        self._quarantined.note((item.source, item.reason or REFUSED), item)
 
     def _write_apart(self, batch: list[Waiting], error: Exception) -> bool:
         """Find the submission that the program cannot write, and let the others through."""
@@ -206,7 +202,7 @@ class Writer:
             log.info("the archive takes writes again")
 
 
-def _say_quarantined(kind: tuple[str, str], newest: Item, count: int) -> None:
+def _say_quarantined(kind: tuple[str, str], newest: Item | Row, count: int) -> None:
     source, reason = kind
     log.warning(
         "quarantined: kept, but no SMS was made of it",

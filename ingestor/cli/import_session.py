@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingestor.archive import runs
-from ingestor.archive.dictionary import usable_dictionary
 from ingestor.archive.engine import bulk_import_settings
 from ingestor.archive.migrate import current
+from ingestor.archive.payloads import usable_dictionary
 from ingestor.archive.queries import all_refused
 from ingestor.archive.store import Store
 from ingestor.cli.import_display import Display, Result, display_for, print_result

@@ -10,14 +10,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from ingestor.archive.export import plain_row
-from ingestor.archive.quarantine import (
-    discard,
-    export_mbox,
-    reason_in_words,
-    retry,
-    standing_ids,
-    todays_reader,
-)
+from ingestor.archive.quarantine import discard, export_mbox, standing_ids
 from ingestor.archive.queries import quarantine_list, quarantine_show, raw_of_arrival
 from ingestor.archive.runs import balance, begin_run, end_run
 from ingestor.archive.store import Store
@@ -28,6 +21,7 @@ from ingestor.cli.opening import configure_log, open_for_reading, open_for_writi
 from ingestor.cli.printing import exit_code, print_balance, print_fields, print_json, print_table, write_raw
 from ingestor.cli.show import arrival_fields, checked_raw
 from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.intake.retry import reason_in_words, retry, todays_reader
 from ingestor.settings import rules_for
 
 EXAMPLES = """

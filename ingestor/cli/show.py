@@ -10,12 +10,12 @@ from sqlalchemy import Engine
 
 from ingestor.archive.evidence import Doubt, doubts
 from ingestor.archive.export import plain_row
-from ingestor.archive.quarantine import todays_reader
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
 from ingestor.cli.arguments import add_utc, count, localised, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import print_fields, print_json, write_raw
 from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.intake.retry import todays_reader
 from ingestor.settings import rules_for
 
 EXAMPLES = """

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import Balance, begin_run
 from ingestor.archive.store import Store

@@ -7,7 +7,7 @@ from multiprocessing.synchronize import Event
 
 from ingestor.archive.cursors import read_cursor
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import Action, CursorMove, Submission
+from ingestor.archive.items import Action, CursorMove, Submission
 from ingestor.archive.store import Store
 from ingestor.record import Channel
 from tests.archive.samples import NOW, broken, item

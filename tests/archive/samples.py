@@ -4,7 +4,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ingestor.archive.entries import Item, Payload, Position
+from ingestor.archive.items import Item, Payload, Position
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, InboundSms

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.cursors import read_cursor
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import Item, Submission
+from ingestor.archive.items import Item, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.snapshot import snapshot

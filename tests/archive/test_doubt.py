@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from ingestor.archive import doubt
+from ingestor.archive import store as store_module
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run, end_run, find_run
 from ingestor.archive.store import Store
@@ -149,7 +149,7 @@ def test_a_commit_that_is_still_on_its_way_stays_in_doubt(
     primary: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line breaks while the server waits for its standby: nothing is believed before it has ended."""
-    monkeypatch.setattr(doubt, "_PATIENCE", text("SET LOCAL lock_timeout = '200ms'"))
+    monkeypatch.setattr(store_module, "_PATIENCE", text("SET LOCAL lock_timeout = '200ms'"))
     proxy = FaultProxy(primary.port)
     with proxy.running():
         at = desk(primary.url("archive").replace(str(primary.port), str(proxy.port)))

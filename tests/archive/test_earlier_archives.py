@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 
 from ingestor.archive import grants, migrate
 from ingestor.archive.engine import reading, sqlite_path
-from ingestor.archive.entries import Item, Payload, Position, Submission, mail_content_key
 from ingestor.archive.intact import differences
-from ingestor.archive.keys import keyed, unique_key
+from ingestor.archive.items import Item, Payload, Position, Submission
 from ingestor.archive.queries import kept_payload
+from ingestor.archive.rows import keyed, mail_content_key, unique_key
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.errors import SchemaMismatch
@@ -306,6 +306,6 @@ def test_a_long_upgrade_tells_how_far_it_is(sqlite_url: str, monkeypatch: pytest
 
 def retry_all(engine: Engine) -> None:
     """Read the whole quarantine again."""
-    from ingestor.archive import quarantine
+    from ingestor.intake.retry import retry, todays_reader
 
-    list(quarantine.retry(Store(engine), quarantine.todays_reader(lambda _: RULES), None, given.NOW))
+    list(retry(Store(engine), todays_reader(lambda _: RULES), None, given.NOW))

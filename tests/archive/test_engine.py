@@ -19,7 +19,7 @@ from ingestor.archive.cursors import (
     reset_cursor,
 )  # fmt: skip
 from ingestor.archive.engine import bulk_import_settings, open_engine, reading, writing
-from ingestor.archive.entries import Action, CursorMove, Pending, Submission
+from ingestor.archive.items import Action, CursorMove, Pending, Submission
 from ingestor.archive.payloads import compress, pack, unpack
 from ingestor.archive.runs import begin_input, begin_run, end_run, find_run, inputs, last_runs
 from ingestor.archive.store import Store

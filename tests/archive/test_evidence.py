@@ -8,12 +8,14 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
-from ingestor.archive.entries import Item, Position, Submission, mail_content_key
 from ingestor.archive.evidence import Doubt, doubts
-from ingestor.archive.quarantine import Kept, todays_reader
+from ingestor.archive.items import Item, Position, Submission
+from ingestor.archive.quarantine import Kept
 from ingestor.archive.queries import show
+from ingestor.archive.rows import mail_content_key
 from ingestor.archive.store import Store
 from ingestor.intake.listener.received import ReceivedPost, new_identity, submission_of
+from ingestor.intake.retry import todays_reader
 from ingestor.providers.agile import mail as agile
 from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import Channel

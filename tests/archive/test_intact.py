@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import sqlite_path, writing
-from ingestor.archive.entries import Submission
 from ingestor.archive.intact import Grade, NotCompared, differences, repair
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.errors import IngestorError
 from tests.archive.reading import rows

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import sqlite_path, writing
-from ingestor.archive.entries import Submission
 from ingestor.archive.integrity import damage
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from tests.archive.samples import NOW, item
 

@@ -5,7 +5,8 @@ from uuid import RFC_4122, UUID
 
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Item, Submission, mail_content_key, mail_day
+from ingestor.archive.items import Item, Submission
+from ingestor.archive.rows import mail_content_key, mail_day
 from ingestor.archive.store import Store
 from ingestor.intake.listener.received import new_identity
 from ingestor.providers.contract import Readable

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive import migrate, triggers, views
 from ingestor.archive.engine import reading, sqlite_path, writing
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.tables import metadata
 from ingestor.errors import ArchiveUnavailable, SchemaMismatch, SchemaNewer, UpgradeFailed

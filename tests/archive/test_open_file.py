@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine, reading
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.open_file import OpenFile, open_file
 from ingestor.archive.runs import balance, begin_run

@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive import queries
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.payloads import pack
-from ingestor.archive.quarantine import Kept, discard, export_mbox, retry, standing_ids, todays_reader
+from ingestor.archive.quarantine import Kept, discard, export_mbox, standing_ids
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.store import Store
+from ingestor.intake.retry import retry, todays_reader
 from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import Channel, Outcome
 from tests.archive.reading import number_of, rows
@@ -74,7 +75,7 @@ def test_retry_of_some_leaves_the_others(archive_engine: Engine) -> None:
 def test_what_was_not_kept_whole_is_never_read_as_if_it_were(archive_engine: Engine) -> None:
     """Of a mail that was too large only the beginning is there: its text would come out cut."""
     store = Store(archive_engine)
-    huge = broken(1, raw=b"beginning", payload=pack(b"beginning", size=50_000_000))
+    huge = broken(1, raw=b"beginning", payload=pack(b"beginning")._replace(size=50_000_000))
     store.write([Submission(None, (huge,))], NOW)
     (verdict,) = retry(store, reader(lambda kept: Readable(sms(1), "agile.mail/2")), None, LATER)
     assert verdict.outcome is Outcome.QUARANTINED

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor import logs
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from tests.archive.samples import NOW, broken, item

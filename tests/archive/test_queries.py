@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 
 from ingestor.archive import queries
 from ingestor.archive.engine import reading
-from ingestor.archive.entries import Item, Submission
 from ingestor.archive.export import COLUMNS, export_csv, export_jsonl
-from ingestor.archive.known import known_sms, sms_of_mails
+from ingestor.archive.inserts import sms_of_mails
+from ingestor.archive.items import Item, Submission
 from ingestor.archive.queries import Filters
 from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable
@@ -156,12 +156,10 @@ def test_spreadsheet_safe_csv_runs_no_formula(archive_engine: Engine, start: str
 
 
 def test_a_run_that_must_not_write_can_look_up_what_is_known(archive_engine: Engine) -> None:
-    """It sees which SMS is where, and what each mail became when its bytes were read."""
+    """It sees what each mail became when its bytes were read."""
     fill(archive_engine, item(1), broken(2))
     secret = Store(archive_engine).archive_key()
     with reading(archive_engine) as connection:
-        assert known_sms(connection, secret, [sms(2), sms(1), sms(1)]) == [None, 1, 1]
-        assert known_sms(connection, secret, []) == []
         keys = [item(number).content_key for number in (1, 2, 3)]
         assert sms_of_mails(connection, secret, keys) == [1, None, None]
 

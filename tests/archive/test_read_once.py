@@ -1,17 +1,18 @@
 """What was read once keeps its SMS: a better reader makes no second one of the same bytes."""
 
+import marshal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive import quarantine
-from ingestor.archive.bulk import BulkStore
-from ingestor.archive.entries import Item, Submission, mail_content_key
-from ingestor.archive.prepared import PreparedSubmission, RowMaker
+from ingestor.archive.items import Item, Row, Submission
+from ingestor.archive.quarantine import Kept
+from ingestor.archive.rows import mail_content_key, row_of
 from ingestor.archive.store import Store
 from ingestor.intake.files.dry import DrySink
+from ingestor.intake.retry import retry
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, Outcome
 from tests.archive.reading import number_of, rows
@@ -50,26 +51,23 @@ def by_the_writer(engine: Engine, mails: Sequence[tuple[int, Reading]]) -> list[
     return list(Store(engine).write([submission], NOW)[0].outcomes)
 
 
-def prepared(secret: bytes, mails: Sequence[tuple[int, Reading]]) -> PreparedSubmission:
-    """Return mails as the worker of an import makes them ready."""
-    maker = RowMaker(secret)
-    made = [maker.row(reading, raw(number), 0, 10) for number, reading in mails]
-    return PreparedSubmission(None, "old.mbox", made, [("old.mbox", None, at) for at in range(len(mails))])
-
-
-def by_the_bulk_lane(engine: Engine, mails: Sequence[tuple[int, Reading]]) -> list[Outcome]:
-    """Import mails as an import does."""
+def by_an_import(engine: Engine, mails: Sequence[tuple[int, Reading]]) -> list[Outcome]:
+    """Import mails as an import does: their rows were made by a worker."""
     store = Store(engine)
-    return list(BulkStore(store).write([prepared(store.archive_key(), mails)], NOW)[0])
+    rows = [row_of(mail(number, reading), store.archive_key()) for number, reading in mails]
+    travelled = [Row.of_plain(marshal.loads(marshal.dumps(row.plain()))) for row in rows]
+    assert travelled == rows
+    return list(store.write([Submission(None, travelled)], NOW)[0].outcomes)
 
 
 def by_a_dry_run(engine: Engine, mails: Sequence[tuple[int, Reading]]) -> list[Outcome]:
     """Say what an import would do."""
     with DrySink(engine) as sink:
-        return list(sink.write([prepared(sink.secret, mails)])[0])
+        rows = [row_of(mail(number, reading), sink.secret) for number, reading in mails]
+        return list(sink.write([Submission(None, rows)])[0].outcomes)
 
 
-@pytest.fixture(params=[by_the_writer, by_the_bulk_lane], ids=["writer", "bulk"])
+@pytest.fixture(params=[by_the_writer, by_an_import], ids=["writer", "import"])
 def lane(request: pytest.FixtureRequest) -> Lane:
     """Both ways of an import into the archive."""
     chosen: Lane = request.param
@@ -120,10 +118,10 @@ def test_a_mail_that_stood_in_the_quarantine_goes_to_the_sms_that_its_bytes_beca
     assert lane(archive_engine, [(1, read(1, "better"))]) == [DUPLICATE]
     assert number_of(archive_engine, "quarantine") == 1
 
-    def reader(kept: quarantine.Kept) -> list[Any]:
+    def reader(kept: Kept) -> list[Any]:
         return [read(2, "better")]
 
-    verdicts = list(quarantine.retry(store, reader, None, NOW))
+    verdicts = list(retry(store, reader, None, NOW))
     assert [verdict.outcome for verdict in verdicts] == [DUPLICATE]
     assert number_of(archive_engine, "inbound_sms") == 2
 

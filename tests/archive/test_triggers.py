@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive import triggers
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, metadata
 from tests.archive.reading import rows

@@ -5,7 +5,7 @@ from sqlalchemy import Engine, insert, inspect
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.views import inbound_sms, quarantine
 from ingestor.record import Channel

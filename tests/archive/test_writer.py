@@ -16,7 +16,7 @@ from sqlalchemy.exc import CompileError
 
 from ingestor.archive import engine as engine_module
 from ingestor.archive import writer as writer_module
-from ingestor.archive.entries import CursorMove, Receipt, Submission
+from ingestor.archive.items import CursorMove, Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.store import Store
@@ -189,7 +189,7 @@ def test_a_commit_that_broke_off_is_counted_once(
 
     def commit_and_break(connection: object) -> None:
         commit(connection)  # type: ignore[arg-type]
-        if not broken and store._doubt._commit is not None:
+        if not broken and store._unknown is not None:
             broken.append(True)
             connection.driver_connection.close()  # type: ignore[attr-defined]
             connection.driver_connection.execute("SELECT 1")  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import open_engine, reading
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store

@@ -25,7 +25,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from tests.archive.samples import item
 from tests.sample_mails import generate

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Table
 
+from ingestor.archive import tables
 from ingestor.archive.engine import bulk_import_settings, open_engine, reading
-from ingestor.archive.entries import Item, Submission
+from ingestor.archive.items import Item, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
-from ingestor.archive.targets import ARRIVALS, CONTENT, PAYLOADS, SMS, Target
 from ingestor.archive.writer import Writer
 from tests.archive.samples import NOW, item
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
@@ -35,7 +35,11 @@ from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 ITEMS = int(os.environ.get("INGESTOR_BENCH_ITEMS", "20000"))
 BATCH = 5000
 ROUNDS = 5
-TARGETS = (SMS, CONTENT, ARRIVALS, PAYLOADS)
+TABLES = (tables.sms, tables.sms_content, tables.arrivals, tables.payloads)
+_KINDS = {
+    "Instant": "timestamptz", "BigInteger": "int8", "SmallInteger": "int2", "Integer": "int4",
+    "LargeBinary": "bytea", "Boolean": "bool",
+}  # fmt: skip
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
@@ -168,8 +172,8 @@ def _store(engine: Engine, items: list[Item]) -> float:
 def _rows(engine: Engine) -> Rows:
     rows: Rows = {}
     with reading(engine) as connection:
-        for target in TARGETS:
-            select = f"SELECT {', '.join(target.columns)} FROM {target.name} ORDER BY 1"
+        for target in TABLES:
+            select = f"SELECT {', '.join(target.c.keys())} FROM {target.name} ORDER BY 1"
             rows[target.name] = [tuple(row) for row in connection.exec_driver_sql(select)]
     return rows
 
@@ -187,8 +191,8 @@ def _bare_sqlite(path: Path, rows: Rows) -> float:
         began = time.perf_counter()
         for start in range(0, ITEMS, BATCH):
             connection.execute("BEGIN IMMEDIATE")
-            for target in TARGETS:
-                marks = ", ".join("?" * len(target.columns))
+            for target in TABLES:
+                marks = ", ".join("?" * len(target.c))
                 connection.executemany(
                     f"INSERT INTO {target.name} VALUES ({marks}) ON CONFLICT DO NOTHING",
                     rows[target.name][start : start + BATCH],
@@ -199,24 +203,24 @@ def _bare_sqlite(path: Path, rows: Rows) -> float:
 
 def _bare_postgresql(address: str, rows: Rows) -> float:
     with psycopg.connect(address) as connection:
-        for target in TARGETS:
+        for target in TABLES:
             connection.execute(
                 f"CREATE TEMPORARY TABLE new_{target.name} (LIKE {target.name}) ON COMMIT DELETE ROWS"
             )
         connection.commit()
         began = time.perf_counter()
         for start in range(0, ITEMS, BATCH):
-            for target in TARGETS:
+            for target in TABLES:
                 _copy(connection, target, rows[target.name][start : start + BATCH])
             connection.commit()
         return ITEMS / (time.perf_counter() - began)
 
 
-def _copy(connection: "psycopg.Connection[Any]", target: Target, rows: list[tuple[Any, ...]]) -> None:
-    unique = target.key is not None
+def _copy(connection: "psycopg.Connection[Any]", target: Table, rows: list[tuple[Any, ...]]) -> None:
+    unique = "id" in target.c
     into = f"new_{target.name}" if unique else target.name
     with connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN (FORMAT BINARY)") as copy:
-        copy.set_types(target.types)
+        copy.set_types([_KINDS.get(type(one.type).__name__, "text") for one in target.c])
         for row in rows:
             copy.write_row(row)
     if unique:

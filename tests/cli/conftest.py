@@ -10,7 +10,7 @@ import pytest
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.runs import begin_run, end_run
 from ingestor.archive.store import Store
 from ingestor.cli import main

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from ingestor.archive.cursors import note_source
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.cli.arguments import instant, since, until
 from ingestor.providers.contract import Readable

@@ -5,7 +5,7 @@ import json
 import mailbox
 from datetime import UTC, datetime
 
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from tests.archive.samples import broken
 from tests.cli.conftest import Filled

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from ingestor.archive.cursors import Source, note_source
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.cli.printing import age
 from ingestor.cli.status import SPOOL_SECONDS, judge

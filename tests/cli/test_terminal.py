@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable, Unreadable
 from tests.archive.samples import NOW, PARSER, item, sms

@@ -7,8 +7,8 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
-from ingestor.archive.entries import Submission
 from ingestor.archive.intact import Difference, NotCompared
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable
 from ingestor.service import schedule as guarding

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from ingestor.archive.engine import open_engine, writing
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.snapshot import snapshot

@@ -9,7 +9,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.runs import Balance, balance, begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ingestor.archive.entries import mail_day
+from ingestor.archive.rows import ContentKey
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.mbox import (
     BELIEVED_LENGTH,
@@ -81,8 +81,7 @@ class _Collector:
     def __init__(self, *, wanted: bool) -> None:
         self.size = 0
         self.kept: bytearray | None = bytearray() if wanted else None
-        self._canonical = hashlib.sha256()
-        self._held = b""
+        self._content_key = ContentKey()
         self._wanted = wanted
         self.tail = b""
 
@@ -93,14 +92,7 @@ class _Collector:
             return
         if len(self.kept) < LARGEST_KEPT + 1:
             self.kept += piece[: LARGEST_KEPT + 1 - len(self.kept)]
-        # The content key (archive.entries.mail_content_key) in pieces: a piece must not end inside the line
-        # ends that it drops at the very end; a run of a MiB of them is no longer held back.
-        piece = self._held + piece
-        body = piece.rstrip(b"\r\n")
-        self._held = piece[len(body) :]
-        if len(self._held) > LARGEST_PARSED:
-            body, self._held = piece, b""
-        self._canonical.update(body.replace(b"\r\n", b"\n"))
+        self._content_key.feed(piece)
 
     def raw(self, tail: int) -> bytes | bytearray | None:
         """Return what is kept, without the last `tail` bytes of the whole."""
@@ -112,7 +104,7 @@ class _Collector:
         return self.kept  # not copied: it may have 32 MiB
 
     def content_key(self) -> bytes:
-        return mail_day(bytes(memoryview(self.kept or b"")[:65536])) + self._canonical.digest()
+        return self._content_key.digest()
 
 
 class Blocks:

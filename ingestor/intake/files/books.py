@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from ingestor.archive import runs
-from ingestor.archive.entries import InputProgress
+from ingestor.archive.items import InputProgress
 from ingestor.errors import ConfigurationError, InputUnreadable
 from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.streams import Stream

@@ -6,21 +6,18 @@ submissions become a batch: one transaction.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingestor.archive.entries import InputProgress
-from ingestor.archive.prepared import PreparedSubmission, Row, Where
+from ingestor.archive.items import InputProgress, Receipt, Row, Submission
+from ingestor.archive.rows import REFUSED
 from ingestor.errors import IngestorError
 from ingestor.intake.files.books import Tally
 from ingestor.intake.files.leaves import Place
-from ingestor.intake.files.reading import SKIP_BITS
 from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.workers import Pool
 from ingestor.record import Outcome
-
-SKIPPED = (1 << SKIP_BITS) - 1
 
 MOST_BYTES = 8 << 20
 """Compressed bytes in one batch."""
@@ -43,29 +40,25 @@ class CoverageBroken(IngestorError):
 class Ticket:
     """One stretch of input on its way: what came back, and what becomes durable with it.
 
-    `places` has one entry for a block, one a mail where single mails are `packed` together.
+    `places` has one entry for a block, one a mail where single mails are packed together.
     """
 
     places: list[tuple[Place, int]]
     expected: int
     progress: dict[int, InputProgress] = field(default_factory=dict)
     answer: tuple[Any, ...] | None = None
-    packed: bool = False
     source: str = ""
 
-    def where(self, rows: Sequence[Row]) -> list[Where]:
-        """Return the place of each row, which has a number among single mails or an offset in the block."""
-        if self.packed:
-            return [self._where_packed(row[0]) for row in rows]
-        if not rows:
-            return []
-        place, base = self.places[0]
-        path, member = place.path, place.member
-        return [(path, member, base + row[0]) for row in rows]
+    def rows(self, found: Iterable[tuple[int, Sequence[Any]]]) -> list[Row]:
+        """Return the rows that a worker found, each with its place in the input instead of in the stretch."""
+        return [self._placed(Row.of_plain(values), *self.places[number]) for number, values in found]
 
-    def _where_packed(self, number: int) -> Where:
-        place, base = self.places[number >> SKIP_BITS]
-        return place.path, place.member, base + (number & SKIPPED)
+    def _placed(self, row: Row, place: Place, base: int) -> Row:
+        return row._replace(
+            source=self.source,
+            place=row.place._replace(byte_offset=base + (row.place.byte_offset or 0)),
+            arrival_content=row.arrival_content._replace(input=place.path, member=place.member),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +89,7 @@ class _Counted:
 class _Batch:
     """What is to become one transaction."""
 
-    submissions: list[PreparedSubmission] = field(default_factory=list)
+    submissions: list[Submission] = field(default_factory=list)
     counted: list[_Counted | None] = field(default_factory=list)
     items: int = 0
     size: int = 0
@@ -162,7 +155,7 @@ class Delivery:
             self._write_all()
         self._settle()
         if failed:
-            self._submit(PreparedSubmission(self._run_id, failed=failed))
+            self._submit(Submission(self._run_id, failed=failed))
         self._close_batch()
         self._write_all()
         self._notice(self._tally)
@@ -180,39 +173,35 @@ class Delivery:
             self._settle_one(ticket, ticket.answer)
 
     def _settle_one(self, ticket: Ticket, answer: tuple[Any, ...]) -> None:
-        rows, ignored, mails, mail_bytes, separators, gaps, senders, odd, look_alikes = answer
+        found, ignored, mails, mail_bytes, separators, gaps, senders, odd, look_alikes = answer
         covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
-        if covered != ticket.expected or mails != len(rows) + ignored:
+        if covered != ticket.expected or mails != len(found) + ignored:
             place = ticket.places[0][0] if ticket.places else "?"
             raise CoverageBroken(
-                f"{place}: {covered} of {ticket.expected} bytes and {len(rows) + ignored} of {mails} mails "
+                f"{place}: {covered} of {ticket.expected} bytes and {len(found) + ignored} of {mails} mails "
                 "are accounted for; please report it"
             )
         counted = _Counted(
             mails, mail_bytes, separators, gaps, senders, odd, ticket.places[0] if gaps else None
         )
-        self._submit(
-            PreparedSubmission(
-                self._run_id,
-                ticket.source,
-                rows,
-                ticket.where(rows),
-                ignored,
-                progress=tuple(ticket.progress.values()),
-                compressed_bytes=sum(len(found[7]) for found in rows),
-                look_alikes=look_alikes,
-            ),
-            counted,
+        rows = ticket.rows(found)
+        submission = Submission(
+            self._run_id,
+            rows,
+            ignored,
+            progress=tuple(ticket.progress.values()),
+            look_alikes=tuple((ticket.source, *one) for one in look_alikes.items()),
         )
+        self._submit(submission, counted, sum(len(row.payload.compressed) for row in rows if row.payload))
 
-    def _submit(self, submission: PreparedSubmission, counted: "_Counted | None" = None) -> None:
-        if self._batch.submissions and self._batch.items + len(submission.rows) > self._sink.limit:
+    def _submit(self, submission: Submission, counted: "_Counted | None" = None, size: int = 0) -> None:
+        if self._batch.submissions and self._batch.items + len(submission.items) > self._sink.limit:
             self._close_batch()
         batch = self._batch
         batch.submissions.append(submission)
         batch.counted.append(counted)
-        batch.items += len(submission.rows)
-        batch.size += submission.compressed_bytes
+        batch.items += len(submission.items)
+        batch.size += size
         full = batch.items >= self._sink.limit or batch.size >= MOST_BYTES
         if full or (self._late and not self._full):  # what waits already makes up for the delay
             self._close_batch()
@@ -238,24 +227,23 @@ class Delivery:
         """Commit the oldest batch, and only then count it."""
         batch = self._full.popleft()
         tally = self._tally
-        for submission, outcomes in zip(batch.submissions, self._sink.write(batch.submissions), strict=True):
+        for submission, receipt in zip(batch.submissions, self._sink.write(batch.submissions), strict=True):
             for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED):
-                tally.outcomes[outcome] += outcomes.count(outcome)
+                tally.outcomes[outcome] += receipt.outcomes.count(outcome)
             tally.outcomes[Outcome.IGNORED] += submission.ignored
             tally.outcomes[Outcome.FAILED] += submission.failed
-            tally.look_alikes.update(submission.look_alikes)
-            if Outcome.QUARANTINED in outcomes:
-                self._note_quarantined(submission, outcomes)
+            for _, missing, number in submission.look_alikes:
+                tally.look_alikes[missing] += number
+            if Outcome.QUARANTINED in receipt.outcomes:
+                self._note_quarantined(submission, receipt)
         for part in batch.counted:
             if part is not None:
                 part.add_to(tally)
         self._written = time.monotonic()
         self._notice(tally)
 
-    def _note_quarantined(self, submission: PreparedSubmission, outcomes: Sequence[Outcome]) -> None:
-        for row, where, outcome in zip(submission.rows, submission.places, outcomes, strict=True):
-            if outcome is Outcome.QUARANTINED:
-                path, member, offset = where
-                self._tally.add_quarantined(
-                    str(Place(path, member)), offset, row[11] or "the database refused it"
-                )
+    def _note_quarantined(self, submission: Submission, receipt: Receipt) -> None:
+        for row, outcome in zip(submission.items, receipt.outcomes, strict=True):
+            if outcome is Outcome.QUARANTINED and isinstance(row, Row):
+                place = Place(row.arrival_content.input or "", row.arrival_content.member)
+                self._tally.add_quarantined(str(place), row.place.byte_offset or 0, row.reason or REFUSED)

@@ -1,30 +1,36 @@
-"""What an import would do: the whole way, but the keys go to a temporary database and the archive stays."""
+"""What an import would do: the one store judges, in a temporary archive that has what it must know.
+
+Before each batch all that the real archive knows of its keys is copied there, under ids below zero; then the
+rows are stored there, without their texts and bytes. The real archive is only read.
+"""
 
 import os
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, insert, select
 
-from ingestor.archive.engine import reading
-from ingestor.archive.inserts import inserts_for, sms_by_content_key
-from ingestor.archive.prepared import PreparedSubmission, Row, Where
-from ingestor.archive.tables import archive_key
-from ingestor.errors import SchemaMismatch, TemporaryFolderFull
+from ingestor.archive import tables
+from ingestor.archive.engine import open_engine, reading, writing
+from ingestor.archive.inserts import arrivals_by_key, insert_new, read_archive_key, sms_by_fingerprint
+from ingestor.archive.items import Receipt, Row, Submission
+from ingestor.archive.store import Store
+from ingestor.errors import ArchiveUnavailable, TemporaryFolderFull
 from ingestor.intake.files.books import MOST_LISTED, Earlier, Remark
 from ingestor.intake.files.leaves import Place
 from ingestor.providers.contract import near_miss_in_words
-from ingestor.record import Outcome
+from ingestor.record import FINGERPRINT_VERSION, Outcome
 
 _KEY_BYTES = 32
 
 
 class DrySink:
-    """Judges as the archive would. Use it as a context manager: the keys of the run go with it."""
+    """Judges as the archive would. Use it as a context manager: the temporary archive goes with it."""
 
     limit = 4000
 
@@ -34,88 +40,122 @@ class DrySink:
         self.duplicate_count = 0
         self.reasons: Counter[str] = Counter()
         self._engine = engine
-        self.secret = os.urandom(_KEY_BYTES) if engine is None else _read_key(engine)
+        self.secret = os.urandom(_KEY_BYTES) if engine is None else read_archive_key(engine)
         self._folder = tempfile.TemporaryDirectory(prefix="ingestor-dry-run-")
-        self._keys = sqlite3.connect(Path(self._folder.name) / "keys.db", isolation_level=None)
-        self._keys.execute("PRAGMA journal_mode = OFF")
-        self._keys.execute("PRAGMA synchronous = OFF")
-        self._keys.execute(
-            "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID"
-        )
+        self._temporary = open_engine(f"sqlite:///{Path(self._folder.name) / 'archive.db'}")
+        self._store = Store(self._temporary)
 
     def __enter__(self) -> "DrySink":
+        event.listen(self._temporary, "connect", _in_a_hurry)
+        try:
+            with writing(self._temporary) as connection:
+                tables.metadata.create_all(connection)
+                key = {"id": 1, "secret": self.secret, "created_at": datetime.now(UTC)}
+                connection.execute(insert(tables.archive_key), key)
+        except ArchiveUnavailable as fault:
+            raise _no_room(fault) from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._keys.close()
+        self._temporary.dispose()
         self._folder.cleanup()
 
-    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
-        """Return the outcomes the archive would give; write nothing there.
+    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """Return the receipts the archive would give; write nothing there.
 
         Raises TemporaryFolderFull.
         """
-        try:
-            return self._write(submissions)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                raise
-            raise TemporaryFolderFull(
-                f"a dry run has no room for its keys in {tempfile.gettempdir()}; make room, or name another "
-                "folder in TMPDIR"
-            ) from None
-
-    def _write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
-        known, read_before = self._look_up([row for submission in submissions for row in submission.rows])
-        self._keys.execute("BEGIN")
-        outcomes = [
-            [
-                self._judge(row, where, known, read_before)
-                for row, where in zip(submission.rows, submission.places, strict=True)
-            ]
-            for submission in submissions
+        rows = [row for one in submissions for row in one.items if isinstance(row, Row)]
+        known = self._copy_known(rows)
+        bare = [
+            Submission(None, [_bare(row) for row in one.items if isinstance(row, Row)]) for one in submissions
         ]
-        self._keys.execute("COMMIT")
-        return list(outcomes)
+        try:
+            receipts = self._store.write(bare, datetime.now(UTC))
+        except ArchiveUnavailable as fault:
+            raise _no_room(fault) from None
+        for one, receipt in zip(submissions, receipts, strict=True):
+            for row, outcome, sms_id in zip(one.items, receipt.outcomes, receipt.sms_ids, strict=True):
+                if outcome is Outcome.QUARANTINED:
+                    self.reasons[near_miss_in_words(row.reason or "")] += 1
+                elif outcome is Outcome.DUPLICATE and isinstance(row, Row):
+                    self._note_duplicate(row, sms_id, known)
+        return receipts
 
-    def _look_up(self, rows: Sequence[Row]) -> tuple[dict[bytes, int], dict[bytes, int]]:
-        """Return the ids of known SMS by fingerprint, and of those that known mails became by content key."""
+    def _copy_known(self, rows: Sequence[Row]) -> dict[bytes, int]:
+        """Copy what the real archive knows of the keys of `rows`; return the ids of known SMS."""
         if self._engine is None or not rows:
-            return {}, {}
-        unique = [row[12][0] for row in rows if row[12] is not None]
+            return {}
         with reading(self._engine) as connection:
-            inserts = inserts_for(connection)
-            known = inserts.sms_by_fingerprint(unique) if unique else {}
-            return known, sms_by_content_key(inserts, [row[2] for row in rows])
+            known = sms_by_fingerprint(connection, [row.sms.fingerprint for row in rows if row.sms])
+            arrivals = arrivals_by_key(connection, [row.content_key for row in rows])
+        try:
+            with writing(self._temporary) as connection:
+                insert_new(connection, tables.sms, [_known_sms(*one) for one in known.items()])
+                insert_new(connection, tables.arrivals, [_known_arrival(*one) for one in arrivals.items()])
+        except ArchiveUnavailable as fault:
+            raise _no_room(fault) from None
+        return known
 
-    def _judge(
-        self, row: Row, where: Where, known: dict[bytes, int], read_before: dict[bytes, int]
-    ) -> Outcome:
-        path, member, offset = where
-        place = str(Place(path, member))
-        unique = row[12][0] if row[12] is not None else None
-        if unique in known:
-            self._note_duplicate(place, offset, f"SMS {known[unique]} in the archive")
-            return Outcome.DUPLICATE
-        if row[2] in read_before:
-            self._note_duplicate(place, offset, f"the mail that became SMS {read_before[row[2]]}")
-            return Outcome.DUPLICATE
-        if unique is None:
-            self.reasons[near_miss_in_words(row[11])] += 1
-            return Outcome.QUARANTINED
-        new = self._keys.execute(
-            "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (unique, f"{place} at {offset}")
-        )
-        if new.rowcount:
-            return Outcome.STORED
-        (first,) = self._keys.execute("SELECT place FROM seen WHERE fingerprint = ?", (unique,)).fetchone()
-        self._note_duplicate(place, offset, f"the one in {first}")
-        return Outcome.DUPLICATE
-
-    def _note_duplicate(self, place: str, offset: int, of: str) -> None:
+    def _note_duplicate(self, row: Row, sms_id: int | None, known: dict[bytes, int]) -> None:
         self.duplicate_count += 1
-        if len(self.duplicates) < MOST_LISTED:
-            self.duplicates.append(Remark(place, offset, of))
+        if len(self.duplicates) >= MOST_LISTED:
+            return
+        if sms_id is None:
+            of = "the same bytes, read before"
+        elif sms_id > 0:
+            of = f"the one in {self._first_place(sms_id)}"
+        elif row.sms is not None and row.sms.fingerprint in known:
+            of = f"SMS {-sms_id} in the archive"
+        else:
+            of = f"the mail that became SMS {-sms_id}"
+        self.duplicates.append(Remark(_place(row), row.place.byte_offset or 0, of))
+
+    def _first_place(self, sms_id: int) -> str:
+        arrivals = tables.arrivals.c
+        where = select(arrivals.input, arrivals.member, arrivals.byte_offset)
+        with reading(self._temporary) as connection:
+            first = connection.execute(where.where(arrivals.sms_id == sms_id).order_by(arrivals.id)).first()
+        return f"{Place(first.input, first.member)} at {first.byte_offset}" if first else "this run"
+
+
+def _in_a_hurry(driver: Any, _record: Any) -> None:
+    """Nothing of the temporary archive need outlast a crash; what it names may stand in the real one only."""
+    driver.execute("PRAGMA synchronous = OFF")
+    driver.execute("PRAGMA foreign_keys = OFF")
+
+
+def _no_room(fault: ArchiveUnavailable) -> TemporaryFolderFull:
+    return TemporaryFolderFull(
+        f"a dry run keeps its keys in {tempfile.gettempdir()}: {fault}; or name another folder in TMPDIR"
+    )
+
+
+def _bare(row: Row) -> Row:
+    """Return `row` with no more than what it is judged by, and where it stood."""
+    content = row.arrival_content._replace(message_id=None, subject=None)
+    return row._replace(arrival_content=content, content=None, payload=None)
+
+
+def _known_sms(fingerprint: bytes, number: int) -> dict[str, Any]:
+    return {
+        "id": -number, "fingerprint": fingerprint, "fingerprint_version": FINGERPRINT_VERSION, "provider": "",
+        "originator_kind": "unknown", "destination": "", "date_time": "", "received_at": "",
+        "time_quality": "ok", "provider_message_id": None, "segments": None, "ingested_at": "",
+    }  # fmt: skip
+
+
+def _known_arrival(key: tuple[bytes, int, str], known: tuple[int, int | None]) -> dict[str, Any]:
+    (content_key, number, channel), (arrival_id, sms_id) = key, known
+    return dict.fromkeys(column.name for column in tables.arrivals.c) | {
+        "id": -arrival_id, "content_key": content_key, "number": number, "channel": channel, "source": "",
+        "outcome": "quarantined" if sms_id is None else "duplicate", "reason": "known", "parser": "",
+        "sms_id": None if sms_id is None else -sms_id, "arrived_at": "", "ingested_at": "",
+    }  # fmt: skip
+
+
+def _place(row: Row) -> str:
+    return str(Place(row.arrival_content.input or "", row.arrival_content.member))
 
 
 class DryBooks:
@@ -135,11 +175,3 @@ class DryBooks:
     def missing(self) -> list[tuple[str, str]]:
         """Return nothing: nothing was begun earlier."""
         return []
-
-
-def _read_key(engine: Engine) -> bytes:
-    with reading(engine) as connection:
-        secret = connection.execute(select(archive_key.c.secret)).scalar()
-    if secret is None:
-        raise SchemaMismatch("this archive has no key: it is a snapshot, and nothing can be imported into it")
-    return bytes(secret)

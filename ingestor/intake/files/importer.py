@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ingestor.archive.entries import InputProgress
+from ingestor.archive.items import InputProgress
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally

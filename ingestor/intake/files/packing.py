@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ingestor.archive.entries import InputProgress
+from ingestor.archive.items import InputProgress
 from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.delivery import NOTHING, Delivery, Ticket
 from ingestor.intake.files.leaves import Place
@@ -73,7 +73,7 @@ class Packing:
         if pack is None:
             return
         pack.view.release()
-        ticket = Ticket(pack.places, pack.used, pack.progress, packed=True)
+        ticket = Ticket(pack.places, pack.used, pack.progress)
         self._delivery.send(ticket, pack.slot, ("mails", pack.mails))
 
     def add_step(self, progress: InputProgress | None) -> None:
@@ -94,5 +94,6 @@ class Packing:
         counts = (int(is_mail and not rows), int(is_mail), mail.size, mail.separators)
         expected = mail.size + mail.separators + sum(length for _, length, _ in gaps)
         steps = {progress.input_id: progress} if progress else {}
-        answer: tuple[object, ...] = (rows, *counts, gaps, {}, int(mail.odd), look_alikes)
+        found = [(0, row.plain()) for row in rows]
+        answer: tuple[object, ...] = (found, *counts, gaps, {}, int(mail.odd), look_alikes)
         self._delivery.put(Ticket([(place, mail.offset)], expected, steps, answer))

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from ingestor.archive.prepared import Row, RowMaker
+from ingestor.archive.items import Item, Payload, Position, Row
+from ingestor.archive.payloads import Dictionary, pack
+from ingestor.archive.rows import mail_content_key, row_of
 from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import Dialect, Gap
 from ingestor.intake.files.parse import leading_separator, split, unquoted
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Rules, Unreadable
-from ingestor.record import InboundSms
-
-SKIP_BITS = 11
-"""Enough for the longest separator line."""
+from ingestor.record import Channel, InboundSms
 
 OUTSIDE = "an SMS outside --since and --until"
 
@@ -35,9 +34,13 @@ class Window:
 @dataclass(slots=True)
 class Batch:
     """What a stretch of input came to; `senders` counts ignored mails, only where that was asked for, and
-    `odd` the separators of no usual form, `look_alikes` the ignored by what they lack to be ours."""
+    `odd` the separators of no usual form, `look_alikes` the ignored by what they lack to be ours.
 
-    rows: list[Row] = field(default_factory=list)
+    Each row comes with the number of its mail in the stretch (0 in a block of an mbox); its offset counts
+    from where that mail, or the block, begins.
+    """
+
+    rows: list[tuple[int, Row]] = field(default_factory=list)
     ignored: int = 0
     mails: int = 0
     mail_bytes: int = 0
@@ -49,8 +52,9 @@ class Batch:
 
     def answer(self) -> tuple[Any, ...]:
         """Return everything as plain values, to be sent to the parent."""
+        rows = [(number, row.plain()) for number, row in self.rows]
         return (
-            self.rows, self.ignored, self.mails, self.mail_bytes, self.separators, self.gaps, self.senders,
+            rows, self.ignored, self.mails, self.mail_bytes, self.separators, self.gaps, self.senders,
             self.odd, self.look_alikes,
         )  # fmt: skip
 
@@ -60,12 +64,13 @@ class Reader:
 
     def __init__(
         self, rules: Sequence[tuple[str, Rules]], window: Window, secret: bytes,
-        dictionary: tuple[int, bytes] | None = None, *, count_senders: bool = False,
+        dictionary: Dictionary | None = None, *, count_senders: bool = False,
     ) -> None:  # fmt: skip
         """`secret` is the archive's key, `dictionary` what payloads are packed with."""
         self._lanes: list[tuple[ModuleType, Rules]] = [(mail_reader(name), rule) for name, rule in rules]
         self._window = window if window.since or window.until else None
-        self._rows = RowMaker(secret, dictionary)
+        self._secret = secret
+        self._dictionary = dictionary
         self._count_senders = count_senders
 
     def wanted(self, header: bytes) -> bool:
@@ -80,7 +85,8 @@ class Reader:
                 verdict: Unreadable | NotOurs = module.oversized(mail.header, mail.size, len(kept), rules)
                 if isinstance(verdict, NotOurs):
                     return [], {verdict.missing: 1} if verdict.missing else {}
-                return [self._rows.row_of_long_mail(verdict, kept, mail.size, mail.content_key)], {}
+                payload = pack(kept, dictionary=self._dictionary)._replace(size=mail.size)
+                return [self._row(verdict, mail.content_key, payload, 0, mail.size)], {}
         return [], {}
 
     def read_mbox(self, data: bytes, dialect: Dialect) -> Batch:
@@ -93,23 +99,20 @@ class Reader:
             if 0 <= quoted < end:
                 mail = unquoted(mail, dialect, verbatim=verbatim)
                 quoted = data.find(b">From ", end)
-            self._add(batch, mail, start, end - start)
+            self._add(batch, 0, mail, start, end - start)
         return batch
 
     def read_mails(self, data: memoryview, mails: Iterable[tuple[int, int, int]]) -> Batch:
-        """Read mails that stand side by side: (number, start, end).
-
-        The place in a row is the number and, in its low bits, how much was left out before the mail.
-        """
+        """Read mails that stand side by side: (number, start, end)."""
         batch = Batch()
         for number, start, end in mails:
             mail = bytes(data[start:end])
             skipped = leading_separator(mail)
             batch.separators += skipped
-            self._add(batch, mail[skipped:], number << SKIP_BITS | skipped, end - start - skipped)
+            self._add(batch, number, mail[skipped:], skipped, end - start - skipped)
         return batch
 
-    def _add(self, batch: Batch, mail: bytes, place: int, length: int) -> None:
+    def _add(self, batch: Batch, number: int, mail: bytes, offset: int, length: int) -> None:
         batch.mails += 1
         batch.mail_bytes += length
         reading = self._read(mail)
@@ -120,7 +123,16 @@ class Reader:
         elif self._window is not None and isinstance(reading, Readable) and reading.sms not in self._window:
             self._ignore(batch, OUTSIDE)
         else:
-            batch.rows.append(self._rows.row(reading, mail, place, length))
+            payload = pack(mail, dictionary=self._dictionary)
+            row = self._row(reading, mail_content_key(mail), payload, offset, length)
+            batch.rows.append((number, row))
+
+    def _row(
+        self, reading: Readable | Unreadable, content_key: bytes, payload: Payload, offset: int, length: int
+    ) -> Row:
+        position = Position(offset=offset, length=length)
+        item = Item(reading, Channel.IMPORT, "", content_key, None, payload, position)
+        return row_of(item, self._secret)
 
     def _ignore(self, batch: Batch, sender: str) -> None:
         batch.ignored += 1

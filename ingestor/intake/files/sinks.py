@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ingestor.archive.bulk import BulkStore
-from ingestor.archive.prepared import PreparedSubmission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable
-from ingestor.record import Outcome
 
 PATIENCE = 60.0
 """How many seconds a database may be away before the import gives up; what is committed stays."""
@@ -31,8 +29,8 @@ class Sink(Protocol):
     def limit(self) -> int:
         """How many items should go into one batch."""
 
-    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
-        """Make `submissions` durable together; return the outcomes of each.
+    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """Make `submissions` durable together; return the receipt of each.
 
         Raises ArchiveUnavailable when that cannot be done.
         """
@@ -47,7 +45,7 @@ class ArchiveSink:
         """`stopping` says whether the user wants to end: then a missing database is not waited for. `tell`
         hears why it is waited for."""
         self._tell = tell
-        self._store = BulkStore(store)
+        self._store = store
         self._stopping = stopping
         self._shared = store.in_a_file
         self._limit = 2000
@@ -58,7 +56,7 @@ class ArchiveSink:
         """How many items should go into one batch."""
         return self._limit
 
-    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
+    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
         """Commit; where the database is away for a while, wait for it."""
         deadline = time.monotonic() + PATIENCE
         pause = 0.1
@@ -67,7 +65,7 @@ class ArchiveSink:
             self.leave_room()
             begin = time.monotonic()
             try:
-                outcomes = self._store.write(submissions, datetime.now(UTC))
+                receipts = self._store.write(submissions, datetime.now(UTC))
             except ArchiveUnavailable as error:
                 if time.monotonic() > deadline or self._stopping():
                     raise
@@ -77,8 +75,8 @@ class ArchiveSink:
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, no secret
                 pause = min(pause * 2, 5.0)
             else:
-                self._note(time.monotonic() - begin, sum(len(one.rows) for one in submissions))
-                return outcomes
+                self._note(time.monotonic() - begin, sum(len(one.items) for one in submissions))
+                return receipts
 
     def leave_room(self) -> None:
         """Wait until others have had their chance to write."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
-from ingestor.archive.entries import Item, Payload, Receipt, Submission
+from ingestor.archive.items import Item, Payload, Receipt, Submission
 from ingestor.intake.listener.counts import TEST
 from ingestor.providers import post_reader
 from ingestor.providers.contract import Post, Rules, Unreadable

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.http import OVERLOADED, Refusal, RefusalLog
 from ingestor.intake.listener import gate

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
 from ingestor.intake.listener.counts import PostsRead

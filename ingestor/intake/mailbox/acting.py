@@ -8,9 +8,9 @@ import structlog
 
 from ingestor.archive.cursors import PendingWork, actions_pending, note_begun
 from ingestor.archive.engine import reading as reading_archive
-from ingestor.archive.entries import Action, Submission, mail_content_key
-from ingestor.archive.keys import keyed
-from ingestor.archive.known import sms_of_mails
+from ingestor.archive.inserts import sms_of_mails
+from ingestor.archive.items import Action, Submission
+from ingestor.archive.rows import keyed, mail_content_key
 from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery

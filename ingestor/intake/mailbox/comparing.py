@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from ingestor.archive.entries import Item
-from ingestor.archive.keys import keyed
+from ingestor.archive.items import Item
+from ingestor.archive.rows import keyed
 from ingestor.intake.mailbox.fetching import Fetch
 from ingestor.intake.mailbox.session import Header
 from ingestor.intake.mailbox.standing import MARKED, Mark, Standing, mark_of, names_itself

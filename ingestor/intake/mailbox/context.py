@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Action
+from ingestor.archive.items import Action
 from ingestor.intake.mailbox.lease import Lease
 from ingestor.intake.mailbox.near_misses import NearMisses
 from ingestor.providers.contract import NotOurs, Reading, Rules, Unreadable

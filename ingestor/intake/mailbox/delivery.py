@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ingestor.archive.entries import Position, Receipt, Submission
+from ingestor.archive.items import Item, Position, Receipt, Submission
 from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import UNWRITABLE
@@ -60,7 +60,7 @@ class Delivery:
             if not submission.items:
                 raise
             reason = f"{UNWRITABLE} ({type(fault).__name__})"
-            self._suspect([item.position for item in submission.items], reason)
+            self._suspect([item.position for item in submission.items if isinstance(item, Item)], reason)
             raise Unwritable(reason) from None
         finally:
             self.waiting = False

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from ingestor.archive.cursors import PendingWork, note_failure, pending_work
-from ingestor.archive.entries import Action, Item, Pending, Submission
+from ingestor.archive.items import Action, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.acting import Acting
 from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from ingestor.archive.entries import Item, Payload, Position, mail_content_key
+from ingestor.archive.items import Item, Payload, Position
 from ingestor.archive.payloads import pack
+from ingestor.archive.rows import mail_content_key
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory, Place, grouped
 from ingestor.intake.mailbox.pieces import PIECE_BYTES, pack_pieces

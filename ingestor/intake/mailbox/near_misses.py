@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Item
+from ingestor.archive.items import Item
 from ingestor.archive.queries import near_misses_since
 from ingestor.providers.contract import NEAR_MISSES, NotOurs, Unreadable
 

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from ingestor.archive.cursors import Cursor, reset_cursor
-from ingestor.archive.entries import Action, CursorMove, Item, Pending, Submission
+from ingestor.archive.items import Action, CursorMove, Item, Pending, Submission
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.comparing import mark_newest, marks_of, renumbered
 from ingestor.intake.mailbox.context import Context, Memory

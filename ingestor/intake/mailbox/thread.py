@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.cursors import note_source
-from ingestor.archive.entries import Position
+from ingestor.archive.items import Position
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.context import Context, Memory

@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 
 from ingestor.archive.cursors import Cursor, read_cursor
-from ingestor.archive.dictionary import usable_dictionary
-from ingestor.archive.entries import Action
-from ingestor.archive.known import read_archive_key
+from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.items import Action
+from ingestor.archive.payloads import usable_dictionary
 from ingestor.intake.mailbox.context import Context, Memory
 from ingestor.intake.mailbox.delivery import Delivery, Unwritable
 from ingestor.intake.mailbox.duties import Duties

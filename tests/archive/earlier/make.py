@@ -42,6 +42,7 @@ def _payload(raw: bytes, size: int | None = None, content_type: str | None = Non
 def _imported(engine: Any, item: Any) -> Item:
     """Return `item` packed as by an import: against the dictionary that ships with the program."""
     from ingestor.archive.dictionary import usable_dictionary
+
     from ingestor.archive.payloads import pack
 
     payload = pack(item.payload.raw, None, usable_dictionary(engine))

@@ -5,29 +5,26 @@ from typing import Any
 
 import pytest
 
-from ingestor.archive.prepared import PreparedSubmission
+from ingestor.archive.items import (
+    ArrivalContent,
+    PayloadColumns,
+    PlaceColumns,
+    Receipt,
+    Row,
+    Submission,
+)
 from ingestor.intake.files import delivery
 from ingestor.intake.files.books import Tally
 from ingestor.intake.files.delivery import Delivery, Ticket
 from ingestor.intake.files.leaves import Place
 from ingestor.record import Outcome
 
-ROW = (
-    0,
-    10,
-    b"k" * 38,
-    b"c" * 40,
-    10,
-    b"s" * 32,
-    None,
-    b"packed",
-    "agile.mail/1",
-    None,
-    None,
-    "odd",
-    None,
-    None,
-)
+ROW = Row(
+    content_key=b"k" * 20, channel="import", number=0, source="", parser="agile.mail/1", reason="odd",
+    arrived_at=None, sender_verified=None, again=False,
+    place=PlaceColumns(None, None, None, 0, 10), arrival_content=ArrivalContent(*[None] * 5),
+    sms=None, content=None, payload=PayloadColumns(None, 10, b"s" * 32, None, b"packed"),
+)  # fmt: skip
 """A mail of ten bytes that cannot be read."""
 
 LIMIT = 4
@@ -36,8 +33,8 @@ PLACE = (Place("/old.mbox", None), 0)
 
 def answer(rows: int, size: int = 6) -> tuple[Any, ...]:
     """Return what a worker says of a stretch with so many rows, each of `size` bytes compressed."""
-    row = (*ROW[:7], b"x" * size, *ROW[8:])
-    return ([row] * rows, 0, rows, 10 * rows, 0, [], {}, 0, {})
+    row = ROW._replace(payload=PayloadColumns(None, 10, b"s" * 32, None, b"x" * size))
+    return ([(0, row.plain())] * rows, 0, rows, 10 * rows, 0, [], {}, 0, {})
 
 
 class Workers:
@@ -84,10 +81,10 @@ class Written:
     def __init__(self) -> None:
         self.rows: list[int] = []
 
-    def write(self, submissions: Sequence[PreparedSubmission]) -> list[Sequence[Outcome]]:
+    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
         """Take it."""
-        self.rows.append(sum(len(one.rows) for one in submissions))
-        return [(Outcome.STORED,) * len(one.rows) for one in submissions]
+        self.rows.append(sum(len(one.items) for one in submissions))
+        return [Receipt((Outcome.STORED,) * len(one.items)) for one in submissions]
 
 
 def feed(given: Delivery, rows: int = LIMIT) -> None:

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive import queries
-from ingestor.archive.entries import Item, Position, Submission, mail_content_key
+from ingestor.archive.items import Item, Position, Submission
 from ingestor.archive.payloads import pack
+from ingestor.archive.rows import mail_content_key
 from ingestor.archive.store import Store
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NotOurs, Rules

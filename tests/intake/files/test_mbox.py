@@ -127,7 +127,7 @@ def test_blocks_find_the_mails_of_the_whole(data: bytes, dialect: Dialect) -> No
 
 def test_a_long_mail_of_ours_is_kept_and_one_of_others_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mail longer than a block passes through: ours with bytes, size and the content key of the whole."""
-    from ingestor.archive.entries import mail_content_key
+    from ingestor.archive.rows import mail_content_key
 
     monkeypatch.setattr(blocks_module, "LARGEST_KEPT", 300_000)
     monkeypatch.setattr(blocks_module, "LARGEST_PARSED", 1000)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import InputProgress, Submission
+from ingestor.archive.items import InputProgress, Submission
+from ingestor.archive.rows import row_of
 from ingestor.archive.runs import balance, begin_input, begin_run
 from ingestor.archive.store import Store
-from ingestor.errors import RunTaken
+from ingestor.errors import RunTaken, TemporaryFolderFull
 from ingestor.intake.files.dry import DrySink
 from tests.archive.samples import NOW, item
 from tests.intake.files.importing import Importer
@@ -180,19 +181,14 @@ def test_a_dry_run_says_who_is_outside_the_days(run_sqlite_import: Importer, tmp
     assert "       2  an SMS outside --since and --until" in done.out
 
 
-def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_temporary_folder_is_named() -> None:
     """A dry run that finds no room for its keys says which folder is full."""
-    from ingestor.errors import TemporaryFolderFull
-
-    fault = sqlite3.OperationalError("database or disk is full")
-    fault.sqlite_errorcode = sqlite3.SQLITE_FULL
-
-    def full(*_: object) -> object:
-        raise fault
-
-    monkeypatch.setattr(DrySink, "_write", full)
-    with DrySink(None) as sink, pytest.raises(TemporaryFolderFull, match="TMPDIR"):
-        sink.write([])
+    with DrySink(None) as sink:
+        with sink._temporary.connect() as connection:  # the pool hands the same one out again
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        rows = [row_of(item(number), sink.secret) for number in range(2000)]
+        with pytest.raises(TemporaryFolderFull, match=r"is full.*TMPDIR"):
+            sink.write([Submission(None, rows)])
 
 
 def test_names_cannot_write_lines_of_their_own(run_sqlite_import: Importer, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive import quarantine
 from ingestor.archive.store import Store
+from ingestor.intake.retry import retry, todays_reader
 from ingestor.providers.agile import mail as agile
 from ingestor.providers.contract import Reading, Rules
 from ingestor.record import Outcome
@@ -36,8 +37,8 @@ def test_retry_makes_rows_of_what_is_readable_now(
     assert run_import(box).counts == (4, 1, 0, 0, 3, 0)
     arrivals = run_import.rows(ARRIVALS)
     today = Rules(ALL.zone, labels={"text": ("Testo",)})
-    reader = quarantine.todays_reader(lambda _: today)
-    verdicts = list(quarantine.retry(Store(archive_engine), reader, None, NOW))
+    reader = todays_reader(lambda _: today)
+    verdicts = list(retry(Store(archive_engine), reader, None, NOW))
     assert [verdict.outcome for verdict in verdicts] == [
         Outcome.STORED,
         Outcome.QUARANTINED,
@@ -71,11 +72,11 @@ def test_a_mail_that_memory_does_not_hold_is_quarantined(
     assert run_import(box, jobs=1).counts == (4, 3, 0, 0, 1, 0)
     assert run_import.rows("SELECT reason FROM quarantine") == [("there is not enough memory to read it",)]
 
-    reader = quarantine.todays_reader(lambda _: ALL)
-    [again] = quarantine.retry(Store(archive_engine), reader, None, NOW)
+    reader = todays_reader(lambda _: ALL)
+    [again] = retry(Store(archive_engine), reader, None, NOW)
     assert again.outcome is Outcome.QUARANTINED
     monkeypatch.undo()
-    [again] = quarantine.retry(Store(archive_engine), reader, None, NOW)
+    [again] = retry(Store(archive_engine), reader, None, NOW)
     assert again.outcome is Outcome.STORED
 
 

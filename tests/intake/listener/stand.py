@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import reading
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.intake.listener import Limits, Listener

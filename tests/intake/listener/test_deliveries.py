@@ -4,7 +4,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ingestor.archive.entries import Item, Payload, Submission, mail_content_key
+from ingestor.archive.items import Item, Payload, Submission
+from ingestor.archive.rows import mail_content_key
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.record import Channel

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.store import Store
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.stand import AGILE, Stand, finish

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.intake.listener import Limits
 from ingestor.intake.listener.counts import TEST, PostsRead
 from ingestor.record import Outcome

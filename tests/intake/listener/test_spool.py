@@ -13,7 +13,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.archive.entries import Receipt
+from ingestor.archive.items import Receipt
 from ingestor.errors import ConfigurationError
 from ingestor.intake.listener import Limits, spool
 from ingestor.intake.listener.received import ReceivedPost

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.engine import writing
-from ingestor.archive.entries import Action, Pending, Submission
+from ingestor.archive.items import Action, Pending, Submission
 from tests.intake.mailbox.desk import BROKEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer

@@ -3,7 +3,7 @@
 import pytest
 
 from ingestor.archive.cursors import pending_work
-from ingestor.archive.entries import Action, Pending, Submission
+from ingestor.archive.items import Action, Pending, Submission
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from ingestor.archive.entries import Receipt, Submission
+from ingestor.archive.items import Receipt, Submission
 from ingestor.intake.mailbox.delivery import Delivery
 from ingestor.intake.mailbox.waiting import Bell, Stopped
 from ingestor.record import Outcome

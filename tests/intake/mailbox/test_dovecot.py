@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ingestor.archive.cursors import pending_work, read_cursor
-from ingestor.archive.entries import Action, Pending, Submission
+from ingestor.archive.items import Action, Pending, Submission
 from ingestor.errors import CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.login import connect

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingestor.archive.cursors import pending_work
-from ingestor.archive.entries import Submission
+from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.intake.mailbox import fetching
 from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects

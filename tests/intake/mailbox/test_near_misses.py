@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from ingestor.archive.cursors import pending_work
-from ingestor.archive.entries import Action, CursorMove, Pending, Submission
-from ingestor.archive.quarantine import reason_in_words, retry, todays_reader
+from ingestor.archive.items import Action, CursorMove, Pending, Submission
 from ingestor.archive.queries import look_alikes
 from ingestor.archive.store import Store
 from ingestor.intake.mailbox import near_misses
 from ingestor.intake.mailbox.session import Session
+from ingestor.intake.retry import reason_in_words, retry, todays_reader
 from ingestor.record import Outcome
 from tests.intake.mailbox.desk import FOREIGN, RULES, Desk, mail
 from tests.intake.mailbox.test_dovecot import account

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imapclient.response_parser import parse_fetch_response
 
-from ingestor.archive.entries import mail_content_key
 from ingestor.archive.payloads import unpack
+from ingestor.archive.rows import mail_content_key
 from ingestor.intake.mailbox.pieces import pack_pieces
 from ingestor.intake.mailbox.rows import rows_by_uid
 

@@ -1,0 +1,255 @@
+"""What intakes hand to the writer: items with their evidence, and the cursor that moves with them.
+
+An intake makes an `Item`; `rows.row_of` makes the one `Row` of it that the database takes. Nothing here
+imports the database library: the processes of an import make rows, too, and stay small.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from ingestor.providers.contract import Readable, Unreadable
+from ingestor.record import Channel, Outcome
+
+
+class Payload(NamedTuple):
+    """Raw bytes as they arrived. `compressed` is set where a worker has already packed them."""
+
+    raw: bytes | None
+    size: int
+    sha256: bytes
+    content_type: str | None = None
+    compressed: bytes | None = None
+    dictionary_id: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Payload(size={self.size}, content_type={self.content_type!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in its source an item stood: a mailbox place, or a place in an input file."""
+
+    folder: str | None = None
+    uidvalidity: int | None = None
+    uid: int | None = None
+    input: str | None = None
+    member: str | None = None
+    offset: int | None = None
+    length: int | None = None
+
+
+class Item(NamedTuple):
+    """One SMS-to-be: what it means, how it reached us, and its raw bytes.
+
+    `content_key` makes the arrival unique within its channel together with `number`: `rows.mail_content_key`
+    for a mail, the 16 bytes of the UUID given on receipt for a POST. `number` counts the items of one
+    payload from 0; only item 0 carries the payload. `arrived_at` None is the time of the transaction.
+
+    `kept_key` is set where the arrival stands in the quarantine and is read again: it is the key under which
+    the archive has it, and each verdict on it is written down, one that changes nothing, too.
+    """
+
+    reading: Readable | Unreadable
+    channel: Channel
+    source: str
+    content_key: bytes
+    arrived_at: datetime | None
+    payload: Payload | None
+    position: Position = Position()
+    number: int = 0
+    peer: str | None = None
+    sender_verified: bool | None = None
+    kept_key: bytes | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot be read, None where it can."""
+        return self.reading.reason if isinstance(self.reading, Unreadable) else None
+
+
+class SmsColumns(NamedTuple):
+    """What the table `sms` takes of an SMS, but its id and `ingested_at`; `received_at` is ISO 8601."""
+
+    fingerprint: bytes
+    fingerprint_version: int
+    provider: str
+    originator_kind: str
+    destination: str
+    date_time: str
+    received_at: str
+    time_quality: str
+    provider_message_id: str | None
+    segments: int | None
+
+
+class ContentColumns(NamedTuple):
+    """What the table `sms_content` takes of an SMS, but its id."""
+
+    originator: str
+    originator_raw: str
+    destination_raw: str
+    text: str
+    keyword: str | None
+    clean_text: str | None
+    details: str
+
+
+class PlaceColumns(NamedTuple):
+    """Where an item stood: UID of a folder, or offset and length in a file."""
+
+    folder: str | None
+    uidvalidity: int | None
+    uid: int | None
+    byte_offset: int | None
+    byte_length: int | None
+
+
+class ArrivalContent(NamedTuple):
+    """What of an arrival may name a person."""
+
+    input: str | None
+    member: str | None
+    message_id: str | None
+    subject: str | None
+    peer: str | None
+
+
+class PayloadColumns(NamedTuple):
+    """What the table `payloads` takes, but the arrival's id."""
+
+    content_type: str | None
+    size: int
+    sha256: bytes
+    dictionary_id: int | None
+    compressed: bytes
+
+
+class Row(NamedTuple):
+    """One item made ready for the database, whichever way it came. `rows.row_of` makes it, and nobody else.
+
+    `content_key` is under the archive's key. `sms` and `content` are None where the item cannot be read;
+    `reason` says why. `again`: the arrival stands in the quarantine, and this is a verdict on it.
+    """
+
+    content_key: bytes
+    channel: str
+    number: int
+    source: str
+    parser: str
+    reason: str | None
+    arrived_at: str | None
+    sender_verified: bool | None
+    again: bool
+    place: PlaceColumns
+    arrival_content: ArrivalContent
+    sms: SmsColumns | None
+    content: ContentColumns | None
+    payload: PayloadColumns | None
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return the row as plain tuples, to travel between processes (`marshal` takes no named ones)."""
+        return tuple(tuple(part) if isinstance(part, tuple) else part for part in self)
+
+    @classmethod
+    def of_plain(cls, values: Sequence[Any]) -> "Row":
+        """Return the row of which `plain` made these values."""
+        *simple, place, arrival_content, sms, content, payload = values
+        parts = (
+            PlaceColumns._make(place), ArrivalContent._make(arrival_content), sms and SmsColumns._make(sms),
+            content and ContentColumns._make(content), payload and PayloadColumns._make(payload),
+        )  # fmt: skip
+        return cls._make((*simple, *parts))
+
+
+@dataclass(frozen=True, slots=True)
+class CursorMove:
+    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending.
+
+    `accounts` are the names under which the mailbox was reached, a line each; `uids` and `marks` what stood
+    in the folder then (`intake.mailbox.standing`). None: nothing is known of it.
+    """
+
+    mailbox: str
+    folder: str
+    uidvalidity: int
+    last_uid: int
+    accounts: str | None = None
+    uids: str | None = None
+    marks: bytes | None = None
+
+
+class Action(StrEnum):
+    """Work on the server that survives a crash in the table `pending`."""
+
+    FETCH = "fetch"
+    SEEN = "seen"
+    MOVE = "move"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One thing still to be fetched from, or done on, a mailbox.
+
+    `content_key` is the archive's key of the mail that something is to be done to (`rows.keyed`).
+    """
+
+    mailbox: str
+    folder: str
+    uidvalidity: int
+    uid: int
+    action: Action
+    content_key: bytes | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InputProgress:
+    """How far an input file of an import has been read: `position` in the decompressed stream, and the
+    SHA-256 of all bytes before it. `since` is where the step began (None: anywhere): the archive must stand
+    there still, else somebody else reads the same input for the same run."""
+
+    input_id: int
+    position: int
+    sha256: bytes
+    size: int | None = None
+    since: int | None = None
+
+    def after(self, earlier: "InputProgress | None") -> "InputProgress":
+        """Return this step joined to the `earlier` one of the same input."""
+        return self if earlier is None else replace(self, since=earlier.since)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What must become durable together: it is never split over two transactions.
+
+    `ignored` and `failed` only count; they leave nothing else behind. `after_store` is the action queued
+    in `pending` for every mailbox item that ends as stored or duplicate. `look_alikes` says of the ignored
+    which had something of ours: (source, what they lacked, how many). An import's items are rows already:
+    its workers have made them.
+    """
+
+    run_id: int | None
+    items: Sequence[Item | Row] = ()
+    ignored: int = 0
+    failed: int = 0
+    cursor: CursorMove | None = None
+    to_do: tuple[Pending, ...] = ()
+    done: tuple[Pending, ...] = ()
+    after_store: Action | None = None
+    progress: tuple[InputProgress, ...] = ()
+    look_alikes: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcomes of a submission's items, in their order; it exists only once they are committed.
+
+    `sms_ids` say which SMS each of them became or is, None for one in the quarantine.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    sms_ids: tuple[int | None, ...] = ()

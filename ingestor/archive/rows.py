@@ -1,0 +1,217 @@
+"""From an item to the one row of it that the database takes: its keys, columns, JSON and packed bytes.
+
+Every intake's items come through here, in the writer's thread or in an import's worker process. Keys begin
+with a time where they can: mails come in the order of their days, and keys that come together then lie
+together in the index. Without it each insert into a large archive touches pages of its own, and a million
+rows took three times as long as the first hundred thousand. The time follows from what the key is taken
+over, so that keys are equal exactly where they would be without it.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from ingestor.archive.items import (
+    ArrivalContent,
+    ContentColumns,
+    Item,
+    Payload,
+    PayloadColumns,
+    PlaceColumns,
+    Row,
+    SmsColumns,
+)
+from ingestor.archive.payloads import compress
+from ingestor.providers.contract import Readable
+from ingestor.record import FINGERPRINT_VERSION, InboundSms, fingerprint
+from ingestor.timestamps import iso_utc
+
+REFUSED = "the database refused it"
+"""How the reason of an item begins that the tables do not take."""
+
+NO_DAY: Final = bytes(4)
+MAIL_KEY_BYTES: Final = 36
+POST_KEY_BYTES: Final = 16
+
+_NO_TIME = bytes(6)
+_MOST_SEGMENTS = 2**31 - 1
+_LONGEST_HELD = 1 << 20
+_HEAD = 32768
+_DATE = re.compile(rb"\nDate:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2} [A-Za-z]{3} [0-9]{4})\b")
+_MONTHS = {
+    month: number
+    for number, month in enumerate(
+        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1
+    )
+}
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def row_of(item: Item, secret: bytes) -> Row:
+    """Return the row of `item` under the archive's key `secret`.
+
+    One that cannot be written down becomes unreadable, with the reason.
+    """
+    reading, position = item.reading, item.position
+    reason = item.reason
+    sms: SmsColumns | None = None
+    content: ContentColumns | None = None
+    if isinstance(reading, Readable):
+        try:
+            sms, content = _columns(reading.sms, secret)
+        except (UnicodeError, OverflowError, TypeError, ValueError) as error:
+            sms, content, reason = None, None, f"{REFUSED}: {type(error).__name__}"
+    arrived_at = item.arrived_at
+    return Row(
+        content_key=item.kept_key or keyed(item.content_key, secret),
+        channel=str(item.channel),
+        number=item.number,
+        source=item.source,
+        parser=reading.parser,
+        reason=reason,
+        arrived_at=None if arrived_at is None else iso_utc(arrived_at),
+        sender_verified=item.sender_verified,
+        again=item.kept_key is not None,
+        place=PlaceColumns(
+            position.folder, position.uidvalidity, position.uid, position.offset, position.length
+        ),
+        arrival_content=ArrivalContent(
+            position.input, position.member, reading.message_id, reading.subject, item.peer
+        ),
+        sms=sms,
+        content=content,
+        payload=_packed(item.payload),
+    )
+
+
+def unreadable(row: Row, why: str) -> Row:
+    """Return `row` as one for the quarantine, because the database takes it in no other form."""
+    return row._replace(sms=None, content=None, reason=f"{REFUSED}: {why}")
+
+
+def _columns(sms: InboundSms, secret: bytes) -> tuple[SmsColumns, ContentColumns]:
+    if "\0" in sms.text or "\0" in sms.originator_raw or "\0" in sms.destination_raw:
+        raise ValueError  # SQLite would take a NUL, PostgreSQL would not: both refuse
+    if sms.segments is not None and not 0 <= sms.segments <= _MOST_SEGMENTS:
+        raise OverflowError  # likewise
+    columns = SmsColumns(
+        unique_key(sms, secret), FINGERPRINT_VERSION, sms.provider, str(sms.originator_kind), sms.destination,
+        sms.date_time, iso_utc(sms.received_at), str(sms.time_quality), sms.provider_message_id, sms.segments,
+    )  # fmt: skip
+    content = ContentColumns(
+        sms.originator, sms.originator_raw, sms.destination_raw, sms.text, sms.keyword, sms.clean_text,
+        details_json(sms.details),
+    )  # fmt: skip
+    return columns, content
+
+
+def _packed(payload: Payload | None) -> PayloadColumns | None:
+    if payload is None:
+        return None
+    compressed = compress(payload.raw or b"") if payload.compressed is None else payload.compressed
+    return PayloadColumns(
+        payload.content_type, payload.size, payload.sha256, payload.dictionary_id, compressed
+    )
+
+
+def details_json(details: Mapping[str, Any]) -> str:
+    """Return the column `details`: whatever a provider says beside the columns, as JSON.
+
+    Raises TypeError or ValueError where it cannot be written so.
+    """
+    return _encode(dict(details)) if details else "{}"
+
+
+def unique_key(sms: InboundSms, secret: bytes) -> bytes:
+    """Return what makes `sms` unique in the archive: the time of its own clock, and its 32-byte fingerprint.
+
+    The time is six bytes that sort like the 14 digits. They are part of what the fingerprint is taken over,
+    except where that is the provider's id: then there is none. Raises ValueError or OverflowError where
+    `date_time` is no such number.
+    """
+    if sms.provider_message_id is not None:
+        return _NO_TIME + fingerprint(sms, secret)
+    return int(sms.date_time).to_bytes(6, "big") + fingerprint(sms, secret)
+
+
+def keyed(content_key: bytes, secret: bytes) -> bytes:
+    """Return a content key as the archive keeps it.
+
+    Of a mail: its day, and 16 bytes of BLAKE2b under the archive's key, because a plain hash would let the
+    text of an erased mail be guessed. The UUID of a POST says nothing about its content, and stays as it is.
+    """
+    if len(content_key) == POST_KEY_BYTES:
+        return content_key
+    day = content_key[:4] if len(content_key) == MAIL_KEY_BYTES else NO_DAY
+    return day + hashlib.blake2b(content_key, key=secret, digest_size=16).digest()
+
+
+def keys_of_earlier_post(identity: bytes, secret: bytes) -> tuple[bytes, ...]:
+    """Return the keys under which early programs wrote the POST `identity` down; none makes such any more.
+
+    Only a UUID of version 4 is one of theirs: today's have version 7, and get none.
+    """
+    if len(identity) != POST_KEY_BYTES or identity[6] >> 4 != 4:
+        return ()
+    long, short = (hashlib.blake2b(identity, key=secret, digest_size=size).digest() for size in (32, 16))
+    return hmac.digest(secret, identity, "sha256"), long, NO_DAY + short
+
+
+class ContentKey:
+    """The content key of a mail that comes in pieces: its day, then SHA-256 over its bytes with LF ends.
+
+    IMAP hands a mail out with CRLF, an mbox keeps it with LF and adds a line end of its own; both are the
+    same arrival, so line ends at the very end do not count (up to a MiB of them: they are held in memory).
+    """
+
+    def __init__(self) -> None:
+        self._beginning = b""
+        self._digest = hashlib.sha256()
+        self._held = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        if len(self._beginning) < _HEAD:
+            self._beginning += piece[:_HEAD]
+        if len(self._held) > _LONGEST_HELD:
+            self._digest.update(self._held.replace(b"\r\n", b"\n"))
+            self._held = b""
+        piece = self._held + piece
+        body = piece.rstrip(b"\r\n")
+        self._held = piece[len(body) :]
+        self._digest.update(body.replace(b"\r\n", b"\n"))
+
+    def digest(self) -> bytes:
+        """Return the 36 bytes of the key."""
+        return mail_day(self._beginning) + self._digest.digest()
+
+
+def mail_content_key(raw: bytes) -> bytes:
+    """Return the 36-byte content key of a whole mail."""
+    key = ContentKey()
+    key.feed(raw)
+    return key.digest()
+
+
+def mail_day(beginning: bytes) -> bytes:
+    """Return the day of a mail's Date line as four bytes that sort like days, zeros where it has none.
+
+    `beginning` is the mail, or at least its first 32 KiB; the answer is the same for both kinds of line ends.
+    """
+    head = b"\n" + beginning[:_HEAD]
+    if b"\r" in head:
+        head = head.replace(b"\r\n", b"\n")
+    at = head.find(b"\nDate:", 0, _HEAD // 2)
+    match = _DATE.match(head, at) if at >= 0 else None
+    return _day(match[1]) if match else NO_DAY
+
+
+@lru_cache(maxsize=64)
+def _day(written: bytes) -> bytes:
+    day, month, year = written.split(b" ")
+    return (int(year) * 10000 + _MONTHS.get(month, 0) * 100 + int(day)).to_bytes(4, "big")

@@ -1,0 +1,213 @@
+"""The one judge: what a transaction does with its rows, and the outcome of each.
+
+The unique keys are the only judges of duplicates: everything is inserted first, and only what did not go in
+is looked up afterwards, in the same transaction.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from ingestor.archive import tables
+from ingestor.archive.inserts import (
+    arrivals_by_key,
+    insert_new,
+    reserve,
+    sms_by_content_key,
+    sms_by_fingerprint,
+)
+from ingestor.archive.items import Row, SmsColumns
+from ingestor.record import Channel, Outcome
+from ingestor.timestamps import iso_utc
+
+_STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
+
+
+class NewSms(NamedTuple):
+    """An SMS that this transaction stores: its id, and the row that it is made of."""
+
+    sms_id: int
+    row: Row
+
+
+OnStored = Callable[[Connection, Sequence[NewSms]], None]
+"""Writes what must stand in the transaction that stores an SMS, on the connection it is given.
+
+It is called after the rows of `sms_content` went in, by whichever way the SMS came (a retry of the
+quarantine, too), and may be called again for the same SMS where the transaction, or a part of it, is rolled
+back and done anew: it does nothing but write to that connection. What it raises counts as the database's
+answer: a data error sends the item that caused it to the quarantine.
+"""
+
+
+class ReadBefore(Exception):
+    """Rows whose bytes had been read before today's parser made a different SMS of them.
+
+    Their SMS must not stay; the transaction is done again, and they stay with `sms`: its id by index, None
+    where their arrival is there already.
+    """
+
+    def __init__(self, sms: Mapping[int, int | None]) -> None:
+        super().__init__()
+        self.sms = sms
+
+
+class Settled(NamedTuple):
+    """The outcome of each row, and the SMS it became or is."""
+
+    outcomes: list[Outcome]
+    sms_ids: list[int | None]
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What is known of the rows so far; everything goes by their index."""
+
+    connection: Connection
+    rows: Sequence[Row]
+    run_ids: Sequence[int | None]
+    now: str
+    read: Mapping[int, int | None]
+    sms_ids: list[int | None]
+    own: dict[int, int] = field(default_factory=dict)
+    """The ids of the SMS that went in."""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def settle(
+    connection: Connection, rows: Sequence[Row], run_ids: Sequence[int | None], now: datetime,
+    read: Mapping[int, int | None], on_stored: OnStored | None = None,
+) -> Settled:  # fmt: skip
+    """Insert `rows` in the transaction of `connection`, for the run of each; return what becomes of them.
+
+    `now` is aware UTC. The rows in `read` are known to have been read before: see ReadBefore, which is raised
+    where more of them turn up.
+    """
+    this = _Transaction(connection, rows, run_ids, iso_utc(now), read, [None] * len(rows))
+    fresh = [i for i, row in enumerate(rows) if not row.again and read.get(i, i) is not None]
+    readable = [i for i, row in enumerate(rows) if row.sms is not None and i not in read]
+    sms_ids, arrival_ids = reserve(connection, sms=len(readable), arrivals=len(fresh))
+    _insert_sms(this, dict(zip(readable, sms_ids, strict=True)))
+    for i, sms_id in (*_read_before(this).items(), *read.items()):
+        this.sms_ids[i] = sms_id
+    this.outcomes = [
+        _STORED if i in this.own else _QUARANTINED if sms_id is None and i not in read else _DUPLICATE
+        for i, sms_id in enumerate(this.sms_ids)
+    ]
+    arrivals = dict(zip(fresh, arrival_ids, strict=True))
+    new = insert_new(connection, tables.arrivals, [_arrival(this, i, id_) for i, id_ in arrivals.items()])
+    _settle_repeated(
+        this, [i for i, row in enumerate(rows) if row.again or (i in arrivals and arrivals[i] not in new)]
+    )
+    insert_new(connection, tables.sms_content, [
+        {"sms_id": sms_id, **content._asdict()}
+        for i, sms_id in this.own.items() if (content := rows[i].content) is not None
+    ])  # fmt: skip
+    insert_new(connection, tables.payloads, [
+        {"arrival_id": number, **payload._asdict()}
+        for i, number in arrivals.items() if number in new and (payload := rows[i].payload) is not None
+    ])  # fmt: skip
+    if on_stored is not None and this.own:
+        on_stored(connection, [NewSms(sms_id, rows[i]) for i, sms_id in this.own.items()])
+    return Settled(this.outcomes, this.sms_ids)
+
+
+def _insert_sms(this: _Transaction, ids: Mapping[int, int]) -> None:
+    """Insert the SMS of the rows that have an id kept for it."""
+    columns: dict[int, SmsColumns] = {i: sms for i in ids if (sms := this.rows[i].sms) is not None}
+    new = insert_new(this.connection, tables.sms, [
+        {"id": ids[i], "ingested_at": this.now, **sms._asdict()} for i, sms in columns.items()
+    ])  # fmt: skip
+    this.own = {i: number for i, number in ids.items() if number in new}
+    others = [i for i in ids if i not in this.own]
+    found = sms_by_fingerprint(this.connection, [columns[i].fingerprint for i in others])
+    for i, number in this.own.items():
+        this.sms_ids[i] = number
+    for i in others:
+        this.sms_ids[i] = found[columns[i].fingerprint]
+
+
+def _read_before(this: _Transaction) -> dict[int, int]:
+    """Return the SMS of each row whose bytes were read before, where today's reading gives another or none.
+
+    Raises ReadBefore where that other one has just been inserted.
+    """
+    mails = [i for i, row in enumerate(this.rows) if row.channel != Channel.WEBHOOK]
+    found = sms_by_content_key(this.connection, [this.rows[i].content_key for i in mails])
+    before = {
+        i: sms_id
+        for i in mails
+        if (sms_id := found.get(this.rows[i].content_key)) is not None and sms_id != this.sms_ids[i]
+    }
+    if not this.own.keys().isdisjoint(before):
+        raise ReadBefore(before)
+    return before
+
+
+def _arrival(this: _Transaction, i: int, number: int) -> dict[str, Any]:
+    row, sms_id = this.rows[i], this.sms_ids[i]
+    return {
+        "id": number,
+        "content_key": row.content_key,
+        "channel": row.channel,
+        "number": row.number,
+        "source": row.source,
+        "sender_verified": row.sender_verified,
+        "size": row.payload.size if row.payload is not None else None,
+        "outcome": str(this.outcomes[i]),
+        "reason": row.reason if sms_id is None else None,
+        "sms_id": sms_id,
+        "parser": row.parser,
+        "run_id": this.run_ids[i],
+        "arrived_at": row.arrived_at or this.now,
+        "ingested_at": this.now,
+        **row.place._asdict(),
+        **row.arrival_content._asdict(),
+    }
+
+
+def _settle_repeated(this: _Transaction, repeated: Sequence[int]) -> None:
+    """Say what becomes of rows whose arrival stands in the archive, or earlier among them."""
+    if not repeated:
+        return
+    rows = this.rows
+    known = arrivals_by_key(this.connection, [rows[i].content_key for i in repeated])
+    verdicts: dict[int, int] = {}  # arrival id -> index
+    read_before: dict[int, int | None] = {}
+    for i in repeated:
+        row = rows[i]
+        arrival_id, sms_id = known[row.content_key, row.number, row.channel]
+        if sms_id is not None or arrival_id in verdicts:
+            this.outcomes[i] = _DUPLICATE
+            if i in this.own:
+                read_before[i] = None
+        elif this.sms_ids[i] is not None or row.again:
+            verdicts[arrival_id] = i  # it stood in the quarantine, and is readable now
+    if read_before:
+        raise ReadBefore(read_before)
+    if verdicts:
+        _insert_retries(this, verdicts)
+
+
+def _insert_retries(this: _Transaction, verdicts: Mapping[int, int]) -> None:
+    """Write down a verdict on each arrival: `verdicts` is the index of its row by its id."""
+    [ids] = reserve(this.connection, retries=len(verdicts))
+    new = insert_new(this.connection, tables.retries, [
+        {
+            "id": number,
+            "arrival_id": arrival_id,
+            "outcome": str(this.outcomes[i]),
+            "reason": this.rows[i].reason if this.sms_ids[i] is None else None,
+            "sms_id": this.sms_ids[i],
+            "parser": this.rows[i].parser,
+            "run_id": this.run_ids[i],
+            "retried_at": this.now,
+        }
+        for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True)
+    ])  # fmt: skip
+    if len(new) < len(verdicts):  # another process read them a moment ago
+        pairs = zip(ids, verdicts.values(), strict=True)
+        raise ReadBefore({i: None for number, i in pairs if number not in new})

@@ -1,0 +1,80 @@
+"""The quarantine as an intake: kept bytes are read again with today's parsers, and go to the one store."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from ingestor import providers
+from ingestor.archive.items import Item, Submission
+from ingestor.archive.quarantine import Kept, Reader, kept_arrival, read_today, standing_ids
+from ingestor.archive.store import Store
+from ingestor.providers import posts
+from ingestor.providers.contract import NEAR_MISSES, Reading, Rules, near_miss_in_words
+from ingestor.record import Channel, Outcome
+
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a quarantined arrival; `reason` is set where it stays."""
+
+    arrival_id: int
+    outcome: Outcome
+    reason: str | None
+
+
+def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
+    """Return a reader that asks today's parser of each arrival's provider; `rules_for` takes its name."""
+
+    def read(kept: Kept) -> Sequence[Reading]:
+        rules = rules_for(kept.provider)
+        raw = kept.raw or b""
+        if kept.channel is Channel.WEBHOOK:
+            post = posts.post_of(raw, kept.content_type, kept.arrived_at)
+            again: Sequence[Reading] = providers.post_reader(kept.provider).read_post(post, rules)
+            return again
+        return [providers.mail_reader(kept.provider).read_mail(raw, rules)]
+
+    return read
+
+
+def retry(
+    store: Store, reader: Reader, run_id: int | None, now: datetime, ids: Sequence[int] | None = None
+) -> Iterator[Verdict]:
+    """Read what stands in the quarantine again (`ids`: only these); give each verdict once it is durable.
+
+    `reader` gets an arrival with its raw bytes and returns the readings of all items of that payload. What
+    is readable now becomes an SMS with its old provenance; every verdict is a row in `retries`, no arrival
+    is changed. `now` is aware UTC.
+    """
+    standing = standing_ids(store.engine, ids)
+    for start in range(0, len(standing), _BATCH):
+        numbers = standing[start : start + _BATCH]
+        items = [_read_again(store.engine, reader, number) for number in numbers]
+        [receipt] = store.write([Submission(run_id, items)], now)
+        for number, item, outcome in zip(numbers, items, receipt.outcomes, strict=True):
+            yield Verdict(number, outcome, item.reason)
+
+
+def _read_again(engine: Engine, reader: Reader, arrival_id: int) -> Item:
+    """Return an arrival as it reads today; its raw bytes, many perhaps, are let go: they are kept already."""
+    kept = kept_arrival(engine, arrival_id)
+    return Item(
+        reading=read_today(reader, kept), channel=kept.channel, source=kept.source, content_key=b"",
+        arrived_at=kept.arrived_at, payload=None, number=kept.number, kept_key=kept.content_key,
+    )  # fmt: skip
+
+
+def reason_in_words(engine: Engine, arrival_id: int, reason: str | None) -> str | None:
+    """Return why an arrival stands in the quarantine; who a stranger is, is told out of its kept bytes."""
+    if reason not in NEAR_MISSES:
+        return reason
+    try:
+        kept = kept_arrival(engine, arrival_id)
+    except ValueError:  # damaged bytes: `show` and `check --deep` say so
+        return near_miss_in_words(reason)
+    who = providers.mail_reader(kept.provider).sender_shown(kept.raw) if kept.raw else "somebody"
+    return near_miss_in_words(reason, who)
