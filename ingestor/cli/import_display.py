@@ -11,7 +11,7 @@ from typing import Any
 
 from ingestor.archive.runs import Balance
 from ingestor.cli.printing import exit_code, print_balance
-from ingestor.intake.files.books import Remark, Tally
+from ingestor.intake.files.books import Listing, Tally
 from ingestor.intake.files.dry import DrySink
 from ingestor.record import Outcome
 
@@ -178,20 +178,28 @@ def _print_what_next(result: Result) -> None:
 
 def _print_lists(tally: Tally, dry: DrySink | None) -> None:
     _print_remarks("quarantined", tally.quarantined, "… `ingestor quarantine list` shows all")
-    _print_remarks("gaps", tally.gaps, f"… {tally.gap_count:,} in all")
-    _print_remarks("left out", tally.known, "… and more")
-    _print_remarks("looks wrong", tally.overruled, "… and more")
+    _print_remarks("looks like a mailbox, but was not read", tally.mailbox_like)
+    if tally.no_mail:
+        print("no mail, mailbox or archive:")
+    for ending, files in sorted(tally.no_mail.items(), key=lambda one: -one[1].count)[:MOST_SHOWN]:
+        first = files.remarks[0].place if files.count == 1 else f"{files.remarks[0].place} and others"
+        print(f"  {files.count:>8,}  {ending}, {files.size:,} bytes: {first}")
+    _print_remarks("gaps", tally.gaps)
+    _print_remarks("left out", tally.left_out)
+    _print_remarks("looks wrong", tally.overruled)
     if dry is not None:
-        _print_remarks("duplicates", dry.duplicates, f"… {dry.duplicate_count:,} in all")
+        _print_remarks("duplicates", Listing(dry.duplicates, dry.duplicate_count))
         _print_counts("quarantined, by reason", dry.reasons)
         _print_counts("ignored, by sender", tally.senders)
 
 
 def _print_tally(tally: Tally, when: str) -> None:
-    total = tally.mail_bytes + tally.separator_bytes + tally.gap_bytes
+    gaps = [tally.gaps, *tally.no_mail.values()]
+    count, size = sum(one.count for one in gaps), sum(one.size for one in gaps)
+    total = tally.mail_bytes + tally.separator_bytes + size
     print(
         f"bytes{when}: {total:,} = {tally.mail_bytes:,} in {tally.mails:,} mails + "
-        f"{tally.separator_bytes:,} of separators + {tally.gap_bytes:,} in {tally.gap_count:,} gaps"
+        f"{tally.separator_bytes:,} of separators + {size:,} in {count:,} gaps"
     )
     if tally.odd_separators:
         print(f"{tally.odd_separators:,} separators were of an odd form, and told by the header behind them")
@@ -214,12 +222,12 @@ def _print_counts(title: str, counts: Counter[str]) -> None:
         print(f"  … and {len(counts) - MOST_SHOWN:,} more")
 
 
-def _print_remarks(title: str, remarks: list[Remark], more: str) -> None:
-    if not remarks:
+def _print_remarks(title: str, listing: Listing, more: str | None = None) -> None:
+    if not listing.count:
         return
     print(f"{title}:")
-    for remark in remarks[:MOST_SHOWN]:
+    for remark in listing.remarks[:MOST_SHOWN]:
         length = f"{remark.length:,} bytes: " if remark.length else ""
         print(f"  {remark.place} at {remark.offset}: {length}{remark.reason}")
-    if len(remarks) > MOST_SHOWN:
-        print(f"  {more}")
+    if listing.count > MOST_SHOWN:
+        print(f"  {more or f'… {listing.count:,} in all'}")

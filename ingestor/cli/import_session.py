@@ -127,7 +127,7 @@ def _importer(
     signals: Signals, display: Display,
 ) -> Importer:  # fmt: skip
     """Return an importer, with the workers set to the same rules; `keys` are the archive's, for its rows."""
-    display.expect(lambda: sum(one.size or 0 for _, one in _references(options) if not one.known))
+    display.expect(lambda: sum(one.size or 0 for _, one in _references(options) if not one.left_out))
     dry = isinstance(sink, DrySink)
     rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
     window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))

@@ -27,7 +27,7 @@ LONGEST_NAME = 1000
 """Bytes of a path or a member's name: a longer one is kept short in the books, whole with its arrivals."""
 
 MOST_LISTED = 1000
-"""Gaps and quarantined mails beyond this many are only counted."""
+"""Remarks of one sort beyond this many are only counted."""
 
 _PIECE = 1 << 20
 
@@ -213,6 +213,22 @@ class Remark:
 
 
 @dataclass(slots=True)
+class Listing:
+    """Remarks of one sort: the first MOST_LISTED of them, and how many and how long all are."""
+
+    remarks: list[Remark] = field(default_factory=list)
+    count: int = 0
+    size: int = 0
+
+    def add(self, place: str, offset: int, reason: str, length: int = 0) -> None:
+        """Note `reason`, and `length` bytes, at `offset` of what stands at `place`."""
+        self.count += 1
+        self.size += length
+        if len(self.remarks) < MOST_LISTED:
+            self.remarks.append(Remark(place, offset, reason, length))
+
+
+@dataclass(slots=True)
 class Tally:
     """Counts of one process; the balance of a resumed run is in the archive."""
 
@@ -221,14 +237,16 @@ class Tally:
     mail_bytes: int = 0
     separator_bytes: int = 0
     odd_separators: int = 0
-    gap_bytes: int = 0
-    gap_count: int = 0
-    gaps: list[Remark] = field(default_factory=list)
-    quarantined: list[Remark] = field(default_factory=list)
-    overruled: list[Remark] = field(default_factory=list)
+    gaps: Listing = field(default_factory=Listing)
+    no_mail: dict[str, Listing] = field(default_factory=dict)
+    """Files of folders and archives that hold no mail, by what their names end in."""
+    mailbox_like: Listing = field(default_factory=Listing)
+    """Those among them in which lines stand as mails begin with."""
+    quarantined: Listing = field(default_factory=Listing)
+    overruled: Listing = field(default_factory=Listing)
     """Mailboxes that were read as one mail each, because the user wanted so."""
-    known: list[Remark] = field(default_factory=list)
-    """Files that were left out: they had been read under another name."""
+    left_out: Listing = field(default_factory=Listing)
+    """Files that were not opened: what they hold is read under another name, or they hold nothing."""
     failures: list[str] = field(default_factory=list)
     failure_count: int = 0
     notes: list[str] = field(default_factory=list)
@@ -243,32 +261,26 @@ class Tally:
         """How many items have their outcome."""
         return sum(self.outcomes.values())
 
+    def add_no_mail(self, place: str, name: str, size: int, beginnings: int) -> None:
+        """Note a file without any mail in which `beginnings` lines stand as mails begin with."""
+        ending = name.rpartition(".")[2].lower() if "." in name.strip(".") else ""
+        self.no_mail.setdefault(f".{ending}" if ending else "without ending", Listing()).add(
+            place, 0, "neither mail, mailbox nor archive", size
+        )
+        if beginnings:
+            words = f"{beginnings:,} lines in it stand as mails begin with; --format mbox reads it"
+            self.mailbox_like.add(place, 0, words, size)
+
     def add_gap(self, place: str, offset: int, length: int, reason: str) -> None:
         """Note bytes that are neither mail nor separator."""
-        self.gap_bytes += length
-        self.gap_count += 1
-        if len(self.gaps) < MOST_LISTED:
-            self.gaps.append(Remark(place, offset, reason, length))
+        self.gaps.add(place, offset, reason, length)
 
-    def add_overruled(self, place: str) -> None:
-        """Note a mailbox that was read as one mail."""
-        if len(self.overruled) < MOST_LISTED:
-            self.overruled.append(Remark(place, 0, "a mailbox, but --format eml made one mail of it"))
-
-    def add_known(self, place: str) -> None:
-        """Note a file that was read under another name already."""
-        if len(self.known) < MOST_LISTED:
-            self.known.append(
-                Remark(place, 0, "the same file as one that was read, by a link or a second name")
-            )
+    def add_quarantined(self, place: str, offset: int, reason: str) -> None:
+        """Note a mail of ours that could not be read."""
+        self.quarantined.add(place, offset, near_miss_in_words(reason))
 
     def add_failure(self, reason: str) -> None:
         """Note what could not be read, and why."""
         self.failure_count += 1
         if len(self.failures) < MOST_LISTED:
             self.failures.append(reason)
-
-    def add_quarantined(self, place: str, offset: int, reason: str) -> None:
-        """Note a mail of ours that could not be read."""
-        if len(self.quarantined) < MOST_LISTED:
-            self.quarantined.append(Remark(place, offset, near_miss_in_words(reason)))

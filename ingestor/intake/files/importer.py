@@ -15,12 +15,12 @@ from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongM
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
 from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
 from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place, shown
-from ingestor.intake.files.mbox import CANDIDATE, Dialect
+from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
 from ingestor.intake.files.packing import Packing
 from ingestor.intake.files.reading import Reader
 from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.streams import BombSuspected, Stream
-from ingestor.intake.files.walk import FileReference, Kind, printable, without_flags
+from ingestor.intake.files.walk import KNOWN, FileReference, Kind, printable, without_flags
 from ingestor.intake.files.workers import Pool
 
 # Maildir++ and Dovecot: what the file had when it was delivered, before any compression.
@@ -118,8 +118,9 @@ class Importer:
             )
 
     def _read_file(self, reference: FileReference) -> None:
-        if reference.known:
-            self.tally.add_known(shown(printable(reference.path)))
+        if reference.left_out:
+            self.tally.left_out.add(shown(printable(reference.path)), 0, reference.left_out)
+            self._others += reference.left_out != KNOWN
             return
         try:
             opened = OpenFile(reference, self._wishes.forced, self._stopping)
@@ -174,7 +175,7 @@ class Importer:
 
     def _read(self, leaf: Leaf) -> None:
         if leaf.mark:
-            self.tally.add_gap(str(leaf.place), 0, leaf.mark, "byte order mark")
+            self.tally.gaps.add(str(leaf.place), 0, "byte order mark", leaf.mark)
         if leaf.kind is Kind.MBOX:
             self._packing.flush()
             if leaf.listed is None or not self._read_small_mbox(leaf, leaf.listed):
@@ -187,7 +188,9 @@ class Importer:
             )
         elif leaf.kind is Kind.MAIL:
             if leaf.looks is Kind.MBOX:
-                self.tally.add_overruled(str(leaf.place))
+                self.tally.overruled.add(
+                    str(leaf.place), 0, "a mailbox, but --format eml made one mail of it"
+                )
             self._read_mail(leaf)
 
     def _read_mbox(self, leaf: Leaf) -> None:
@@ -274,16 +277,17 @@ class Importer:
         name = without_flags(leaf.place.name)
         if leaf.kind is Kind.EMPTY:
             if leaf.in_maildir and not catching_up:
-                self.tally.add_gap(str(leaf.place), 0, 0, "an empty file where a mail should be")
+                self.tally.gaps.add(str(leaf.place), 0, "an empty file where a mail should be")
                 self._others += 1
             self._packing.add_step(inputs.add(name, b""))
         elif leaf.kind is Kind.UNKNOWN:
-            length = 0
+            length = beginnings = 0
             for size in iter(lambda: leaf.stream.readinto(memoryview(self._buffer)), 0):
                 length += size
+                beginnings += count_separators(self._buffer, size)
             step = inputs.add(name, str(length).encode())
             if not catching_up:
-                self.tally.add_gap(str(leaf.place), leaf.mark, length, "neither mail, mailbox nor archive")
+                self.tally.add_no_mail(str(leaf.place), leaf.place.name, length, beginnings)
             self._packing.add_step(step)
             self._others += 1
         else:

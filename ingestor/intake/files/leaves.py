@@ -272,8 +272,9 @@ class OpenFile:
         is_blank = kind is Kind.MBOX and not head.strip(b"\0")
         if kind not in (Kind.UNKNOWN, Kind.MBOX) or (kind is Kind.MBOX and not is_blank):
             return None
-        is_called_mail = self._forced is not None or listed is None or place.in_maildir
-        why = why_no_mail(head) if is_called_mail else None
+        # Behind whatever a mailbox begins with there may be mails: forced, it is read for them.
+        is_called_mail = self._forced is Kind.MAIL or listed is None or place.in_maildir
+        why = why_no_mail(head) if is_called_mail and self._forced is not Kind.MBOX else None
         return f"{place} {why}" if why else None
 
 

@@ -201,6 +201,14 @@ def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, 
         start = here + 1
 
 
+def count_separators(data: bytes | bytearray, end: int) -> int:
+    """Return how many separator lines begin in `data[1:end]`."""
+    count, at = 0, 0
+    while (found := next_separator(data, at, end))[0] >= 0:
+        count, at = count + 1, found[1]
+    return count
+
+
 def _glued(data: bytes | bytearray, start: int, stop: int, end: int) -> tuple[int, int]:
     """Return start and end of the first separator in `data[start:stop]` that stands behind text in a line.
 

@@ -202,7 +202,7 @@ class FileReference:
     """One file to read.
 
     `folder` is the folder it was found in, None when the file was named by the user. `is_mail` is set where
-    its place says so. `fault` says in words why it cannot be read.
+    its place says so. `fault` says in words why it cannot be read, `left_out` why it need not be.
     """
 
     path: str
@@ -210,8 +210,10 @@ class FileReference:
     is_mail: bool = False
     size: int | None = None
     fault: str | None = None
-    known: bool = False
+    left_out: str | None = None
 
+
+KNOWN = "the same file as one that was read, by a link or a second name"
 
 Identity = tuple[int, int, int, int]
 """Device, inode, size and time of change: on some network file systems the first two do not suffice."""
@@ -233,7 +235,7 @@ def walk(path: str, seen: set[Identity], *, layout: str | None = None) -> Iterat
     """Yield the files at or below `path` in the order in which they are read: always the same one.
 
     `seen` has what was walked before and grows: a file met again, by a link or a second name, is yielded as
-    `known` and not to be read. `layout` forces `maildir` or `mh` on the folder. The order does not depend on
+    left out. `layout` forces `maildir` or `mh` on the folder. The order does not depend on
     the flags in a Maildir name, nor on whether a mail still stands in `new`.
     """
     try:
@@ -244,8 +246,8 @@ def walk(path: str, seen: set[Identity], *, layout: str | None = None) -> Iterat
     if stat.S_ISDIR(status.st_mode):
         yield from _walk_folder(path, layout, seen)
     elif stat.S_ISREG(status.st_mode):
-        known = _is_known(status, seen)
-        yield FileReference(path, None, size=status.st_size, known=known)
+        known = KNOWN if _is_known(status, seen) else None
+        yield FileReference(path, None, size=status.st_size, left_out=known)
     else:
         yield FileReference(path, None, fault="is a pipe or a device; give what comes out of it to stdin: -")
 
@@ -353,13 +355,15 @@ def _reference(
 ) -> FileReference:
     try:
         status = entry.stat()
+    except FileNotFoundError:
+        return FileReference(entry.path, folder, left_out="a link that leads nowhere")
     except OSError as error:
         return FileReference(entry.path, folder, fault=error.strerror or "cannot be opened")
     if not stat.S_ISREG(status.st_mode):
-        return FileReference(entry.path, folder, size=0, fault="is no regular file, and was left out")
+        return FileReference(entry.path, folder, left_out="no regular file, but a pipe, a socket or a device")
     # Mail servers copy a mail from folder to folder by a second name: those are two mails, a link is none.
-    known = _is_known(status, seen) and (not is_mail or entry.is_symlink())
-    return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size, known=known)
+    known = KNOWN if _is_known(status, seen) and (not is_mail or entry.is_symlink()) else None
+    return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size, left_out=known)
 
 
 def printable(path: str) -> str:

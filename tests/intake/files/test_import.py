@@ -239,7 +239,7 @@ def test_order_follows_the_files_whatever_the_jobs(run_sqlite_import: Importer, 
 
 
 def test_what_is_no_mailbox_is_refused_in_one_line(run_sqlite_import: Importer, tmp_path: Path) -> None:
-    """Named by itself an unknown file is a failure with a sentence; in a folder it is a listed gap."""
+    """Named by itself an unknown file is a failure with a sentence; in a folder it is counted by its kind."""
     (tmp_path / "in").mkdir()
     picture, box = tmp_path / "in" / "picture", tmp_path / "in" / "box"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" * 100)
@@ -249,7 +249,7 @@ def test_what_is_no_mailbox_is_refused_in_one_line(run_sqlite_import: Importer, 
     assert f"{picture} is neither mail, mailbox nor archive" in alone.err
     folder = run_sqlite_import(tmp_path / "in")
     assert (folder.code, folder.counts) == (0, (1, 0, 1, 0, 0, 0))
-    assert f"{picture} at 0: 800 bytes: neither mail" in folder.out
+    assert f"no mail, mailbox or archive:\n         1  without ending, 800 bytes: {picture}\n" in folder.out
 
 
 def test_a_mistyped_path_is_refused_before_anything_begins(

@@ -1,6 +1,7 @@
 """What an import says while it runs and at its end."""
 
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -76,6 +77,42 @@ def test_long_lists_are_cut(
     out = run_sqlite_import(box).out
     assert out.count(" at ") == 3
     assert "`ingestor quarantine list` shows all" in out
+
+
+def test_what_is_no_mail_is_told_by_kind(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Many pictures are a line, and do not hide the mailbox behind rubbish, which stands before them."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number:03}.PNG").write_bytes(b"\x89PNG\r\n\x1a\n" * 100)
+    (folder / "notes.d").mkdir()
+    (folder / "notes.d" / "README").write_bytes(b"nothing\n" * 5)
+    damaged = folder / "zz.mbox"
+    damaged.write_bytes(b"rubbish\n" * 20_000 + b"\n" + mbox_of(sms_mail(1), sms_mail(2)))
+    done = run_sqlite_import(folder)
+    out = done.out
+    assert f"looks like a mailbox, but was not read:\n  {damaged} at 0: " in out
+    assert "2 lines in it stand as mails begin with; --format mbox reads it" in out
+    assert f"       300  .png, 240,000 bytes: {folder}/000.PNG and others\n" in out
+    assert out.index("zz.mbox") < out.index(".png, ")
+    assert len(out.splitlines()) < 20
+    assert run_sqlite_import("--format", "mbox", damaged).counts == (2, 2, 0, 0, 0, 0)
+
+
+def test_what_is_left_out_is_no_failure(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Pipes, sockets and links that lead nowhere are named, and a folder with them ends well; alone, not."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("nowhere")
+    alone = run_sqlite_import(folder)
+    assert (alone.code, alone.counts[5]) == (1, 1)
+    (folder / "box").write_bytes(mbox_of(sms_mail(1)))
+    done = run_sqlite_import(folder)
+    assert (done.code, done.counts) == (0, (1, 1, 0, 0, 0, 0))
+    assert f"left out:\n  {folder}/link at 0: a link that leads nowhere\n" in done.out
+    assert f"{folder}/pipe at 0: no regular file, but a pipe, a socket or a device\n" in done.out
+    assert done.err == ""
 
 
 def test_no_text_and_no_number_is_said(run_sqlite_import: Importer, tmp_path: Path) -> None:
