@@ -226,7 +226,7 @@ class Connection(HttpToolsProtocol):
         if int(head.get(b"content-length", b"0")) > self._common.max_body:
             self._stop(refusals.TOO_LARGE)
         super().on_headers_complete()
-        self.scope["state"]["admission"] = verdict
+        self.scope["state"].update(admission=verdict, head=head)
         self._head_done = True
         self._unanswered += 1
 

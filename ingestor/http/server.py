@@ -45,7 +45,7 @@ class Application(Protocol):
         """Work in `loop` from now on."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one request; `scope["state"]["admission"]` is what the gatekeeper said."""
+        """Serve one request; `scope["state"]` has what the gatekeeper said (`admission`) and the `head`."""
 
     def look_after(self) -> None:
         """Do what is due; called in each round of the loop."""

@@ -23,7 +23,7 @@ from ingestor.intake.listener import Listener
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
 from ingestor.record import Outcome
-from ingestor.service.daemon import collect_seldom
+from ingestor.service.daemon import tune_interpreter
 from ingestor.settings import Endpoint, Webhook
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     rules = {provider: Rules(zone=ZoneInfo("Europe/Rome")) for provider in POST_READERS}
     listener = Listener(webhook, rules, writer or Nowhere(), spool)
     listener.start()
-    collect_seldom()
+    tune_interpreter()
     print(listener.address[1], flush=True)
     asked.wait()
     listener.stop()

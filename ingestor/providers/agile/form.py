@@ -171,7 +171,8 @@ def _field_name(name: bytes) -> str:
 
 
 def _unescaped(value: bytes) -> bytes:
-    return unquote_to_bytes(value.replace(b"+", b" "))
+    value = value.replace(b"+", b" ")
+    return unquote_to_bytes(value) if b"%" in value else value
 
 
 def _decoded(
