@@ -1,4 +1,4 @@
-"""Secrets known to this process, and text made fit for a log: by value, so no caller can forget one."""
+"""Text made fit for a log (by value, so no caller can forget a secret) and for a person's terminal."""
 
 import re
 from urllib.parse import quote
@@ -38,3 +38,19 @@ def redact(text: str) -> str:
     if "DETAIL:" in text or "CONTEXT:" in text or "[parameters: " in text:
         text = _DRIVER_DETAIL.sub("", text)
     return _NUMBER.sub(r"…\1", redact_secrets(text))
+
+
+TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+"""Marks that turn the direction of what follows, and so what a line seems to say; line ends of Unicode."""
+
+_ESCAPES = {character: f"\\x{character:02x}" for character in (*range(32), *range(127, 160))}
+_ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r"}
+_ESCAPES |= {character: f"\\u{character:04x}" for character in TURNING}
+_ESCAPES |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)}  # how Python shows what is no UTF-8
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line that a terminal shows and does not obey: what would move the cursor, turn the
+    direction or end the line is written as an escape. An SMS, a subject and a file's name may hold all of it.
+    """
+    return text.translate(_ESCAPES)

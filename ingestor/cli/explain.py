@@ -21,7 +21,7 @@ from ingestor.cli.printing import print_fields, print_json
 from ingestor.cli.rescan import mailbox_named
 from ingestor.errors import ConfigurationError
 from ingestor.intake.files.leaves import each_mail
-from ingestor.intake.mailbox.looking import look
+from ingestor.intake.mailbox.fetch import look
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Explanation, NotOurs, Readable, Rules
 from ingestor.settings import Settings, rules_for, secret

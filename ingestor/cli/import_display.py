@@ -14,6 +14,7 @@ from ingestor.cli.printing import exit_code, print_balance
 from ingestor.intake.files.books import Listing, Tally
 from ingestor.intake.files.dry import DrySink
 from ingestor.record import Outcome
+from ingestor.redaction import one_line
 
 INTERVAL = 10.0
 MOST_SHOWN = 200
@@ -216,7 +217,7 @@ def _print_counts(title: str, counts: Counter[str]) -> None:
         return
     print(f"{title}:")
     for name, number in counts.most_common(MOST_SHOWN):
-        harmless = "".join(letter if letter.isprintable() else "?" for letter in name)[:200]
+        harmless = one_line(name)[:200]
         print(f"  {number:>8,}  {harmless or '(none, or several)'}")
     if len(counts) > MOST_SHOWN:
         print(f"  … and {len(counts) - MOST_SHOWN:,} more")

@@ -13,16 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ingestor.archive.runs import Balance
+from ingestor.redaction import TURNING, one_line
 
-_ESCAPES = {character: f"\\x{character:02x}" for character in (*range(32), *range(127, 160))}
-_ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r"}
-# Marks that turn the direction of what follows, and with it what a line seems to say; line ends of Unicode.
-_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-_ESCAPES |= {character: f"\\u{character:04x}" for character in _TURNING}
-# The same for whole documents, as JSON writes it: their own line ends and tabs stay.
+# What `one_line` escapes, for whole documents, as JSON writes it: their own line ends and tabs stay.
 _WHOLE = {
     character: f"\\u{character:04x}"
-    for character in (*range(9), 11, 12, *range(14, 32), *range(127, 160), *_TURNING)
+    for character in (*range(9), 11, 12, *range(14, 32), *range(127, 160), *TURNING)
 }
 # Only texts may be broken over lines; the rest is read at a glance.
 _NUMBERS = {"id", "run", "size", "retries", "read", "quarantined", "look-alikes"}
@@ -37,7 +33,7 @@ def printable(value: object) -> str:
     if isinstance(value, datetime):
         offset = "Z" if value.tzinfo is UTC else f"{value:%z}"[:3] + ":" + f"{value:%z}"[3:5]
         return f"{value:%Y-%m-%d %H:%M:%S}{offset}"
-    return str(value).translate(_ESCAPES)
+    return one_line(str(value))
 
 
 def print_json(value: object) -> None:

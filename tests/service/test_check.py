@@ -16,7 +16,7 @@ from ingestor.archive import migrate, triggers
 from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.migrate import ensure_schema
 from ingestor.errors import UpgradeFailed
-from ingestor.intake.mailbox.waiting import Timing
+from ingestor.intake.mailbox.context import Timing
 from ingestor.service.checks import Finding, Level, intakes, machine, ok, together
 from ingestor.service.checks.machine import check_everything
 from ingestor.settings import Settings, Webhook, load

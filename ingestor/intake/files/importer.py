@@ -14,7 +14,7 @@ from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
 from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
-from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place, shown
+from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place
 from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
 from ingestor.intake.files.packing import Packing
 from ingestor.intake.files.reading import Reader
@@ -22,6 +22,7 @@ from ingestor.intake.files.sinks import Sink
 from ingestor.intake.files.streams import BombSuspected, Stream
 from ingestor.intake.files.walk import KNOWN, FileReference, Kind, printable, without_flags
 from ingestor.intake.files.workers import Pool
+from ingestor.redaction import one_line
 
 # Maildir++ and Dovecot: what the file had when it was delivered, before any compression.
 _SIZE = re.compile(r",S=(\d{1,12})(?![0-9])")
@@ -113,13 +114,13 @@ class Importer:
         """Let no PATH end well that had only files of which nothing could be made."""
         if self._others and not self._mails and self._failures == self._failures_before:
             self._fail(
-                f"{shown(self._path)}: none of its {self._others:,} files is a mail, a mailbox or an archive "
-                "of them"
+                f"{one_line(self._path)}: none of its {self._others:,} files is a mail, a mailbox or an "
+                "archive of them"
             )
 
     def _read_file(self, reference: FileReference) -> None:
         if reference.left_out:
-            self.tally.left_out.add(shown(printable(reference.path)), 0, reference.left_out)
+            self.tally.left_out.add(one_line(printable(reference.path)), 0, reference.left_out)
             self._others += reference.left_out != KNOWN
             return
         try:
@@ -145,7 +146,7 @@ class Importer:
             self.tally.taken = self._taken_before
 
     def _tell_change(self, reference: FileReference, change: str) -> None:
-        words = f"{shown(printable(reference.path))}: {change}"
+        words = f"{one_line(printable(reference.path))}: {change}"
         if "longer" in change:
             self.tally.notes.append(f"{words}; import it again for what was added since")
         else:

@@ -39,6 +39,7 @@ from ingestor.intake.files.walk import (
     why_no_mail,
 )
 from ingestor.providers.contract import LARGEST_PARSED
+from ingestor.redaction import one_line
 
 _LISTEN_SECONDS = 0.2
 _MAILDIR_FOLDER = re.compile(r"(?:^|[/!])(?:cur|new)/[^/]+\Z")
@@ -52,7 +53,7 @@ class Place:
     member: str | None = None
 
     def __str__(self) -> str:
-        return shown(self.path if self.member is None else f"{self.path}!{self.member}")
+        return one_line(self.path if self.member is None else f"{self.path}!{self.member}")
 
     @property
     def in_maildir(self) -> bool:
@@ -150,7 +151,7 @@ class OpenFile:
         """`forced` is the kind of every leaf. Raises `InputUnreadable`; reading it, `Interrupted` as well."""
         path = printable(reference.path)
         self._path = path
-        self._name = shown(path)
+        self._name = one_line(path)
         self._stopping = stopping
         self._forced = Kind.MAIL if reference.is_mail else forced
         self._in_maildir = reference.is_mail  # one that begins with a `From ` line is a mail all the same
@@ -288,15 +289,6 @@ def _advised(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{error.strerror}; run the import as a user who may read it"
     return error.strerror or type(error).__name__
-
-
-def shown(name: str) -> str:
-    """Return `name` in one line and without what would move the cursor of a terminal."""
-    if name.isprintable():
-        return name
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
-    )
 
 
 class Found(NamedTuple):

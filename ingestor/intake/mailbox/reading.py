@@ -1,55 +1,51 @@
 """Reading one folder: from the cursor to its end, in submissions that move the cursor with their mails."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Final
 
-import structlog
-
 from ingestor.archive.cursors import Cursor, reset_cursor
 from ingestor.archive.items import Action, CursorMove, Item, Pending, Submission
+from ingestor.archive.queries import near_misses_since
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.comparing import mark_newest, marks_of, renumbered
-from ingestor.intake.mailbox.context import Context, Memory
-from ingestor.intake.mailbox.delivery import Delivery
-from ingestor.intake.mailbox.fetching import Fetch
-from ingestor.intake.mailbox.near_misses import is_near_miss
-from ingestor.intake.mailbox.session import WINDOW, Header, SearchUseless, Selected, Session
-from ingestor.intake.mailbox.standing import MARKED, Standing, Uids
-from ingestor.providers.contract import NotOurs
+from ingestor.intake.mailbox.answers import SearchUseless, Selected
+from ingestor.intake.mailbox.context import Context, account_of
+from ingestor.intake.mailbox.fetch import Fetch
+from ingestor.intake.mailbox.session import WINDOW, Session
+from ingestor.intake.mailbox.standing import MARKED, Standing, Uids, mark_newest, marks_of, renumbered
+from ingestor.providers.contract import NEAR_MISSES, NotOurs, Unreadable
 
 LookAlikes = tuple[tuple[str, str, int], ...]
 
 MOST_NAMES: Final = 10
 """Under how many names a mailbox may be reached in turn."""
 
-_STAYS: Final = -1
+MOST_NEAR_MISSES: Final = 1000
+"""Mails of strangers that look like ours a mailbox keeps in a day of UTC, for the disk's sake; those beyond
+are counted among the ignored."""
 
-log = structlog.get_logger()
+_STAYS: Final = -1
 
 
 class FolderReading:
     """Reads the folder that `session` has open, and hands what it finds to `delivery`."""
 
-    def __init__(
-        self, context: Context, session: Session, folder: Selected, delivery: Delivery, memory: Memory,
-        cursor: Cursor | None,
-    ) -> None:  # fmt: skip
+    def __init__(self, context: Context, session: Session, folder: Selected, cursor: Cursor | None) -> None:
+        self.context = context
+        self.session = session
+        self.delivery = context.delivery
         self.folder = folder
-        self.fetch = Fetch(context, session, folder, memory)
-        self._near_misses = memory.near_misses
-        self._context = context
-        self._session = session
-        self._delivery = delivery
-        self._memory = memory
+        self.log = context.log.bind(folder=folder.name)
+        self.fetch = Fetch(context, session, folder)
         self._known = folder.exists
         self.reached = 0
         """The last UID that was handed over."""
         self._cursor = cursor
-        self._accounts: tuple[str, ...] = (context.account,)
+        self._account = account_of(context.mailbox)
+        self._accounts: tuple[str, ...] = (self._account,)
         self._standing = Standing()
         self._compared = False
-        self._at = 0
         self._unheard = False
         self.fresh: set[int] = set()
         """Mails stored since the folder was opened, and not acted on yet."""
@@ -58,7 +54,7 @@ class FolderReading:
         """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
         while True:
             met = self.read_after(last)
-            self._delivery.settle()
+            self.delivery.settle()
             if not self._compared:
                 self._compare(met)
                 self._compared = True
@@ -71,7 +67,7 @@ class FolderReading:
 
         Some servers repeat EXISTS with each answer, so the count must have changed, or may have in between.
         """
-        exists, expunged = self._session.told()
+        exists, expunged = self.session.told()
         unheard, self._unheard = self._unheard, False
         if exists is None:
             return unheard
@@ -80,7 +76,7 @@ class FolderReading:
 
     def reopen(self) -> None:
         """Open the folder once more. Raises MailboxUnavailable where it is another one now."""
-        again = self._session.select(self.folder.name, writable=self.folder.writable)
+        again = self.session.select(self.folder.name, writable=self.folder.writable)
         if again.uidvalidity != self.folder.uidvalidity:
             raise MailboxUnavailable(f"UIDVALIDITY of {self.folder.name} changed while it was read")
         self.folder = again
@@ -97,18 +93,15 @@ class FolderReading:
         if cursor is None:
             return 0
         accounts = tuple((cursor.accounts or "").splitlines())
-        if accounts and self._context.account not in accounts:
+        if accounts and self._account not in accounts:
             if cursor.uidvalidity == folder.uidvalidity and self._vouched(cursor):
                 # It may be reached by several names; two daemons with one each would take turns for ever.
-                self._accounts = (*accounts[-MOST_NAMES:], self._context.account)
+                self._accounts = (*accounts[-MOST_NAMES:], self._account)
             self._again("the mailbox has another server or user name; reading the whole folder again",
-                        before=accounts[-1], now=self._context.account)  # fmt: skip
+                        before=accounts[-1], now=self._account)  # fmt: skip
         elif cursor.uidvalidity != folder.uidvalidity:
-            self._tell(
-                "UIDVALIDITY changed; reading the whole folder again",
-                before=cursor.uidvalidity,
-                now=folder.uidvalidity,
-            )
+            self.log.warning("UIDVALIDITY changed; reading the whole folder again",
+                             before=cursor.uidvalidity, now=folder.uidvalidity)  # fmt: skip
             # At once, even for an empty folder: the change is told and acted on once.
             self._submit(cursor_at=0)
         elif folder.uidnext is not None and cursor.last_uid >= folder.uidnext:
@@ -120,25 +113,22 @@ class FolderReading:
             )
         else:
             self._accounts = accounts or self._accounts
-            self._at = cursor.last_uid
-        return self._at
+            return cursor.last_uid
+        return 0
 
     def _vouched(self, cursor: Cursor) -> bool:
         """Say whether the mails in the folder are those of the last pass; take over what is known of it."""
         standing = Standing(cursor.uids or "", cursor.marks or b"")
-        if self.folder.exists and renumbered(standing, self.fetch, self._memory.archive_key):
+        if self.folder.exists and renumbered(standing, self.fetch, self.context.memory.archive_key):
             return False
         self._standing = standing
         return True
 
     def _again(self, why: str, **details: object) -> None:
-        self._tell(why, **details)
+        self.log.warning(why, **details)
         self._standing = Standing()
-        reset_cursor(self._context.engine, self._context.mailbox.name, self.folder.name)
+        reset_cursor(self.context.engine, self.context.mailbox.name, self.folder.name)
         self._cursor = None
-
-    def _tell(self, why: str, **details: object) -> None:
-        log.warning(why, mailbox=self._context.mailbox.name, folder=self.folder.name, **details)
 
     def _compare(self, last: int) -> None:
         """Read what stands below `last` and did not at the last pass, and forget what has gone.
@@ -157,24 +147,17 @@ class FolderReading:
                 now.add(uids)
                 came = [uid for uid in uids if uid not in known and not first]
                 if came:
-                    log.info(
+                    self.log.info(
                         "mails stand below the cursor that did not at the last pass; they are read",
-                        mailbox=self._context.mailbox.name, folder=self.folder.name, count=len(came),
-                    )  # fmt: skip
+                        count=len(came),
+                    )
                 for portion in self.fetch.portions(came):
                     self._read(portion, cursor_at=last)
             self._standing.replace(now)
-        mark_newest(self._standing, self.fetch, self._memory.archive_key)
+        mark_newest(self._standing, self.fetch, self.context.memory.archive_key)
         if before != (str(self._standing.uids), self._standing.kept_marks()):
             self._submit(cursor_at=last)
-            self._delivery.settle()
-
-    def gone(self, uids: Sequence[int]) -> CursorMove | None:
-        """Forget mails that were moved away or deleted; return how the cursor's row is to say so."""
-        if not self._at:
-            return None
-        self._standing.gone(uids)
-        return self._move(self._at)
+            self.delivery.settle()
 
     def read_after(self, last: int, *, since: date | None = None, move_cursor: bool = True) -> int:
         """Read every mail after UID `last` (of day `since` or later); return the last UID met."""
@@ -191,13 +174,12 @@ class FolderReading:
                 yield uids
                 last = uids[-1]
         except SearchUseless as useless:
-            if self.folder.name not in self._memory.useless_search:
-                self._memory.useless_search.add(self.folder.name)
-                log.warning(
+            if self.context.memory.is_news("useless search", self.folder.name):
+                self.log.warning(
                     "the server's SEARCH contradicts what it says of the folder; mails are listed by number",
-                    mailbox=self._context.mailbox.name, folder=self.folder.name, reason=str(useless),
-                )  # fmt: skip
-            if uids := self._session.by_number(last + 1):
+                    reason=str(useless),
+                )
+            if uids := self.session.by_number(last + 1):
                 yield uids
 
     def _searched(self, last: int, since: date | None) -> Iterator[list[int]]:
@@ -207,7 +189,7 @@ class FolderReading:
         the next: no answer outgrows imaplib's line or a server's hidden limit, no empty UID space is walked,
         and an expunge in between, which shifts all numbers, cannot hide a mail.
         """
-        folder, session = self.folder, self._session
+        folder, session = self.folder, self.session
         expected = folder.exists
         if folder.uidnext is not None:
             expected = min(expected, max(0, folder.uidnext - 1 - last))
@@ -248,76 +230,85 @@ class FolderReading:
             missing += self._still_there([uid for uid in group if uid not in items and uid not in missing])
             passed = [uid for uid in foreign if done < uid <= upto]
             put_off = [uid for uid in lost if done < uid <= upto] + missing
-            self._met([*items, *passed, *put_off], headers, items)
+            met = [*items, *passed, *put_off]
+            newest = {uid: headers[uid] for uid in sorted(met)[-MARKED:] if uid in headers}
+            self._standing.met(met, marks_of(newest, items, self.context.memory.archive_key))
             kept, ignored, look_alikes = self.sort(items.values())
             self._submit(
-                items=kept,
-                ignored=ignored + len(passed),
-                look_alikes=look_alikes,
-                missing=put_off,
+                items=kept, ignored=ignored + len(passed), look_alikes=look_alikes, missing=put_off,
                 cursor_at=upto if cursor_at is None else cursor_at,
-            )
+            )  # fmt: skip
             self.reached = done = upto
-
-    def _met(
-        self, uids: Sequence[int], headers: Mapping[int, Header], items: Mapping[int, Item | NotOurs]
-    ) -> None:
-        newest = sorted(uids)[-MARKED:]
-        known = {uid: headers[uid] for uid in newest if uid in headers}
-        self._standing.met(uids, marks_of(known, items, self._memory.archive_key))
 
     def sort(self, found: Iterable[Item | NotOurs]) -> tuple[tuple[Item, ...], int, LookAlikes]:
         """Return which of `found` are kept, how many are ignored, and what the look-alikes of these lack."""
-        found = list(found)
-        if any(not isinstance(one, NotOurs) and is_near_miss(one) for one in found):
-            self._delivery.settle()  # those of the submission before count too
-        context = self._context
-        name = context.mailbox.name
-        kept, ignored, lacking = self._near_misses.sort(found, context.engine, name, context.clock())
-        return kept, ignored, tuple((name, missing, number) for missing, number in lacking.items())
+        kept: list[Item] = []
+        ignored = 0
+        lacking: Counter[str] = Counter()
+        room: int | None = None
+        for one in found:
+            if isinstance(one, NotOurs):
+                ignored += 1
+                if one.missing is not None:
+                    lacking[one.missing] += 1
+                continue
+            if isinstance(one.reading, Unreadable) and one.reading.reason in NEAR_MISSES:
+                room = (self._room_for_near_misses() if room is None else room) - 1
+                if room < 0:
+                    self._say_full()
+                    ignored += 1
+                    lacking["sender"] += 1
+                    continue
+            kept.append(one)
+        name = self.context.mailbox.name
+        return tuple(kept), ignored, tuple((name, missing, number) for missing, number in lacking.items())
+
+    def _room_for_near_misses(self) -> int:
+        """Return how many more of today's near misses are kept, by the archive's count."""
+        context, now = self.context, self.context.clock()
+        if context.memory.near_misses_full == now.date():
+            return 0
+        self.delivery.settle()  # those of the submission before count too
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return MOST_NEAR_MISSES - near_misses_since(context.engine, context.mailbox.name, midnight)
+
+    def _say_full(self) -> None:
+        memory, today = self.context.memory, self.context.clock().date()
+        if memory.near_misses_full != today:
+            memory.near_misses_full = today
+            self.context.log.warning(
+                "more mails of strangers look like SMS than are kept in a day; the rest is only counted",
+                kept=MOST_NEAR_MISSES, see="ingestor quarantine list",
+                fix="add the sender to [agile] senders, then: ingestor rescan",
+            )  # fmt: skip
 
     def _still_there(self, uids: Sequence[int]) -> list[int]:
         """Return those mails that did not come though they are there; the others were removed meanwhile."""
-        present = self._session.present(uids)
+        present = self.session.present(uids)
         return [uid for uid in uids if uid in present]
 
     def _submit(
         self, *, items: tuple[Item, ...] = (), ignored: int = 0, missing: Sequence[int] = (),
         cursor_at: int | None = None, look_alikes: LookAlikes = (),
     ) -> None:  # fmt: skip
-        context, folder = self._context, self.folder
-        name = context.mailbox.name
-        self._delivery.submit(
+        context, standing = self.context, self._standing
+        here = context.mailbox.name, self.folder.name, self.folder.uidvalidity
+        cursor: CursorMove | None = None
+        if cursor_at not in (None, _STAYS):
+            accounts = "\n".join(self._accounts)
+            cursor = CursorMove(*here, cursor_at, accounts, str(standing.uids), standing.kept_marks())
+        self.delivery.submit(
             Submission(
-                run_id=context.run_id,
-                items=items,
-                ignored=ignored,
-                failed=len(missing),
-                cursor=None if cursor_at in (None, _STAYS) else self._move(cursor_at),
-                to_do=tuple(
-                    Pending(name, folder.name, folder.uidvalidity, uid, Action.FETCH) for uid in missing
-                ),
-                after_store=context.after_store,
-                look_alikes=look_alikes,
+                run_id=context.run_id, items=items, ignored=ignored, failed=len(missing), cursor=cursor,
+                to_do=tuple(Pending(*here, uid, Action.FETCH) for uid in missing),
+                after_store=context.after_store, look_alikes=look_alikes,
             )
         )  # fmt: skip
         if context.after_store is not None:
             self.fresh.update(item.position.uid for item in items if item.position.uid is not None)
         if missing:
-            self._tell_missing(missing)
-
-    def _move(self, last: int) -> CursorMove:
-        name, folder, standing = self._context.mailbox.name, self.folder, self._standing
-        self._at = last
-        return CursorMove(
-            name, folder.name, folder.uidvalidity, last,
-            "\n".join(self._accounts), str(standing.uids), standing.kept_marks(),
-        )  # fmt: skip
-
-    def _tell_missing(self, uids: Sequence[int]) -> None:
-        log.warning(
-            "mails could not be fetched; they will be tried again",
-            mailbox=self._context.mailbox.name, folder=self.folder.name,
-            count=len(uids), uids=list(uids)[:20],
-            reasons=sorted({self.fetch.why_missing(uid) for uid in uids}),
-        )  # fmt: skip
+            self.log.warning(
+                "mails could not be fetched; they will be tried again",
+                count=len(missing), uids=list(missing)[:20],
+                reasons=sorted({self.fetch.why_missing(uid) for uid in missing}),
+            )  # fmt: skip

@@ -1,72 +1,42 @@
-"""One IMAP connection in the words of an intake: folders, searches, headers, bodies, flags, IDLE."""
+"""One IMAP connection in the words of an intake: login, folders, searches, headers, bodies, flags, IDLE."""
 
 import contextlib
 import difflib
 import imaplib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from typing import Any, Final
 from unicodedata import normalize
 
-from imapclient import IMAPClient, SocketTimeout
 from imapclient.datetime_util import format_criteria_date
+from imapclient.response_parser import parse_fetch_response
 
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
-from ingestor.intake.mailbox.pieces import PIECE_BYTES
-from ingestor.intake.mailbox.rows import Row, rows_by_uid
-from ingestor.intake.mailbox.wire import Wire
-from ingestor.intake.mailbox.words import Refused, speaking
+from ingestor.intake.mailbox.answers import (
+    FolderMissing,
+    Header,
+    Listed,
+    Refused,
+    SearchUseless,
+    Selected,
+    bounded_number,
+    listed_folders,
+    log_in,
+    searched_uids,
+    section,
+    speaking,
+    start_tls,
+)  # fmt: skip
+from ingestor.intake.mailbox.connection import Client, Wire, tls_context
+from ingestor.intake.mailbox.context import Bell, Timing
+from ingestor.settings import Mailbox
 
 WINDOW: Final = 750
 """Mails a search or header fetch is about: 750 ten-digit UIDs stay below the 8,000 bytes that servers take in
 one line, and below the 1,000 results at which Yahoo cuts a search short without a word."""
 
-
-class SearchUseless(MailboxUnavailable):
-    """The server's SEARCH contradicts what else it says of the folder."""
-
-
-class FolderMissing(MailboxUnavailable):
-    """A folder of the configuration cannot be used; the mailbox's other folders go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """An open folder. `uidnext` is None where the server does not say."""
-
-    name: str
-    uidvalidity: int
-    uidnext: int | None
-    exists: int
-    writable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """From, Subject, Date and Message-ID lines, and the size the server claims (None: it does not say)."""
-
-    lines: bytes
-    size: int | None
-
-
-class Client(IMAPClient):  # type: ignore[misc]  # imapclient ships no types
-    """imapclient over our own wire, given to it through the hook that its own test client uses."""
-
-    def __init__(self, wire: Wire, *, encrypted: bool) -> None:
-        self._wire = wire
-        # A read timeout of 0 keeps the socket non-blocking: the wire does the waiting.
-        super().__init__(wire.host, wire.port, ssl=encrypted, timeout=SocketTimeout(None, 0.0))
-
-    def _create_IMAP4(self) -> Wire:  # noqa: N802 - imapclient's name
-        return self._wire
-
-    def _normalise_folder(self, folder_name: str | bytes) -> Any:
-        """Quote a folder name; bytes are the server's own spelling, and go back as they came."""
-        if isinstance(folder_name, bytes):
-            return b'"' + folder_name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
-        return super()._normalise_folder(folder_name)
+PIECE_BYTES: Final = 1024 * 1024
+"""What is asked for in one partial FETCH."""
 
 
 class Session:
@@ -79,17 +49,15 @@ class Session:
     def __init__(self, client: Client, wire: Wire) -> None:
         self.client = client
         self.wire = wire
-        self.selected: Selected | None = None
+        self._exists = 0
         self._folders: dict[str, Listed] | None = None
         self._prefix = ""
         self.refuses_move = False
         """MOVE was tried on this connection, and refused though it is offered."""
 
-    @contextlib.contextmanager
-    def speaking(self) -> Iterator[None]:
+    def speaking(self) -> contextlib.AbstractContextManager[None]:
         """Turn whatever imaplib and imapclient raise into MailboxUnavailable or Refused."""
-        with speaking(f"{self.wire.host}:{self.wire.port}", self.wire):
-            yield
+        return speaking(f"{self.wire.host}:{self.wire.port}", self.wire)
 
     def close(self) -> None:
         """Drop the connection, without the round trip of a farewell."""
@@ -173,7 +141,7 @@ class Session:
 
     def select(self, name: str, *, writable: bool) -> Selected:
         """Open a folder by the server's own name for it: with EXAMINE unless it must be written to."""
-        self.selected = None
+        self._exists = 0
         wire_name = self._on_the_wire(name)
         with self.speaking():
             try:
@@ -187,9 +155,9 @@ class Session:
                 f"{self.wire.host}: folder {name!r} has no UIDVALIDITY that can be kept, so it cannot be read"
             )
         uidnext, exists = bounded_number(answer.get(b"UIDNEXT")), bounded_number(answer.get(b"EXISTS"))
-        self.selected = Selected(name, uidvalidity, uidnext or None, exists or 0, writable)
+        self._exists = exists or 0
         self.wire.untagged_responses.clear()
-        return self.selected
+        return Selected(name, uidvalidity, uidnext or None, self._exists, writable)
 
     def told(self) -> tuple[int | None, bool]:
         """Return the count of the newest EXISTS that came along with other answers, and whether EXPUNGE did.
@@ -228,7 +196,7 @@ class Session:
 
     def _contradicted(self, found: set[int], first: int, last: int | None) -> bool:
         """Say without a search whether mails are there from `first` to `last` that it did not find."""
-        exists = self.selected.exists if self.selected is not None else 0
+        exists = self._exists
         try:
             if last is not None:
                 return last not in found and bool(self._fetch([last], "(UID)"))
@@ -264,17 +232,14 @@ class Session:
 
     def newest(self, count: int) -> list[int]:
         """Return the UIDs of the last `count` mails of the open folder."""
-        exists = self.selected.exists if self.selected is not None else 0
-        first = max(1, exists - count + 1)
-        uids: list[int] = []
-        for number in range(first, exists + 1, WINDOW):
-            uids += self.numbered(number, min(number + WINDOW - 1, exists))
-        return sorted(uids)
+        exists = self._exists
+        numbers = range(max(1, exists - count + 1), exists + 1, WINDOW)
+        return sorted(uid for n in numbers for uid in self.numbered(n, min(n + WINDOW - 1, exists)))
 
     def by_number(self, first: int) -> list[int]:
         """Return the UIDs from `first` on without a search: by number, from the last mail backwards."""
         uids: list[int] = []
-        number = self.selected.exists if self.selected is not None else 0
+        number = self._exists
         while number > 0:
             some = self.numbered(max(1, number - WINDOW + 1), number)
             uids += [uid for uid in some if uid >= first]
@@ -303,34 +268,43 @@ class Session:
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}
         for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})" if sized else f"({item})").items():
-            lines = _section(row, b"BODY[HEADER")
+            lines = section(row, b"BODY[HEADER")
             if lines is not None:
                 found[uid] = Header(lines, bounded_number(row.get(b"RFC822.SIZE")))
         return found
 
     def whole_header(self, uid: int) -> bytes:
         """Return all header lines of one mail, as far as the server gives any."""
-        return _section(self._fetch([uid], "(BODY.PEEK[HEADER])").get(uid, {}), b"BODY[HEADER]") or b""
+        return section(self._fetch([uid], "(BODY.PEEK[HEADER])").get(uid, {}), b"BODY[HEADER]") or b""
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
         """Return the whole mails; what is missing is missing. Never sets \\Seen."""
         rows = self._fetch(uids, "(BODY.PEEK[])")
-        found = {uid: _section(row, b"BODY[]", b"RFC822") for uid, row in rows.items()}
+        found = {uid: section(row, b"BODY[]", b"RFC822") for uid, row in rows.items()}
         return {uid: body for uid, body in found.items() if body is not None}
 
     def piece(self, uid: int, offset: int) -> bytes | None:
         """Return up to PIECE_BYTES of one mail from `offset` on; None where the answer has none."""
         rows = self._fetch([uid], f"(BODY.PEEK[]<{offset}.{PIECE_BYTES}>)")
-        return _section(rows.get(uid, {}), b"BODY[]")
+        return section(rows.get(uid, {}), b"BODY[]")
 
-    def _fetch(self, uids: Sequence[int], items: str) -> dict[int, Row]:
+    def _fetch(self, uids: Sequence[int], items: str) -> dict[int, dict[bytes, Any]]:
         """Return what came of `items` (a parenthesised list) for `uids`; rows of other mails are dropped."""
         with self.speaking():
             status, answer = self.wire.uid("FETCH", ",".join(map(str, uids)), items)
             if status != "OK":
                 raise self.wire.error(answer[-1])
-            rows = rows_by_uid(answer)
+            # Other people's flag changes may come as rows of their own; what they say is no answer to us.
+            rows = parse_fetch_response(list(answer), normalise_times=False, uid_is_key=True)
         return {uid: rows[uid] for uid in uids if uid in rows}
+
+    def arrived_at(self, uid: int) -> datetime | None:
+        """Return when the server got a mail (its INTERNALDATE, aware), None where it does not say."""
+        with self.speaking():
+            moment: datetime | None = (
+                self.client.fetch([uid], ["INTERNALDATE"]).get(uid, {}).get(b"INTERNALDATE")
+            )
+        return moment
 
     # Flags
 
@@ -373,9 +347,26 @@ class Session:
         return news
 
 
-def _section(row: Row, *names: bytes) -> bytes | None:
-    """Return the section whose item begins with one of `names`: servers spell and number them variously."""
-    for item, value in row.items():
-        if item.startswith(names) and isinstance(value, bytes):
-            return value
-    return None
+def connect(mailbox: Mailbox, password: str, timing: Timing, stop: Bell) -> Session:
+    """Connect to `mailbox`, secure the connection as configured, log in, and return the session.
+
+    Raises MailboxUnavailable; CredentialsRefused only where the server itself refused the login;
+    ConfigurationError where the CA file cannot be used.
+    """
+    context = tls_context(mailbox) if mailbox.security != "plain" else None
+    encrypted = mailbox.security == "tls"
+    with speaking(f"{mailbox.host}:{mailbox.port}"):
+        wire = Wire(
+            mailbox.host, mailbox.port, tls=context if encrypted else None,
+            local_only=mailbox.security == "plain" and not mailbox.allow_plain, timing=timing, stop=stop,
+        )  # fmt: skip
+    try:
+        session = Session(Client(wire, encrypted=encrypted), wire)
+        with session.speaking():
+            if mailbox.security == "starttls":
+                start_tls(session.client, wire, context)
+            log_in(session.client, wire, mailbox.username, password)
+    except BaseException:
+        wire.shutdown()
+        raise
+    return session

@@ -8,9 +8,15 @@ to new ones; the UIDVALIDITY stays. So a mail counts as read only if that very m
 import re
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
+
+from ingestor.archive.items import Item
+from ingestor.archive.rows import keyed
+from ingestor.intake.mailbox.answers import Header
+from ingestor.intake.mailbox.fetch import Fetch
+from ingestor.providers.contract import NotOurs
 
 MARKED: Final = 100
 """How many of the newest mails are known again by their marks."""
@@ -90,16 +96,6 @@ class Uids:
                 self._last[at] = self._last.pop(at + 1)
                 del self._first[at + 1]
 
-    def discard(self, uids: Iterable[int]) -> None:
-        for uid in uids:
-            if uid not in self:
-                continue
-            at = bisect_right(self._first, uid) - 1
-            first, last = self._first[at], self._last[at]
-            left = [(a, b) for a, b in ((first, uid - 1), (uid + 1, last)) if a <= b]
-            self._first[at : at + 1] = [a for a, _ in left]
-            self._last[at : at + 1] = [b for _, b in left]
-
     def newest(self, count: int) -> list[int]:
         """Return the `count` highest, ascending."""
         found: list[int] = []
@@ -116,20 +112,13 @@ class Standing:
     def __init__(self, uids: str = "", marks: bytes = b"") -> None:
         """Take what `cursors` keeps."""
         self.uids = Uids(uids)
-        self.marks = dict(_read_marks(marks))
+        self.marks = {uid: Mark(*mark) for uid, *mark in _MARK.iter_unpack(marks)}
 
     def met(self, uids: Iterable[int], marks: dict[int, Mark]) -> None:
         """Remember that `uids` were met; `marks` are of the newest of them."""
         self.uids.add(uids)
         self.marks |= marks
         self.marks = {uid: self.marks[uid] for uid in sorted(self.marks)[-MARKED:]}
-
-    def gone(self, uids: Iterable[int]) -> None:
-        """Forget `uids`: should a mail stand there one day, it is another one, or has come back."""
-        gone = list(uids)
-        self.uids.discard(gone)
-        for uid in gone:
-            self.marks.pop(uid, None)
 
     def replace(self, uids: Uids) -> None:
         """Take `uids` for what stands in the folder now."""
@@ -141,6 +130,57 @@ class Standing:
         return b"".join(_MARK.pack(uid, *mark) for uid, mark in sorted(self.marks.items()))
 
 
-def _read_marks(kept: bytes) -> Iterator[tuple[int, Mark]]:
-    for uid, *mark in _MARK.iter_unpack(kept):
-        yield uid, Mark(*mark)
+def marks_of(
+    headers: Mapping[int, Header], items: Mapping[int, Item | NotOurs], secret: bytes
+) -> dict[int, Mark]:
+    """Return the marks of the newest of `headers`; `items` are those mails among them that are ours."""
+    marks = {}
+    for uid in sorted(headers)[-MARKED:]:
+        header, item = headers[uid], items.get(uid)
+        key = keyed(item.content_key, secret) if isinstance(item, Item) else b""
+        marks[uid] = mark_of(header.lines, header.size, key, secret)
+    return marks
+
+
+def renumbered(standing: Standing, fetch: Fetch, secret: bytes) -> bool:
+    """Say whether a mail of `standing` is another one now, or none is left that could tell.
+
+    Asked when a folder is opened: do its UIDs still name the mails that were read under them?
+    Of ours the content decides, wherever size and header leave room for doubt: some servers only guess sizes,
+    and a mail without a Message-ID may look like the next one. Then its mark is brought up to date.
+    """
+    headers = _headers(sorted(standing.marks), fetch)
+    now = marks_of(headers, {}, secret)
+    alike = {uid for uid, mark in now.items() if mark.looks_like(standing.marks[uid])}
+    ours = {uid for uid in now if standing.marks[uid].ours}
+    # Of strangers' mail a Message-ID is enough: nothing depends on its size, which may be guessed each time.
+    alike |= {
+        uid for uid, mark in now.items()
+        if mark.head == standing.marks[uid].head and uid not in ours and names_itself(headers[uid].lines)
+    }  # fmt: skip
+    if not now.keys() <= alike | ours:
+        return True
+    doubtful = {uid: headers[uid] for uid in ours if uid not in alike or not names_itself(headers[uid].lines)}
+    items = _items(doubtful, fetch)
+    if not doubtful.keys() <= alike | items.keys():  # a body that does not come says nothing by itself
+        return True
+    now = marks_of({uid: doubtful[uid] for uid in items}, items, secret)
+    if any(mark.content != standing.marks[uid].content for uid, mark in now.items()):
+        return True
+    standing.marks |= now
+    return not headers and len(standing.uids) > len(standing.marks) > 0
+
+
+def mark_newest(standing: Standing, fetch: Fetch, secret: bytes) -> None:
+    """Give marks to the newest mails of `standing` that have none yet."""
+    bare = [uid for uid in standing.uids.newest(MARKED) if uid not in standing.marks]
+    headers = _headers(bare, fetch)
+    standing.met((), marks_of(headers, _items(fetch.wanted(headers), fetch), secret))
+
+
+def _headers(uids: Sequence[int], fetch: Fetch) -> dict[int, Header]:
+    return {uid: h for portion in fetch.portions(uids) for uid, h in fetch.headers(portion).items()}
+
+
+def _items(wanted: dict[int, Header], fetch: Fetch) -> dict[int, Item | NotOurs]:
+    return {uid: item for group in fetch.groups(wanted) for uid, item in fetch.items(group, wanted).items()}

@@ -6,85 +6,88 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 
 import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.cursors import note_source
-from ingestor.archive.items import Position
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
-from ingestor.intake.mailbox.context import Context, Memory
-from ingestor.intake.mailbox.delivery import Delivery, Unwritable
-from ingestor.intake.mailbox.lease import Lease
-from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import FolderMissing, Session
-from ingestor.intake.mailbox.visit import Visit, check_folders
-from ingestor.intake.mailbox.waiting import Bell, Stopped, Timing
+from ingestor.intake.mailbox.answers import FolderMissing
+from ingestor.intake.mailbox.context import (
+    Bell,
+    Context,
+    Delivery,
+    Lease,
+    Memory,
+    Stopped,
+    Timing,
+    Unwritable,
+)  # fmt: skip
+from ingestor.intake.mailbox.session import Session, connect
+from ingestor.intake.mailbox.visit import Visit
 from ingestor.pauses import pauses
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.record import Outcome
 from ingestor.settings import Mailbox, secret
 
-_NOTED_EVERY = 10.0  # seconds between two reports of the same state
+NOTED_EVERY = 10.0  # seconds between two reports of the same state, unless the mailbox is polled more often
+
+_TOLD = {
+    "refused": "mailbox cannot be read",
+    "failing": "mailbox cannot be read",
+    "misconfigured": "mailbox cannot be read",
+    "unreachable": "mailbox cannot be reached; it is tried again",
+    # Said here too: a writer with nothing to write does not notice that the archive is gone.
+    "waiting": "mailbox waits for the archive",
+}
+"""What the log says when a mailbox comes into a state; of a missing folder the visit tells."""
 
 log = structlog.get_logger()
-
-
-def _nobody_else() -> Callable[[], str]:
-    name = str(uuid.uuid4())
-    return lambda: name
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class MailboxThread:
     """Reads one mailbox from `start` to `stop`; or, without them, once (`run_once`) or again (`rescan`).
 
-    `rules` are the mail provider's, `password` is asked at each connect (default: where the settings say),
-    `run_id` is what outcomes are counted under, `holder` who acts on the mailbox (default: nobody else).
+    `rules` are the mail provider's, `run_id` is what outcomes are counted under (None: the writer's own run),
+    `holder` says who acts on the mailbox (default: nobody else does). The password is read from where the
+    settings say at each connect.
     """
 
     def __init__(
         self, mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run_id: int | None, *,
-        password: Callable[[], str] | None = None, timing: Timing | None = None,
-        clock: Callable[[], datetime] = _utc_now, provider: str = "agile",
+        timing: Timing | None = None, clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         holder: Callable[[], str] | None = None,
     ) -> None:  # fmt: skip
+        nobody_else = str(uuid.uuid4())
+        lease = Lease(engine, mailbox.name, holder or (lambda: nobody_else))
+        memory, self._stop = Memory(), Bell()
+        self._delivery = Delivery(writer, self._stop, memory.suspects)
         self.name = mailbox.name
-        self.progress = time.monotonic()
-        """`time.monotonic()` when work was last finished: a committed chunk, a cycle, an attempt."""
-        self._context = Context(mailbox, rules, mail_reader(provider), engine, run_id, clock)
-        self._password = password or (lambda: secret(mailbox))
+        self.state = "starting"
+        """`starting`, `watching`, `polling`, `no folder` (none of those configured), `unreachable`,
+        `refused` (the login), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
+        self._context = Context(
+            mailbox, rules, mail_reader("agile"), engine, run_id, clock, lease, self._delivery, memory
+        )
         self._timing = timing or Timing()
         self._writer = writer
-        self._stop = Bell()
-        self._memory = Memory(Lease(engine, mailbox.name, holder or _nobody_else()))
-        self._delivery = Delivery(writer, self._stop, self._progressed, self._suspect)
+        self._worked_at = time.monotonic()
         self._waiting_for = 0.0
-        self._state = "starting"
-        self._noted = (-math.inf, "")
-        self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
-        self._begin_anew()
+        self._noted_at = -math.inf
         self._passed = False
         """Whether this connection, or the last one, finished a pass."""
+        self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
+        self._begin_anew()
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{mailbox.name}", daemon=True)
 
     @property
-    def tally(self) -> Counter[Outcome]:
-        """The outcomes so far."""
-        return Counter(self._delivery.tally)
-
-    @property
-    def state(self) -> str:
-        """`starting`, `watching`, `polling`, `no folder` (none of those configured), `unreachable`,
-        `refused` (the login), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
-        return self._state
+    def progress(self) -> float:
+        """`time.monotonic()` when work was last finished: a committed chunk, a cycle, an attempt."""
+        return max(self._worked_at, self._delivery.settled_at)
 
     @property
     def stall_limit(self) -> float:
@@ -98,7 +101,7 @@ class MailboxThread:
 
         Raises RuntimeError or MemoryError where no thread is to be had; call it again then.
         """
-        self._progressed()
+        self._worked(0.0)
         self._thread.start()
 
     def stop(self) -> None:
@@ -117,7 +120,7 @@ class MailboxThread:
         Raises an IngestorError where the mailbox or a folder of it could not be read; `stop` ends it early.
         """
         try:
-            tally = self._once(lambda visit: visit.full_pass())
+            tally = self._once(Visit.full_pass)
         except IngestorError as fault:
             self._note(_state_of(fault), str(fault), success=False)  # the caller says it
             raise
@@ -145,7 +148,7 @@ class MailboxThread:
                 if self._stop.wait(self._timing.retry_first / 4):
                     raise IngestorError("stopped before the end")
         finally:
-            self._memory.lease.release()
+            self._context.lease.release()
         return self._delivery.tally - before
 
     def _done_over_one_connection(self, work: Callable[[Visit], None]) -> bool:
@@ -154,15 +157,16 @@ class MailboxThread:
         session: Session | None = None
         try:
             session = self._connect()
-            work(Visit(self._context, session, self._delivery, self._memory))
-            check_folders(self._memory)
+            visit = Visit(self._context, session)
+            work(visit)
+            visit.check_folders()
         except Stopped:
             raise IngestorError("stopped before the end") from None
         except MailboxUnavailable as fault:
             try:
                 self._delivery.settle()
             except Unwritable:
-                self._memory.rescanned.clear()
+                self._context.memory.rescanned.clear()
             if isinstance(fault, FolderMissing) or self._achieved() == progress:
                 raise
             return False
@@ -174,17 +178,18 @@ class MailboxThread:
 
     def _achieved(self) -> int:
         """Return a number that grows with each mail handed over and with each suspicion narrowed down."""
-        return self._delivery.tally.total() + self._memory.suspects.narrowed
+        return self._delivery.tally.total() + self._context.memory.suspects.narrowed
 
     def _connect(self) -> Session:
-        return connect(self._context.mailbox, self._password(), self._timing, self._stop)
+        mailbox = self._context.mailbox
+        return connect(mailbox, secret(mailbox), self._timing, self._stop)
 
     # The thread
 
     def _run(self) -> None:
         pause = 0.0
         while not self._stop.wait(pause):
-            began, narrowed = time.monotonic(), self._memory.suspects.narrowed
+            began, narrowed = time.monotonic(), self._context.memory.suspects.narrowed
             pause = self._timing.retry_longest
             try:
                 self._live()
@@ -192,17 +197,16 @@ class MailboxThread:
                 break
             except Exception as fault:  # noqa: BLE001 - whatever happens, the mailbox is tried again
                 with contextlib.suppress(Exception):  # even where the report fails, for want of memory, say
-                    if self._memory.suspects.narrowed > narrowed:
+                    if self._context.memory.suspects.narrowed > narrowed:
                         # Told already, and no failure: the next connection knows which mails to leave out.
                         pause = self._timing.retry_first / 4
                     else:
                         pause = self._pause_after(fault, time.monotonic() - began)
             self._settle()
-            self._progressed()
-            self._waiting_for = pause
+            self._worked(pause)
         self._settle()
         with contextlib.suppress(Exception):
-            self._memory.lease.release()
+            self._context.lease.release()
             self._enter("stopped", None)
 
     def _settle(self) -> None:
@@ -216,28 +220,23 @@ class MailboxThread:
         try:
             self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
             self._passed = False
-            visit = Visit(self._context, session, self._delivery, self._memory)
-            visit.stay(self._timing, lambda: self._finished(visit), self._expect)
+            visit = Visit(self._context, session)
+            for wait in visit.cycles(self._timing):
+                self._worked(wait)
+                self._passed = True
+                missing = "; ".join(self._context.memory.missing.values()) or None
+                self._enter("watching" if visit.watching else "polling", missing, success=missing is None)
         finally:
             session.close()
 
-    def _suspect(self, mails: Sequence[Position], reason: str) -> None:
-        self._memory.suspects.broke(
-            [(one.folder or "", one.uidvalidity or 0, one.uid or 0) for one in mails], reason
-        )
+    def _worked(self, waiting_for: float) -> None:
+        """Remember that something was finished, and that a wait of so many seconds follows."""
+        self._worked_at, self._waiting_for = time.monotonic(), waiting_for
 
-    def _progressed(self) -> None:
-        self.progress = time.monotonic()
-
-    def _expect(self, seconds: float) -> None:
-        self._waiting_for = seconds
-
-    def _finished(self, visit: Visit) -> None:
-        self._progressed()
-        self._waiting_for = 0.0
-        self._passed = True
-        missing = "; ".join(self._memory.missing.values()) or None
-        self._enter("watching" if visit.watching else "polling", missing, success=missing is None)
+    def _begin_anew(self) -> None:
+        """Forget earlier faults: the next pause is a short one."""
+        self._failures = pauses(self._timing.retry_first, self._timing.retry_longest)
+        self._flaps = pauses(self._timing.retry_first, self._timing.retry_flapping)
 
     def _pause_after(self, fault: Exception, lived: float) -> float:
         """Report a fault, and return how many seconds to wait before the next attempt."""
@@ -261,40 +260,27 @@ class MailboxThread:
             self._enter("failing", f"{type(fault).__name__} in {where}")
         return pause
 
-    def _begin_anew(self) -> None:
-        """Forget earlier faults: the next pause is a short one."""
-        self._failures = pauses(self._timing.retry_first, self._timing.retry_longest)
-        self._flaps = pauses(self._timing.retry_first, self._timing.retry_flapping)
-
     def _enter(self, state: str, detail: str | None, *, success: bool = False) -> None:
         """Go into `state`: said once when it changes, written down for `status` every few seconds."""
-        changed = state != self._state
-        before, self._state = self._state, state
-        healthy = state in {"watching", "polling"}
-        if changed and state in {"refused", "failing", "misconfigured"}:
-            log.error("mailbox cannot be read", mailbox=self.name, state=state, reason=detail)
-        elif changed and state == "unreachable":
-            log.warning("mailbox cannot be reached; it is tried again", mailbox=self.name, reason=detail)
-        elif changed and state == "waiting":
-            # Said here too: a writer with nothing to write does not notice that the archive is gone.
-            log.warning("mailbox waits for the archive", mailbox=self.name, reason=detail)
-        elif changed and healthy:  # of a missing folder the visit has told
+        before, self.state = self.state, state
+        if state != before and state in _TOLD:
+            tell = log.warning if state in {"unreachable", "waiting"} else log.error
+            tell(_TOLD[state], mailbox=self.name, state=state, reason=detail)
+        elif state != before and state in {"watching", "polling"}:
             log.info("mailbox is read", mailbox=self.name, state=state, before=before)
-        if not changed and success and time.monotonic() - self._noted[0] < _NOTED_EVERY:
-            return
-        self._note(state, detail, success=success)
+        every = min(NOTED_EVERY, self._context.mailbox.poll_seconds)
+        if state != before or not success or time.monotonic() - self._noted_at >= every:
+            self._note(state, detail, success=success)
 
     def _note(self, state: str, detail: str | None, *, success: bool) -> None:
         """Write down for `status` how the mailbox fares."""
         context = self._context
-        try:
+        with contextlib.suppress(IngestorError):  # the writer says what ails the archive
             note_source(
                 context.engine, self.name, "mailbox", state, detail, context.mailbox.poll_seconds,
                 context.clock(), success=success,
             )  # fmt: skip
-        except IngestorError:
-            return  # the writer says what ails the archive
-        self._noted = (time.monotonic(), state)
+            self._noted_at = time.monotonic()
 
 
 def _state_of(fault: IngestorError) -> str:

@@ -1,46 +1,37 @@
-"""One connection's life: every folder read, duties done, then waiting in IDLE for more."""
+"""One connection's life: every folder read, what is pending done, then waiting in IDLE for more."""
 
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import date
 from typing import Final
-
-import structlog
 
 from ingestor.archive.cursors import Cursor, read_cursor
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Action
 from ingestor.archive.payloads import usable_dictionary
-from ingestor.intake.mailbox.context import Context, Memory
-from ingestor.intake.mailbox.delivery import Delivery, Unwritable
-from ingestor.intake.mailbox.duties import Duties
-from ingestor.intake.mailbox.lease import LOOK_SECONDS
+from ingestor.intake.mailbox import pending
+from ingestor.intake.mailbox.answers import FolderMissing, Refused, Selected
+from ingestor.intake.mailbox.connection import Flooded
+from ingestor.intake.mailbox.context import LOOK_SECONDS, Context, Timing, Unwritable
 from ingestor.intake.mailbox.reading import FolderReading
-from ingestor.intake.mailbox.session import FolderMissing, Selected, Session
-from ingestor.intake.mailbox.stream import Flooded
-from ingestor.intake.mailbox.waiting import Timing
-from ingestor.intake.mailbox.words import Refused
+from ingestor.intake.mailbox.session import Session
 from ingestor.record import Outcome
 
 WITHOUT_IDLE: Final = 3600.0  # seconds after a flood
-
-log = structlog.get_logger()
 
 
 class Visit:
     """Works over one session until the connection breaks or the thread is asked to stop."""
 
-    def __init__(self, context: Context, session: Session, delivery: Delivery, memory: Memory) -> None:
+    def __init__(self, context: Context, session: Session) -> None:
         self._context = context
         self._session = session
-        self._delivery = delivery
-        self._memory = memory
-        self._duties = Duties(context, session, delivery, memory)
         self._reading: FolderReading | None = None
         self._last = 0
         self._idle_refused = False
+        memory = context.memory
         if memory.dictionary is None:
             memory.dictionary = usable_dictionary(context.engine)
         memory.archive_key = memory.archive_key or read_archive_key(context.engine)
@@ -55,36 +46,39 @@ class Visit:
         if others:
             self._open_and_catch_up(first)
 
-    def stay(self, timing: Timing, finished: Callable[[], None], waits: Callable[[float], None]) -> None:
-        """Make a full pass every `poll_seconds`, and watch the first folder in between.
+    def cycles(self, timing: Timing) -> Iterator[float]:
+        """Make a full pass every `poll_seconds`, and watch the first folder in between, without end.
 
-        Ends only by an exception: Stopped, or what broke the connection. `finished` is told of each finished
-        cycle; `waits` feeds the watchdog: it hears how many seconds the next wait may take.
+        Yields after each finished cycle how many seconds the wait that follows may take, for the watchdog's
+        sake. Raises what broke the connection, and Stopped.
         """
         mailbox = self._context.mailbox
         while True:
-            self._duties.called_for()  # polls may be more frequent than looks
+            pending.called_for(self._context)  # polls may be more frequent than looks
             self.full_pass()
-            if len(self._memory.missing) == len(mailbox.folders):
-                check_folders(self._memory)
-            finished()
+            if len(self._context.memory.missing) == len(mailbox.folders):
+                self.check_folders()
             # A connection wants to be used, however seldom a poll is asked for.
             due = time.monotonic() + min(timing.idle, mailbox.poll_seconds)
             while (left := due - time.monotonic()) > 0:
-                waits(left)
+                yield left
                 if not self.watching:
                     self._wait(left)
                     break
                 if not self._idle(left) or len(mailbox.folders) > 1 or self._reading is None:
                     break
                 self._last = self._catch_up(self._reading, self._last)
-                finished()
+
+    def check_folders(self) -> None:
+        """Raise FolderMissing where a configured folder could not be read."""
+        if missing := self._context.memory.missing:
+            raise FolderMissing("; ".join(missing.values()))
 
     @property
     def watching(self) -> bool:
         """Whether IDLE can stand on the first folder; else there is the poll alone."""
         able = self._context.mailbox.idle and self._session.can_idle and not self._idle_refused
-        able = able and time.monotonic() >= self._memory.idle_again_at
+        able = able and time.monotonic() >= self._context.memory.idle_again_at
         return able and self._reading is not None
 
     def _idle(self, seconds: float) -> bool:
@@ -93,18 +87,11 @@ class Visit:
             return self._session.idle(lambda: self._wait(seconds))
         except Refused as refusal:  # offered, and refused: this connection polls
             self._idle_refused = True
-            log.warning(
-                "the server refuses IDLE; it is polled",
-                mailbox=self._context.mailbox.name,
-                reason=str(refusal),
-            )
+            self._context.log.warning("the server refuses IDLE; it is polled", reason=str(refusal))
             return False
         except Flooded:
-            self._memory.idle_again_at = time.monotonic() + WITHOUT_IDLE
-            log.warning(
-                "the server pushes without end in IDLE; it is polled for an hour",
-                mailbox=self._context.mailbox.name,
-            )
+            self._context.memory.idle_again_at = time.monotonic() + WITHOUT_IDLE
+            self._context.log.warning("the server pushes without end in IDLE; it is polled for an hour")
             raise
 
     def _wait(self, seconds: float) -> bool:
@@ -113,31 +100,31 @@ class Visit:
         look = seconds if self._context.after_store is None else LOOK_SECONDS
         while True:
             left = until - time.monotonic()
-            if self._session.wire.stream.wait_for_news(min(left, look)):
+            if self._session.wire.wait_for_news(min(left, look)):
                 return True
             if left <= look:
                 return False
-            if self._duties.called_for():
+            if pending.called_for(self._context):
                 return True
 
     def rescan(self, folder: str, since: date | None) -> None:
         """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""
         reading = self._open(folder)
         reading.start()  # what stands in `pending` must not be done to mails that were renumbered
-        uidvalidity, reached = self._memory.rescanned.get(reading.folder.name, (0, 0))
+        uidvalidity, reached = self._context.memory.rescanned.get(reading.folder.name, (0, 0))
         reading.reached = reached if uidvalidity == reading.folder.uidvalidity else 0
         try:
             reading.read_after(reading.reached, since=since, move_cursor=False)
-            self._delivery.settle()
+            self._context.delivery.settle()
         except Unwritable:  # what was handed over last is not in the archive
             reading.reached = 0
             raise
         finally:
-            self._memory.rescanned[reading.folder.name] = reading.folder.uidvalidity, reading.reached
-        self._duties.work_off(reading)
+            self._context.memory.rescanned[reading.folder.name] = reading.folder.uidvalidity, reading.reached
+        pending.work_off(reading)
 
     def _open(self, folder: str) -> FolderReading:
-        context, memory = self._context, self._memory
+        context, memory = self._context, self._context.memory
         name = self._session.require_folder(folder)
         writable = context.after_store is not None or name in memory.unkept
         selected = self._select(folder, name, writable=writable)
@@ -145,12 +132,20 @@ class Visit:
         if not writable and _forgets(selected, cursor):
             if selected.uidnext is None:
                 memory.unkept.add(name)
-            log.info(
+            context.log.info(
                 "the folder is opened read-write, so that the server keeps its numbers; no mail is touched",
-                mailbox=context.mailbox.name, folder=folder,
-            )  # fmt: skip
+                folder=folder,
+            )
             selected = self._select(folder, name, writable=True)
-        return self._reading_of(selected, cursor)
+        reading = FolderReading(context, self._session, selected, cursor)
+        put_off = pending.put_off(context, selected)
+        reading.fetch.recall(put_off)
+        if put_off and memory.is_news("put off", name):
+            reading.log.warning(
+                "mails of this folder could not be fetched so far; each is tried again when it is due",
+                count=len(put_off), uids=put_off[:20],
+            )  # fmt: skip
+        return reading
 
     def _select(self, folder: str, name: str, *, writable: bool) -> Selected:
         try:
@@ -160,74 +155,46 @@ class Visit:
         except Refused as refusal:
             raise FolderMissing(f"folder {folder!r} cannot be opened: {refusal}") from None
 
-    def _reading_of(self, selected: Selected, cursor: Cursor | None) -> FolderReading:
-        reading = FolderReading(self._context, self._session, selected, self._delivery, self._memory, cursor)
-        put_off = self._duties.put_off(selected)
-        reading.fetch.recall(put_off)
-        if put_off and selected.name not in self._memory.put_off_told:
-            self._memory.put_off_told.add(selected.name)
-            log.warning(
-                "mails of this folder could not be fetched so far; each is tried again when it is due",
-                mailbox=self._context.mailbox.name, folder=selected.name,
-                count=len(put_off), uids=put_off[:20],
-            )  # fmt: skip
-        return reading
-
     def _open_and_catch_up(self, folder: str) -> None:
         self._reading = None
+        missing, log = self._context.memory.missing, self._context.log
         try:
             reading = self._open(folder)
         except FolderMissing as fault:
-            self._miss(folder, str(fault))
+            if missing.get(folder) != str(fault):
+                missing[folder] = str(fault)
+                log.error(  # noqa: TRY400 - the sentence says it all
+                    "a folder cannot be read; it is looked for again", folder=folder, reason=str(fault)
+                )
             return
-        if self._memory.missing.pop(folder, None) is not None:
-            log.info("the folder can be read again", mailbox=self._context.mailbox.name, folder=folder)
+        if missing.pop(folder, None) is not None:
+            log.info("the folder can be read again", folder=folder)
         self._last = self._catch_up(reading, reading.start())
         self._reading = reading
 
-    def _miss(self, folder: str, reason: str) -> None:
-        if self._memory.missing.get(folder) != reason:
-            self._memory.missing[folder] = reason
-            log.error(
-                "a folder cannot be read; it is looked for again",
-                mailbox=self._context.mailbox.name, folder=folder, reason=reason,
-            )  # fmt: skip
-
     def _catch_up(self, reading: FolderReading, last: int) -> int:
-        before = Counter(self._delivery.tally)
+        before = Counter(self._context.delivery.tally)
         try:
             while True:
                 last = reading.catch_up(last)
-                self._duties.work_off(reading)
+                pending.work_off(reading)
                 if not reading.news():
                     return last
         finally:
-            read = self._delivery.tally - before
+            read = self._context.delivery.tally - before
             if read:
                 counts = {outcome.value: read[outcome] for outcome in Outcome if read[outcome]}
-                log.info(
-                    "mails read",
-                    mailbox=self._context.mailbox.name, folder=reading.folder.name, **counts,
-                )  # fmt: skip
+                reading.log.info("mails read", **counts)
 
     def _tell_weakness(self) -> None:
         """Say once what the server cannot do of what is asked for."""
-        session, after = self._session, self._context.after_store
-        if self._memory.weak_told or after not in (Action.MOVE, Action.DELETE) or session.can_expunge:
+        after, session = self._context.after_store, self._session
+        if after not in (Action.MOVE, Action.DELETE) or session.can_expunge:
             return
-        if after is Action.MOVE and session.can_move:
-            return
-        self._memory.weak_told = True
-        log.warning(
-            "the server has neither MOVE nor UIDPLUS: mails are only marked as deleted, never expunged",
-            mailbox=self._context.mailbox.name,
-        )
-
-
-def check_folders(memory: Memory) -> None:
-    """Raise FolderMissing where a configured folder could not be read."""
-    if memory.missing:
-        raise FolderMissing("; ".join(memory.missing.values()))
+        if not (after is Action.MOVE and session.can_move) and self._context.memory.is_news("weak server"):
+            self._context.log.warning(
+                "the server has neither MOVE nor UIDPLUS: mails are only marked as deleted, never expunged"
+            )
 
 
 def _forgets(folder: Selected, cursor: Cursor | None) -> bool:

@@ -41,6 +41,7 @@ from ingestor.providers.contract import (
     Unreadable,
 )
 from ingestor.record import InboundSms, storable
+from ingestor.redaction import one_line
 
 PARSER = "agile.mail/1"
 
@@ -89,7 +90,7 @@ def sender_shown(raw: bytes) -> str:
     """Return from whom the mail `raw` says it comes, fit for a line on a terminal."""
     values = split_mail(raw)[0].values_of(b"from")
     shown = " and ".join(" ".join(decode_header(value).split()) for value in values[:3])
-    return "".join(letter if letter.isprintable() else "?" for letter in shown)[:200] or "nobody"
+    return one_line(shown)[:200] or "nobody"
 
 
 def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:

@@ -14,10 +14,9 @@ from pathlib import Path
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
 from ingestor.http.tls import server_context, validity
 from ingestor.intake.listener.gate import named
-from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import SearchUseless, Selected, Session
-from ingestor.intake.mailbox.waiting import Bell, Timing
-from ingestor.intake.mailbox.words import Refused
+from ingestor.intake.mailbox.answers import Refused, SearchUseless, Selected
+from ingestor.intake.mailbox.context import Bell, Timing
+from ingestor.intake.mailbox.session import Session, connect
 from ingestor.service.checks import Finding, fail, ok, warn
 from ingestor.settings import Mailbox, Webhook, endpoint_passwords, secret
 
@@ -98,11 +97,9 @@ def _clock(session: Session, subject: str, uidnext: int | None, now: datetime) -
     if not uidnext or uidnext < 2:
         return
     try:
-        with session.speaking():
-            row = session.client.fetch([uidnext - 1], ["INTERNALDATE"]).get(uidnext - 1, {})
+        arrived = session.arrived_at(uidnext - 1)
     except Refused:
         return  # then there is nothing to compare with
-    arrived = row.get(b"INTERNALDATE")
     if arrived is not None and arrived.astimezone(UTC) > now + CLOCK_SLACK:
         yield warn(
             subject,

@@ -6,9 +6,15 @@ import pytest
 
 from ingestor.archive.cursors import read_cursor
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
-from ingestor.intake.mailbox.listing import Listed, bounded_number, listed_folders, searched_uids
-from ingestor.intake.mailbox.session import FolderMissing
-from ingestor.intake.mailbox.words import Refused, speaking
+from ingestor.intake.mailbox.answers import (
+    FolderMissing,
+    Listed,
+    Refused,
+    bounded_number,
+    listed_folders,
+    searched_uids,
+    speaking,
+)  # fmt: skip
 from ingestor.redaction import redact
 from tests.intake.mailbox.desk import OFTEN, Desk, mail
 from tests.intake.mailbox.test_login import logged_in

@@ -6,8 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from ingestor.archive.items import Receipt, Submission
-from ingestor.intake.mailbox.delivery import Delivery
-from ingestor.intake.mailbox.waiting import Bell, Stopped
+from ingestor.intake.mailbox.context import Bell, Delivery, Stopped, Suspects
 from ingestor.record import Outcome
 
 
@@ -25,15 +24,15 @@ class SlowWriter:
         return future
 
 
-def delivery(writer: SlowWriter, stop: Bell, finished: list[int]) -> Delivery:
+def delivery(writer: SlowWriter, stop: Bell) -> Delivery:
     """Return a delivery to `writer`."""
-    return Delivery(writer, stop, lambda: finished.append(1))  # type: ignore[arg-type]  # a stand-in
+    return Delivery(writer, stop, Suspects())  # type: ignore[arg-type]  # a stand-in
 
 
 def test_the_next_submission_waits_for_the_one_before() -> None:
     """A cursor can never be committed before the mails it claims to have passed."""
     writer, stop = SlowWriter(), Bell()
-    one = delivery(writer, stop, [])
+    one = delivery(writer, stop)
     one.submit(Submission(None, ignored=1))
     second = threading.Thread(target=lambda: one.submit(Submission(None, ignored=2)))
     second.start()
@@ -48,22 +47,23 @@ def test_the_next_submission_waits_for_the_one_before() -> None:
 
 def test_every_outcome_is_counted() -> None:
     """Items by their receipt, ignored and failed ones by the submission."""
-    writer, finished = SlowWriter(), list[int]()
-    one = delivery(writer, Bell(), finished)
+    writer = SlowWriter()
+    one = delivery(writer, Bell())
+    before = one.settled_at
     one.submit(Submission(None, ignored=3, failed=2))
     writer.taken[0][1].set_result(Receipt((Outcome.STORED, Outcome.DUPLICATE, Outcome.STORED)))
 
     one.settle()
 
     assert one.tally == {Outcome.STORED: 2, Outcome.DUPLICATE: 1, Outcome.IGNORED: 3, Outcome.FAILED: 2}
-    assert finished == [1]
+    assert one.settled_at > before
 
 
 def test_a_stop_waits_a_moment_for_the_commit_in_hand() -> None:
     """A commit that comes in time is counted; one that does not come ends in Stopped."""
     writer, stop = SlowWriter(), Bell()
     stop.ring()
-    one = delivery(writer, stop, [])
+    one = delivery(writer, stop)
     one.submit(Submission(None, ignored=1))
     threading.Timer(0.2, writer.taken[0][1].set_result, [Receipt(())]).start()
     one.settle()
@@ -78,7 +78,7 @@ def test_a_stop_waits_a_moment_for_the_commit_in_hand() -> None:
 def test_a_refused_submission_is_not_counted() -> None:
     """What the writer gives back with an exception stays uncounted, and nothing is in flight any more."""
     writer = SlowWriter()
-    one = delivery(writer, Bell(), [])
+    one = delivery(writer, Bell())
     one.submit(Submission(None, ignored=1))
     writer.taken[0][1].set_exception(RuntimeError())
 

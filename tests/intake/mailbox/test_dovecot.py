@@ -10,8 +10,8 @@ from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.items import Action, Pending, Submission
 from ingestor.errors import CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread
-from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.waiting import Bell
+from ingestor.intake.mailbox.context import Bell
+from ingestor.intake.mailbox.session import connect
 from tests.conftest import missing
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, mail
 from tests.sample_mails import NUMBERS, generate

@@ -9,7 +9,6 @@ import pytest
 from ingestor.archive.cursors import pending_work
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
-from ingestor.intake.mailbox import fetching
 from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects
 from ingestor.intake.mailbox.session import Session
 from ingestor.providers.agile import mail as agile
@@ -125,8 +124,8 @@ def test_a_mail_that_memory_does_not_hold_is_its_own_fate(
     def scarce_piece(self: Session, uid: int, offset: int) -> bytes | None:
         return piece(self, uid, offset) if uid != 3 else scarce(self, [uid]) and None
 
-    monkeypatch.setattr(fetching.Session, "bodies", scarce)
-    monkeypatch.setattr(fetching.Session, "piece", scarce_piece)
+    monkeypatch.setattr(Session, "bodies", scarce)
+    monkeypatch.setattr(Session, "piece", scarce_piece)
     for number in range(1, 6):
         server.deliver(mail(number))
 

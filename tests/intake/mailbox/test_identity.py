@@ -7,9 +7,8 @@ from sqlalchemy import text
 
 from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.engine import writing
-from ingestor.intake.mailbox.context import Context
-from ingestor.providers import mail_reader
-from tests.intake.mailbox.desk import FOREIGN, RULES, Desk, mail
+from ingestor.intake.mailbox.context import account_of
+from tests.intake.mailbox.desk import FOREIGN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import ImapServer
 
@@ -362,6 +361,4 @@ def test_an_account_has_one_spelling(desk: Desk, host: str, port: int) -> None:
     """Capitals, the dot at the end and which of the standard ports is used make no other mailbox."""
     mailbox = desk.mailbox(port, host=host, security="tls")
 
-    context = Context(mailbox, RULES, mail_reader("agile"), desk.engine, None, lambda: desk.now)
-
-    assert context.account == "demo@imap.example.org"
+    assert account_of(mailbox) == "demo@imap.example.org"

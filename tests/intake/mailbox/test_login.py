@@ -10,10 +10,9 @@ import pytest
 import trustme
 
 from ingestor.errors import ConfigurationError, CredentialsRefused, MailboxUnavailable
-from ingestor.intake.mailbox import stream
-from ingestor.intake.mailbox.login import connect
-from ingestor.intake.mailbox.session import Session
-from ingestor.intake.mailbox.waiting import Bell
+from ingestor.intake.mailbox import connection
+from ingestor.intake.mailbox.context import Bell
+from ingestor.intake.mailbox.session import Session, connect
 from ingestor.settings import Mailbox
 from tests.intake.mailbox.desk import OFTEN, QUICK, Desk, mail
 from tests.servers.imap.server import CAPABILITIES, ImapServer
@@ -34,8 +33,8 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
     return path
 
 
-def context_of(certificate: trustme.LeafCert) -> "stream.ssl.SSLContext":
-    context = stream.ssl.SSLContext(stream.ssl.PROTOCOL_TLS_SERVER)
+def context_of(certificate: trustme.LeafCert) -> "connection.ssl.SSLContext":
+    context = connection.ssl.SSLContext(connection.ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
 
@@ -63,7 +62,7 @@ def test_exists_in_one_tls_record_with_the_continuation(
     desk: Desk, authority: trustme.CA, ca_file: Path, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that we, or TLS, have already taken off the socket are not waited for there."""
-    monkeypatch.setattr(stream, "_PIECE", piece)
+    monkeypatch.setattr(connection, "_PIECE", piece)
     server = ImapServer(tls=context_of(authority.issue_cert("127.0.0.1")))
     server.faults.exists_with_continuation = mail(1)
     with server.running():
@@ -165,7 +164,7 @@ def test_plain_only_to_this_machine(desk: Desk, server: ImapServer, monkeypatch:
     class Elsewhere:
         is_loopback = False
 
-    monkeypatch.setattr(stream, "ip_address", lambda _: Elsewhere)
+    monkeypatch.setattr(connection, "ip_address", lambda _: Elsewhere)
 
     with pytest.raises(MailboxUnavailable, match="use tls"):
         logged_in(desk.mailbox(server.port))
@@ -266,7 +265,7 @@ def test_a_password_with_quotes(desk: Desk) -> None:
 def test_the_socket_is_tuned(desk: Desk, server: ImapServer) -> None:
     """Small commands leave at once, and a dead peer is noticed."""
     session = logged_in(desk.mailbox(server.port))
-    tuned = session.wire.stream.socket
+    tuned = session.wire.sock
     assert tuned.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert tuned.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert tuned.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
@@ -297,7 +296,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
     kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
     dead = ("127.0.0.1", 1)
     monkeypatch.setattr(
-        stream.socket, "getaddrinfo",
+        connection.socket, "getaddrinfo",
         lambda *_, **__: [(*kind, dead), (*kind, ("127.0.0.1", server.port))],
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from ingestor.archive.cursors import pending_work
 from ingestor.archive.items import Action, CursorMove, Pending, Submission
 from ingestor.archive.queries import look_alikes
 from ingestor.archive.store import Store
-from ingestor.intake.mailbox import near_misses
+from ingestor.intake.mailbox import reading
 from ingestor.intake.mailbox.session import Session
 from ingestor.intake.retry import reason_in_words, retry, todays_reader
 from ingestor.record import Outcome
@@ -143,7 +143,7 @@ def test_no_more_than_so_many_a_day(
 ) -> None:
     """Beyond the bound near misses are counted, with one warning; what was kept counts once; a day later
     there is room again, and what was passed over is read by a rescan."""
-    monkeypatch.setattr(near_misses, "MOST_A_DAY", 3)
+    monkeypatch.setattr(reading, "MOST_NEAR_MISSES", 3)
     monkeypatch.setattr(desk.writer, "_clock", lambda: desk.now)
     thread = desk.thread(server.port, start=False)
     for number in range(2):

@@ -15,7 +15,7 @@ from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread, Timing
-from ingestor.intake.mailbox.waiting import Bell
+from ingestor.intake.mailbox.context import Bell
 from tests.intake.mailbox.desk import QUICK, RULES, Desk, mail
 from tests.servers.imap.server import ImapServer
 from tests.waiting import until
@@ -242,6 +242,19 @@ def test_a_single_pass_is_written_down_as_one(
         desk.thread(server.port, start=False, **changed).run_once()
 
     assert desk.source_state() == state
+
+
+def test_a_mailbox_that_is_polled_each_second_is_never_called_late(
+    desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` calls a mailbox late after three polls, so that each poll is reported, however frequent."""
+    monkeypatch.setattr("ingestor.intake.mailbox.thread.NOTED_EVERY", 3600.0)
+    desk.thread(server.port, poll_seconds=1)
+    until(lambda: desk.source_state() == "watching")
+
+    desk.pass_time(seconds=2)
+
+    until(lambda: read_sources(desk.engine)[0].last_success == desk.now)
 
 
 def test_a_password_that_cannot_be_had(desk: Desk, server: ImapServer) -> None:

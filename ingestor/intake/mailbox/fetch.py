@@ -2,20 +2,19 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple
 
-import structlog
-
 from ingestor.archive.items import Item, Payload, Position
-from ingestor.archive.payloads import pack
-from ingestor.archive.rows import mail_content_key
-from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Memory, Place, grouped
-from ingestor.intake.mailbox.pieces import PIECE_BYTES, pack_pieces
-from ingestor.intake.mailbox.session import WINDOW, Header, Selected, Session
-from ingestor.providers.contract import NotOurs, Readable, Reading, Unreadable
+from ingestor.archive.payloads import PackedPieces, pack
+from ingestor.archive.rows import ContentKey, mail_content_key
+from ingestor.errors import IngestorError, MailboxUnavailable
+from ingestor.intake.mailbox.answers import Header, Selected
+from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Bell, Context, Place, Timing, grouped
+from ingestor.intake.mailbox.session import PIECE_BYTES, WINDOW, Session, connect
+from ingestor.providers.contract import MailReader, NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import Channel
+from ingestor.settings import Mailbox
 
 GROUP_BYTES: Final = 4 * 1024 * 1024
 """Mails fetched in one command, by the sizes the server claims; two such groups are in memory at a time."""
@@ -35,8 +34,6 @@ _NOTICE_SUBJECT = re.compile(rb"(?im)^subject:\s*Retrieval using the \w+ protoco
 _QUOTED = re.compile(rb'(?m)^(Subject|From): "(?:[^"\r\n]*" \(")?([^"\r\n]*)')
 """It quotes the subject and the sender of the mail that it stands for: `From: "name" ("address")`."""
 
-log = structlog.get_logger()
-
 
 class Unready(NamedTuple):
     """Why a mail whose header is ours is not there yet, and what came in its place."""
@@ -52,12 +49,11 @@ def _is_notice(header: bytes) -> bool:
 class Fetch:
     """Reads mails of the one folder that `session` has open."""
 
-    def __init__(self, context: Context, session: Session, folder: Selected, memory: Memory) -> None:
+    def __init__(self, context: Context, session: Session, folder: Selected) -> None:
         self._context = context
         self._session = session
         self._folder = folder
-        self._suspects = memory.suspects
-        self._dictionary = memory.dictionary
+        self._suspects = context.memory.suspects
         self.unready: dict[int, Unready] = {}
         """Mails that were asked for, and came as something else."""
 
@@ -166,7 +162,9 @@ class Fetch:
             return None
         if isinstance(reading, NotOurs):
             return reading
-        return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
+        return self._arrival(
+            uid, reading, pack(raw, dictionary=self._context.memory.dictionary), mail_content_key(raw)
+        )
 
     def _not_there_yet(self, raw: bytes, header: Header, reading: Reading) -> str | None:
         """Return why `raw` cannot be the mail whose `header` came first; None where it is that mail."""
@@ -195,7 +193,9 @@ class Fetch:
             reading = reading._replace(reason=reason)
         else:
             reading = Unreadable(reason, self._context.reader.PARSER)
-        return self._arrival(uid, reading, pack(raw, dictionary=self._dictionary), mail_content_key(raw))
+        return self._arrival(
+            uid, reading, pack(raw, dictionary=self._context.memory.dictionary), mail_content_key(raw)
+        )
 
     def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item | NotOurs:
         kept = sum(map(len, pieces))
@@ -219,33 +219,85 @@ class Fetch:
         place = self._place(uid)
         return self._suspects.size_for(place) if self._suspects.of(place) else largest
 
-    def _suspected(self, group: Sequence[int]) -> bool:
-        return any(self._suspects.of(self._place(uid)) for uid in group)
-
     def _place(self, uid: int) -> Place:
         return self._folder.name, self._folder.uidvalidity, uid
 
     @contextlib.contextmanager
     def _watched(self, group: Sequence[int]) -> Iterator[None]:
         """Remember the mails of `group` should the connection break while they are fetched."""
-        stream = self._session.wire.stream
-        stream.hurry = self._suspected(group)
+        wire = self._session.wire
+        wire.hurry = any(self._suspects.of(self._place(uid)) for uid in group)
         try:
             yield
         except MailboxUnavailable as fault:
             self._remember(group, HANGS_UP, fault)
             raise
         except MemoryError:
-            lack = stream.fault(NO_MEMORY)
+            lack = wire.fault(NO_MEMORY)
             self._remember(group, NO_MEMORY, lack)
             raise lack from None
         finally:
-            stream.hurry = False
+            wire.hurry = False
 
     def _remember(self, group: Sequence[int], reason: str, fault: MailboxUnavailable) -> None:
         self._suspects.broke([self._place(uid) for uid in group], reason)
-        log.info(
+        self._context.log.info(
             "the connection broke over some mails; they are fetched in smaller groups",
-            mailbox=self._context.mailbox.name, folder=self._folder.name, count=len(group),
-            first_uid=group[0], reason=str(fault),
+            folder=self._folder.name, count=len(group), first_uid=group[0], reason=str(fault),
         )  # fmt: skip
+
+
+def pack_pieces(pieces: list[bytes], size: int) -> tuple[Payload, bytes]:
+    """Return the payload and the content key of the mail that `pieces` make up, and empty the list.
+
+    They are those of the mail in one string, which it never becomes: 30 MB cost 30 MB, not 150. `size` is
+    that of the whole mail where `pieces` are only its beginning.
+    """
+    packed, key = PackedPieces(sum(map(len, pieces))), ContentKey()
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        packed.feed(piece)
+        key.feed(piece)
+    return packed.payload(size), key.digest()
+
+
+class Seen(NamedTuple):
+    """A mail of a folder: its From and Subject lines, and its bytes where it would be fetched whole.
+
+    `size` is set where `raw` is only its beginning.
+    """
+
+    folder: str
+    uid: int
+    lines: bytes
+    raw: bytes | None
+    size: int | None = None
+
+
+def look(
+    mailbox: Mailbox, password: str, reader: MailReader, rules: Rules, *, folder: str | None, uid: int | None,
+    last: int,
+) -> Generator[Seen]:  # fmt: skip
+    """Yield the mail `uid`, or else the `last` ones, of `folder` (None: the first configured).
+
+    Nothing is changed by it: EXAMINE, PEEK, and no cursor. Raises MailboxUnavailable, CredentialsRefused, and
+    IngestorError where there is no such mail.
+    """
+    session = connect(mailbox, password, Timing(), Bell())
+    try:
+        name = session.require_folder(folder or mailbox.folders[0])
+        session.select(name, writable=False)
+        for wanted in [uid] if uid is not None else session.newest(last):
+            header = session.headers([wanted]).get(wanted)
+            if header is None:
+                raise IngestorError(f"{mailbox.name}: the folder {name} has no mail {wanted}")
+            raw, size = None, None
+            if reader.may_be_ours(header.lines, rules):
+                if (header.size or 0) > PIECE_BYTES:
+                    raw, size = session.piece(wanted, 0), header.size
+                else:
+                    raw = session.bodies([wanted]).get(wanted)
+            yield Seen(name, wanted, header.lines, raw, size)
+    finally:
+        session.close()
