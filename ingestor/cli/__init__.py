@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("ingestor.cli.explain", "say what becomes of a mail, and why"),
     "search": ("ingestor.cli.search", "find SMS in the archive"),
     "show": ("ingestor.cli.show", "show one SMS with all its arrivals, or its raw bytes"),
+    "follow": ("ingestor.cli.follow", "print SMS as they come, a JSON line each"),
     "export": ("ingestor.cli.export", "write the archive as JSON lines or CSV"),
     "quarantine": ("ingestor.cli.quarantine", "look after what could not be read"),
     "snapshot": ("ingestor.cli.snapshot", "write a consistent copy for an auditor"),
