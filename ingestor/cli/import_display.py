@@ -12,7 +12,7 @@ from typing import Any
 from ingestor.archive.runs import Balance
 from ingestor.cli.printing import exit_code, print_balance
 from ingestor.intake.files.books import Listing, Tally
-from ingestor.intake.files.dry import DrySink
+from ingestor.intake.files.sinks import DrySink
 from ingestor.record import Outcome
 from ingestor.redaction import one_line
 
@@ -189,9 +189,10 @@ def _print_lists(tally: Tally, dry: DrySink | None) -> None:
     _print_remarks("left out", tally.left_out)
     _print_remarks("looks wrong", tally.overruled)
     if dry is not None:
-        _print_remarks("duplicates", Listing(dry.duplicates, dry.duplicate_count))
+        _print_remarks("duplicates", dry.duplicates)
         _print_counts("quarantined, by reason", dry.reasons)
-        _print_counts("ignored, by sender", tally.senders)
+        outside = Counter({"an SMS outside --since and --until": tally.outside} if tally.outside else {})
+        _print_counts("ignored, by sender", tally.senders + outside)
 
 
 def _print_tally(tally: Tally, when: str) -> None:
@@ -204,6 +205,8 @@ def _print_tally(tally: Tally, when: str) -> None:
     )
     if tally.odd_separators:
         print(f"{tally.odd_separators:,} separators were of an odd form, and told by the header behind them")
+    if tally.outside:
+        print(f"{tally.outside:,} of the ignored are SMS of days outside --since and --until")
     for missing, number in tally.look_alikes.items():
         print(f"{number:,} of the ignored look like ours, but lack the {missing} (and a known sender)")
     for words in (*tally.notes, *tally.failures):

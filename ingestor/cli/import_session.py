@@ -25,11 +25,10 @@ from ingestor.cli.opening import (
 )
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND, Books, find
-from ingestor.intake.files.dry import DrySink
 from ingestor.intake.files.importer import Importer, Wishes
 from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.reading import Reader, Window
-from ingestor.intake.files.sinks import ArchiveSink
+from ingestor.intake.files.parse import LongMails, Window
+from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.walk import FileReference, Kind, printable, references
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
@@ -137,7 +136,7 @@ def _importer(
     dialect = Dialect(form) if forced is Kind.MBOX else Dialect.MBOX
     return Importer(
         pool,
-        Reader(rules, window, *keys, count_senders=dry),
+        LongMails(rules, *keys),
         sink,
         books,
         Wishes(books.run_id, forced, dialect, options["source"], arguments.whole),

@@ -11,7 +11,7 @@ from ingestor.archive.items import Item, Row, Submission
 from ingestor.archive.quarantine import Kept
 from ingestor.archive.rows import mail_content_key, row_of
 from ingestor.archive.store import Store
-from ingestor.intake.files.dry import DrySink
+from ingestor.intake.files.sinks import DrySink
 from ingestor.intake.retry import retry
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, Outcome

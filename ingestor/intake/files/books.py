@@ -17,6 +17,7 @@ from ingestor.archive import runs
 from ingestor.archive.items import InputProgress
 from ingestor.errors import ConfigurationError, InputUnreadable
 from ingestor.intake.files.leaves import Place
+from ingestor.intake.files.parse import Findings
 from ingestor.intake.files.streams import Stream
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.record import Outcome
@@ -250,6 +251,8 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     failure_count: int = 0
     notes: list[str] = field(default_factory=list)
+    outside: int = 0
+    """Ignored, because they are SMS of other days than --since and --until ask for."""
     senders: Counter[str] = field(default_factory=Counter)
     look_alikes: Counter[str] = field(default_factory=Counter)
     """Ignored mails with something of ours, by what they lacked."""
@@ -271,9 +274,19 @@ class Tally:
             words = f"{beginnings:,} lines in it stand as mails begin with; --format mbox reads it"
             self.mailbox_like.add(place, 0, words, size)
 
-    def add_gap(self, place: str, offset: int, length: int, reason: str) -> None:
-        """Note bytes that are neither mail nor separator."""
-        self.gaps.add(place, offset, reason, length)
+    def add(self, found: Findings, origin: tuple[Place, int] | None) -> None:
+        """Count what a stretch that begins at `origin` came to, but for the outcomes of its mails."""
+        self.mails += found.mails
+        self.mail_bytes += found.mail_bytes
+        self.separator_bytes += found.separators
+        self.odd_separators += found.odd
+        self.outside += found.outside
+        self.senders.update(found.senders)
+        self.look_alikes.update(found.look_alikes)
+        if origin is not None:
+            place, base = origin
+            for offset, length, reason in found.gaps:
+                self.gaps.add(str(place), base + offset, reason, length)
 
     def add_quarantined(self, place: str, offset: int, reason: str) -> None:
         """Note a mail of ours that could not be read."""

@@ -1,23 +1,30 @@
-"""From the workers to the archive: what was sent comes back in any order, and is written in the order sent.
+"""From the importer to the workers and on to the archive, in the order in which the files are read.
 
-Each stretch of input has a ticket. Its rows become a submission together with the step of its inputs, and
-submissions become a batch: one transaction.
+Blocks go to a worker as they are, single mails many together (`Packing`). Each stretch of input comes back
+when its worker is done, in any order. Its rows become a submission together with the step of its inputs;
+submissions become transactions in the order in which they were sent (`InputQueue`).
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ingestor.archive.items import InputProgress, Receipt, Row, Submission
 from ingestor.archive.rows import REFUSED
 from ingestor.errors import IngestorError
+from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.books import Tally
 from ingestor.intake.files.leaves import Place
-from ingestor.intake.files.sinks import Sink
+from ingestor.intake.files.mbox import Dialect
+from ingestor.intake.files.parse import Findings, LongMails
+from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.workers import Pool
 from ingestor.record import Outcome
+
+MOST_IN_PACK = 1000
+"""Single mails that travel to a worker together."""
 
 MOST_BYTES = 8 << 20
 """Compressed bytes in one batch."""
@@ -28,30 +35,34 @@ MOST_FULL = 1
 LONGEST_WAIT = 2.0
 """Seconds after which a batch is written however small it is, as where hardly a mail is ours."""
 
-NOTHING: tuple[Any, ...] = ([], 0, 0, 0, 0, [], {}, 0, {})
-"""The answer for a stretch without any byte."""
-
 
 class CoverageBroken(IngestorError):
     """Bytes of an input were not accounted for: a fault of ours, and nothing may be claimed about the run."""
 
 
 @dataclass(slots=True)
-class Ticket:
-    """One stretch of input on its way: what came back, and what becomes durable with it.
+class Stretch:
+    """A part of the input on its way: what it came to, and what becomes durable with it.
 
-    `places` has one entry for a block, one a mail where single mails are packed together.
+    `origins` has one entry for a block, one a mail where single mails are packed together: the file, and the
+    offset in it.
     """
 
-    places: list[tuple[Place, int]]
-    expected: int
+    origins: list[tuple[Place, int]] = field(default_factory=list)
+    expected: int = 0
     progress: dict[int, InputProgress] = field(default_factory=dict)
-    answer: tuple[Any, ...] | None = None
+    found: Findings | None = None
     source: str = ""
 
-    def rows(self, found: Iterable[tuple[int, Sequence[Any]]]) -> list[Row]:
-        """Return the rows that a worker found, each with its place in the input instead of in the stretch."""
-        return [self._placed(Row.of_plain(values), *self.places[number]) for number, values in found]
+    def add_step(self, step: InputProgress) -> None:
+        """Move an input on together with this."""
+        self.progress[step.input_id] = step.after(self.progress.get(step.input_id))
+
+    def take_rows(self, found: Findings) -> list[Row]:
+        """Take the rows out of what was found, each with its place in the input instead of in the stretch."""
+        rows = [self._placed(Row.of_plain(values), *self.origins[number]) for number, values in found.rows]
+        found.rows = []
+        return rows
 
     def _placed(self, row: Row, place: Place, base: int) -> Row:
         return row._replace(
@@ -61,46 +72,22 @@ class Ticket:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """Where the bytes of a stretch belong: told once its mails are committed, like their outcomes."""
-
-    mails: int
-    mail_bytes: int
-    separators: int
-    gaps: Sequence[tuple[int, int, str]]
-    senders: Mapping[str, int]
-    odd: int
-    begin: tuple[Place, int] | None
-
-    def add_to(self, tally: Tally) -> None:
-        tally.mails += self.mails
-        tally.mail_bytes += self.mail_bytes
-        tally.separator_bytes += self.separators
-        tally.senders.update(self.senders)
-        tally.odd_separators += self.odd
-        if self.begin is not None:
-            place, base = self.begin
-            for offset, length, reason in self.gaps:
-                tally.add_gap(str(place), base + offset, length, reason)
-
-
 @dataclass(slots=True)
-class _Batch:
-    """What is to become one transaction."""
+class _Transaction:
+    """What is to be committed together: each submission with what it counts, and the origin of that."""
 
-    submissions: list[Submission] = field(default_factory=list)
-    counted: list[_Counted | None] = field(default_factory=list)
+    parts: list[tuple[Submission, Findings, tuple[Place, int] | None]] = field(default_factory=list)
     items: int = 0
     size: int = 0
 
 
-class Delivery:
-    """Keeps the order, the batch and the counts. `source` is what arrivals name from now on."""
+class InputQueue:
+    """Keeps the order, the transactions and the counts. `source` is what arrivals name from now on."""
 
     def __init__(
-        self, pool: Pool, sink: Sink, run_id: int | None, tally: Tally, notice: Callable[[Tally], None]
-    ) -> None:
+        self, pool: Pool, sink: ArchiveSink | DrySink, run_id: int | None, tally: Tally,
+        notice: Callable[[Tally], None],
+    ) -> None:  # fmt: skip
         """`notice` is called often with how far it is."""
         self.source = ""
         self._pool = pool
@@ -108,45 +95,45 @@ class Delivery:
         self._run_id = run_id
         self._tally = tally
         self._notice = notice
-        self._tickets: dict[int, Ticket] = {}
-        self._next_ticket = 0
+        self._sent: dict[int, Stretch] = {}
+        self._next_sent = 0
         self._next_settled = 0
-        self._batch = _Batch()
-        self._full: deque[_Batch] = deque()
+        self._open = _Transaction()
+        self._full: deque[_Transaction] = deque()
         self._written = time.monotonic()
 
-    def slot(self) -> int:
-        """Return a free slot; while there is none, write what the workers have done.
+    def send(self, stretch: Stretch, data: bytes | bytearray | memoryview, task: tuple[Any, ...]) -> None:
+        """Take a stretch in its turn, and have a worker do `task` on its bytes; wait until one can."""
+        self._make_room()
+        self._pool.submit(self.put(stretch), data, task)
+        self._notice(self._tally)  # many blocks may be read between two transactions
 
-        In this order, because no worker is fed during a transaction: when each batch was written as soon as
-        it was full, the workers stood still for an eighth of an import into PostgreSQL.
-        """
-        while True:
-            self._take_in(block=False)
-            self._write_due()
-            slot = self._pool.slot()
-            if slot is not None:
-                return slot
-            if self._full:
-                self._write_one()
-            else:
-                self._take_in(block=True)
-
-    def put(self, ticket: Ticket) -> int:
-        """Take a ticket in its turn; return its number."""
-        number = self._next_ticket
-        self._next_ticket += 1
-        ticket.source = self.source
-        self._tickets[number] = ticket
-        if ticket.answer is not None:  # no worker comes back with it: of long mails, many would pile up
+    def put(self, stretch: Stretch) -> int:
+        """Take a stretch in its turn; return its number."""
+        number = self._next_sent
+        self._next_sent += 1
+        stretch.source = self.source
+        self._sent[number] = stretch
+        if stretch.found is not None:  # no worker comes back with it: of long mails, many would pile up
             self._settle()
             self._write_due()
         return number
 
-    def send(self, ticket: Ticket, slot: int, task: tuple[Any, ...]) -> None:
-        """Take a ticket in its turn, and have a worker do its task."""
-        self._pool.submit(self.put(ticket), slot, task)
-        self._notice(self._tally)  # many blocks may be read between two transactions
+    def _make_room(self) -> None:
+        """Wait until a worker can be fed; until then, write what the workers have done.
+
+        In this order, because no worker is fed during a transaction: when each was written as soon as it was
+        full, the workers stood still for an eighth of an import into PostgreSQL.
+        """
+        while True:
+            self._take_in(block=False)
+            self._write_due()
+            if self._pool.has_room:
+                return
+            if self._full:
+                self._write_one()
+            else:
+                self._take_in(block=True)
 
     def finish(self, failed: int) -> None:
         """Wait for what is under way and write it all, with a count of inputs that failed."""
@@ -155,65 +142,62 @@ class Delivery:
             self._write_all()
         self._settle()
         if failed:
-            self._submit(Submission(self._run_id, failed=failed))
-        self._close_batch()
+            self._submit(Submission(self._run_id, failed=failed), Findings(), None, 0)
+        self._close()
         self._write_all()
         self._notice(self._tally)
 
     def _take_in(self, *, block: bool) -> None:
-        for number, answer in self._pool.collect(block=block):
-            self._tickets[number].answer = answer
+        for number, found in self._pool.collect(block=block):
+            self._sent[number].found = found
         self._settle()
 
     def _settle(self) -> None:
         """Turn what has come back, in order, into submissions."""
-        while (ticket := self._tickets.get(self._next_settled)) is not None and ticket.answer is not None:
-            del self._tickets[self._next_settled]
+        while (stretch := self._sent.get(self._next_settled)) is not None and stretch.found is not None:
+            del self._sent[self._next_settled]
             self._next_settled += 1
-            self._settle_one(ticket, ticket.answer)
+            self._settle_one(stretch, stretch.found)
 
-    def _settle_one(self, ticket: Ticket, answer: tuple[Any, ...]) -> None:
-        found, ignored, mails, mail_bytes, separators, gaps, senders, odd, look_alikes = answer
-        covered = mail_bytes + separators + sum(length for _, length, _ in gaps)
-        if covered != ticket.expected or mails != len(found) + ignored:
-            place = ticket.places[0][0] if ticket.places else "?"
+    def _settle_one(self, stretch: Stretch, found: Findings) -> None:
+        origin = stretch.origins[0] if stretch.origins else None
+        if found.covered != stretch.expected or found.mails != len(found.rows) + found.ignored:
             raise CoverageBroken(
-                f"{place}: {covered} of {ticket.expected} bytes and {len(found) + ignored} of {mails} mails "
-                "are accounted for; please report it"
+                f"{origin[0] if origin else '?'}: {found.covered} of {stretch.expected} bytes and "
+                f"{len(found.rows) + found.ignored} of {found.mails} mails are accounted for; "
+                "please report it"
             )
-        counted = _Counted(
-            mails, mail_bytes, separators, gaps, senders, odd, ticket.places[0] if gaps else None
-        )
-        rows = ticket.rows(found)
+        rows = stretch.take_rows(found)
         submission = Submission(
             self._run_id,
             rows,
-            ignored,
-            progress=tuple(ticket.progress.values()),
-            look_alikes=tuple((ticket.source, *one) for one in look_alikes.items()),
+            found.ignored,
+            progress=tuple(stretch.progress.values()),
+            look_alikes=tuple((stretch.source, *one) for one in found.look_alikes.items()),
         )
-        self._submit(submission, counted, sum(len(row.payload.compressed) for row in rows if row.payload))
+        size = sum(len(row.payload.compressed) for row in rows if row.payload)
+        self._submit(submission, found, origin, size)
 
-    def _submit(self, submission: Submission, counted: "_Counted | None" = None, size: int = 0) -> None:
-        if self._batch.submissions and self._batch.items + len(submission.items) > self._sink.limit:
-            self._close_batch()
-        batch = self._batch
-        batch.submissions.append(submission)
-        batch.counted.append(counted)
-        batch.items += len(submission.items)
-        batch.size += size
-        full = batch.items >= self._sink.limit or batch.size >= MOST_BYTES
+    def _submit(
+        self, submission: Submission, found: Findings, origin: tuple[Place, int] | None, size: int
+    ) -> None:
+        if self._open.parts and self._open.items + len(submission.items) > self._sink.limit:
+            self._close()
+        self._open.parts.append((submission, found, origin))
+        self._open.items += len(submission.items)
+        self._open.size += size
+        full = self._open.items >= self._sink.limit or self._open.size >= MOST_BYTES
         if full or (self._late and not self._full):  # what waits already makes up for the delay
-            self._close_batch()
+            self._close()
 
     @property
     def _late(self) -> bool:
         return time.monotonic() - self._written > LONGEST_WAIT
 
-    def _close_batch(self) -> None:
-        if self._batch.submissions:
-            self._full.append(self._batch)
-            self._batch = _Batch()
+    def _close(self) -> None:
+        if self._open.parts:
+            self._full.append(self._open)
+            self._open = _Transaction()
 
     def _write_due(self) -> None:
         while len(self._full) > MOST_FULL or (self._full and self._late):
@@ -224,26 +208,74 @@ class Delivery:
             self._write_one()
 
     def _write_one(self) -> None:
-        """Commit the oldest batch, and only then count it."""
-        batch = self._full.popleft()
-        tally = self._tally
-        for submission, receipt in zip(batch.submissions, self._sink.write(batch.submissions), strict=True):
-            for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED):
-                tally.outcomes[outcome] += receipt.outcomes.count(outcome)
-            tally.outcomes[Outcome.IGNORED] += submission.ignored
-            tally.outcomes[Outcome.FAILED] += submission.failed
-            for _, missing, number in submission.look_alikes:
-                tally.look_alikes[missing] += number
+        """Commit the oldest transaction, and only then count it."""
+        parts = self._full.popleft().parts
+        receipts = self._sink.write([submission for submission, _, _ in parts])
+        for (submission, found, origin), receipt in zip(parts, receipts, strict=True):
+            outcomes = self._tally.outcomes
+            outcomes.update(receipt.outcomes)
+            outcomes[Outcome.IGNORED] += submission.ignored
+            outcomes[Outcome.FAILED] += submission.failed
+            self._tally.add(found, origin)
             if Outcome.QUARANTINED in receipt.outcomes:
                 self._note_quarantined(submission, receipt)
-        for part in batch.counted:
-            if part is not None:
-                part.add_to(tally)
         self._written = time.monotonic()
-        self._notice(tally)
+        self._notice(self._tally)
 
     def _note_quarantined(self, submission: Submission, receipt: Receipt) -> None:
         for row, outcome in zip(submission.items, receipt.outcomes, strict=True):
             if outcome is Outcome.QUARANTINED and isinstance(row, Row):
                 place = Place(row.arrival_content.input or "", row.arrival_content.member)
                 self._tally.add_quarantined(str(place), row.place.byte_offset or 0, row.reason or REFUSED)
+
+
+class Packing:
+    """Puts what the importer has read into a queue, in the order in which it is added."""
+
+    def __init__(self, long_mails: LongMails, queue: InputQueue) -> None:
+        self._long_mails = long_mails
+        self._queue = queue
+        self._pack = Stretch()
+        self._data = bytearray()
+        self._mails: list[tuple[int, int, int]] = []
+
+    def add_block(self, place: Place, block: Block, dialect: Dialect, step: InputProgress) -> None:
+        """Add a block of an mbox."""
+        self.flush()
+        length = len(block.data)
+        stretch = Stretch([(place, block.offset)], length, {step.input_id: step})
+        self._queue.send(stretch, block.data, ("mbox", (length, dialect.value)))
+
+    def add_mail(self, place: Place, offset: int, mail: bytes, step: InputProgress | None) -> None:
+        """Add a single mail."""
+        if len(self._data) + len(mail) > BLOCK or len(self._mails) >= MOST_IN_PACK:
+            self.flush()
+        begin = len(self._data)
+        self._data += mail
+        self._mails.append((len(self._mails), begin, len(self._data)))
+        self._pack.origins.append((place, offset))
+        if step:
+            self._pack.add_step(step)
+
+    def flush(self) -> None:
+        """Send the single mails that were collected."""
+        if self._mails:
+            self._pack.expected = len(self._data)
+            self._queue.send(self._pack, self._data, ("mails", self._mails))
+            self._pack, self._data, self._mails = Stretch(), bytearray(), []
+
+    def add_step(self, step: InputProgress | None) -> None:
+        """Move an input on where no mail goes with it."""
+        if step is not None and self._mails:
+            self._pack.add_step(step)
+        elif step is not None:
+            self._queue.put(Stretch(progress={step.input_id: step}, found=Findings()))
+
+    def add_long(self, place: Place, mail: LongMail, step: InputProgress | None) -> None:
+        """Add a mail that was longer than a block: it is never parsed."""
+        self.flush()
+        found = self._long_mails.read(mail)
+        stretch = Stretch([(place, mail.offset)], found.covered, found=found)
+        if step:
+            stretch.add_step(step)
+        self._queue.put(stretch)

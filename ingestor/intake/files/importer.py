@@ -13,12 +13,11 @@ from ingestor.archive.items import InputProgress
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
-from ingestor.intake.files.delivery import NOTHING, CoverageBroken, Delivery, Ticket
+from ingestor.intake.files.delivery import CoverageBroken, InputQueue, Packing
 from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place
 from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
-from ingestor.intake.files.packing import Packing
-from ingestor.intake.files.reading import Reader
-from ingestor.intake.files.sinks import Sink
+from ingestor.intake.files.parse import LongMails
+from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.streams import BombSuspected, Stream
 from ingestor.intake.files.walk import KNOWN, FileReference, Kind, printable, without_flags
 from ingestor.intake.files.workers import Pool
@@ -50,8 +49,8 @@ class Importer:
     def __init__(
         self,
         pool: Pool,
-        reader: Reader,
-        sink: Sink,
+        long_mails: LongMails,
+        sink: ArchiveSink | DrySink,
         books: Books,
         wishes: Wishes,
         *,
@@ -60,14 +59,13 @@ class Importer:
     ) -> None:
         """`books` know how far each input is; `notice` is called often with how far it is."""
         self.tally = Tally()
-        self._pool = pool
-        self._reader = reader
-        self._delivery = Delivery(pool, sink, wishes.run_id, self.tally, notice)
+        self._wanted = long_mails.wanted
+        self._queue = InputQueue(pool, sink, wishes.run_id, self.tally, notice)
         self._books = books
         self._wishes = wishes
         self._stopping = stopping
         self._buffer = bytearray(BLOCK)
-        self._packing = Packing(pool, reader, self._delivery)
+        self._packing = Packing(long_mails, self._queue)
         self._lists: dict[Place, ListInput] = {}
         self._failures = 0
         self._told: set[str] = set()
@@ -98,7 +96,7 @@ class Importer:
             finished = False
         self._packing.flush()
         # Failures count at the end only: a run that is resumed tries them again.
-        self._delivery.finish(self._failures if finished else 0)
+        self._queue.finish(self._failures if finished else 0)
         return finished
 
     def _begin_source(self, path: str) -> None:
@@ -106,9 +104,9 @@ class Importer:
             self._end_source()
             self._path, self._mails, self._others, self._failures_before = path, 0, 0, self._failures
         source = self._wishes.source or path
-        if source != self._delivery.source:
+        if source != self._queue.source:
             self._packing.flush()
-            self._delivery.source = source
+            self._queue.source = source
 
     def _end_source(self) -> None:
         """Let no PATH end well that had only files of which nothing could be made."""
@@ -202,7 +200,7 @@ class Importer:
         start = state.catch_up(leaf.stream, leaf.mark)
         dialect = self._wishes.dialect
         blocks = Blocks(
-            leaf.stream, dialect, self._reader.wanted, offset=start, hasher=state.hasher,
+            leaf.stream, dialect, self._wanted, offset=start, hasher=state.hasher,
             buffer=self._buffer, doubted=self._doubts_of(leaf),
         )  # fmt: skip
         for piece in blocks:
@@ -217,7 +215,7 @@ class Importer:
                 "for; please report it"
             )
         end = state.progress(blocks.offset, blocks.sha256, None if blocks.held else blocks.offset)
-        self._delivery.put(Ticket([(place, 0)], 0, {end.input_id: end}, NOTHING))
+        self._packing.add_step(end)
         has_mail = blocks.found or start > leaf.mark
         self._judge_end(place, blocks, has_mail=has_mail, listed=leaf.listed is not None)
 
@@ -233,7 +231,7 @@ class Importer:
         if self._books.has_read(leaf.place, leaf.mark + len(data)):
             return False  # by an earlier version, which made a row for each
         blocks = Blocks(
-            Stream(io.BytesIO(data)), self._wishes.dialect, self._reader.wanted, offset=leaf.mark,
+            Stream(io.BytesIO(data)), self._wishes.dialect, self._wanted, offset=leaf.mark,
             buffer=self._buffer, doubted=self._doubts_of(leaf),
         )  # fmt: skip
         block = next(iter(blocks), None)
@@ -327,7 +325,7 @@ class Importer:
                 self._packing.add_mail(leaf.place, leaf.mark + leaf.offset, mail, progress)
             return
         blocks = Blocks(
-            leaf.stream, None, self._reader.wanted, offset=leaf.mark + leaf.offset,
+            leaf.stream, None, self._wanted, offset=leaf.mark + leaf.offset,
             buffer=self._buffer,
         )  # fmt: skip
         for piece in blocks:
@@ -360,7 +358,7 @@ class Importer:
             except InputChanged as fault:
                 self._fail(str(fault))
             else:
-                self._delivery.put(Ticket([], 0, {step.input_id: step}, NOTHING))
+                self._packing.add_step(step)
 
     def _fail(self, reason: str) -> None:
         if reason in self._told:

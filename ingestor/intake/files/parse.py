@@ -1,12 +1,19 @@
-"""Splits a stretch of an mbox into mails, so that every byte has its place.
+"""Splits a stretch of an mbox into mails, and makes a row of each: parsed, hashed, compressed.
 
-Each byte belongs to one mail, to one separator (the `From ` line and the empty line that mbox puts after a
-mail) or to one reported gap.
+Every byte has its place: in one mail, in one separator (the `From ` line and the empty line that mbox puts
+after a mail) or in one reported gap. All this happens in worker processes, but for mails too long for them.
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from types import ModuleType
+from typing import Any
 
+from ingestor.archive.items import Item, Payload, Position
+from ingestor.archive.payloads import Dictionary, pack
+from ingestor.archive.rows import mail_content_key, row_of
+from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import (
     Dialect,
     Gap,
@@ -19,6 +26,11 @@ from ingestor.intake.files.mbox import (
     trailing_blank,
     uses_lengths,
 )
+from ingestor.providers import mail_reader
+from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Rules, Unreadable
+from ingestor.record import Channel, InboundSms
+
+Lanes = list[tuple[ModuleType, Rules]]
 
 _RD_QUOTED = re.compile(rb"(?m)^>(?=>*From )")
 _O_QUOTED = re.compile(rb"(?m)^>(?=From )")
@@ -114,3 +126,166 @@ def unquoted(mail: bytes, dialect: Dialect, *, verbatim: bool) -> bytes:
 def leading_separator(mail: bytes) -> int:
     """Return the length of the `From ` line that some programs write into single mails, 0 without one."""
     return separator_end(mail, 0, len(mail)) if mail.startswith(b"From ") else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which SMS are wanted, by the first eight of their 14 digits (the provider's clock): `since` and
+    `until` are such days, both included, '' for no bound."""
+
+    since: str = ""
+    until: str = ""
+
+    def __contains__(self, sms: InboundSms) -> bool:
+        day = sms.date_time[:8]
+        return day >= self.since and (not self.until or day <= self.until)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a stretch of input came to, as plain values that travel between processes.
+
+    `rows` has (number of the mail in the stretch, 0 in a block of an mbox; the row as `Row.plain` gives it,
+    its offset counted from where that mail, or the block, begins). Of `ignored` mails, `outside` are SMS of
+    other days than the wanted; `senders` says whose the others are (only where that was asked for),
+    `look_alikes` what they lack to be ours. `odd` counts separators of no usual form; `gaps` are (offset,
+    length, reason).
+    """
+
+    rows: list[tuple[int, Sequence[Any]]] = field(default_factory=list)
+    ignored: int = 0
+    outside: int = 0
+    mails: int = 0
+    mail_bytes: int = 0
+    separators: int = 0
+    gaps: list[tuple[int, int, str]] = field(default_factory=list)
+    senders: dict[str, int] = field(default_factory=dict)
+    odd: int = 0
+    look_alikes: dict[str, int] = field(default_factory=dict)
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return the values, of which `Findings(*values)` is made again."""
+        return tuple(getattr(self, one.name) for one in fields(self))
+
+    @property
+    def covered(self) -> int:
+        """How many bytes have their place."""
+        return self.mail_bytes + self.separators + sum(length for _, length, _ in self.gaps)
+
+    def ignore(self, reading: NotOurs) -> None:
+        """Count a mail that is not ours."""
+        self.ignored += 1
+        if reading.missing is not None:
+            self.look_alikes[reading.missing] = self.look_alikes.get(reading.missing, 0) + 1
+
+
+class LongMails:
+    """Judges mails that are too long to be parsed: by their header, in the parent; no slot holds one."""
+
+    def __init__(
+        self, rules: Sequence[tuple[str, Rules]], secret: bytes, dictionary: Dictionary | None = None
+    ) -> None:
+        """`secret` is the archive's key, `dictionary` what payloads are packed with."""
+        self._lanes = _lanes(rules)
+        self._secret = secret
+        self._dictionary = dictionary
+
+    def wanted(self, header: bytes) -> bool:
+        """Say from a header whether the mail is ours."""
+        return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
+
+    def read(self, mail: LongMail) -> Findings:
+        """Return what a mail came to of which no more than the beginning may have been kept."""
+        found = Findings(separators=mail.separators, odd=int(mail.odd))
+        if mail.gap is not None:
+            found.gaps.append((0, mail.gap.length, mail.gap.reason))
+            return found
+        found.mails, found.mail_bytes = 1, mail.size
+        for module, rules in self._lanes if mail.raw is not None else ():
+            if module.may_be_ours(mail.header, rules):
+                kept = mail.raw or b""
+                verdict: Unreadable | NotOurs = module.oversized(mail.header, mail.size, len(kept), rules)
+                if isinstance(verdict, NotOurs):
+                    found.ignore(verdict)
+                else:
+                    payload = pack(kept, dictionary=self._dictionary)._replace(size=mail.size)
+                    row = _plain_row(verdict, mail.content_key, payload, 0, mail.size, self._secret)
+                    found.rows.append((0, row))
+                return found
+        found.ignored = 1
+        return found
+
+
+class MailReader:
+    """Reads mails with every provider's reader in turn, in a worker process."""
+
+    def __init__(
+        self, rules: Sequence[tuple[str, Rules]], window: Window, secret: bytes,
+        dictionary: Dictionary | None = None, *, count_senders: bool = False,
+    ) -> None:  # fmt: skip
+        """`secret` is the archive's key, `dictionary` what payloads are packed with."""
+        self._lanes = _lanes(rules)
+        self._window = window
+        self._secret = secret
+        self._dictionary = dictionary
+        self._count_senders = count_senders
+
+    def read_mbox(self, data: bytes, dialect: Dialect) -> Findings:
+        """Read a block of whole mails."""
+        parts = split(data, dialect)
+        gaps = [(gap.offset, gap.length, gap.reason) for gap in parts.gaps]
+        found = Findings(separators=parts.separators, gaps=gaps, odd=parts.odd)
+        for start, end, verbatim in parts.mails:
+            mail = unquoted(data[start:end], dialect, verbatim=verbatim)
+            self._add(found, 0, mail, start, end - start)
+        return found
+
+    def read_mails(self, data: memoryview, mails: Iterable[tuple[int, int, int]]) -> Findings:
+        """Read mails that stand side by side: (number, start, end)."""
+        found = Findings()
+        for number, start, end in mails:
+            mail = bytes(data[start:end])
+            skipped = leading_separator(mail)
+            found.separators += skipped
+            self._add(found, number, mail[skipped:], skipped, end - start - skipped)
+        return found
+
+    def _add(self, found: Findings, number: int, mail: bytes, offset: int, length: int) -> None:
+        found.mails += 1
+        found.mail_bytes += length
+        reading = self._read(mail)
+        if isinstance(reading, NotOurs):
+            found.ignore(reading)
+            if self._count_senders:
+                sender = reading.sender or ""
+                found.senders[sender] = found.senders.get(sender, 0) + 1
+        elif isinstance(reading, Readable) and reading.sms not in self._window:
+            found.ignored += 1
+            found.outside += 1
+        else:
+            payload = pack(mail, dictionary=self._dictionary)
+            row = _plain_row(reading, mail_content_key(mail), payload, offset, length, self._secret)
+            found.rows.append((number, row))
+
+    def _read(self, mail: bytes) -> Reading:
+        reading: Reading = NotOurs()
+        for module, rules in self._lanes:
+            try:
+                reading = module.read_mail(mail, rules)
+            except MemoryError:
+                return Unreadable(NO_MEMORY, module.PARSER)
+            if not isinstance(reading, NotOurs):
+                break
+        return reading
+
+
+def _lanes(rules: Sequence[tuple[str, Rules]]) -> Lanes:
+    return [(mail_reader(name), rule) for name, rule in rules]
+
+
+def _plain_row(
+    reading: Readable | Unreadable, content_key: bytes, payload: Payload, offset: int, length: int,
+    secret: bytes,
+) -> Sequence[Any]:  # fmt: skip
+    position = Position(offset=offset, length=length)
+    return row_of(Item(reading, Channel.IMPORT, "", content_key, None, payload, position), secret).plain()

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from ingestor.errors import IngestorError
 from ingestor.intake.files.blocks import BLOCK
 from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.reading import Reader
+from ingestor.intake.files.parse import Findings, MailReader
 from ingestor.providers import MAIL_READERS, mail_reader
 
 SLOTS_A_WORKER = 3
@@ -73,7 +73,7 @@ class Pool:
         self._owed.append(0)
 
     def start(self, *reader: Any) -> None:
-        """Give the workers what `reading.Reader` is made of."""
+        """Give the workers what a `parse.MailReader` is made of."""
         message = pickle.dumps(reader)
         for connection in self._connections:
             self._send(connection, message)
@@ -83,23 +83,26 @@ class Pool:
         """How many blocks have not come back yet."""
         return sum(self._owed)
 
-    def slot(self) -> int | None:
-        """Return a free slot, None while all are in use."""
-        return self._free.pop() if self._free else None
+    @property
+    def has_room(self) -> bool:
+        """Say whether a slot is free."""
+        return bool(self._free)
 
-    def view(self, slot: int) -> memoryview:
-        """Return the memory of `slot`."""
-        return memoryview(self._memory)[slot * BLOCK : (slot + 1) * BLOCK]
+    def _view(self, slot: int, length: int) -> memoryview:
+        return memoryview(self._memory)[slot * BLOCK : slot * BLOCK + length]
 
-    def submit(self, ticket: int, slot: int, task: tuple[Any, ...]) -> None:
-        """Have a worker do `task` on `slot`; the answer comes under the number `ticket`."""
+    def submit(self, number: int, data: bytes | bytearray | memoryview, task: tuple[Any, ...]) -> None:
+        """Have a worker do `task` on `data`, while there is room; what it finds comes under `number`."""
+        slot = self._free.pop()
+        with self._view(slot, len(data)) as view:
+            view[:] = data
         worker = min(range(len(self._owed)), key=self._owed.__getitem__)
-        self._send(self._connections[worker], marshal.dumps((ticket, slot, *task)))
+        self._send(self._connections[worker], marshal.dumps((number, slot, *task)))
         self._owed[worker] += 1
-        self._slots[ticket] = slot
+        self._slots[number] = slot
 
-    def collect(self, *, block: bool) -> list[tuple[int, tuple[Any, ...]]]:
-        """Return the answers that have come; `block` waits for one at least, if any is owed."""
+    def collect(self, *, block: bool) -> list[tuple[int, Findings]]:
+        """Return what has been found; `block` waits for one at least, if any is owed."""
         if not self.outstanding:
             return []
         answers = []
@@ -108,21 +111,21 @@ class Pool:
             answers.append(self._receive(worker))
         return answers
 
-    def _receive(self, worker: int) -> tuple[int, tuple[Any, ...]]:
+    def _receive(self, worker: int) -> tuple[int, Findings]:
         connection = self._connections[worker]
         try:
-            ticket, size = _loads(connection.recv_bytes())
-            slot = self._slots.pop(ticket)
+            number, size = _loads(connection.recv_bytes())
+            slot = self._slots.pop(number)
             if size < 0:
                 answer = _loads(connection.recv_bytes())
             else:
-                with self.view(slot) as view:
-                    answer = _loads(view[:size])
+                with self._view(slot, size) as view:
+                    answer = _loads(view)
         except (EOFError, OSError):
             raise self._gone(worker) from None
         self._owed[worker] -= 1
         self._free.append(slot)
-        return ticket, answer
+        return number, Findings(*answer)
 
     def _send(self, connection: Connection, message: bytes) -> None:
         try:
@@ -176,25 +179,25 @@ def _work(connection: Connection, memory: mmap.mmap) -> NoReturn:
 
 def _serve(connection: Connection, memory: mmap.mmap) -> None:
     arguments: Sequence[Any] = pickle.loads(connection.recv_bytes())  # noqa: S301 -- from our own parent
-    reader = Reader(*arguments[:-1], count_senders=arguments[-1])
+    reader = MailReader(*arguments[:-1], count_senders=arguments[-1])
     # Rows are many small tuples and no cycles: the collector would only walk them again and again.
     gc.freeze()
     gc.disable()
     for turn in count():
         if turn % 64 == 63:
             gc.collect()
-        ticket, slot, kind, what = _loads(connection.recv_bytes())
+        number, slot, kind, what = _loads(connection.recv_bytes())
         base = slot * BLOCK
         if kind == "mbox":
             length, dialect = what
-            batch = reader.read_mbox(memory[base : base + length], Dialect(dialect))
+            found = reader.read_mbox(memory[base : base + length], Dialect(dialect))
         else:
             with memoryview(memory) as view, view[base : base + BLOCK] as part:
-                batch = reader.read_mails(part, what)
-        answer = marshal.dumps(batch.answer())
+                found = reader.read_mails(part, what)
+        answer = marshal.dumps(found.plain())
         if len(answer) <= BLOCK:
             memory[base : base + len(answer)] = answer
-            connection.send_bytes(marshal.dumps((ticket, len(answer))))
+            connection.send_bytes(marshal.dumps((number, len(answer))))
         else:
-            connection.send_bytes(marshal.dumps((ticket, -1)))
+            connection.send_bytes(marshal.dumps((number, -1)))
             connection.send_bytes(answer)

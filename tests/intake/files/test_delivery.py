@@ -15,8 +15,9 @@ from ingestor.archive.items import (
 )
 from ingestor.intake.files import delivery
 from ingestor.intake.files.books import Tally
-from ingestor.intake.files.delivery import Delivery, Ticket
+from ingestor.intake.files.delivery import InputQueue, Stretch
 from ingestor.intake.files.leaves import Place
+from ingestor.intake.files.parse import Findings
 from ingestor.record import Outcome
 
 ROW = Row(
@@ -31,41 +32,42 @@ LIMIT = 4
 PLACE = (Place("/old.mbox", None), 0)
 
 
-def answer(rows: int, size: int = 6) -> tuple[Any, ...]:
+def found(rows: int, size: int = 6) -> Findings:
     """Return what a worker says of a stretch with so many rows, each of `size` bytes compressed."""
     row = ROW._replace(payload=PayloadColumns(None, 10, b"s" * 32, None, b"x" * size))
-    return ([(0, row.plain())] * rows, 0, rows, 10 * rows, 0, [], {}, 0, {})
+    return Findings([(0, row.plain())] * rows, mails=rows, mail_bytes=10 * rows)
 
 
 class Workers:
     """A pool that does its work when it is told to."""
 
     def __init__(self, slots: int) -> None:
-        self.free = list(range(slots))
-        self.owed: list[tuple[int, int]] = []
-        self.done: list[tuple[int, tuple[Any, ...]]] = []
+        self.free = slots
+        self.owed: list[int] = []
+        self.done: list[tuple[int, Findings]] = []
 
     @property
     def outstanding(self) -> int:
         """How many stretches have not been collected."""
         return len(self.owed) + len(self.done)
 
-    def slot(self) -> int | None:
-        """Return a free slot."""
-        return self.free.pop() if self.free else None
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return self.free > 0
 
-    def submit(self, ticket: int, slot: int, task: tuple[Any, ...]) -> None:
+    def submit(self, number: int, data: bytes, task: tuple[Any, ...]) -> None:
         """Take work."""
-        self.owed.append((ticket, slot))
+        self.free -= 1
+        self.owed.append(number)
 
     def work(self, rows: int) -> None:
         """Be done with all that was taken."""
-        for ticket, slot in self.owed:
-            self.done.append((ticket, answer(rows)))
-            self.free.append(slot)
+        self.done += [(number, found(rows)) for number in self.owed]
+        self.free += len(self.owed)
         self.owed = []
 
-    def collect(self, *, block: bool) -> list[tuple[int, tuple[Any, ...]]]:
+    def collect(self, *, block: bool) -> list[tuple[int, Findings]]:
         """Return what is done; who waits is answered with stretches of `LIMIT` rows."""
         if block and not self.done:
             self.work(LIMIT)
@@ -87,9 +89,9 @@ class Written:
         return [Receipt((Outcome.STORED,) * len(one.items)) for one in submissions]
 
 
-def feed(given: Delivery, rows: int = LIMIT) -> None:
+def feed(given: InputQueue, rows: int = LIMIT) -> None:
     """Have a worker do one stretch."""
-    given.send(Ticket([PLACE], 10 * rows), given.slot(), ("mbox", (0, "mboxrd")))
+    given.send(Stretch([PLACE], 10 * rows), b"", ("mbox", (0, "mboxrd")))
 
 
 @pytest.fixture
@@ -98,10 +100,10 @@ def sink() -> Written:
     return Written()
 
 
-def made(workers: Workers, sink: Written) -> tuple[Delivery, Tally]:
-    """Return a delivery to `sink`, and what it counts."""
+def made(workers: Workers, sink: Written) -> tuple[InputQueue, Tally]:
+    """Return a queue to `sink`, and what it counts."""
     tally = Tally()
-    return Delivery(workers, sink, None, tally, lambda _: None), tally  # type: ignore[arg-type]  # a stand-in
+    return InputQueue(workers, sink, None, tally, lambda _: None), tally  # type: ignore[arg-type]  # a stand-in
 
 
 def test_workers_are_fed_before_a_full_batch_is_written(sink: Written) -> None:
@@ -114,7 +116,7 @@ def test_workers_are_fed_before_a_full_batch_is_written(sink: Written) -> None:
     feed(given)
     feed(given)
     assert (sink.rows, len(workers.owed)) == ([], 3)
-    given.slot()
+    feed(given)
     assert sink.rows
 
 
@@ -133,7 +135,7 @@ def test_long_mails_do_not_pile_up(sink: Written, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(delivery, "MOST_BYTES", 1000)
     given, tally = made(Workers(slots=2), sink)
     for _ in range(20):
-        given.put(Ticket([PLACE], 10, answer=answer(1, size=1000)))
+        given.put(Stretch([PLACE], 10, found=found(1, size=1000)))
     assert len(sink.rows) >= 18
     given.finish(failed=0)
     assert (sum(sink.rows), tally.mails, tally.mail_bytes) == (20, 20, 200)

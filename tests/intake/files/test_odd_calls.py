@@ -17,7 +17,7 @@ from ingestor.archive.rows import row_of
 from ingestor.archive.runs import balance, begin_input, begin_run
 from ingestor.archive.store import Store
 from ingestor.errors import RunTaken, TemporaryFolderFull
-from ingestor.intake.files.dry import DrySink
+from ingestor.intake.files.sinks import DrySink
 from tests.archive.samples import NOW, item
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail
@@ -179,6 +179,15 @@ def test_a_dry_run_says_who_is_outside_the_days(run_sqlite_import: Importer, tmp
     done = run_sqlite_import("--dry-run", "--since", "2199-01-01", box)
     assert done.counts == (3, 0, 0, 3, 0, 0)
     assert "       2  an SMS outside --since and --until" in done.out
+
+
+def test_sms_of_other_days_are_counted_apart(run_sqlite_import: Importer, tmp_path: Path) -> None:
+    """Ignored are other people's mails and SMS of other days: the latter have a number of their own."""
+    box = tmp_path / "box"
+    box.write_bytes(mbox_of(sms_mail(1), sms_mail(2), foreign_mail(1)))
+    words = "\n2 of the ignored are SMS of days outside --since and --until\n"
+    assert words in run_sqlite_import("--until", "2023-12-31", box).out
+    assert "outside" not in run_sqlite_import("--since", "2024-01-01", box).out
 
 
 def test_a_full_temporary_folder_is_named() -> None:

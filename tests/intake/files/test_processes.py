@@ -17,7 +17,7 @@ from ingestor.archive.engine import writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.files.reading import Window
+from ingestor.intake.files.parse import Window
 from ingestor.intake.files.workers import Pool, WorkersGone
 from tests.archive.samples import item
 from tests.intake.files.importing import Importer
@@ -66,6 +66,12 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         process.wait()
 
 
+def test_workers_load_no_database() -> None:
+    """They are forked before it is there, so that each costs little memory."""
+    script = "import sys, ingestor.intake.files.workers; sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 def test_workers_give_way_to_their_parent() -> None:
     """Whoever reads and writes for all of them is not kept waiting by them."""
     with Pool(1) as pool:
@@ -79,10 +85,8 @@ def test_a_worker_that_dies_ends_the_import_with_a_sentence() -> None:
     with Pool(1) as pool:
         pool.start([], Window(), b"key", None, False)
         os.kill(pool._pids[0], signal.SIGKILL)
-        slot = pool.slot()
-        assert slot is not None
         with pytest.raises(WorkersGone, match="SIGKILL"):  # noqa: PT012 -- noticed at one or the other
-            pool.submit(0, slot, ("mbox", (0, "mbox")))
+            pool.submit(0, b"", ("mbox", (0, "mbox")))
             pool.collect(block=True)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
 from ingestor.cli import main
-from ingestor.intake.files import blocks, packing, sinks, workers
+from ingestor.intake.files import blocks, delivery, sinks, workers
 from tests.intake.files.containers import zip_of
 from tests.intake.files.importing import Done, Importer
 from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
@@ -29,7 +29,7 @@ KILLS = int(os.environ.get("IMPORT_KILLS", "30"))
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and batches so small that even a short import commits many times."""
     monkeypatch.setattr(blocks, "MOST_MAILS", 40)
-    monkeypatch.setattr(packing, "MOST_IN_PACK", 30)
+    monkeypatch.setattr(delivery, "MOST_IN_PACK", 30)
     monkeypatch.setattr(sinks, "FEWEST", 20)
     monkeypatch.setattr(sinks, "MOST", 50)
     monkeypatch.setattr(sinks.ArchiveSink, "limit", 50)
