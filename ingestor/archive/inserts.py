@@ -40,10 +40,6 @@ from ingestor.record import InboundSms
 
 _CHUNK = 500
 
-# The driver keeps 256 prepared statements: one of 1,000 rows of `arrivals` takes megabytes, and every length
-# of a batch would have one of its own.
-_ROWS_A_STATEMENT = 32
-
 Arrivals = dict[tuple[bytes, int, str], tuple[int, int | None]]
 """(id, the SMS it became, None where it has not been read) by (content key, number, channel)."""
 
@@ -64,8 +60,7 @@ class _Target:
         """Return the whole statement."""
         if not self.unique:
             return insert
-        ours = insert.on_conflict_do_nothing(index_elements=self.unique, index_where=self.where)
-        return ours.returning(self.table.c.id)
+        return insert.on_conflict_do_nothing(index_elements=self.unique, index_where=self.where)
 
 
 _TARGETS: Final = {
@@ -81,8 +76,7 @@ _TARGETS: Final = {
 
 
 def _for_sqlite(target: _Target) -> Any:
-    statement = target.new_only(target.insert(sqlite))
-    return statement.execution_options(insertmanyvalues_page_size=_ROWS_A_STATEMENT)
+    return target.new_only(target.insert(sqlite))
 
 
 def _for_postgresql(target: _Target) -> Any:
@@ -93,7 +87,8 @@ def _for_postgresql(target: _Target) -> Any:
     if target.unique:
         rows = rows.order_by(target.unique[0], "id")
     insert = target.insert(postgresql).from_select([one.name for one in columns], rows)
-    return target.new_only(insert)
+    statement = target.new_only(insert)
+    return statement.returning(target.table.c.id) if target.unique else statement
 
 
 _STATEMENTS: Final = {
@@ -119,6 +114,13 @@ _ARRIVALS: Final = _by_keys(
     select(_a.content_key, _a.number, _a.channel, _a.id, func.coalesce(_a.sms_id, _read_by_retry)),
     _a.content_key,
 )
+_BETWEEN: Final = {
+    one.name: select(one.c.id).where(one.c.id.between(bindparam("first"), bindparam("last")))
+    for one in (tables.sms, tables.arrivals, tables.retries)
+}
+_HIGHEST: Final = {
+    one.name: select(func.max(one.c.id)) for one in (tables.sms, tables.arrivals, tables.retries)
+}
 _SMS: Final = _by_keys(select(tables.sms.c.fingerprint, tables.sms.c.id), tables.sms.c.fingerprint)
 
 
@@ -147,7 +149,7 @@ def _draw(names: tuple[str, ...]) -> Select[Any]:
 
 def _after_the_highest(connection: Connection, table: Table, number: int) -> range:
     """Return the ids after the highest one; `BEGIN IMMEDIATE` keeps everybody else out."""
-    highest = max(connection.execute(select(func.max(table.c.id))).scalar() or 0, 0)
+    highest = max(connection.execute(_HIGHEST[table.name]).scalar() or 0, 0)
     if not connection.in_nested_transaction() and (file := open_file(connection.engine)) is not None:
         file.seen(table.name, highest)
     return range(highest + 1, highest + 1 + number)
@@ -160,13 +162,18 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     """
     if not rows:
         return set()
+    unique = bool(_TARGETS[table.name].unique)
     statement = _STATEMENTS[connection.dialect.name][table.name]
     if connection.dialect.name == "sqlite":
-        done = connection.execute(statement, list(rows))
+        # RETURNING would take SQLAlchemy twice the time: it writes such a statement anew for each length.
+        connection.execute(statement, list(rows))
+        if not unique:
+            return set()
+        done = connection.execute(_BETWEEN[table.name], {"first": rows[0]["id"], "last": rows[-1]["id"]})
     else:
         columns = {column.name: [row[column.name] for row in rows] for column in table.c}
         done = connection.execute(statement, columns)
-    return set(done.scalars()) if _TARGETS[table.name].unique else set()
+    return set(done.scalars()) if unique else set()
 
 
 def sms_by_fingerprint(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
