@@ -17,7 +17,7 @@ from ingestor.cli.opening import settings_of
 from ingestor.errors import ConfigurationError
 from ingestor.http import tls
 from ingestor.intake.listener.gate import named
-from ingestor.intake.listener.received import reader
+from ingestor.intake.listener.posts import reader
 from ingestor.intake.listener.spool import depth
 from ingestor.providers.posts import test_post
 from ingestor.settings import Endpoint, Settings, Webhook, endpoint_passwords, state_directory

@@ -87,7 +87,7 @@ class Daemon:
         self._notifier = notifier
         self._clock = clock
         self._watchdog = Watchdog(notifier)
-        self._door = WriterToBe()
+        self._writer_to_be = WriterToBe()
         self._listener: Listener | None = None
         self._ended: Ended | None = None
 
@@ -123,7 +123,7 @@ class Daemon:
         self._writer.start()
         stops.callback(self._stop_writer)
         stops.push(listening.pop_all())  # the listener stops before the writer
-        self._door.open(self._writer)
+        self._writer_to_be.open(self._writer)
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
@@ -163,7 +163,7 @@ class Daemon:
                 f"the folder {directory} does not exist; make it, or change database.url"
             )
         rules = listener_rules(self._settings)
-        self._listener = Listener(webhook, rules, self._door, directory / "spool")
+        self._listener = Listener(webhook, rules, self._writer_to_be, directory / "spool")
         self._listener.start()
         stops.callback(self._listener.stop, LISTENER_SECONDS)
 

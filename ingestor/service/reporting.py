@@ -23,7 +23,7 @@ from ingestor.errors import IngestorError
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
-    from ingestor.intake.listener.counts import EndpointCounts
+    from ingestor.intake.listener.posts import EndpointCounts
 
 log = structlog.get_logger(__name__)
 

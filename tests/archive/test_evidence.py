@@ -14,7 +14,7 @@ from ingestor.archive.quarantine import Kept
 from ingestor.archive.queries import show
 from ingestor.archive.rows import mail_content_key
 from ingestor.archive.store import Store
-from ingestor.intake.listener.received import ReceivedPost, new_identity, submission_of
+from ingestor.intake.listener.posts import ReceivedPost, new_identity, submission_of
 from ingestor.intake.retry import todays_reader
 from ingestor.providers.agile import mail as agile
 from ingestor.providers.contract import NotOurs, Readable, Reading, Rules, Unreadable

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.rows import mail_content_key, mail_day
 from ingestor.archive.store import Store
-from ingestor.intake.listener.received import new_identity
+from ingestor.intake.listener.posts import new_identity
 from ingestor.providers.contract import Readable
 from tests.archive.reading import rows
 from tests.archive.samples import NOW, PARSER, item, sms

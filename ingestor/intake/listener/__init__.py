@@ -1,10 +1,10 @@
 """The webhook listener: providers' POSTs, durable before they are answered.
 
 ingestor.http (connections) > gate (who may) > reception > writer
-                                                          > keeper > spool
+                                                          > replay > spool
 """
 
-from ingestor.intake.listener.limits import Limits
 from ingestor.intake.listener.listener import Listener
+from ingestor.intake.listener.reception import Limits
 
 __all__ = ["Limits", "Listener"]

@@ -46,7 +46,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Entrance:
     """One endpoint, compiled. `name` is its provider and its place in the configuration: no secret."""
 
     name: str
@@ -59,7 +59,7 @@ class Door:
 class Admission(NamedTuple):
     """A request that may come in: through which endpoint (None: it only asks for health), and from where."""
 
-    door: Door | None
+    entrance: Entrance | None
     client: str
 
 
@@ -69,8 +69,8 @@ class Gate:
     def __init__(self, webhook: Webhook, passwords: Callable[[Endpoint], Iterable[str]]) -> None:
         """`passwords` gives the accepted passwords of an endpoint that has a basic_username."""
         self._proxies = tuple(webhook.trusted_proxies)
-        self._doors = tuple(
-            Door(
+        self._entrances = tuple(
+            Entrance(
                 name=name, provider=endpoint.provider, path=endpoint.path.encode(),
                 allow_from=tuple(endpoint.allow_from),
                 logins=None if endpoint.basic_username is None else tuple(
@@ -95,24 +95,24 @@ class Gate:
             return Admission(None, peer.text) if near else WRONG_PATH
         if not _by_https(headers, peer):
             return NO_HTTPS
-        door = None
-        for candidate in self._doors:  # all of them, always: the time must not tell how near a guess was
+        entrance = None
+        for candidate in self._entrances:  # all of them, always: the time must not tell how near a guess was
             if hmac.compare_digest(candidate.path, target):
-                door = candidate
-        if door is None:
+                entrance = candidate
+        if entrance is None:
             return WRONG_PATH
         if method != b"POST":
             return WRONG_METHOD
         client = self._client(headers, peer) if peer.trusted else peer.address
-        if door.allow_from and not _within(client, door.allow_from):
+        if entrance.allow_from and not _within(client, entrance.allow_from):
             return WRONG_NETWORK
-        if door.logins is not None:
+        if entrance.logins is not None:
             presented = headers.get(b"authorization")
             if presented is None:  # wget, LWP and urllib log in only when they are asked to
                 return NO_LOGIN
-            if not _logged_in(presented, door.logins):
+            if not _logged_in(presented, entrance.logins):
                 return WRONG_LOGIN
-        return Admission(door, str(client) if peer.trusted else peer.text)
+        return Admission(entrance, str(client) if peer.trusted else peer.text)
 
     def client_of(self, headers: Headers, peer: Peer) -> str:
         """Return the address that a request with these headers came from, as far as trusted proxies say."""

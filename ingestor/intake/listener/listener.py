@@ -11,11 +11,9 @@ import structlog
 
 from ingestor.errors import ConfigurationError
 from ingestor.http import RefusalLog
-from ingestor.intake.listener.counts import EndpointCounts, PostsRead
 from ingestor.intake.listener.gate import Gate, named
-from ingestor.intake.listener.limits import Limits
-from ingestor.intake.listener.received import RulesByProvider, Taker
-from ingestor.intake.listener.reception import Reception
+from ingestor.intake.listener.posts import EndpointCounts, PostsRead, RulesByProvider, Taker
+from ingestor.intake.listener.reception import Limits, Reception
 from ingestor.intake.listener.replay import Keeper
 from ingestor.settings import Endpoint, Webhook, endpoint_passwords
 

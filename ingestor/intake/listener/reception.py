@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,18 +17,18 @@ import structlog
 
 from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
-from ingestor.http import OVERLOADED, Refusal, RefusalLog
+from ingestor.http import OVERLOADED, Bounds, Refusal, RefusalLog
 from ingestor.intake.listener import gate
-from ingestor.intake.listener.counts import EMPTY, SPOOLED, PostsRead
-from ingestor.intake.listener.gate import Admission
-from ingestor.intake.listener.limits import Limits
-from ingestor.intake.listener.received import (
+from ingestor.intake.listener.gate import Admission, Headers
+from ingestor.intake.listener.posts import (
+    EMPTY,
+    SPOOLED,
+    PostsRead,
     ReceivedPost,
     RulesByProvider,
     Taker,
-    durable,
+    committed,
     new_identity,
-    outcomes_of,
     reader,
     submission_of,
 )
@@ -38,6 +39,20 @@ _log = structlog.get_logger()
 
 _HEALTHY = Answer(200, "text/plain", b"ok")
 _LONGEST_WAIT_AT_STOP = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits(Bounds):
+    """Bounds of the server, and how long a POST may take to become durable.
+
+    `writer_seconds` is how long the database may take before a POST goes to the spool, `answer_seconds` when
+    even that has not helped: Agile gives up after 30 s.
+    """
+
+    writer_seconds: float = 5.0
+    answer_seconds: float = 20.0
+    in_flight: int = 1024
+    in_flight_bytes: int = 64 * 1024 * 1024
 
 
 class _Entry:
@@ -93,7 +108,7 @@ class Reception:
         body = await _whole_body(receive)
         if body is None:  # the client left in the middle of it: it was never told anything
             return
-        if admission.door is None:
+        if admission.entrance is None:
             answer: Answer | Refusal = _HEALTHY
         elif len(self._unanswered) >= self._limits.in_flight or self._bytes > self._limits.in_flight_bytes:
             answer = OVERLOADED
@@ -122,15 +137,16 @@ class Reception:
 
     async def _take(self, admission: Admission, body: bytes, scope: Any) -> Answer | Refusal:
         """Make one POST durable; return what its client is told."""
-        door = admission.door
-        assert door is not None  # noqa: S101 - the caller has looked
+        entrance = admission.entrance
+        assert entrance is not None  # noqa: S101 - the caller has looked
         now = self._now()
-        headers = scope["headers"]
-        content_type, encoding = _field(headers, b"content-type"), _field(headers, b"content-encoding")
+        head: Headers = scope["state"]["head"]
+        content_type = head.get(b"content-type", b"").decode("latin-1")
+        encoding = head.get(b"content-encoding", b"").decode("latin-1")
         post = Post(body, scope["query_string"], content_type, now, encoding)
-        received = ReceivedPost(new_identity(now), door.name, door.provider, admission.client, post)
+        received = ReceivedPost(new_identity(now), entrance.name, entrance.provider, admission.client, post)
         work = submission_of(received, self.rules)
-        accepted: Answer = reader(door.provider).ACCEPTED
+        accepted: Answer = reader(entrance.provider).ACCEPTED
         outcomes: tuple[str, ...] = (EMPTY,)
         if work is not None:
             entry = _Entry(received, self._loop.create_future(), self._loop.time())
@@ -141,7 +157,7 @@ class Reception:
             if isinstance(verdict, Refusal):
                 return verdict
             outcomes = entry.outcomes
-        self._posts.note(door.name, outcomes, now)
+        self._posts.note(entrance.name, outcomes, now)
         self.accepted += 1
         self.last_accepted = now
         return accepted
@@ -174,10 +190,11 @@ class Reception:
         while self._done:
             entry, future = self._done.popleft()
             entry.future = None  # else each would live on in a cycle until the garbage collector finds it
+            outcomes = committed(future)
             if entry.spooled:
-                self._keeper.settle(entry.received, durable=durable(future))
-            if durable(future):
-                entry.outcomes = outcomes_of(future)
+                self._keeper.settle(entry.received, durable=outcomes is not None)
+            if outcomes is not None:
+                entry.outcomes = outcomes
                 if entry.received.identity not in self._unanswered:  # it was counted as spooled
                     self._posts.note(entry.received.source, entry.outcomes, None)
                 self._answer(entry, None)
@@ -188,7 +205,7 @@ class Reception:
         while self._done:
             entry, future = self._done.popleft()
             if entry.spooled:
-                self._keeper.settle(entry.received, durable=durable(future))
+                self._keeper.settle(entry.received, durable=committed(future) is not None)
 
     # To the spool
 
@@ -233,10 +250,6 @@ async def _whole_body(receive: Any) -> bytes | None:
             return None
         pieces.append(message["body"])
     return b"".join(pieces)
-
-
-def _field(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
-    return b",".join(value for one, value in headers if one == name).decode("latin-1")
 
 
 async def _send(send: Any, answer: Answer, *, close: bool) -> None:

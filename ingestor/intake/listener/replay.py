@@ -15,13 +15,12 @@ import structlog
 from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
-from ingestor.intake.listener.counts import PostsRead
-from ingestor.intake.listener.received import (
+from ingestor.intake.listener.posts import (
+    PostsRead,
     ReceivedPost,
     RulesByProvider,
     Taker,
-    durable,
-    outcomes_of,
+    committed,
     submission_of,
 )
 from ingestor.intake.listener.spool import SpoolFolder, moved
@@ -208,8 +207,9 @@ class Keeper:
         for name, (endpoint, future) in list(self._replaying.items()):
             if future.done():
                 del self._replaying[name]
-                if durable(future):
-                    self._posts.note(endpoint, outcomes_of(future), None)
+                outcomes = committed(future)
+                if outcomes is not None:
+                    self._posts.note(endpoint, outcomes, None)
                     self._remove(name)
                     self._replayed += 1
                 else:

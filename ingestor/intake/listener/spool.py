@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ingestor.archive.leaving import folder_to_disk
 from ingestor.errors import ConfigurationError
-from ingestor.intake.listener.received import ReceivedPost
+from ingestor.intake.listener.posts import ReceivedPost
 from ingestor.providers.contract import Post
 
 ENDING = ".post"

@@ -9,7 +9,7 @@ import structlog
 
 from ingestor.archive.items import Receipt, Submission
 from ingestor.intake.listener import Limits
-from ingestor.intake.listener.counts import TEST, PostsRead
+from ingestor.intake.listener.posts import TEST, PostsRead
 from ingestor.record import Outcome
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand

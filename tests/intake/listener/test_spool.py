@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ingestor.archive.items import Receipt
 from ingestor.errors import ConfigurationError
 from ingestor.intake.listener import Limits, spool
-from ingestor.intake.listener.received import ReceivedPost
+from ingestor.intake.listener.posts import ReceivedPost
 from ingestor.providers.contract import Post
 from ingestor.record import Outcome
 from tests.intake.listener.client import post, sms

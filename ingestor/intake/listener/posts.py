@@ -1,0 +1,176 @@
+"""One POST on its way into the archive, and what became of those of each endpoint."""
+
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from datetime import datetime
+from threading import Lock
+from types import ModuleType
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from ingestor.archive.items import Item, Payload, Receipt, Submission
+from ingestor.logs import OncePerMinute
+from ingestor.providers import post_reader
+from ingestor.providers.contract import Post, Rules, Unreadable
+from ingestor.providers.posts import A_TEST, payload_of
+from ingestor.record import Channel, Outcome
+
+_log = structlog.get_logger()
+
+SPOOLED = "spooled"
+TEST = "test"
+EMPTY = "empty"
+
+RulesByProvider = Mapping[str, Rules]
+
+
+class Taker(Protocol):
+    """What the listener needs of the writer."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the database takes no writes now, or None."""
+
+    def submit(self, submission: Submission, /) -> "Future[Receipt]":
+        """Return a future that is done once the submission is durable."""
+
+
+_readers: dict[str, ModuleType] = {}
+_random = random.Random().getrandbits  # noqa: S311 - seeded by the system; it must be unique, nobody gains by guessing it
+
+
+_VERSION_7 = 7 << 76 | 2 << 62
+_FREE = ~(15 << 76 | 3 << 62)
+
+
+class ReceivedPost(NamedTuple):
+    """One POST that passed the gate.
+
+    `identity` is the 16 bytes of the UUID given on receipt: whichever way the POST takes from here (writer,
+    spool, both), it is the same arrival. `source` names the endpoint without its path; `peer` is the
+    client's address as far as trusted proxies say.
+    """
+
+    identity: bytes
+    source: str
+    provider: str
+    peer: str
+    post: Post
+
+
+def new_identity(now: datetime) -> bytes:
+    """Return the 16 bytes of a new UUID of version 7 (RFC 9562, section 5.7), made at `now` (aware).
+
+    They begin with the time in milliseconds: POSTs that come together lie together in the archive's index.
+    """
+    return (int(now.timestamp() * 1000) << 80 | _random(80) & _FREE | _VERSION_7).to_bytes(16, "big")
+
+
+def reader(provider: str) -> ModuleType:
+    """Return the POST reader of `provider` (see `contract.PostReader`), imported once."""
+    module = _readers.get(provider)
+    if module is None:
+        module = _readers[provider] = post_reader(provider)
+    return module
+
+
+def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission | None:
+    """Return what of one POST is made durable together; None where it carries nothing.
+
+    A test of ours is counted and leaves nothing: its commit proves that the database takes what comes.
+    """
+    post = received.post
+    readings = reader(received.provider).read_post(post, rules[received.provider])
+    if not readings:
+        return None
+    if all(isinstance(one, Unreadable) and one.reason == A_TEST for one in readings):
+        return Submission(None, ignored=len(readings))
+    raw, content_type = payload_of(post)
+    payload = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
+    items = tuple(
+        Item(
+            reading=reading,
+            channel=Channel.WEBHOOK,
+            source=received.source,
+            content_key=received.identity,
+            arrived_at=post.arrived_at,
+            payload=None if number else payload,
+            number=number,
+            peer=received.peer,
+        )
+        for number, reading in enumerate(readings)
+    )
+    return Submission(None, items)
+
+
+def committed(future: "Future[Receipt]") -> tuple[str, ...] | None:
+    """Return what became of each item, where a future of the writer that is done stands for a commit of all
+    of them; a test of ours leaves no item. None where one is not durable."""
+    if future.cancelled() or future.exception() is not None:
+        return None
+    outcomes = future.result().outcomes
+    return None if Outcome.FAILED in outcomes else tuple(one.value for one in outcomes) or (TEST,)
+
+
+class EndpointCounts(NamedTuple):
+    """POSTs of one endpoint since the start, outcomes of what they carried, and when the newest came.
+
+    `newest` is aware UTC; a test of our own is none. One that was `spooled` has its outcome once replayed.
+    """
+
+    posts: int
+    outcomes: dict[str, int]
+    newest: datetime | None
+
+
+class PostsRead:
+    """Counts by endpoint and outcome. Safe to use from several threads: the spool's replays count too."""
+
+    def __init__(self, endpoints: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
+        """Count for `endpoints`, by the names that the archive has for them."""
+        self._lock = Lock()
+        self._counts = {name: EndpointCounts(0, {}, None) for name in endpoints}
+        self._unsaid: dict[str, Counter[str]] = {}
+        self._minute: OncePerMinute[str, None] = OncePerMinute(self._say, clock)
+
+    @property
+    def by_endpoint(self) -> dict[str, EndpointCounts]:
+        """The counts until now, by the name of the endpoint."""
+        with self._lock:
+            return {name: one._replace(outcomes=dict(one.outcomes)) for name, one in self._counts.items()}
+
+    def note(self, endpoint: str, outcomes: Iterable[str], arrived_at: datetime | None) -> None:
+        """Count what one POST carried; `arrived_at` is None where the POST itself was counted before."""
+        words = tuple(outcomes)
+        with self._lock:
+            # The spool may hold POSTs of an endpoint that is configured no more.
+            posts, so_far, newest = self._counts.get(endpoint) or EndpointCounts(0, {}, None)
+            unsaid = self._unsaid.setdefault(endpoint, Counter())
+            for word in words:
+                so_far[word] = so_far.get(word, 0) + 1
+                unsaid[word] += 1
+            if arrived_at is not None:
+                posts += 1
+                unsaid["posts"] += 1
+                newest = newest if words == (TEST,) else arrived_at
+            self._counts[endpoint] = EndpointCounts(posts, so_far, newest)
+            self._minute.note(endpoint, None)
+
+    def tick(self) -> None:
+        """Say what has waited for a minute."""
+        with self._lock:
+            self._minute.tick()
+
+    def end(self) -> None:
+        """Say what has not been said yet."""
+        with self._lock:
+            self._minute.end()
+
+    def _say(self, endpoint: str, _news: None, _times: int) -> None:
+        counts = self._unsaid.pop(endpoint)
+        _log.info("POSTs read", endpoint=endpoint, posts=counts.pop("posts", 0), **counts)
