@@ -5,7 +5,6 @@ transaction does not: a server that lost it in a crash, or a standby that never 
 somebody else's transaction. So each transaction writes a fresh mark into the rows of its runs.
 """
 
-import random
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
 from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
 from ingestor.archive.tables import runs
 from ingestor.errors import ArchiveUnavailable, TransactionGivenUp
+from ingestor.pauses import pauses
 from ingestor.record import Outcome
 
 _CONFLICT_TRIES = 8
@@ -153,17 +153,17 @@ class Store:
 
     def _commit(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
         """Write everything, again where PostgreSQL gives the transaction up for another's sake."""
-        for attempt in range(_CONFLICT_TRIES):
+        for tries, pause in enumerate(pauses(0.01, 1.0), 1):
             try:
                 receipts = self._commit_once(work, now)
             except TransactionGivenUp:
-                if attempt == _CONFLICT_TRIES - 1:
+                if tries == _CONFLICT_TRIES:
                     raise
             else:
                 self._unknown = None
                 self._judge_refusals(receipts)
                 return receipts
-            time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, no secret
+            time.sleep(pause)
         raise AssertionError("unreachable")
 
     def _commit_once(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:

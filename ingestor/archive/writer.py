@@ -3,7 +3,6 @@
 It has a thread of its own.
 """
 
-import random
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from ingestor.archive.rows import REFUSED
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.logs import OncePerMinute
+from ingestor.pauses import pauses
 from ingestor.record import Outcome
 
 MAX_ITEMS = 1000
@@ -131,7 +131,7 @@ class Writer:
                     return batch
 
     def _write_until_done(self, batch: list[Waiting]) -> bool:
-        pause = _FIRST_PAUSE
+        lengths = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 receipts = self._store.write([submission for submission, _ in batch], self._clock())
@@ -139,10 +139,9 @@ class Writer:
                 self.progress = time.monotonic()
                 self._say_trouble(error)
                 self.progress = time.monotonic()
-                if not self._sleep(random.uniform(pause / 2, pause)):  # noqa: S311 - jitter, no secret
+                if not self._sleep(next(lengths)):
                     self._abandon(batch, error)
                     return False
-                pause = min(pause * 2, _LONGEST_PAUSE)
             except Exception as error:  # noqa: BLE001 - waiting mends neither a submission nor the program
                 return self._write_apart(batch, error)
             else:

@@ -7,7 +7,6 @@ we know, a person's terminal all of it. In a LIST answer one line that cannot be
 import contextlib
 import imaplib
 import re
-import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -119,13 +118,6 @@ def in_full(said: Any) -> str:
 def _with(fault: MailboxUnavailable, said: Any) -> MailboxUnavailable:
     fault.said = in_full(said)
     return fault
-
-
-def start_tls(client: IMAPClient, wire: Wire, context: ssl.SSLContext | None) -> None:
-    """Switch to TLS, or raise MailboxUnavailable."""
-    if not client.has_capability("STARTTLS"):
-        raise wire.fault("it offers no STARTTLS; the password was not sent")
-    client.starttls(context)
 
 
 def log_in(client: IMAPClient, wire: Wire, username: str, password: str) -> None:

@@ -5,7 +5,7 @@ does no harm: a mail that is gone is done. Acted on are those very mails whose S
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -191,7 +191,6 @@ def _act(action: Action, entries: Sequence[PendingWork], reading: FolderReading)
     if not lease.held():
         lease.stand_by(len(entries))
         return False
-    perform: Callable[[list[PendingWork], FolderReading], None]
     perform = {Action.SEEN: _see, Action.MOVE: _move, Action.DELETE: _delete}[action]
     try:
         them, unknown = _verified(entries, reading)

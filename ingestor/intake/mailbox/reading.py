@@ -216,7 +216,8 @@ class FolderReading:
         The cursor moves along with them (None), or to `cursor_at`, or stays.
         """
         headers = self.fetch.headers(uids)
-        lost = self._still_there([uid for uid in uids if uid not in headers])
+        # What did not come though it is there is put off; the others were removed meanwhile.
+        lost = sorted(self.session.present([uid for uid in uids if uid not in headers]))
         wanted = self.fetch.wanted(headers)
         foreign = [uid for uid in headers if uid not in wanted]
         self.fetch.passed(foreign)
@@ -227,7 +228,8 @@ class FolderReading:
             items = self.fetch.items(group, wanted) if group else {}
             # What is not there yet was just sent as something else, so it is there.
             missing = [uid for uid in group if uid in self.fetch.unready]
-            missing += self._still_there([uid for uid in group if uid not in items and uid not in missing])
+            rest = [uid for uid in group if uid not in items and uid not in missing]
+            missing += sorted(self.session.present(rest))
             passed = [uid for uid in foreign if done < uid <= upto]
             put_off = [uid for uid in lost if done < uid <= upto] + missing
             met = [*items, *passed, *put_off]
@@ -281,11 +283,6 @@ class FolderReading:
                 kept=MOST_NEAR_MISSES, see="ingestor quarantine list",
                 fix="add the sender to [agile] senders, then: ingestor rescan",
             )  # fmt: skip
-
-    def _still_there(self, uids: Sequence[int]) -> list[int]:
-        """Return those mails that did not come though they are there; the others were removed meanwhile."""
-        present = self.session.present(uids)
-        return [uid for uid in uids if uid in present]
 
     def _submit(
         self, *, items: tuple[Item, ...] = (), ignored: int = 0, missing: Sequence[int] = (),

@@ -25,8 +25,7 @@ from ingestor.intake.mailbox.answers import (
     searched_uids,
     section,
     speaking,
-    start_tls,
-)  # fmt: skip
+)
 from ingestor.intake.mailbox.connection import Client, Wire, tls_context
 from ingestor.intake.mailbox.context import Bell, Timing
 from ingestor.settings import Mailbox
@@ -301,9 +300,8 @@ class Session:
     def arrived_at(self, uid: int) -> datetime | None:
         """Return when the server got a mail (its INTERNALDATE, aware), None where it does not say."""
         with self.speaking():
-            moment: datetime | None = (
-                self.client.fetch([uid], ["INTERNALDATE"]).get(uid, {}).get(b"INTERNALDATE")
-            )
+            row = self.client.fetch([uid], ["INTERNALDATE"]).get(uid, {})
+        moment: datetime | None = row.get(b"INTERNALDATE")
         return moment
 
     # Flags
@@ -364,7 +362,9 @@ def connect(mailbox: Mailbox, password: str, timing: Timing, stop: Bell) -> Sess
         session = Session(Client(wire, encrypted=encrypted), wire)
         with session.speaking():
             if mailbox.security == "starttls":
-                start_tls(session.client, wire, context)
+                if not session.client.has_capability("STARTTLS"):
+                    raise wire.fault("it offers no STARTTLS; the password was not sent")  # noqa: TRY301 - see below
+                session.client.starttls(context)
             log_in(session.client, wire, mailbox.username, password)
     except BaseException:
         wire.shutdown()

@@ -16,16 +16,7 @@ from ingestor.archive.cursors import note_source
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.answers import FolderMissing
-from ingestor.intake.mailbox.context import (
-    Bell,
-    Context,
-    Delivery,
-    Lease,
-    Memory,
-    Stopped,
-    Timing,
-    Unwritable,
-)  # fmt: skip
+from ingestor.intake.mailbox.context import Bell, Context, Delivery, Lease, Memory, Stopped, Timing
 from ingestor.intake.mailbox.session import Session, connect
 from ingestor.intake.mailbox.visit import Visit
 from ingestor.pauses import pauses
@@ -36,10 +27,7 @@ from ingestor.settings import Mailbox, secret
 
 NOTED_EVERY = 10.0  # seconds between two reports of the same state, unless the mailbox is polled more often
 
-_TOLD = {
-    "refused": "mailbox cannot be read",
-    "failing": "mailbox cannot be read",
-    "misconfigured": "mailbox cannot be read",
+_TOLD = dict.fromkeys(("refused", "failing", "misconfigured"), "mailbox cannot be read") | {
     "unreachable": "mailbox cannot be reached; it is tried again",
     # Said here too: a writer with nothing to write does not notice that the archive is gone.
     "waiting": "mailbox waits for the archive",
@@ -165,7 +153,7 @@ class MailboxThread:
         except MailboxUnavailable as fault:
             try:
                 self._delivery.settle()
-            except Unwritable:
+            except MailboxUnavailable:  # what was handed over last is not in the archive
                 self._context.memory.rescanned.clear()
             if isinstance(fault, FolderMissing) or self._achieved() == progress:
                 raise

@@ -93,9 +93,9 @@ def test_polling_where_idle_is_offered_and_refused(desk: Desk, server: ImapServe
 
 
 def test_the_poll_finds_what_idle_keeps_quiet_about(desk: Desk, server: ImapServer) -> None:
-    """A server whose IDLE never pushes is read at each poll all the same."""
+    """A server whose IDLE never pushes is read every `poll_seconds` all the same."""
     server.faults.quiet_idle = True
-    desk.thread(server.port, timing=OFTEN)
+    desk.thread(server.port, poll_seconds=1)
     until(lambda: "IDLE" in server.commands)
     server.deliver(mail(1))
 
