@@ -7,7 +7,7 @@ REQUIREMENTS := .ci/requirements.txt
 SERVER_REQUIREMENTS := .ci/requirements-server.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: run test quick check torture bench release setup lock install clean
+.PHONY: run test quick check torture bench release setup lock install uninstall deb clean
 
 run: setup
 	$(BIN)/ingestor demo
@@ -89,6 +89,18 @@ install:
 	[ -e $(SYSCONFDIR)/ingestor/ingestor.toml ] || install -m 0640 config/ingestor.toml $(SYSCONFDIR)/ingestor/ingestor.toml
 	if getent group ingestor >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  chgrp ingestor $(SYSCONFDIR)/ingestor/ingestor.toml; fi
+
+# What `install` brought, but no settings, no archive and no user.
+uninstall:
+	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then systemctl disable --now ingestor; fi
+	rm -rf $(PREFIX) $(BINDIR)/ingestor $(LIBDIR)/systemd/system/ingestor.service
+	rm -f $(LIBDIR)/sysusers.d/ingestor.conf $(LIBDIR)/tmpfiles.d/ingestor.conf
+	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then systemctl daemon-reload; fi
+	@echo "The archive in /var/lib/ingestor and the settings in $(SYSCONFDIR)/ingestor stay; remove them yourself."
+
+# A package for the Debian it is built on (debhelper, dh-python): dist/ingestor_VERSION+debN_ARCH.deb.
+deb:
+	systemd/debian/build dist
 
 clean:
 	rm -rf $(VENV) demo dist build
