@@ -99,8 +99,9 @@ uninstall:
 	@echo "The archive in /var/lib/ingestor and the settings in $(SYSCONFDIR)/ingestor stay; remove them yourself."
 
 # A package for the Debian it is built on (debhelper, dh-python): dist/ingestor_VERSION+debN_ARCH.deb.
+DIST ?= dist
 deb:
-	systemd/debian/build dist
+	systemd/debian/build $(DIST)
 
 clean:
 	rm -rf $(VENV) demo dist build

@@ -57,7 +57,9 @@ def _manual() -> str:
     with contextlib.redirect_stdout(top), contextlib.suppress(SystemExit):
         build_parser(None, None).parse_args(["--help"])
     text = f'.TH INGESTOR 1 "" "ingestor {__version__}" "User Commands"\n.SH NAME\ningestor \\- '
-    text += "archive of inbound SMS (Agile Telecom)\n.SH SYNOPSIS\n.nf\n" + _escaped(top.getvalue()) + "\n.fi\n"
+    text += (
+        "archive of inbound SMS (Agile Telecom)\n.SH SYNOPSIS\n.nf\n" + _escaped(top.getvalue()) + "\n.fi\n"
+    )
     text += ".SH COMMANDS\n"
     for name, parser in _parsers():
         text += f".SS {name}\n.nf\n{_escaped(parser.format_help())}\n.fi\n"

@@ -1,4 +1,4 @@
-"""A booted systemd: a throw-away Debian in a container, with `ingestor` installed by `make install`.
+"""A booted systemd: a throw-away Debian in a container, with `ingestor` installed or not yet.
 
 The guest shares the host's loopback, so that a Dovecot of the tests is within its reach.
 """
@@ -23,18 +23,36 @@ def unavailable() -> str | None:
     return None if all(map(shutil.which, tools)) else INSTALL
 
 
+def host_suite() -> str:
+    """Return the name of the Debian that this machine runs."""
+    release = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+    )
+    return release["VERSION_CODENAME"].strip('"')
+
+
+def bootstrap(suite: str, root: Path, packages: str) -> None:
+    """Make a Debian in the folder `root`; `packages` are parted by commas."""
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", suite, str(root)]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
+
+
 class BootedGuest:
     """One guest, booted until `close`. What is written into `root` is seen inside at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, suite: str | None = None, *, install: bool = True) -> None:
+        """Boot Debian `suite`, this machine's own where it is None; `install` runs `make install` before."""
         self._folder = Path(tempfile.mkdtemp(prefix="guest"))
         self._folder.chmod(0o755)  # the guest's services must reach their own root
         self.root = self._folder / "root"
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = ""
         try:
-            self._bootstrap()
-            self._install()
+            bootstrap(suite or host_suite(), self.root, _PACKAGES)
+            if install:
+                self._install()
             self._boot()
         except BaseException:
             self.close()
@@ -77,23 +95,6 @@ class BootedGuest:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _bootstrap(self) -> None:
-        release = dict(
-            line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-        )
-        suite = release["VERSION_CODENAME"].strip('"')
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            f"--include={_PACKAGES}",
-            suite,
-            str(self.root),
-        ]
-        made = subprocess.run(command, capture_output=True, text=True)
-        assert made.returncode == 0, made.stderr
-        (self.root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
 
     def _install(self) -> None:
         """Install under the guest's own paths: its /opt is laid over the host's for this one command."""
