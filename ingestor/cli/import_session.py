@@ -4,8 +4,9 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from ingestor.archive import runs
@@ -29,7 +30,7 @@ from ingestor.intake.files.importer import Importer, Wishes
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.parse import LongMails, Window
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
-from ingestor.intake.files.walk import FileReference, Kind, printable, references
+from ingestor.intake.files.walk import Kind, printable, references
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
 from ingestor.record import Outcome
@@ -54,9 +55,9 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     if arguments.resume is None:
         run_id = runs.begin_run(engine, COMMAND, options, datetime.now(UTC))
     else:
-        resumed = find(engine, arguments.resume)
-        run_id, options = resumed.run_id, _agreed(options, resumed.options)
-        if resumed.ended:
+        run = find(engine, arguments.resume)
+        run_id, options = run.id, _agreed(options, run.options)
+        if run.ended_at is not None and not run.balance.failed:
             runs.end_run(engine, run_id, datetime.now(UTC))  # its end may have been in doubt
             result = Result(
                 run_id, runs.balance(engine, run_id), None, time.monotonic() - began, finished=True
@@ -77,7 +78,7 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         importer = _importer(arguments, options, settings, pool, sink, books, keys, signals, display)
         try:
             with bulk_import_settings(engine):
-                finished = importer.run(_references(options))
+                finished = importer.run(references(options["paths"], layout=options["format"]))
             if finished:
                 books.end()
         except IngestorError as error:
@@ -86,7 +87,8 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     try:
         balance = runs.balance(engine, run_id)
     except IngestorError as error:
-        raise _with_resume(fault or error, resume) from None
+        fault = fault or error  # the database does not even tell the balance
+        raise type(fault)(f"{fault}\ngo on with: {resume}" if resume else str(fault)) from None
     result = Result(
         run_id, balance, importer.tally, time.monotonic() - began, finished=finished,
         resumed=arguments.resume is not None, resume=resume,
@@ -113,7 +115,7 @@ def _try(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
         importer = _importer(
             arguments, options, settings, pool, sink, Books(None, None), keys, signals, display
         )
-        finished = importer.run(_references(options))
+        finished = importer.run(references(options["paths"], layout=options["format"]))
         tally = importer.tally
         balance = runs.Balance(tally.read, *(tally.outcomes[outcome] for outcome in Outcome))
         result = Result(None, balance, tally, time.monotonic() - began, finished=finished, dry=sink)
@@ -126,7 +128,8 @@ def _importer(
     signals: Signals, display: Display,
 ) -> Importer:  # fmt: skip
     """Return an importer, with the workers set to the same rules; `keys` are the archive's, for its rows."""
-    display.expect(lambda: sum(one.size or 0 for _, one in _references(options) if not one.left_out))
+    files = partial(references, options["paths"], layout=options["format"])
+    display.expect(lambda: sum(one.size or 0 for _, one in files() if not one.left_out))
     dry = isinstance(sink, DrySink)
     rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
     window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
@@ -139,15 +142,10 @@ def _importer(
         LongMails(rules, *keys),
         sink,
         books,
-        Wishes(books.run_id, forced, dialect, options["source"], arguments.whole),
+        Wishes(forced, dialect, options["source"], arguments.whole),
         stopping=lambda: signals.stop_wished,
         notice=display.show,
     )
-
-
-def _with_resume(fault: IngestorError, resume: str | None) -> IngestorError:
-    """Return the fault with the command that goes on, for a database that does not even tell the balance."""
-    return type(fault)(f"{fault}\ngo on with: {resume}") if resume else fault
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -178,11 +176,6 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
             "import something else without --resume"
         )
     return {"paths": paths, **{name: earlier.get(name) for name in _KEPT}}
-
-
-def _references(options: Mapping[str, Any]) -> Iterator[tuple[str, FileReference]]:
-    layout = options["format"] if options["format"] in {"maildir", "mh"} else None
-    return references(options["paths"], layout=layout)
 
 
 def _resume_command(arguments: argparse.Namespace, options: Mapping[str, Any], run_id: int) -> str | None:

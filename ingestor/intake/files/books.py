@@ -5,11 +5,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 from sqlalchemy import Engine
 
@@ -33,24 +32,15 @@ MOST_LISTED = 1000
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A run to be taken up again: what it was asked for, and whether it reached its end with nothing left."""
-
-    run_id: int
-    options: Mapping[str, Any]
-    ended: bool
-
-
-def find(engine: Engine, run_id: int) -> Resumed:
-    """Return the import `run_id`. Raises ConfigurationError when there is none."""
+def find(engine: Engine, run_id: int) -> runs.Run:
+    """Return the import `run_id`, to be taken up again. Raises ConfigurationError when there is none."""
     try:
         run = runs.find_run(engine, run_id)
     except LookupError:
         raise ConfigurationError(f"there is no run {run_id}; `ingestor status` lists the last runs") from None
     if run.command != COMMAND:
         raise ConfigurationError(f"run {run_id} was `{run.command}`, not an import; only imports are resumed")
-    return Resumed(run_id, run.options, run.ended_at is not None and not run.balance.failed)
+    return run
 
 
 class InputChanged(InputUnreadable):

@@ -127,10 +127,7 @@ def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str
             with warnings.catch_warnings():
                 # What `_overlapping` has judged already, Python 3.13.5 warns of.
                 warnings.simplefilter("ignore", UserWarning)
-                opened = (
-                    _overlap(name, member) if number in overlapping
-                    else _opened(archive, member, name, budget)
-                )  # fmt: skip
+                opened = _opened(archive, member, name, budget, overlaps=number in overlapping)
             if isinstance(opened, InputUnreadable):
                 faults += 1
                 if faults > _MOST_FAULTS:
@@ -141,10 +138,12 @@ def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str
 
 
 def _opened(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, budget: Budget
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, budget: Budget, *, overlaps: bool
 ) -> Stream | InputUnreadable:
     """Return a member as a stream, or why that cannot be."""
     label = f"{name}!{member.filename}"
+    if overlaps:
+        return InputUnreadable(f"{label} overlaps another member; get a whole copy")
     if member.flag_bits & 0x1:
         return InputUnreadable(f"{label} is encrypted; unpack it with its password and import the result")
     method = member.compress_type
@@ -172,10 +171,6 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, label: str, bud
     kind = _READ_BY_US[member.compress_type]
     decoder = zip_lzma(stream) if kind is None else None
     return _Checked(Decompressed(stream, kind or Kind.XZ, label, budget, decoder), member)
-
-
-def _overlap(name: str, member: zipfile.ZipInfo) -> InputUnreadable:
-    return InputUnreadable(f"{name}!{member.filename} overlaps another member; get a whole copy")
 
 
 def _overlapping(members: Sequence[zipfile.ZipInfo]) -> set[int]:

@@ -36,7 +36,6 @@ class Wishes:
     """What the user wants of an import: a forced kind and dialect, the name of the provenance, and to take
     every file for whole as it stands."""
 
-    run_id: int | None
     forced: Kind | None = None
     dialect: Dialect = Dialect.MBOX
     source: str | None = None
@@ -60,7 +59,7 @@ class Importer:
         """`books` know how far each input is; `notice` is called often with how far it is."""
         self.tally = Tally()
         self._wanted = long_mails.wanted
-        self._queue = InputQueue(pool, sink, wishes.run_id, self.tally, notice)
+        self._queue = InputQueue(pool, sink, books.run_id, self.tally, notice)
         self._books = books
         self._wishes = wishes
         self._stopping = stopping
@@ -150,15 +149,14 @@ class Importer:
         else:
             self._fail(f"{words}; import it again")
 
-    @property
-    def _change(self) -> str | None:
-        return self._opened.change if self._opened is not None else None
+    def _is_growing(self, leaf: Leaf) -> bool:
+        """Say whether the file of `leaf` is being written to; never where the user says that it is whole."""
+        if self._wishes.whole or leaf.place.member is not None or self._opened is None:
+            return False
+        return self._opened.change is not None
 
     def _doubts_of(self, leaf: Leaf) -> Callable[[], bool] | None:
-        """Return what says whether a file is being written to; None where the user says that it is whole."""
-        if self._wishes.whole:
-            return None
-        return lambda: leaf.place.member is None and self._change is not None
+        return None if self._wishes.whole else lambda: self._is_growing(leaf)
 
     def _read_guarded(self, leaf: Leaf) -> None:
         """Read one leaf; damage in it ends this leaf, a bomb ends the whole file."""
@@ -248,7 +246,7 @@ class Importer:
         """Count a mailbox as failed that ends inside a mail, or has none."""
         self._mails += has_mail
         if blocks.held:
-            change = self._change if place.member is None else None
+            change = self._opened.change if self._opened and place.member is None else None
             self._fail(
                 f"{place}: the file ends inside a mail: {blocks.held:,} bytes from {blocks.offset:,} on were "
                 f"not taken{f'; {change}' if change else ''}. Import it again once it is whole; if it is "
@@ -324,10 +322,8 @@ class Importer:
             if not skip:
                 self._packing.add_mail(leaf.place, leaf.mark + leaf.offset, mail, progress)
             return
-        blocks = Blocks(
-            leaf.stream, None, self._wanted, offset=leaf.mark + leaf.offset,
-            buffer=self._buffer,
-        )  # fmt: skip
+        offset = leaf.mark + leaf.offset
+        blocks = Blocks(leaf.stream, None, self._wanted, offset=offset, buffer=self._buffer)
         for piece in blocks:
             self._require_unchanged(leaf)
             progress = step(piece.sha256, piece.end - leaf.mark)
@@ -340,9 +336,8 @@ class Importer:
 
     def _require_unchanged(self, leaf: Leaf) -> None:
         """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
-        doubts = self._doubts_of(leaf)
-        if doubts is not None and doubts():
-            raise InputUnreadable(f"{leaf.place}: {self._change}; import it again")
+        if self._opened is not None and self._is_growing(leaf):
+            raise InputUnreadable(f"{leaf.place}: {self._opened.change}; import it again")
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:

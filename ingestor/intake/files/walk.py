@@ -222,8 +222,9 @@ Identity = tuple[int, int, int, int]
 def references(paths: Iterable[str], *, layout: str | None = None) -> Iterator[tuple[str, FileReference]]:
     """Yield (path as it was given, printable, and a file at or below it) in the order in which they are read.
 
-    `-` is stdin. `layout` forces `maildir` or `mh` on folders.
+    `-` is stdin. `layout` forces `maildir` or `mh` on folders, and says nothing where it is another.
     """
+    layout = layout if layout in {"maildir", "mh"} else None
     seen: set[Identity] = set()
     for path in paths:
         found = [FileReference("-", None)] if path == "-" else walk(path, seen, layout=layout)
