@@ -155,10 +155,8 @@ class Ended:
 class WriterToBe:
     """The listener's way to the writer, from the first moment on: one in trouble until the archive is open.
 
-    So POSTs go to the spool until then, and wait there.
-
-    A provider gives a message up after a few tries: it must not find the port closed while PostgreSQL is
-    still starting.
+    So POSTs go to the spool until then, and wait there: a provider gives a message up after a few tries, and
+    must not find the port closed while PostgreSQL is still starting.
     """
 
     def __init__(self) -> None:
