@@ -132,7 +132,9 @@ def _launcher(config: Path) -> Iterator[Callable[[], Callable[[], None]]]:
     """Give a function that starts a daemon and returns the function that kills it."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.service.launcher", config, config.parent / "daemon.log"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=config.parent,  # with PostgreSQL it is the state directory
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     ) as launcher:  # fmt: skip
         requests, answers = launcher.stdin, launcher.stdout
         assert requests is not None
