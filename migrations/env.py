@@ -3,6 +3,7 @@
 from alembic import context
 
 from ingestor.archive import triggers, views
+from ingestor.archive.comments import statements
 from ingestor.archive.tables import metadata
 
 connection = context.config.attributes.get("connection")
@@ -22,3 +23,7 @@ with context.begin_transaction():
     context.run_migrations()
 triggers.create(connection)
 views.create(connection, rights)
+if connection.dialect.name == "postgresql":
+    for name in metadata.tables:
+        for comment in statements("TABLE", name):
+            connection.exec_driver_sql(comment)

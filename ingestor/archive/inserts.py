@@ -40,8 +40,8 @@ from ingestor.record import InboundSms
 
 _CHUNK = 500
 
-Arrivals = dict[tuple[bytes, int, str], tuple[int, int | None]]
-"""(id, the SMS it became, None where it has not been read) by (content key, number, channel)."""
+Arrivals = dict[tuple[bytes, int, str, bytes], tuple[int, int | None]]
+"""(id, the SMS it became, None where it has not been read) by (content key, number, channel, place)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ _TARGETS: Final = {
     for one in (
         _Target(tables.sms, ("fingerprint",)),
         _Target(tables.sms_content, ()),
-        _Target(tables.arrivals, ("content_key", "number", "channel")),
+        _Target(tables.arrivals, ("content_key", "number", "channel", "place")),
+        _Target(tables.arrival_content, ()),
         _Target(tables.payloads, ()),
         _Target(tables.retries, ("arrival_id",), text("sms_id IS NOT NULL")),
     )
@@ -111,7 +112,7 @@ _a, _r = tables.arrivals.c, tables.retries.c
 # An arrival has been read when it became an SMS at once, or by a later verdict.
 _read_by_retry = select(func.min(_r.sms_id)).where(_r.arrival_id == _a.id).scalar_subquery()
 _ARRIVALS: Final = _by_keys(
-    select(_a.content_key, _a.number, _a.channel, _a.id, func.coalesce(_a.sms_id, _read_by_retry)),
+    select(_a.content_key, _a.number, _a.channel, _a.place, _a.id, func.coalesce(_a.sms_id, _read_by_retry)),
     _a.content_key,
 )
 _BETWEEN: Final = {
@@ -183,20 +184,20 @@ def sms_by_fingerprint(connection: Connection, fingerprints: Sequence[bytes]) ->
 
 
 def arrivals_by_key(connection: Connection, keys: Sequence[bytes]) -> Arrivals:
-    """Return each known arrival by content key, number and channel."""
+    """Return each known arrival by content key, number, channel and place."""
     found = _look_up(connection, _ARRIVALS, keys)
     return {
-        (bytes(key), number, channel): (identity, sms_id) for key, number, channel, identity, sms_id in found
+        (bytes(key), number, channel, bytes(place)): (identity, sms_id)
+        for key, number, channel, place, identity, sms_id in found
     }
 
 
-def sms_by_content_key(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, int]:
-    """Return the SMS that each mail became when its bytes were read first, by whatever channel.
+def read_first(found: Arrivals) -> dict[bytes, int]:
+    """Return the SMS that each mail became when its bytes were read first, by whatever channel, by key.
 
-    `keys` are content keys of mails, as the archive keeps them; those that were never read are left out.
+    `found` are arrivals of mails; those that were never read are left out.
     """
-    found = arrivals_by_key(connection, keys)
-    read = sorted((sms_id, key) for (key, _, _), (_, sms_id) in found.items() if sms_id is not None)
+    read = sorted((sms_id, key) for (key, *_), (_, sms_id) in found.items() if sms_id is not None)
     return {key: sms_id for sms_id, key in reversed(read)}  # the first of several
 
 
@@ -229,7 +230,7 @@ def sms_of_mails(connection: Connection, secret: bytes, content_keys: Sequence[b
     `content_keys` are of `rows.mail_content_key`. Whatever today's reader says, that mail stays with it.
     """
     keys = [keyed(content_key, secret) for content_key in content_keys]
-    found = sms_by_content_key(connection, keys)
+    found = read_first(arrivals_by_key(connection, keys))
     return [found.get(key) for key in keys]
 
 
@@ -245,7 +246,7 @@ def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, 
     with reading(engine) as connection:
         same = next(iter(sms_by_fingerprint(connection, unique).values()), None)
         arrivals = arrivals_by_key(connection, [key])
-        read = sms_by_content_key(connection, [key]).get(key)
+        read = read_first(arrivals).get(key)
     waiting = [number for number, sms_id in arrivals.values() if sms_id is None]
     stands = min(waiting) if waiting and read is None else None
     return {"read_as": read, "same_sms": same, "quarantined_as": stands}

@@ -16,7 +16,7 @@ from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import open_engine, reading, sqlite_path, writing
 from ingestor.archive.runs import begin_run, end_run
 from ingestor.archive.shape import Shape, postgresql_shape, sqlite_shape
-from ingestor.errors import IngestorError
+from ingestor.errors import ConfigurationError, IngestorError
 
 _SCHEMA = (
     "SELECT coalesce((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('sms'))::regnamespace::text,"
@@ -158,7 +158,8 @@ def _postgresql_shapes(engine: Engine) -> tuple[Shape, Shape]:
     except IngestorError as error:
         if not shapes:
             raise
-        raise NotCompared(str(error)) from error
+        owner_only = "only who may make a schema in the database can; `ingestor check` as the owner does"
+        raise NotCompared(owner_only if isinstance(error, ConfigurationError) else str(error)) from error
 
 
 def _make(connection: Connection) -> None:

@@ -30,7 +30,10 @@ class Payload(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in its source an item stood: a mailbox place, or a place in an input file."""
+    """Where in its source an item stood: a mailbox place, or a place in an input file.
+
+    `copy` is the number of an mbox's mail among those of the same bytes in that input, from 0.
+    """
 
     folder: str | None = None
     uidvalidity: int | None = None
@@ -39,6 +42,7 @@ class Position:
     member: str | None = None
     offset: int | None = None
     length: int | None = None
+    copy: int = 0
 
 
 class Item(NamedTuple):
@@ -48,8 +52,8 @@ class Item(NamedTuple):
     for a mail, the 16 bytes of the UUID given on receipt for a POST. `number` counts the items of one
     payload from 0; only item 0 carries the payload. `arrived_at` None is the time of the transaction.
 
-    `kept_key` is set where the arrival stands in the quarantine and is read again: it is the key under which
-    the archive has it, and each verdict on it is written down, one that changes nothing, too.
+    `kept_key` and `kept_place` are set where the arrival stands in the quarantine and is read again: the
+    archive has it under them, and each verdict on it is written down, one that changes nothing, too.
     """
 
     reading: Readable | Unreadable
@@ -63,6 +67,7 @@ class Item(NamedTuple):
     peer: str | None = None
     sender_verified: bool | None = None
     kept_key: bytes | None = None
+    kept_place: bytes = b""
 
     @property
     def reason(self) -> str | None:
@@ -98,8 +103,9 @@ class ContentColumns(NamedTuple):
 
 
 class PlaceColumns(NamedTuple):
-    """Where an item stood: UID of a folder, or offset and length in a file."""
+    """Where an item stood: UID of a folder, or offset and length in a file. `place` is of `rows.place_of`."""
 
+    place: bytes
     folder: str | None
     uidvalidity: int | None
     uid: int | None

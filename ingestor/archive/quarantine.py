@@ -42,6 +42,7 @@ class Kept:
     source: str
     reason: str
     content_key: bytes
+    place: bytes
     raw: bytes | None = field(repr=False)
     whole: bool
 
@@ -129,6 +130,7 @@ def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
         source=row.source,
         reason=row.reason,
         content_key=bytes(row.content_key),
+        place=bytes(row.place),
         raw=payload.raw if payload else None,
         whole=payload is not None and payload.whole,
     )

@@ -45,8 +45,9 @@ class Filters:
 class Evidence:
     """One SMS with its provenance: the view's row, the raw numbers and details, and every arrival.
 
-    Each arrival has the columns of the table, `payload_size` and `payload_sha256` of its raw bytes where
-    they are kept (for an item of a larger payload: of the whole), and `read_by_retry`.
+    Each arrival has the columns of `arrivals` and `arrival_content`, `payload_size` and `payload_sha256` of
+    its raw bytes where they are kept (for an item of a larger payload: of the whole, for a copy: of the first
+    that came), and `read_by_retry`.
     """
 
     sms: Row
@@ -181,13 +182,13 @@ def show(engine: Engine, sms_id: int) -> Evidence | None:
     by_retry = select(r.c.arrival_id).where(r.c.sms_id == sms_id)
     arrivals = (
         select(
-            a,
+            *_of_arrival(),
             p.c.size.label("payload_size"),
             p.c.sha256.label("payload_sha256"),
             p.c.content_type,
             a.c.sms_id.is_(None).label("read_by_retry"),
         )
-        .select_from(a)
+        .select_from(_whole_arrivals())
         .outerjoin(p, p.c.arrival_id == _payload_owner())
         .where(or_(a.c.sms_id == sms_id, a.c.id.in_(by_retry)))
         .order_by(a.c.id)
@@ -279,12 +280,13 @@ def near_misses_since(engine: Engine, mailbox: str, since: datetime) -> int:
 def quarantine_show(engine: Engine, arrival_id: int) -> Quarantined | None:
     """Return a quarantined arrival with all its verdicts, None where that arrival never stood there."""
     a, r = tables.arrivals, tables.retries
+    found = (
+        select(*_of_arrival())
+        .select_from(_whole_arrivals())
+        .where(a.c.id == arrival_id, a.c.outcome == "quarantined")
+    )
     with reading(engine) as connection:
-        arrival = (
-            connection.execute(select(a).where(a.c.id == arrival_id, a.c.outcome == "quarantined"))
-            .mappings()
-            .first()
-        )
+        arrival = connection.execute(found).mappings().first()
         if arrival is None:
             return None
         verdicts = connection.execute(
@@ -338,17 +340,50 @@ def counts(engine: Engine) -> Counts:
         return Counts(*connection.execute(query).one())
 
 
+def copies_before(engine: Engine, path: str, member: str | None, offset: int) -> Iterator[tuple[bytes, int]]:
+    """Give how many imported mails of each content key lie in an input before `offset`."""
+    a, content = tables.arrivals.c, tables.arrival_content.c
+    query = (
+        select(a.content_key, func.count())
+        .join_from(tables.arrivals, tables.arrival_content, content.arrival_id == a.id)
+        .where(
+            content.input == path, content.member.is_not_distinct_from(member), a.byte_offset < offset,
+            a.channel == Channel.IMPORT.value,
+        )
+        .group_by(a.content_key)
+    )  # fmt: skip
+    with reading(engine) as connection:
+        for key, number in connection.execution_options(yield_per=1000).execute(query):
+            yield bytes(key), number
+
+
 def stream(connection: Connection, query: Select[Any]) -> Iterator[Row]:
     """Give the rows of `query` without ever holding all of them."""
     for row in connection.execution_options(yield_per=1000).execute(query).mappings():
         yield dict(row)
 
 
+def _whole_arrivals() -> Any:
+    """Return the arrivals with what may name a person, which is missing once it was erased."""
+    a, content = tables.arrivals, tables.arrival_content
+    return a.outerjoin(content, content.c.arrival_id == a.c.id)
+
+
+def _of_arrival() -> list[Any]:
+    """Return the columns of `_whole_arrivals` that say something to a person: keys and salt do not."""
+    content = tables.arrival_content.c
+    return [
+        *(one for one in tables.arrivals.c if one.name != "place"),
+        *(one for one in content if one.name not in ("arrival_id", "salt")),
+    ]
+
+
 def _payload_owner() -> Any:
     """Return the id of the arrival that carries the payload of the arrival in the enclosing query."""
-    a, whole = tables.arrivals, tables.arrivals.alias("whole")
+    a, whole, p = tables.arrivals, tables.arrivals.alias("whole"), tables.payloads.alias("kept")
     return (
-        select(whole.c.id)
+        select(func.min(p.c.arrival_id))
+        .join_from(whole, p, p.c.arrival_id == whole.c.id)
         .where(whole.c.content_key == a.c.content_key, whole.c.number == 0, whole.c.channel == a.c.channel)
         .correlate(a)
         .scalar_subquery()

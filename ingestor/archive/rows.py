@@ -27,7 +27,7 @@ from ingestor.archive.items import (
 )
 from ingestor.archive.payloads import compress
 from ingestor.providers.contract import Readable
-from ingestor.record import FINGERPRINT_VERSION, InboundSms, fingerprint
+from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint
 from ingestor.timestamps import iso_utc
 
 REFUSED = "the database refused it"
@@ -36,6 +36,11 @@ REFUSED = "the database refused it"
 NO_DAY: Final = bytes(4)
 MAIL_KEY_BYTES: Final = 36
 POST_KEY_BYTES: Final = 16
+
+NO_PLACE: Final = b""
+_PLACE_BYTES = 16
+_FLAGS = re.compile(r"[:!;]2,[A-Za-z]*\Z")  # the latter two where a file system has no colon
+_READ_OR_NEW = re.compile(r"(^|[/!])(?:cur|new)/([^/]*)\Z")
 
 _NO_TIME = bytes(6)
 _MOST_SEGMENTS = 2**31 - 1
@@ -78,7 +83,12 @@ def row_of(item: Item, secret: bytes) -> Row:
         sender_verified=item.sender_verified,
         again=item.kept_key is not None,
         place=PlaceColumns(
-            position.folder, position.uidvalidity, position.uid, position.offset, position.length
+            item.kept_place or _place(item, secret),
+            position.folder,
+            position.uidvalidity,
+            position.uid,
+            position.offset,
+            position.length,
         ),
         arrival_content=ArrivalContent(
             position.input, position.member, reading.message_id, reading.subject, item.peer
@@ -87,6 +97,12 @@ def row_of(item: Item, secret: bytes) -> Row:
         content=content,
         payload=_packed(item.payload),
     )
+
+
+def _place(item: Item, secret: bytes) -> bytes:
+    if item.channel is not Channel.IMPORT:
+        return NO_PLACE
+    return place_of(secret, item.position.input, item.position.member, item.position.copy)
 
 
 def unreadable(row: Row, why: str) -> Row:
@@ -149,6 +165,20 @@ def keyed(content_key: bytes, secret: bytes) -> bytes:
         return content_key
     day = content_key[:4] if len(content_key) == MAIL_KEY_BYTES else NO_DAY
     return day + hashlib.blake2b(content_key, key=secret, digest_size=16).digest()
+
+
+@lru_cache(maxsize=64)
+def place_of(secret: bytes, path: str | None, member: str | None, copy: int) -> bytes:
+    """Return what tells the places of an import's mail apart, beside its content key: 16 bytes, keyed.
+
+    `path` is the input as it was given, `member` the way into it where it is an archive. A Maildir's mail is
+    the same one in `new` and in `cur`, whatever its flags. Offsets do not count, because they move when a
+    file is compacted: an mbox's mail is the `copy`-th of those with its bytes in that input. Of mails that
+    reach us by mailbox or webhook the place is `NO_PLACE`: read again, they have not arrived again.
+    """
+    written = (_READ_OR_NEW.sub(r"\1\2", _FLAGS.sub("", one or "")) for one in (path, member))
+    message = "\0".join(("place", *written, str(copy)))
+    return hmac.digest(secret, message.encode(), "sha256")[:_PLACE_BYTES]
 
 
 def keys_of_earlier_post(identity: bytes, secret: bytes) -> tuple[bytes, ...]:

@@ -4,7 +4,8 @@ The unique keys are the only judges of duplicates: everything is inserted first,
 is looked up afterwards, in the same transaction.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,14 +16,15 @@ from ingestor.archive import tables
 from ingestor.archive.inserts import (
     arrivals_by_key,
     insert_new,
+    read_first,
     reserve,
-    sms_by_content_key,
     sms_by_fingerprint,
 )
 from ingestor.archive.items import Row, SmsColumns
 from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc
 
+_SALT_BYTES = 32
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
 
 
@@ -75,6 +77,8 @@ class _Transaction:
     own: dict[int, int] = field(default_factory=dict)
     """The ids of the SMS that went in."""
     outcomes: list[Outcome] = field(default_factory=list)
+    known: set[tuple[bytes, int, str]] = field(default_factory=set)
+    """Content key, number and channel of each item that arrived before: its bytes are kept."""
 
 
 def settle(
@@ -97,19 +101,13 @@ def settle(
         _STORED if i in this.own else _QUARANTINED if sms_id is None and i not in read else _DUPLICATE
         for i, sms_id in enumerate(this.sms_ids)
     ]
-    arrivals = dict(zip(fresh, arrival_ids, strict=True))
+    arrivals = _without_standing(this, dict(zip(fresh, arrival_ids, strict=True)))
     new = insert_new(connection, tables.arrivals, [_arrival(this, i, id_) for i, id_ in arrivals.items()])
     _settle_repeated(
         this, [i for i, row in enumerate(rows) if row.again or (i in arrivals and arrivals[i] not in new)]
     )
-    insert_new(connection, tables.sms_content, [
-        {"sms_id": sms_id, **content._asdict()}
-        for i, sms_id in this.own.items() if (content := rows[i].content) is not None
-    ])  # fmt: skip
-    insert_new(connection, tables.payloads, [
-        {"arrival_id": number, **payload._asdict()}
-        for i, number in arrivals.items() if number in new and (payload := rows[i].payload) is not None
-    ])  # fmt: skip
+    arrived = {i: number for i, number in arrivals.items() if number in new}
+    _insert_erasable(this, arrived)
     if on_stored is not None and this.own:
         on_stored(connection, [NewSms(sms_id, rows[i]) for i, sms_id in this.own.items()])
     return Settled(this.outcomes, this.sms_ids)
@@ -136,7 +134,9 @@ def _read_before(this: _Transaction) -> dict[int, int]:
     Raises ReadBefore where that other one has just been inserted.
     """
     mails = [i for i, row in enumerate(this.rows) if row.channel != Channel.WEBHOOK]
-    found = sms_by_content_key(this.connection, [this.rows[i].content_key for i in mails])
+    arrivals = arrivals_by_key(this.connection, [this.rows[i].content_key for i in mails])
+    this.known = {(key, number, channel) for key, number, channel, _ in arrivals}
+    found = read_first(arrivals)
     before = {
         i: sms_id
         for i in mails
@@ -145,6 +145,24 @@ def _read_before(this: _Transaction) -> dict[int, int]:
     if not this.own.keys().isdisjoint(before):
         raise ReadBefore(before)
     return before
+
+
+def _without_standing(this: _Transaction, arrivals: Mapping[int, int]) -> dict[int, int]:
+    """Leave out the unreadable whose bytes stand in the quarantine already, from this place or another.
+
+    An import finds them as often as they were copied; a person should meet them once, and discard them once.
+    """
+    seen = set(this.known)
+    left: dict[int, int] = {}
+    for i, number in arrivals.items():
+        row = this.rows[i]
+        if row.channel == Channel.IMPORT and this.sms_ids[i] is None:
+            key = row.content_key, row.number, row.channel
+            if key in seen:
+                continue
+            seen.add(key)
+        left[i] = number
+    return left
 
 
 def _arrival(this: _Transaction, i: int, number: int) -> dict[str, Any]:
@@ -165,8 +183,34 @@ def _arrival(this: _Transaction, i: int, number: int) -> dict[str, Any]:
         "arrived_at": row.arrived_at or this.now,
         "ingested_at": this.now,
         **row.place._asdict(),
-        **row.arrival_content._asdict(),
     }
+
+
+def _insert_erasable(this: _Transaction, arrived: Mapping[int, int]) -> None:
+    """Insert what may be erased of the SMS that went in, and of the arrivals that did: their ids by index.
+
+    Each row gets 32 random bytes: what is hashed with them cannot be guessed once they are gone. The bytes of
+    a mail are kept with its first arrival; a copy of it, at another place, has the same.
+    """
+    rows = this.rows
+    insert_new(this.connection, tables.sms_content, _salted(
+        {"sms_id": sms_id, **content._asdict()}
+        for i, sms_id in this.own.items() if (content := rows[i].content) is not None
+    ))  # fmt: skip
+    insert_new(this.connection, tables.arrival_content, _salted(
+        {"arrival_id": number, **rows[i].arrival_content._asdict()} for i, number in arrived.items()
+    ))  # fmt: skip
+    payloads = []
+    for i, number in arrived.items():
+        key = rows[i].content_key, rows[i].number, rows[i].channel
+        if (payload := rows[i].payload) is not None and key not in this.known:
+            this.known.add(key)
+            payloads.append({"arrival_id": number, **payload._asdict()})
+    insert_new(this.connection, tables.payloads, _salted(payloads))
+
+
+def _salted(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "salt": os.urandom(_SALT_BYTES)} for row in rows]
 
 
 def _settle_repeated(this: _Transaction, repeated: Sequence[int]) -> None:
@@ -179,7 +223,7 @@ def _settle_repeated(this: _Transaction, repeated: Sequence[int]) -> None:
     read_before: dict[int, int | None] = {}
     for i in repeated:
         row = rows[i]
-        arrival_id, sms_id = known[row.content_key, row.number, row.channel]
+        arrival_id, sms_id = known[row.content_key, row.number, row.channel, row.place.place]
         if sms_id is not None or arrival_id in verdicts:
             this.outcomes[i] = _DUPLICATE
             if i in this.own:

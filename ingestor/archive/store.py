@@ -117,7 +117,7 @@ class Store:
         earlier = keys_of_earlier_post(item.content_key, secret)
         if earlier:  # its file may still lie in the spool
             with reading(self.engine) as connection:
-                for key, _, _ in arrivals_by_key(connection, earlier):
+                for key, *_ in arrivals_by_key(connection, earlier):
                     return row._replace(content_key=key)
         return row
 

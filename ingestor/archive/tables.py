@@ -29,6 +29,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from ingestor.archive.comments import TABLES, plain
 from ingestor.timestamps import iso_utc
 
 
@@ -88,7 +89,11 @@ metadata = MetaData(
 
 
 def _table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any) -> Table:
-    return Table(name, metadata, *parts, sqlite_strict=True)
+    meaning, columns = TABLES[name]
+    table = Table(name, metadata, *parts, sqlite_strict=True, comment=plain(meaning))
+    for column in table.columns:
+        column.comment = plain(columns[column.name])
+    return table
 
 
 archive_key = _table(
@@ -181,6 +186,7 @@ sms_content = _table(
     Column("keyword", Text),
     Column("clean_text", Text),
     Column("details", Text, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
     PrimaryKeyConstraint("sms_id"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
 )
@@ -191,17 +197,13 @@ arrivals = _table(
     Column("content_key", LargeBinary, nullable=False),
     Column("channel", Text, nullable=False),
     Column("number", Small, nullable=False),
+    Column("place", LargeBinary, nullable=False),
     Column("source", Text, nullable=False),
     Column("folder", Text),
     Column("uidvalidity", Big),
     Column("uid", Big),
-    Column("input", Text),
-    Column("member", Text),
     Column("byte_offset", Big),
     Column("byte_length", Big),
-    Column("message_id", Text),
-    Column("subject", Text),
-    Column("peer", Text),
     Column("sender_verified", Flag),
     Column("size", Big),
     Column("outcome", Text, nullable=False),
@@ -212,7 +214,7 @@ arrivals = _table(
     Column("arrived_at", Instant, nullable=False),
     Column("ingested_at", Instant, nullable=False),
     PrimaryKeyConstraint("id"),
-    UniqueConstraint("content_key", "number", "channel"),
+    UniqueConstraint("content_key", "number", "channel", "place"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     CheckConstraint("channel = 'mailbox' OR channel = 'webhook' OR channel = 'import'", name="channel"),
@@ -227,6 +229,20 @@ arrivals = _table(
         sqlite_where=text("outcome = 'quarantined'"), postgresql_where=text("outcome = 'quarantined'"),
     ),
 )  # fmt: skip
+
+arrival_content = _table(
+    "arrival_content",
+    Column("arrival_id", Big, nullable=False, autoincrement=False),
+    Column("subject", Text),
+    Column("message_id", Text),
+    Column("input", Text),
+    Column("member", Text),
+    Column("peer", Text),
+    Column("salt", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("arrival_id"),
+    ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
+)
+"""What may name a person in an arrival, apart from it, so that it can go and the arrival stands."""
 
 retries = _table(
     "retries",
@@ -264,6 +280,7 @@ payloads = _table(
     Column("sha256", LargeBinary, nullable=False),
     Column("dictionary_id", Integer),
     Column("compressed", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
     PrimaryKeyConstraint("arrival_id"),
     ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
     ForeignKeyConstraint(["dictionary_id"], ["dictionaries.id"]),
@@ -332,5 +349,5 @@ look_alikes = _table(
 PERMANENT: Final = ("archive_key", "dictionaries", "sms", "arrivals", "retries")
 """Append-only for ever."""
 
-ERASABLE: Final = ("sms_content", "payloads")
+ERASABLE: Final = ("sms_content", "arrival_content", "payloads")
 """Never changed; nothing may be removed either, until there is a ledger of erasures to justify it."""

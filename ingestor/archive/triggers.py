@@ -15,13 +15,17 @@ _KEYS = {
     "sms": ("id = NEW.id", "fingerprint = NEW.fingerprint"),
     "arrivals": (
         "id = NEW.id",
-        "content_key = NEW.content_key AND number = NEW.number AND channel = NEW.channel",
+        (
+            "content_key = NEW.content_key AND number = NEW.number AND channel = NEW.channel"
+            " AND place = NEW.place"
+        ),
     ),
     "retries": (
         "id = NEW.id",
         "arrival_id = NEW.arrival_id AND sms_id IS NOT NULL AND NEW.sms_id IS NOT NULL",
     ),
     "sms_content": ("sms_id = NEW.sms_id",),
+    "arrival_content": ("arrival_id = NEW.arrival_id",),
     "payloads": ("arrival_id = NEW.arrival_id",),
 }
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import Boolean, Connection, Integer, Text, column, table
 
+from ingestor.archive.comments import statements
 from ingestor.archive.tables import Big, Instant
 
 # Scalar subqueries and not joins: both databases leave out what a query does not ask for, so that a
@@ -53,8 +54,8 @@ SELECT
   a.source,
   coalesce((SELECT r.reason FROM retries AS r WHERE r.arrival_id = a.id ORDER BY r.id DESC LIMIT 1), a.reason)
     AS reason,
-  a.subject,
-  coalesce(a.size, (SELECT whole.size FROM arrivals AS whole
+  (SELECT content.subject FROM arrival_content AS content WHERE content.arrival_id = a.id) AS subject,
+  coalesce(a.size, (SELECT min(whole.size) FROM arrivals AS whole
     WHERE whole.content_key = a.content_key AND whole.number = 0 AND whole.channel = a.channel)) AS size,
   (SELECT count(*) FROM retries AS r WHERE r.arrival_id = a.id) AS retries
 FROM arrivals AS a
@@ -65,7 +66,51 @@ WHERE a.outcome = 'quarantined'
   AND NOT EXISTS (SELECT 1 FROM retries AS r WHERE r.arrival_id = a.id AND r.sms_id IS NOT NULL)
 """
 
-NAMES = ("inbound_sms", "quarantine")
+# An arrival that was read later belongs to the SMS it became then. Two halves and not one join: where
+# somebody asks for one SMS, both databases look each half up in its index.
+_DETAIL = """
+SELECT
+  a.id,
+  {sms_id} AS sms_id,
+  a.channel,
+  a.source,
+  a.outcome,
+  a.reason,
+  a.arrived_at,
+  a.ingested_at,
+  a.folder,
+  a.uidvalidity,
+  a.uid,
+  content.input,
+  content.member,
+  a.byte_offset,
+  a.byte_length,
+  a.number,
+  content.subject,
+  content.message_id,
+  content.peer,
+  a.sender_verified,
+  a.size,
+  (SELECT min(p.arrival_id) FROM arrivals AS whole JOIN payloads AS p ON p.arrival_id = whole.id
+    WHERE whole.content_key = a.content_key AND whole.number = 0 AND whole.channel = a.channel) AS payload_id,
+  a.parser,
+  a.run_id
+FROM {arrivals} LEFT JOIN arrival_content AS content ON content.arrival_id = a.id
+WHERE {condition}
+"""
+_READ_AT_ONCE = {
+    "sms_id": "a.sms_id",
+    "arrivals": "arrivals AS a",
+    "condition": "NOT EXISTS (SELECT 1 FROM retries AS r WHERE r.arrival_id = a.id AND r.sms_id IS NOT NULL)",
+}
+_READ_LATER = {
+    "sms_id": "r.sms_id",
+    "arrivals": "retries AS r JOIN arrivals AS a ON a.id = r.arrival_id",
+    "condition": "r.sms_id IS NOT NULL",
+}
+ARRIVALS_DETAIL = "UNION ALL".join(_DETAIL.format(**half) for half in (_READ_AT_ONCE, _READ_LATER))
+
+NAMES = ("inbound_sms", "quarantine", "arrivals_detail")
 
 # For queries; not part of the metadata.
 inbound_sms: Final = table(
@@ -89,18 +134,39 @@ quarantine: Final = table(
     column("size", Big),
     column("retries", Integer),
 )
+arrivals_detail: Final = table(
+    "arrivals_detail",
+    *(column(name, Big) for name in ("id", "sms_id")),
+    *(column(name, Text) for name in ("channel", "source", "outcome", "reason")),
+    *(column(name, Instant) for name in ("arrived_at", "ingested_at")),
+    column("folder", Text),
+    *(column(name, Big) for name in ("uidvalidity", "uid")),
+    *(column(name, Text) for name in ("input", "member")),
+    *(column(name, Big) for name in ("byte_offset", "byte_length", "number")),
+    *(column(name, Text) for name in ("subject", "message_id", "peer")),
+    column("sender_verified", Boolean),
+    *(column(name, Big) for name in ("size", "payload_id")),
+    column("parser", Text),
+    column("run_id", Big),
+)
 
 
 def definitions(dialect: str) -> dict[str, str]:
     """Return the SELECT of each view, as `dialect` writes it."""
     verified = "bool_or(every.sender_verified)" if dialect == "postgresql" else "max(every.sender_verified)"
-    return {"inbound_sms": INBOUND_SMS.format(verified=verified), "quarantine": QUARANTINE}
+    return {
+        "inbound_sms": INBOUND_SMS.format(verified=verified),
+        "quarantine": QUARANTINE,
+        "arrivals_detail": ARRIVALS_DETAIL,
+    }
 
 
 def create(connection: Connection, rights: list[tuple[str, str, str]] | None = None) -> None:
     """Make all views, and give back the `rights` that `drop` returned."""
     for name, select in definitions(connection.dialect.name).items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {select}")
+        for comment in statements("VIEW", name) if connection.dialect.name == "postgresql" else ():
+            connection.exec_driver_sql(comment)
     for view, grantee, privilege in rights or ():
         connection.exec_driver_sql(f"GRANT {privilege} ON {view} TO {grantee}")
 
@@ -113,7 +179,8 @@ def drop(connection: Connection) -> list[tuple[str, str, str]]:
             "SELECT c.relname, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,"
             " a.privilege_type FROM pg_class c, aclexplode(c.relacl) a"
             " WHERE c.relkind = 'v' AND pg_table_is_visible(c.oid) AND a.grantee <> c.relowner"
-            " AND c.relname IN ('inbound_sms', 'quarantine')"
+            " AND c.relname = ANY(%s)",
+            (list(NAMES),),
         )
         rights = [(view, grantee, privilege) for view, grantee, privilege in found]
     for name in NAMES:

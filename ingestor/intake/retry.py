@@ -65,6 +65,7 @@ def _read_again(engine: Engine, reader: Reader, arrival_id: int) -> Item:
     return Item(
         reading=read_today(reader, kept), channel=kept.channel, source=kept.source, content_key=b"",
         arrived_at=kept.arrived_at, payload=None, number=kept.number, kept_key=kept.content_key,
+        kept_place=kept.place,
     )  # fmt: skip
 
 

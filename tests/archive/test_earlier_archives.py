@@ -12,12 +12,12 @@ import pytest
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive import grants, migrate
+from ingestor.archive import grants, migrate, tables
 from ingestor.archive.engine import reading, sqlite_path
 from ingestor.archive.intact import differences
 from ingestor.archive.items import Item, Payload, Position, Submission
 from ingestor.archive.queries import kept_payload
-from ingestor.archive.rows import keyed, mail_content_key, unique_key
+from ingestor.archive.rows import NO_PLACE, keyed, mail_content_key, place_of, unique_key
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.errors import SchemaMismatch
@@ -25,7 +25,7 @@ from ingestor.providers import mail_reader, post_reader
 from ingestor.providers.contract import Post, Readable, Rules, Unreadable
 from ingestor.record import Channel, InboundSms, Outcome
 from tests.archive.earlier import given
-from tests.archive.reading import one, opened, rows
+from tests.archive.reading import number_of, one, opened, rows
 from tests.archive.samples import payload, sms
 from tests.archive.test_migrate import assert_exactly_the_tables, assert_whole
 from tests.cli.calling import ingestor
@@ -63,14 +63,19 @@ def put_back(kind: str, url: str, server: PostgresqlServer | None) -> None:
     server.sql(script, url.rpartition("/")[2])
 
 
-def mail(number: int, channel: Channel) -> Item:
-    """Return a mail that every kept archive was given, as it is read today."""
+def mail(number: int, channel: Channel, kind: str = "") -> Item:
+    """Return a mail that the archive of `kind` was given, as it is read today and where it lay then."""
     raw = given.MAILS[number]
+    place = Position()
     if channel is Channel.IMPORT:
         raw = raw.replace(b"\r\n", b"\n")
+        path, member, offset = (
+            given.PLACES[number] if kind == "7ecdfed" else ("old.mbox", None, number * 1000)
+        )
+        place = Position(input=path, member=member, offset=offset)
     found = mail_reader("agile").read_mail(raw, RULES)
     assert isinstance(found, Readable | Unreadable)
-    return Item(found, channel, "again", mail_content_key(raw), given.NOW, payload(raw))
+    return Item(found, channel, "again", mail_content_key(raw), given.NOW, payload(raw), place)
 
 
 def post(number: int, version: int) -> Submission:
@@ -86,7 +91,7 @@ def post(number: int, version: int) -> Submission:
     return Submission(None, tuple(items))
 
 
-def again(version: int) -> list[Submission]:
+def again(kind: str, version: int) -> list[Submission]:
     """Return everything that a kept archive was given, once more."""
     raw = given.LONG_MAIL
     kept = raw[: given.KEPT_OF_LONG_MAIL]
@@ -97,7 +102,7 @@ def again(version: int) -> list[Submission]:
     )  # fmt: skip
     return [
         Submission(None, tuple(mail(number, Channel.MAILBOX) for number in given.BY_MAILBOX)),
-        Submission(None, tuple(mail(number, Channel.IMPORT) for number in given.BY_IMPORT)),
+        Submission(None, tuple(mail(number, Channel.IMPORT, kind) for number in given.BY_IMPORT)),
         *(post(number, version) for number in range(len(given.POSTS))),
         Submission(None, (long_mail,)),
     ]
@@ -121,7 +126,7 @@ SHOWN = (
 
 def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_url: str) -> None:
     """After the upgrade the same mailbox, mbox and spool store nothing, and a new SMS is stored."""
-    version = 7 if kind in (given.FIRST_POSTS_OF_VERSION_7, "e58b20f") else 4
+    version = 7 if kind in (given.FIRST_POSTS_OF_VERSION_7, "e58b20f", "7ecdfed") else 4
     with opened(earlier_url) as engine:
         before = rows(engine, SHOWN)
         arrivals = one(engine, "SELECT count(*) FROM arrivals")
@@ -131,7 +136,9 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
         assert_exactly_the_tables(engine)
         assert differences(engine) == []
         store = Store(engine)
-        outcomes = [outcome for one in store.write(again(version), given.NOW) for outcome in one.outcomes]
+        outcomes = [
+            outcome for one in store.write(again(kind, version), given.NOW) for outcome in one.outcomes
+        ]
         assert Outcome.STORED not in outcomes
         # A mail that was too long to be kept has nothing to take today's key from, where it had another form.
         lost = kind in ("ee5f5c2", "0bcd13c", "69ef039")
@@ -144,7 +151,8 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
 
 
 def test_every_key_is_what_the_program_computes_today(earlier_url: str) -> None:
-    """Fingerprints and content keys after the upgrade follow from the rows and the bytes."""
+    """Fingerprints, content keys and places after the upgrade follow from the rows and the bytes; each row
+    that may be erased has a salt of its own."""
     with opened(earlier_url) as engine:
         migrate.ensure_schema(engine, auto_upgrade=True)
         secret = Store(engine).archive_key()
@@ -158,6 +166,18 @@ def test_every_key_is_what_the_program_computes_today(earlier_url: str) -> None:
             changed = {"originator": originator, "destination": destination, "date_time": date_time}
             record: InboundSms = sms(provider=provider, text=text, provider_message_id=identity, **changed)
             assert bytes(key) == unique_key(record, secret)
+        for place, channel, path, member in rows(
+            engine,
+            "SELECT a.place, a.channel, c.input, c.member FROM arrivals AS a"
+            " JOIN arrival_content AS c ON c.arrival_id = a.id",
+        ):
+            there = place_of(secret, path, member, 0) if channel == "import" else NO_PLACE
+            assert bytes(place) == there
+        for table in tables.ERASABLE:
+            salts = {bytes(salt) for (salt,) in rows(engine, f"SELECT salt FROM {table}")}
+            assert {len(salt) for salt in salts} == {32}
+            assert len(salts) == number_of(engine, table) > 0
+        assert number_of(engine, "arrival_content") == number_of(engine, "arrivals")
         mails = rows(engine, "SELECT id, content_key FROM arrivals WHERE channel <> 'webhook' AND sms_id > 0")
         with reading(engine) as connection:
             for number, key in mails:
@@ -300,7 +320,9 @@ def test_a_long_upgrade_tells_how_far_it_is(sqlite_url: str, monkeypatch: pytest
         migrate.upgrade(engine)
         monkeypatch.undo()
     told = [line for line in logged if line["event"] == "the archive is being upgraded"]
-    assert {line["rewritten"] for line in told} == {"fingerprints", "content keys"}
+    assert {line["rewritten"] for line in told} == {
+        "fingerprints", "content keys", "arrivals", "sms_content", "payloads",
+    }  # fmt: skip
     assert all(0 < line["done"] <= line["of"] for line in told)
 
 

@@ -40,6 +40,7 @@ FROZEN = {
     "0002_earlier_archives.py": "bdf503a5fdcd357f1f5d068d09851c7a718c21277f14bbcf03c03afe781a37fe",
     "0003_mailbox_identity.py": "9ae83b03c103e18049340d62743af5026ef2120ccefd2fa495d6e507db458a98",
     "0004_look_alikes.py": "8e19a6e90a7e46c910782c78e1ad9e2f936670d0e0ff03544341016b8414e4ac",
+    "0006_arrival_content.py": "c3c92a1a56a7bc6898ad4b9fe543b1e706cdb73f669cdc69ce6eb2fc0898ba35",
     "0005_commit_marks.py": "094ec911481c1f873b7338c6b1e02b6521345b8d6eee5490ce1446ad68c8ebaf",
 }
 

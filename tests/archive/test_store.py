@@ -48,7 +48,7 @@ def test_a_new_item_is_stored_with_all_its_evidence(archive_engine: Engine) -> N
     )
     assert one(archive_engine, "SELECT details FROM sms_content") == '{"charset":"utf-8"}'
     ((place, offset, message_id, parser, peer),) = rows(
-        archive_engine, "SELECT input, byte_offset, message_id, parser, peer FROM arrivals"
+        archive_engine, "SELECT input, byte_offset, message_id, parser, peer FROM arrivals_detail"
     )
     assert (place, offset, message_id, parser, peer) == ("/mail/old.mbox", 100, "<1@x>", PARSER, "192.0.2.1")
 

@@ -5,7 +5,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive import runs
 from ingestor.archive.items import InputProgress
+from ingestor.archive.queries import copies_before
 from ingestor.errors import ConfigurationError, InputUnreadable
 from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.parse import Findings
@@ -85,6 +86,12 @@ class Books:
         """Say whether an earlier process of this run read an input of so many bytes to its end."""
         known = self._known.get(_key(place))
         return known is not None and known.position == size
+
+    def copies(self, place: Place, offset: int) -> Iterable[tuple[bytes, int]]:
+        """Give how many mails of each content key the archive has of an mbox before `offset`."""
+        if self._engine is None or not offset:
+            return ()
+        return copies_before(self._engine, place.path, place.member, offset)
 
     def missing(self) -> list[tuple[str, str]]:
         """Return path and sentence of each input that was not read to its end and was not met again."""

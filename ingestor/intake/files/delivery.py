@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingestor.archive.items import InputProgress, Receipt, Row, Submission
-from ingestor.archive.rows import REFUSED
+from ingestor.archive.rows import REFUSED, place_of
 from ingestor.errors import IngestorError
 from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.books import Tally
+from ingestor.intake.files.copies import Copies
 from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.parse import Findings, LongMails
@@ -45,7 +46,8 @@ class Stretch:
     """A part of the input on its way: what it came to, and what becomes durable with it.
 
     `origins` has one entry for a block, one a mail where single mails are packed together: the file, and the
-    offset in it.
+    offset in it. `copies` numbers equal mails of an mbox; None where each mail has a file or a member of its
+    own.
     """
 
     origins: list[tuple[Place, int]] = field(default_factory=list)
@@ -53,21 +55,31 @@ class Stretch:
     progress: dict[int, InputProgress] = field(default_factory=dict)
     found: Findings | None = None
     source: str = ""
+    copies: Copies | None = None
 
     def add_step(self, step: InputProgress) -> None:
         """Move an input on together with this."""
         self.progress[step.input_id] = step.after(self.progress.get(step.input_id))
 
-    def take_rows(self, found: Findings) -> list[Row]:
-        """Take the rows out of what was found, each with its place in the input instead of in the stretch."""
-        rows = [self._placed(Row.of_plain(values), *self.origins[number]) for number, values in found.rows]
+    def take_rows(self, found: Findings, secret: bytes) -> list[Row]:
+        """Take the rows out of what was found, each with its place in the input instead of in the stretch.
+
+        `secret` is the archive's key. Stretches are asked in the order of the input.
+        """
+        rows = [
+            self._placed(Row.of_plain(values), *self.origins[number], secret) for number, values in found.rows
+        ]
         found.rows = []
         return rows
 
-    def _placed(self, row: Row, place: Place, base: int) -> Row:
+    def _placed(self, row: Row, place: Place, base: int, secret: bytes) -> Row:
+        copy = self.copies.number(row.content_key) if self.copies is not None else 0
         return row._replace(
             source=self.source,
-            place=row.place._replace(byte_offset=base + (row.place.byte_offset or 0)),
+            place=row.place._replace(
+                place=place_of(secret, place.path, place.member, copy),
+                byte_offset=base + (row.place.byte_offset or 0),
+            ),
             arrival_content=row.arrival_content._replace(input=place.path, member=place.member),
         )
 
@@ -86,9 +98,10 @@ class InputQueue:
 
     def __init__(
         self, pool: Pool, sink: ArchiveSink | DrySink, run_id: int | None, tally: Tally,
-        notice: Callable[[Tally], None],
+        notice: Callable[[Tally], None], secret: bytes,
     ) -> None:  # fmt: skip
-        """`notice` is called often with how far it is."""
+        """`notice` is called often with how far it is; `secret` is the archive's key."""
+        self._secret = secret
         self.source = ""
         self._pool = pool
         self._sink = sink
@@ -167,7 +180,7 @@ class InputQueue:
                 f"{len(found.rows) + found.ignored} of {found.mails} mails are accounted for; "
                 "please report it"
             )
-        rows = stretch.take_rows(found)
+        rows = stretch.take_rows(found, self._secret)
         submission = Submission(
             self._run_id,
             rows,
@@ -239,11 +252,13 @@ class Packing:
         self._data = bytearray()
         self._mails: list[tuple[int, int, int]] = []
 
-    def add_block(self, place: Place, block: Block, dialect: Dialect, step: InputProgress) -> None:
-        """Add a block of an mbox."""
+    def add_block(
+        self, place: Place, block: Block, dialect: Dialect, step: InputProgress, copies: Copies
+    ) -> None:
+        """Add a block of an mbox, whose equal mails `copies` numbers."""
         self.flush()
         length = len(block.data)
-        stretch = Stretch([(place, block.offset)], length, {step.input_id: step})
+        stretch = Stretch([(place, block.offset)], length, {step.input_id: step}, copies=copies)
         self._queue.send(stretch, block.data, ("mbox", (length, dialect.value)))
 
     def add_mail(self, place: Place, offset: int, mail: bytes, step: InputProgress | None) -> None:
@@ -271,11 +286,13 @@ class Packing:
         elif step is not None:
             self._queue.put(Stretch(progress={step.input_id: step}, found=Findings()))
 
-    def add_long(self, place: Place, mail: LongMail, step: InputProgress | None) -> None:
-        """Add a mail that was longer than a block: it is never parsed."""
+    def add_long(
+        self, place: Place, mail: LongMail, step: InputProgress | None, copies: Copies | None = None
+    ) -> None:
+        """Add a mail that was longer than a block: it is never parsed. `copies` as of a block."""
         self.flush()
         found = self._long_mails.read(mail)
-        stretch = Stretch([(place, mail.offset)], found.covered, found=found)
+        stretch = Stretch([(place, mail.offset)], found.covered, found=found, copies=copies)
         if step:
             stretch.add_step(step)
         self._queue.put(stretch)

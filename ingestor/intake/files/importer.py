@@ -13,6 +13,7 @@ from ingestor.archive.items import InputProgress
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
+from ingestor.intake.files.copies import Copies
 from ingestor.intake.files.delivery import CoverageBroken, InputQueue, Packing
 from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place
 from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
@@ -59,7 +60,7 @@ class Importer:
         """`books` know how far each input is; `notice` is called often with how far it is."""
         self.tally = Tally()
         self._wanted = long_mails.wanted
-        self._queue = InputQueue(pool, sink, books.run_id, self.tally, notice)
+        self._queue = InputQueue(pool, sink, books.run_id, self.tally, notice, long_mails.secret)
         self._books = books
         self._wishes = wishes
         self._stopping = stopping
@@ -201,11 +202,13 @@ class Importer:
             leaf.stream, dialect, self._wanted, offset=start, hasher=state.hasher,
             buffer=self._buffer, doubted=self._doubts_of(leaf),
         )  # fmt: skip
+        copies = Copies(self._books.copies(place, start))
         for piece in blocks:
+            step = state.progress(piece.end, piece.sha256)
             if isinstance(piece, LongMail):
-                self._packing.add_long(place, piece, state.progress(piece.end, piece.sha256))
+                self._packing.add_long(place, piece, step, copies)
             else:
-                self._packing.add_block(place, piece, dialect, state.progress(piece.end, piece.sha256))
+                self._packing.add_block(place, piece, dialect, step, copies)
             self._check()
         if blocks.offset + blocks.held != leaf.stream.consumed:
             raise CoverageBroken(
@@ -239,7 +242,7 @@ class Importer:
         self._mails += 1
         step = inputs.add(without_flags(leaf.place.name), block.sha256)
         if step is not None:
-            self._packing.add_block(leaf.place, block, self._wishes.dialect, step)
+            self._packing.add_block(leaf.place, block, self._wishes.dialect, step, Copies())
         return True
 
     def _judge_end(self, place: Place, blocks: Blocks, *, has_mail: bool, listed: bool) -> None:

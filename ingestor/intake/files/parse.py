@@ -187,7 +187,7 @@ class LongMails:
     ) -> None:
         """`secret` is the archive's key, `dictionary` what payloads are packed with."""
         self._lanes = _lanes(rules)
-        self._secret = secret
+        self.secret = secret
         self._dictionary = dictionary
 
     def wanted(self, header: bytes) -> bool:
@@ -209,7 +209,7 @@ class LongMails:
                     found.ignore(verdict)
                 else:
                     payload = pack(kept, dictionary=self._dictionary)._replace(size=mail.size)
-                    row = _plain_row(verdict, mail.content_key, payload, 0, mail.size, self._secret)
+                    row = _plain_row(verdict, mail.content_key, payload, 0, mail.size, self.secret)
                     found.rows.append((0, row))
                 return found
         found.ignored = 1

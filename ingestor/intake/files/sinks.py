@@ -179,10 +179,15 @@ class DrySink:
         self.duplicates.add(_place(row), row.place.byte_offset or 0, of)
 
     def _first_place(self, sms_id: int) -> str:
-        arrivals = tables.arrivals.c
-        where = select(arrivals.input, arrivals.member, arrivals.byte_offset)
+        a, content = tables.arrivals, tables.arrival_content
+        where = (
+            select(content.c.input, content.c.member, a.c.byte_offset)
+            .join_from(a, content, content.c.arrival_id == a.c.id)
+            .where(a.c.sms_id == sms_id)
+            .order_by(a.c.id)
+        )
         with reading(self._temporary) as connection:
-            first = connection.execute(where.where(arrivals.sms_id == sms_id).order_by(arrivals.id)).first()
+            first = connection.execute(where).first()
         return f"{Place(first.input, first.member)} at {first.byte_offset}" if first else "this run"
 
 
@@ -212,10 +217,11 @@ def _known_sms(fingerprint: bytes, number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _known_arrival(key: tuple[bytes, int, str], known: tuple[int, int | None]) -> dict[str, Any]:
-    (content_key, number, channel), (arrival_id, sms_id) = key, known
+def _known_arrival(key: tuple[bytes, int, str, bytes], known: tuple[int, int | None]) -> dict[str, Any]:
+    (content_key, number, channel, place), (arrival_id, sms_id) = key, known
     return dict.fromkeys(column.name for column in tables.arrivals.c) | {
-        "id": -arrival_id, "content_key": content_key, "number": number, "channel": channel, "source": "",
+        "id": -arrival_id, "content_key": content_key, "number": number, "channel": channel, "place": place,
+        "source": "",
         "outcome": "quarantined" if sms_id is None else "duplicate", "reason": "known", "parser": "",
         "sms_id": None if sms_id is None else -sms_id, "arrived_at": "", "ingested_at": "",
     }  # fmt: skip

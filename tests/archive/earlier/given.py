@@ -46,6 +46,15 @@ KEPT_OF_LONG_MAIL = 2000
 BY_MAILBOX = (0, 1, 2, 3, 4, 5, 6, 7)
 BY_IMPORT = (1, 2, 4, 5, 7)
 
+PLACES: dict[int, tuple[str, str | None, int]] = {
+    1: ("/mail/box/cur/1700000001.M1.host,S=400:2,RS", None, 0),
+    2: ("/mail/old.zip", "box/new/1700000002.M2.host", 0),
+    4: ("/mail/old.mbox", None, 4000),
+    5: ("/mail/old.tar.gz", "box/old.mbox", 5000),
+    7: ("/mail/seven.eml", None, 0),
+}
+"""Where the imported mails lay for 7ecdfed and later: file, member of it, offset. Before, all in old.mbox."""
+
 POSTS: list[tuple[str, str, bytes]] = [
     (
         "agile", "application/x-www-form-urlencoded",

@@ -55,7 +55,8 @@ def _mail(number: int, channel: Channel) -> Item:
     raw = given.MAILS[number]
     if channel is Channel.IMPORT:
         raw = raw.replace(b"\r\n", b"\n")
-        place, source = Position(input="old.mbox", offset=1000 * number, length=len(raw)), "old.mbox"
+        path, member, offset = given.PLACES[number]
+        place, source = Position(input=path, member=member, offset=offset, length=len(raw)), path
     else:
         place, source = Position(folder="INBOX", uidvalidity=7, uid=number + 1), "main"
     reading: Any = mail_reader("agile").read_mail(raw, RULES)
@@ -124,10 +125,17 @@ def main(url: str, version: int) -> None:
     imported = [_mail(number, Channel.IMPORT) for number in given.BY_IMPORT]
     if find_spec("ingestor.archive.dictionary"):
         imported = [_imported(engine, item) for item in imported]
-    store.write([Submission(run, tuple(imported), ignored=1)], given.NOW)
+    submission = Submission(run, tuple(imported), ignored=1)
+    if hasattr(submission, "look_alikes"):
+        submission = replace(submission, look_alikes=(("old.mbox", "sender", 2),))
+    store.write([submission], given.NOW)
     runs.end_run(engine, run, given.NOW)
     if hasattr(store, "read_again"):
         _retry(store)
+    if find_spec("ingestor.archive.leases"):
+        from ingestor.archive.leases import take_lease
+
+        take_lease(engine, "mailbox main", "a daemon", 60)
     engine.dispose()
 
 

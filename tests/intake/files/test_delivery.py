@@ -23,7 +23,7 @@ from ingestor.record import Outcome
 ROW = Row(
     content_key=b"k" * 20, channel="import", number=0, source="", parser="agile.mail/1", reason="odd",
     arrived_at=None, sender_verified=None, again=False,
-    place=PlaceColumns(None, None, None, 0, 10), arrival_content=ArrivalContent(*[None] * 5),
+    place=PlaceColumns(b"", None, None, None, 0, 10), arrival_content=ArrivalContent(*[None] * 5),
     sms=None, content=None, payload=PayloadColumns(None, 10, b"s" * 32, None, b"packed"),
 )  # fmt: skip
 """A mail of ten bytes that cannot be read."""
@@ -103,7 +103,7 @@ def sink() -> Written:
 def made(workers: Workers, sink: Written) -> tuple[InputQueue, Tally]:
     """Return a queue to `sink`, and what it counts."""
     tally = Tally()
-    return InputQueue(workers, sink, None, tally, lambda _: None), tally  # type: ignore[arg-type]  # a stand-in
+    return InputQueue(workers, sink, None, tally, lambda _: None, bytes(32)), tally  # type: ignore[arg-type]  # a stand-in
 
 
 def test_workers_are_fed_before_a_full_batch_is_written(sink: Written) -> None:

@@ -20,7 +20,10 @@ from tests.intake.files.mails import broken_mail, mbox_of, sms_mail
 
 ALL = Rules(ZoneInfo("Europe/Rome"))
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-ARRIVALS = "SELECT id, channel, source, input, byte_offset, outcome, reason, sms_id FROM arrivals ORDER BY id"
+ARRIVALS = (
+    "SELECT a.id, a.channel, a.source, c.input, a.byte_offset, a.outcome, a.reason, a.sms_id"
+    " FROM arrivals AS a JOIN arrival_content AS c ON c.arrival_id = a.id ORDER BY a.id"
+)
 
 
 def other_label(number: int) -> bytes:

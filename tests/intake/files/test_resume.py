@@ -110,7 +110,7 @@ def _state(path: Path, capsys: pytest.CaptureFixture[str]) -> list[object]:
     rows = Importer(engine, capsys).rows
     state: list[object] = [
         rows("SELECT read, stored, duplicate, ignored, quarantined, failed, ended_at IS NULL FROM runs"),
-        rows("SELECT input, member, byte_offset, outcome FROM arrivals ORDER BY id"),
+        rows("SELECT input, member, byte_offset, outcome FROM arrivals_detail ORDER BY id"),
         rows("SELECT text FROM inbound_sms ORDER BY id"),
         rows("SELECT path, member, size, position, hex(sha256) FROM run_inputs ORDER BY path, member"),
     ]
@@ -247,4 +247,4 @@ def test_stdin_is_read_and_not_resumed(
     done = run_sqlite_import("-")
     assert (done.code, done.counts[0]) == (0, 500)
     assert len(run_sqlite_import.texts) == 500
-    assert run_sqlite_import.rows("SELECT DISTINCT input FROM arrivals") == [("-",)]
+    assert run_sqlite_import.rows("SELECT DISTINCT input FROM arrivals_detail") == [("-",)]

@@ -143,7 +143,7 @@ def test_arrivals_name_the_endpoint_and_the_peer_but_no_path(archived: Stand) ->
     """Provenance is the endpoint's name and the client's address; the secret path is nowhere."""
     archived.sms(1)
 
-    assert archived.rows("SELECT source, peer, parser FROM arrivals") == [
+    assert archived.rows("SELECT source, peer, parser FROM arrivals_detail") == [
         ("agile-1", "127.0.0.1", "agile.form/1")
     ]
 

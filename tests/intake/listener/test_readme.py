@@ -128,7 +128,7 @@ def test_nginx_as_in_the_readme_passes_posts_on(
     with Client(nginx, certificate[2]) as client:
         assert client.ask(request).body == b"+OK"
 
-    assert documented.rows("SELECT peer FROM arrivals") == [("127.0.0.1",)]
+    assert documented.rows("SELECT peer FROM arrivals_detail") == [("127.0.0.1",)]
 
 
 def test_caddy_as_in_the_readme_goes_to_the_default_address() -> None:
