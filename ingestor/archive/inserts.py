@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy import table as lightweight
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive import tables
@@ -77,7 +78,9 @@ _TARGETS: Final = {
 
 
 def _for_sqlite(target: _Target) -> Any:
-    return target.new_only(target.insert(sqlite))
+    # Without types: a row has what the driver takes, and SQLAlchemy need not look at each value.
+    bare = lightweight(target.table.name, *(column(one.name) for one in target.table.c))
+    return target.new_only(sqlite.insert(bare))
 
 
 def _for_postgresql(target: _Target) -> Any:

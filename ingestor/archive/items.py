@@ -157,7 +157,11 @@ class Row(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """Return the row as plain tuples, to travel between processes (`marshal` takes no named ones)."""
-        return tuple(tuple(part) if isinstance(part, tuple) else part for part in self)
+        place, arrival_content, sms, content, payload = self[9:]
+        return (
+            *self[:9], tuple(place), tuple(arrival_content), sms and tuple(sms), content and tuple(content),
+            payload and tuple(payload),
+        )  # fmt: skip
 
     @classmethod
     def of_plain(cls, values: Sequence[Any]) -> "Row":
