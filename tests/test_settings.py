@@ -318,7 +318,7 @@ def test_the_sample_file_is_valid_and_names_every_key() -> None:
 
     assert settings.mailbox[0].password_credential == "imap-main"
     for line in sample().splitlines():
-        heading = re.fullmatch(r"#?\[+([a-z0-9.]+)\]+", line)
+        heading = re.fullmatch(r"#?\[+([a-z0-9_.]+)\]+", line)
         if heading:
             model = Settings
             for part in heading[1].split("."):

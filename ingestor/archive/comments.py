@@ -7,6 +7,8 @@ in here, and that the document says the same.
 from collections.abc import Iterator
 from typing import Final
 
+from ingestor.archive import consent_comments
+
 _COUNTERS: Final = {
     "read": "how many items it read; the others add up to it",
     "stored": "of these, new SMS",
@@ -121,6 +123,7 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "run_id": _ITEM["run_id"],
         },
     ),
+    **consent_comments.VIEWS,
 }
 
 TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -279,6 +282,7 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "updated_at": "when this was written",
         },
     ),
+    **consent_comments.TABLES,
 }
 
 

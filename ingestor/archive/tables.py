@@ -5,96 +5,31 @@ changed; the only places of personal content and raw bytes) and mutable book-kee
 from erasable to permanent, so that an erasure leaves the evidence standing.
 """
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
-    TIMESTAMP,
-    BigInteger,
-    Boolean,
     CheckConstraint,
     Column,
-    Dialect,
     ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
-    SmallInteger,
-    Table,
     Text,
     UniqueConstraint,
     text,
 )  # fmt: skip
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from ingestor.archive.comments import TABLES, plain
-from ingestor.timestamps import iso_utc
+from ingestor.archive.columns import Big, Flag, Instant, Small, WholeSecond, metadata
+from ingestor.archive.columns import new_table as _table
+from ingestor.archive.consent_tables import consent_content, consent_scans, consents
 
-
-class Instant(TypeDecorator[datetime]):
-    """An aware UTC time: ISO 8601 text with Z on SQLite, timestamptz on PostgreSQL."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the type that `dialect` stores it as."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(Text())
-
-    def process_bind_param(self, value: datetime | str | None, dialect: Dialect) -> Any:
-        """Return what the driver is given; a text was written by `iso_utc` already."""
-        if value is None or isinstance(value, str) or dialect.name == "postgresql":
-            return value
-        return iso_utc(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
-        """Return the aware UTC time the driver gave."""
-        if value is None:
-            return None
-        return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
-
-
-class WholeSecond(Instant):
-    """A whole second to compare an `Instant` with: on SQLite without the Z, which sorts after a fraction."""
-
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | str | None, dialect: Dialect) -> Any:
-        """Return what the driver is given."""
-        if isinstance(value, str):
-            raise TypeError("a whole second is made of a time")
-        whole = value.replace(microsecond=0) if value is not None else None
-        given = super().process_bind_param(whole, dialect)
-        return given.removesuffix("Z") if isinstance(given, str) else given
-
-
-# STRICT tables know INTEGER, TEXT and BLOB only.
-Big: Final = BigInteger().with_variant(Integer(), "sqlite")
-Small: Final = SmallInteger().with_variant(Integer(), "sqlite")
-Flag: Final = Boolean(create_constraint=False).with_variant(Integer(), "sqlite")
-
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    }
-)
-
-
-def _table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any) -> Table:
-    meaning, columns = TABLES[name]
-    table = Table(name, metadata, *parts, sqlite_strict=True, comment=plain(meaning))
-    for column in table.columns:
-        column.comment = plain(columns[column.name])
-    return table
-
+__all__ = [
+    "ERASABLE", "PERMANENT", "Big", "Flag", "Instant", "Small", "WholeSecond", "archive_key",
+    "arrival_content", "arrivals",
+    "consent_content", "consent_scans", "consents", "cursors", "dictionaries", "leases", "look_alikes",
+    "metadata", "payloads", "pending", "retries", "run_inputs", "runs", "sms", "sms_content", "sources",
+]  # fmt: skip
 
 archive_key = _table(
     "archive_key",
@@ -346,8 +281,8 @@ look_alikes = _table(
 )
 """Ignored mails that have something of ours: `missing` says what they lack beside the sender."""
 
-PERMANENT: Final = ("archive_key", "dictionaries", "sms", "arrivals", "retries")
+PERMANENT: Final = ("archive_key", "dictionaries", "sms", "arrivals", "retries", "consents")
 """Append-only for ever."""
 
-ERASABLE: Final = ("sms_content", "arrival_content", "payloads")
+ERASABLE: Final = ("sms_content", "arrival_content", "payloads", "consent_content")
 """Never changed; nothing may be removed either, until there is a ledger of erasures to justify it."""

@@ -27,6 +27,15 @@ _KEYS = {
     "sms_content": ("sms_id = NEW.sms_id",),
     "arrival_content": ("arrival_id = NEW.arrival_id",),
     "payloads": ("arrival_id = NEW.arrival_id",),
+    "consents": (
+        "id = NEW.id",
+        "sms_id = NEW.sms_id AND kind = NEW.kind AND scope = NEW.scope",
+        (
+            "number_hmac = NEW.number_hmac AND kind = NEW.kind AND scope = NEW.scope AND at = NEW.at"
+            " AND sms_id IS NULL AND NEW.sms_id IS NULL"
+        ),
+    ),
+    "consent_content": ("consent_id = NEW.consent_id",),
 }
 
 

@@ -6,8 +6,9 @@ after it; on PostgreSQL the rights somebody granted on them are kept.
 
 from typing import Final
 
-from sqlalchemy import Boolean, Connection, Integer, Text, column, table
+from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, table
 
+from ingestor.archive import consent_views
 from ingestor.archive.comments import statements
 from ingestor.archive.tables import Big, Instant
 
@@ -110,7 +111,7 @@ _READ_LATER = {
 }
 ARRIVALS_DETAIL = "UNION ALL".join(_DETAIL.format(**half) for half in (_READ_AT_ONCE, _READ_LATER))
 
-NAMES = ("inbound_sms", "quarantine", "arrivals_detail")
+NAMES = ("inbound_sms", "quarantine", "arrivals_detail", *consent_views.NAMES)
 
 # For queries; not part of the metadata.
 inbound_sms: Final = table(
@@ -149,6 +150,28 @@ arrivals_detail: Final = table(
     column("parser", Text),
     column("run_id", Big),
 )
+opt_outs: Final = table(
+    "opt_outs",
+    column("number", Text),
+    column("scope", Text),
+    column("since", Instant),
+    column("kind", Text),
+    column("sms_id", Big),
+    column("reason", Text),
+    column("reopened", Text),
+    column("event_id", Big),
+    column("number_hmac", LargeBinary),
+)
+opt_out_events: Final = table(
+    "opt_out_events",
+    column("id", Big),
+    column("at", Instant),
+    *(column(name, Text) for name in ("kind", "number", "scope")),
+    column("sms_id", Big),
+    column("reason", Text),
+    column("noted_at", Instant),
+    column("number_hmac", LargeBinary),
+)
 
 
 def definitions(dialect: str) -> dict[str, str]:
@@ -158,6 +181,7 @@ def definitions(dialect: str) -> dict[str, str]:
         "inbound_sms": INBOUND_SMS.format(verified=verified),
         "quarantine": QUARANTINE,
         "arrivals_detail": ARRIVALS_DETAIL,
+        **consent_views.definitions(dialect),
     }
 
 

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "follow": ("ingestor.cli.follow", "print SMS as they come, a JSON line each"),
     "export": ("ingestor.cli.export", "write the archive as JSON lines or CSV"),
     "quarantine": ("ingestor.cli.quarantine", "look after what could not be read"),
+    "optout": ("ingestor.cli.optout", "say who may not be written to, and why"),
     "snapshot": ("ingestor.cli.snapshot", "write a consistent copy for an auditor"),
     "status": ("ingestor.cli.status", "show sources, counts and the last runs"),
     "db": ("ingestor.cli.db", "upgrade or inspect the schema"),

@@ -7,8 +7,11 @@ from ingestor.archive.intact import NotCompared, repair
 from ingestor.archive.migrate import current, head, history, upgrade
 from ingestor.cli import verbs_of
 from ingestor.cli.opening import archive_exists, configure_log, open_for_writing, open_unchecked, settings_of
+from ingestor.cli.optout import show_scan
 from ingestor.cli.printing import print_table
 from ingestor.errors import IngestorError
+from ingestor.replies.hearing import words_of
+from ingestor.replies.scanning import begin_scan, pause_scan, scan
 
 EXAMPLES = """
 ingestor db upgrade
@@ -37,13 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _upgrade(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
-    engine = open_unchecked(settings_of(arguments), writing=True)
+    settings = settings_of(arguments)
+    words = words_of(settings.opt_out)
+    engine = open_unchecked(settings, writing=True)
     before = current(engine)
     upgrade(engine)
     if before == head():
         print(f"The schema is current already: {head()}.")
     else:
         print(f"The schema is now {head()} (before: {before or 'none'}).")
+    if not begin_scan(engine, words).done:
+        scan(engine, words, show_scan, pause_scan)
+        print("All SMS have been read for opt-outs.")
     return 0
 
 

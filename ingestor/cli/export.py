@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     engine = open_for_reading(settings)
     doubtful = differs(settings, through_views=True)
     filters = filters_of(arguments)
-    with _output(arguments.output) as out:
+    with output(arguments.output) as out:
         if arguments.format == "csv":
             written = export_csv(engine, out, filters, spreadsheet_safe=arguments.spreadsheet_safe)
         else:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
+def output(path: Path | None) -> Iterator[TextIO]:
     """Give where to write UTF-8 to, its line ends untouched; on a terminal nothing of it is a command."""
     if path is None and sys.stdout.isatty():
         yield cast("TextIO", Harmless(sys.stdout))

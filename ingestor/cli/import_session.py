@@ -14,7 +14,6 @@ from ingestor.archive.engine import bulk_import_settings
 from ingestor.archive.migrate import current
 from ingestor.archive.payloads import usable_dictionary
 from ingestor.archive.queries import all_refused
-from ingestor.archive.store import Store
 from ingestor.cli.import_display import Display, Result, display_for, print_result
 from ingestor.cli.opening import (
     archive_exists,
@@ -34,6 +33,7 @@ from ingestor.intake.files.walk import Kind, printable, references
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
 from ingestor.record import Outcome
+from ingestor.replies.hearing import hearing_store
 from ingestor.service.signals import STOPS, Signals, exit_at_once
 from ingestor.settings import Settings, rules_for
 
@@ -71,7 +71,7 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     fault: IngestorError | None = None
     finished = False
     with Signals(exit_at_once, _DAY, STOPS) as signals, display_for(quiet=arguments.quiet) as display:
-        store = Store(engine)
+        store = hearing_store(engine, settings.opt_out)
         sink = ArchiveSink(store, lambda: signals.stop_wished, display.tell)
         books = Books(engine, run_id, sink.leave_room)
         keys = store.archive_key(), usable_dictionary(engine)

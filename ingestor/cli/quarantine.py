@@ -13,7 +13,6 @@ from ingestor.archive.export import plain_row
 from ingestor.archive.quarantine import discard, export_mbox, standing_ids
 from ingestor.archive.queries import quarantine_list, quarantine_show, raw_of_arrival
 from ingestor.archive.runs import balance, begin_run, end_run
-from ingestor.archive.store import Store
 from ingestor.cli import verbs_of
 from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.export import whole_file
@@ -22,6 +21,7 @@ from ingestor.cli.printing import exit_code, print_balance, print_fields, print_
 from ingestor.cli.show import arrival_fields, checked_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import reason_in_words, retry, todays_reader
+from ingestor.replies.hearing import hearing_store
 from ingestor.settings import rules_for
 
 EXAMPLES = """
@@ -110,9 +110,10 @@ def _retry(arguments: argparse.Namespace) -> int:
     _require_standing(engine, arguments.ids)
     began, now = time.monotonic(), datetime.now(UTC)
     run_id = begin_run(engine, "quarantine retry", {"ids": arguments.ids}, now)
+    store = hearing_store(engine, settings.opt_out)
     reader = todays_reader(lambda provider: rules_for(settings, provider))
     try:
-        verdicts = list(retry(Store(engine), reader, run_id, now, arguments.ids or None))
+        verdicts = list(retry(store, reader, run_id, now, arguments.ids or None))
     finally:
         end_run(engine, run_id, datetime.now(UTC))
     left = [

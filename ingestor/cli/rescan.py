@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine
 
 from ingestor.archive.runs import balance, begin_run, end_run
-from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.cli.arguments import day, text
 from ingestor.cli.opening import configure_log, open_for_writing, settings_of
 from ingestor.cli.printing import exit_code, print_balance
 from ingestor.errors import ConfigurationError
 from ingestor.intake.mailbox import MailboxThread
+from ingestor.replies.hearing import hearing_store
 from ingestor.service.opening import Installation
 from ingestor.settings import Mailbox, Settings, rules_for, state_directory, with_password
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     mailbox = with_password(mailbox_named(settings, arguments.mailbox))
     configure_log(arguments)
     engine = open_for_writing(settings)
-    writer = Writer(Store(engine))
+    writer = Writer(hearing_store(engine, settings.opt_out))
     writer.start()
     try:
         return _rescan(arguments, settings, mailbox, engine, writer)

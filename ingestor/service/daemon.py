@@ -22,6 +22,8 @@ from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
+from ingestor.replies.hearing import hearing, words_of
+from ingestor.replies.scanning import BackgroundScan
 from ingestor.service.mailboxes import Mailboxes
 from ingestor.service.opening import (
     Ended,
@@ -55,7 +57,7 @@ WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
 
-RESTART_ONLY = ("database", "webhook")
+RESTART_ONLY = ("database", "webhook", "opt_out")
 
 
 def tune_interpreter() -> None:
@@ -98,6 +100,7 @@ class Daemon:
         SchemaMismatch when the archive is not for this program.
         """
         require_work(self._settings)
+        self._words = words_of(self._settings.opt_out)
         with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals, ExitStack() as listening:
             self._start_listener(listening)
             open_engine(self._settings.database.url).dispose()  # what is wrong with the URL is not waited for
@@ -117,11 +120,14 @@ class Daemon:
     def _start(self, engine: Engine, run: int, stops: ExitStack, listening: ExitStack) -> None:
         self._engine, self._run, self._begun = engine, run, self._clock()
         stops.callback(self._end_run)
-        store = Store(engine)
+        store = Store(engine, hearing(self._words))
         self._writer = Writer(store)
         self._writer.run = run
         self._writer.start()
         stops.callback(self._stop_writer)
+        old_sms = BackgroundScan(engine, self._words, lambda: store.held is None)
+        old_sms.start()
+        stops.callback(old_sms.stop)
         stops.push(listening.pop_all())  # the listener stops before the writer
         self._writer_to_be.open(self._writer)
         self._installation = Installation(state_directory(self._settings))

@@ -15,6 +15,8 @@ from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
+from ingestor.replies.hearing import hearing, words_of
+from ingestor.replies.scanning import read_old_sms
 from ingestor.service.opening import Ended, Installation, open_archive, run_options
 from ingestor.service.signals import (
     LAST_RESORT_SECONDS,
@@ -121,12 +123,13 @@ def run_once(settings: Settings) -> Ended:
     """
     if not settings.mailbox:
         raise ConfigurationError("there is no [[mailbox]] to read once; add one, or leave --once out")
+    words = words_of(settings.opt_out)
     begun = time.monotonic()
     with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals:
         engine, run = open_archive(settings, "run --once", run_options(settings))
         with ExitStack() as stops:
             stops.callback(engine.dispose)
-            writer = Writer(Store(engine))
+            writer = Writer(Store(engine, hearing(words)))
             writer.start()
             stops.callback(writer.stop, WRITER_SECONDS)
             installation = Installation(state_directory(settings))
@@ -138,6 +141,7 @@ def run_once(settings: Settings) -> Ended:
             ]
             failures = _pass_over(passes, writer, signals)
             writer.stop(WRITER_SECONDS)
+            read_old_sms(engine, words, lambda: signals.stop_wished)
             end_run(engine, run, datetime.now(UTC))
             done = balance(engine, run)
             if done.quarantined and not done.stored and (why := all_refused(engine)):

@@ -18,6 +18,7 @@ from ingestor.settings.credentials import (
 )
 from ingestor.settings.loading import DEFAULT_FILE, load
 from ingestor.settings.models import Database, Endpoint, Mailbox, Settings, Webhook
+from ingestor.settings.opt_out import OptOut
 from ingestor.settings.values import hide_url_password
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Database",
     "Endpoint",
     "Mailbox",
+    "OptOut",
     "Section",
     "Settings",
     "Webhook",

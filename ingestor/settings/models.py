@@ -29,6 +29,7 @@ from pydantic import (
 from ingestor import providers
 from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, Text
 from ingestor.settings import values
+from ingestor.settings.opt_out import OptOut
 from ingestor.timestamps import zone_name
 
 FilePath = Annotated[Path, BeforeValidator(values.file_path)]
@@ -277,6 +278,7 @@ class Settings(_WithProviders):
 
     mailbox: tuple[Mailbox, ...] = ()
     webhook: Webhook | None = None
+    opt_out: OptOut = OptOut()
 
     _sources: tuple[Path, ...] = PrivateAttr(default=())
 

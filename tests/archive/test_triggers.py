@@ -9,6 +9,7 @@ from ingestor.archive.engine import reading, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, metadata
+from ingestor.replies.opt_outs import Event, read_secret, write_events
 from tests.archive.reading import rows
 from tests.archive.samples import NOW, broken, item
 
@@ -22,6 +23,7 @@ def fill(engine: Engine) -> Engine:
     store.write([Submission(None, (item(3),))], NOW)
     with writing(engine) as connection:
         connection.execute(insert(dictionaries).values(id=1, bytes=b"dictionary", created_at=NOW))
+        write_events(connection, read_secret(connection), [Event("+393351234567", "*", "add", NOW)], NOW)
     return engine
 
 

@@ -1,10 +1,15 @@
 """A person who writes to us, and SMS of hers in an archive."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, text
 
 from ingestor.archive import tables
+from ingestor.archive.engine import reading
+from ingestor.archive.items import Item
+from ingestor.providers.contract import Readable
+from tests.archive.samples import PARSER, item, sms
 
 SHE = "+393351234567"
 OURS, OTHER = "+393331234333", "+393331234334"
@@ -29,3 +34,21 @@ def store(connection: Connection, number: int, words: str, at: datetime, ours: s
             "text": words, "details": "{}", **salted,
         },
     )  # fmt: skip
+
+
+def said(number: int, words: str, *, minutes: int = 0, **changed: Any) -> Item:
+    """Return SMS `number` of hers as an intake hands it over, sent so many minutes after ten."""
+    at = TEN + timedelta(minutes=minutes or number)
+    one = sms(
+        number, originator=SHE, originator_raw=SHE, text=words, received_at=at, date_time=f"{at:%Y%m%d%H%M%S}"
+    )
+    return item(number, reading=Readable(one, PARSER, f"<{number}@example.org>", "SMS"), **changed)
+
+
+def view(engine: Engine, name: str, columns: str) -> list[tuple[Any, ...]]:
+    """Return rows of a view of opt-outs, the first event first."""
+    order = "event_id" if name == "opt_outs" else "at, id"
+    with reading(engine) as connection:
+        return [
+            tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM {name} ORDER BY {order}"))
+        ]

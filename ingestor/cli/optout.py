@@ -1,0 +1,355 @@
+"""`ingestor optout`: who may not be written to, why, and what a person says about it."""
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, select
+
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.export import plain_row
+from ingestor.archive.views import opt_outs
+from ingestor.cli import complain, verbs_of
+from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.export import output
+from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
+from ingestor.cli.printing import print_fields, print_json, print_table
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.numbers import last_four, normalise_agile
+from ingestor.replies.hearing import words_of
+from ingestor.replies.lists import Unusable, phone_number, read_list, take_list, write_list
+from ingestor.replies.opt_outs import (
+    EVERY,
+    Event,
+    OptOut,
+    are_out,
+    number_hmac,
+    read_secret,
+    write_events,
+)
+from ingestor.replies.reviews import decide, open_reviews
+from ingestor.replies.scanning import Scan, begin_scan, pause_scan, scan, scan_state
+from ingestor.replies.words import cleaned
+
+EXAMPLES = """
+ingestor optout list
+ingestor optout check +393351234567 || echo "do not write to it"
+ingestor optout check - --our-number +393331234333 < campaign.txt
+ingestor optout try "Arrêt!"
+ingestor optout add +393351234567 --reason "by telephone, 3 May"
+ingestor optout remove +393351234567 --reason "signed form of 4 May"
+ingestor optout import old-list.csv --reason "list of the old system"
+ingestor optout export out.csv
+ingestor optout scan
+ingestor optout review
+ingestor optout review 17 --out --reason "plainly wants no more"
+"""
+
+CHECK_CODES = """\
+exit codes of check: 0: all may be written to; 1: at least one is out; 3: it cannot be told (a number that is
+none, old SMS not read yet, the archive away); 2: wrong usage or configuration. Write to nobody but on 0."""
+NOT_KNOWN = 3
+
+COLUMNS = ("number", "scope", "since", "kind", "sms_id", "reason")
+REVIEWED = ("sms_id", "at", "number", "scope", "reason", "text")
+_TOGETHER = 2000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verbs."""
+    add_verb = verbs_of(parser, EXAMPLES)
+    listed = add_verb("list", "list who is out now")
+    listed.add_argument(
+        "--limit", type=count, default=0, metavar="N", help="at most N, the newest (default: all)"
+    )
+    listed.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_utc(listed)
+    check = add_verb("check", "say whether numbers may be written to, by the exit code")
+    check.epilog = f"{check.epilog}\n\n{CHECK_CODES}"
+    check.add_argument(
+        "numbers", nargs="+", metavar="NUMBER", type=text, help="- reads one a line from stdin"
+    )
+    _add_our_number(check, "as sender: what was said to other numbers of ours does not count")
+    tried = add_verb("try", "say what a text means, and why")
+    tried.add_argument("text", metavar="TEXT", type=text)
+    for name, summary in (
+        ("add", "opt numbers out by hand"), ("remove", "let numbers be written to again, by hand"),
+    ):  # fmt: skip
+        verb = add_verb(name, summary)
+        verb.add_argument("numbers", nargs="+", metavar="NUMBER", type=text)
+        _add_our_number(verb, "alone (default: all)")
+        _add_reason(verb)
+    taken = add_verb(
+        "import", "take a list of another program: number, and scope, date, reason where it has them"
+    )
+    taken.add_argument("file", metavar="FILE.csv", type=Path)
+    _add_our_number(taken, "alone, where a line has no scope (default: all)")
+    _add_reason(taken)
+    export = add_verb("export", "write who is out now as CSV")
+    export.add_argument("file", metavar="FILE", type=Path, nargs="?", help="(default: stdout)")
+    export.add_argument("--events", action="store_true", help="every event instead, the oldest first")
+    add_verb("scan", "read all SMS for opt-outs again, after a change of the words")
+    review = add_verb("review", "list SMS that may be opt-outs, or decide about one")
+    review.add_argument("id", metavar="SMS", type=count, nargs="?")
+    verdict = review.add_mutually_exclusive_group()
+    verdict.add_argument("--out", action="store_const", const="add", dest="verdict", help="it was an opt-out")
+    verdict.add_argument("--in", action="store_const", const="remove", dest="verdict", help="it undid one")
+    verdict.add_argument("--dismiss", action="store_const", const="dismiss", dest="verdict", help="neither")
+    review.add_argument("--every", action="store_true", help="for every number of ours")
+    review.add_argument("--reason", type=text, help="why; it stays in the archive")
+    review.add_argument(
+        "--limit", type=count, default=0, metavar="N", help="at most N, the newest (default: all)"
+    )
+    review.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_utc(review)
+
+
+def _add_our_number(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--our-number", metavar="N", type=text, help=f"this number of ours {what}")
+
+
+def _add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    verbs = {
+        "list": _list, "check": _check, "try": _try, "add": _change, "remove": _change, "import": _import,
+        "export": _export, "scan": _scan, "review": _review,
+    }  # fmt: skip
+    if not (getattr(arguments, "reason", None) or "x").strip():
+        raise ConfigurationError("--reason is empty; say why, it stays in the archive")
+    return verbs[arguments.verb](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    columns = opt_outs.c
+    query = select(*(columns[name] for name in COLUMNS), columns.reopened)
+    query = query.order_by(columns.since.desc(), columns.event_id.desc()).limit(arguments.limit or None)
+    engine = open_for_reading(settings)
+    with reading(engine) as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        _tell_of_scan(scan_state(connection))
+    if arguments.json:
+        for row in rows:
+            print_json(plain_row(row))
+    else:
+        zone = zone_of(arguments, settings)
+        print_table(
+            COLUMNS, ([row[column] for column in COLUMNS] for row in (localised(one, zone) for one in rows))
+        )
+    return 0
+
+
+def _tell_of_scan(state: Scan) -> None:
+    if not state.done:
+        print(f"Old SMS have not all been read for opt-outs ({state}); ingestor optout scan", file=sys.stderr)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Print each number with what is known of it; whatever goes wrong is never 0 and never 1."""
+    try:
+        engine = open_for_reading(settings_of(arguments))
+        with reading(engine) as connection:
+            _require_scanned(scan_state(connection))
+            return _checked(connection, arguments)
+    except ConfigurationError:
+        raise
+    except Exception as fault:  # noqa: BLE001 - a script takes 1 for an answer, and this is none
+        words = str(fault) if isinstance(fault, IngestorError) else f"internal fault: {type(fault).__name__}"
+        complain(words)
+        return NOT_KNOWN
+
+
+def _require_scanned(state: Scan) -> None:
+    if not state.done:
+        raise IngestorError(
+            f"it cannot be told yet: old SMS have not all been read for opt-outs ({state}); the daemon does "
+            "it when it starts, and so does `ingestor optout scan`"
+        )
+
+
+def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
+    ours = _scope(arguments, None)
+    secret = read_secret(connection)
+    any_out = any_unknown = False
+    for some in _in_parts(arguments.numbers):
+        numbers = {written: phone_number(written) for written in some}
+        keys = {number: number_hmac(secret, number) for number in numbers.values() if number}
+        found = are_out(connection, list(keys.values()), ours)
+        for written in some:
+            number = numbers[written]
+            out = found[keys[number]] if number else None
+            any_out |= out is not None
+            any_unknown |= number is None
+            print(f"{written}\t{_in_words(out) if number else 'not known: no phone number with its country'}")
+    if any_out:
+        return 1
+    return NOT_KNOWN if any_unknown else 0
+
+
+def _in_words(out: OptOut | None) -> str:
+    if out is None:
+        return "may be written to"
+    to = "every number of ours" if out.scope == EVERY else out.scope
+    proof = f", SMS {out.sms_id}" if out.sms_id else ""
+    return f"out of {to} since {out.since:%Y-%m-%d %H:%M:%S}Z by {out.kind}{proof}"
+
+
+def _in_parts(numbers: Sequence[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    for number in _each(numbers):
+        part.append(number)
+        if len(part) == _TOGETHER:
+            yield part
+            part = []
+    yield part
+
+
+def _each(numbers: Sequence[str]) -> Iterator[str]:
+    for number in numbers:
+        if number == "-":
+            yield from (line.strip() for line in sys.stdin if line.strip())
+        else:
+            yield number
+
+
+def _scope(arguments: argparse.Namespace, without: str | None) -> str | None:
+    return normalise_agile(arguments.our_number).value if arguments.our_number else without
+
+
+def _try(arguments: argparse.Namespace) -> int:
+    words = words_of(settings_of(arguments).opt_out)
+    verdict = words.judge(arguments.text)
+    meanings = {
+        "stop": "opts out", "start": "undoes an opt-out", "help": "asks for help",
+        "review": "waits for a person", "nearly_start": "waits for a person, from somebody who is out",
+    }  # fmt: skip
+    meaning = meanings[verdict.kind] if verdict else "nothing"
+    if verdict and verdict.kind == "stop":
+        meaning += " of every number of ours" if verdict.every else " of the number written to"
+    print_fields(
+        {
+            "read as": " ".join(cleaned(arguments.text)),
+            "verdict": str(verdict.kind) if verdict else "none",
+            "means": meaning,
+            "because": verdict.rule if verdict else "no word and no phrase of the lists is in it",
+        }
+    )
+    return 0
+
+
+def _change(arguments: argparse.Namespace) -> int:
+    numbers = [phone_number(written) for written in arguments.numbers]
+    for written, number in zip(arguments.numbers, numbers, strict=True):
+        if number is None:
+            raise ConfigurationError(
+                f"{last_four(written)} is no phone number with its country, like +393351234567"
+            )
+    configure_log(arguments)
+    engine = open_for_writing(settings_of(arguments))
+    now = datetime.now(UTC)
+    scope = _scope(arguments, None) or EVERY
+    with writing(engine) as connection:
+        events = [
+            Event(number, scope, arguments.verb, now, reason=arguments.reason) for number in numbers if number
+        ]
+        write_events(connection, read_secret(connection), events, now)
+    done = "out" if arguments.verb == "add" else "may be written to again"
+    print(f"{len(numbers)} noted: {done}, for {'every number of ours' if scope == EVERY else scope}")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    configure_log(arguments)
+    now = datetime.now(UTC)
+    raw = arguments.file.read_bytes()
+    try:
+        written = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        written = raw.decode("cp1252", errors="replace")
+    scope = _scope(arguments, None) or EVERY
+    lines = list(read_list(io.StringIO(written, newline=""), scope, arguments.reason, now))
+    engine = open_for_writing(settings_of(arguments))
+    new, known = take_list(engine, [one for one in lines if isinstance(one, Event)], now)
+    unusable = [one for one in lines if isinstance(one, Unusable)]
+    for one in unusable:
+        complain(f"line {one.line}: {one.reason}")
+    print(f"{new:,} opted out, {known:,} were out already, {len(unusable):,} lines could not be taken")
+    return int(bool(unusable))
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    engine = open_for_reading(settings_of(arguments))
+    with output(arguments.file) as out:
+        written = write_list(engine, out, events=arguments.events)
+    print(f"{written:,} {'events' if arguments.events else 'opt-outs'} exported", file=sys.stderr)
+    return 0
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    configure_log(arguments)
+    words = words_of(settings.opt_out)
+    engine = open_for_writing(settings)
+    begun = begin_scan(engine, words, anew=True)
+    done = scan(engine, words, show_scan, pause_scan)
+    if done is None:
+        raise IngestorError(
+            "somebody else has begun to read the SMS by other words; compare the two configurations"
+        )
+    with reading(engine) as connection:
+        out = len(connection.execute(select(opt_outs.c.number_hmac).distinct()).all())
+        waiting = len(open_reviews(connection))
+    read = f"SMS {begun.after + 1:,} to {begun.until:,} read" if begun.until else "there is no SMS to read"
+    print(f"{read}; {out:,} numbers are out, {waiting:,} SMS wait for a person")
+    return 0
+
+
+def show_scan(state: Scan) -> None:
+    """Tell on a terminal how far a scan is."""
+    if sys.stderr.isatty() and state.until:
+        print(f"\rSMS {state.after:,} of {state.until:,}", end="\n" if state.done else "", file=sys.stderr)
+
+
+def _review(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    if arguments.id is None:
+        if arguments.verdict:
+            raise ConfigurationError("name the SMS: ingestor optout review lists them with their ids")
+        return _list_reviews(arguments, open_for_reading(settings))
+    if not arguments.verdict or not arguments.reason:
+        raise ConfigurationError("say --out, --in or --dismiss, and the --reason: it stays in the archive")
+    configure_log(arguments)
+    engine = open_for_writing(settings)
+    now = datetime.now(UTC)
+    with writing(engine) as connection:
+        found = decide(
+            connection, arguments.id, arguments.verdict, arguments.reason, now, every=arguments.every
+        )
+    if not found:
+        raise IngestorError(
+            f"there is no SMS {arguments.id} with a sender; ingestor optout review lists those that wait"
+        )
+    print(f"SMS {arguments.id}: noted")
+    return 0
+
+
+def _list_reviews(arguments: argparse.Namespace, engine: Engine) -> int:
+    with reading(engine) as connection:
+        rows = open_reviews(connection, arguments.limit or None)
+        _tell_of_scan(scan_state(connection))
+    if arguments.json:
+        for row in rows:
+            print_json(plain_row(row))
+        return 0
+    zone = zone_of(arguments, settings_of(arguments))
+    print_table(
+        REVIEWED, ([row[column] for column in REVIEWED] for row in (localised(one, zone) for one in rows))
+    )
+    return 0

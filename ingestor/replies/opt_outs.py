@@ -1,0 +1,178 @@
+"""Opt-outs in the archive: writing events down, and saying whether a number may be written to."""
+
+import hmac
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ingestor.archive.consent_tables import KINDS
+from ingestor.archive.tables import archive_key, consent_content, consents
+from ingestor.archive.views import opt_outs
+from ingestor.numbers import OriginatorKind
+from ingestor.replies.words import Kind, Words
+
+EVERY: Final = "*"
+"""The scope that is every number of ours."""
+
+_AT_ONCE = 500
+_SALT = 32
+_NO_REVIEW = (OriginatorKind.ALPHA, OriginatorKind.SHORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that opts `number` out of `scope` (a number of ours, or *), or in again, or may.
+
+    `at` (aware) is what counts: the SMS's own time, or that of a person's decision. `sms_id` is the proof,
+    `rule` what the program says of it, `reason` what a person says.
+    """
+
+    number: str
+    scope: str
+    kind: str
+    at: datetime
+    sms_id: int | None = None
+    rule: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OptOut:
+    """Why a number may not be written to: out of `scope` since `since`, by `kind`, proven by `sms_id`."""
+
+    scope: str
+    since: datetime
+    kind: str
+    sms_id: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What of an SMS matters here; `received_at` is aware or ISO 8601 text."""
+
+    sms_id: int
+    originator: str
+    originator_kind: str
+    destination: str
+    received_at: datetime | str
+    text: str
+
+
+def number_hmac(secret: bytes, number: str) -> bytes:
+    """Return what stands for `number` (E.164, or as the archive has it) where a person may be erased.
+
+    `secret` is the archive's key: a plain hash of a number is guessed in a minute.
+    """
+    return hmac.digest(secret, b"number\0" + number.encode(), "sha256")
+
+
+def read_secret(connection: Connection) -> bytes:
+    """Return the archive's key, in a transaction that is open already."""
+    return bytes(connection.execute(select(archive_key.c.secret)).scalar_one())
+
+
+def is_out(connection: Connection, secret: bytes, number: str, our_number: str | None) -> OptOut | None:
+    """Return why `number` may not be written to from `our_number`, None where it may.
+
+    Asked inside the transaction that decides to send, it sees every STOP committed before. A sender that no
+    SMS can be sent to (None, or a name) tells no number of ours: then any opt-out counts.
+    """
+    return are_out(connection, [number_hmac(secret, number)], our_number).popitem()[1]
+
+
+def are_out(
+    connection: Connection, numbers: Sequence[bytes], our_number: str | None
+) -> dict[bytes, OptOut | None]:
+    """Return for each of `numbers` (of `number_hmac`) what `is_out` does."""
+    found: dict[bytes, OptOut | None] = dict.fromkeys(numbers)
+    columns = opt_outs.c
+    query = select(
+        columns.number_hmac, columns.scope, columns.since, columns.kind, columns.sms_id, columns.reason
+    ).order_by(columns.since.desc(), columns.event_id.desc())
+    if our_number is not None and not any(map(str.isalpha, our_number)):
+        closed = or_(columns.scope == our_number, columns.scope == EVERY)
+        reopened = columns.reopened.contains(f" {our_number} ", autoescape=True)
+        query = query.where(closed, ~reopened)
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = columns.number_hmac.in_(numbers[start : start + _AT_ONCE])
+        for row in connection.execute(query.where(some)):  # the first of several stays last
+            found[bytes(row[0])] = OptOut(*row[1:])
+    return found
+
+
+def write_events(connection: Connection, secret: bytes, events: Iterable[Event], now: datetime) -> int:
+    """Write `events` down in this transaction; return how many were new. `now` is aware.
+
+    An SMS makes each kind of event in a scope once, and so does a person at one moment: given again, by
+    another process or after a kill, an event is there already.
+    """
+    rows = {}
+    for event in events:
+        number = number_hmac(secret, event.number)
+        at = event.at.astimezone(UTC)
+        rows[event.sms_id, number, event.kind, event.scope, at] = event
+    new = 0
+    # In one order, so that two who write the same events cannot wait for each other.
+    ordered = sorted(rows, key=lambda key: (key[0] or 0, *key[1:]))
+    for start in range(0, len(ordered), _AT_ONCE):
+        new += _write(connection, {key: rows[key] for key in ordered[start : start + _AT_ONCE]}, now)
+    return new
+
+
+def _write(connection: Connection, rows: dict[tuple[Any, ...], Event], now: datetime) -> int:
+    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    c = consents.c
+    statement = (
+        dialect.insert(consents)
+        .on_conflict_do_nothing()
+        .returning(c.id, c.sms_id, c.number_hmac, c.kind, c.scope, c.at)
+    )
+    values = [
+        {"sms_id": sms_id, "number_hmac": number, "kind": kind, "effect": KINDS[kind],
+         "scope": scope, "at": at, "rule": event.rule, "noted_at": now}
+        for (sms_id, number, kind, scope, at), event in rows.items()
+    ]  # fmt: skip
+    written = [
+        (number, rows[sms_id, bytes(hmac_), kind, scope, at])
+        for number, sms_id, hmac_, kind, scope, at in connection.execute(statement, values)
+    ]
+    if written:
+        connection.execute(consent_content.insert(), [
+            {"consent_id": number, "number": event.number, "reason": event.reason, "salt": os.urandom(_SALT)}
+            for number, event in written
+        ])  # fmt: skip
+    return len(written)
+
+
+def events_of(words: Words, said: Iterable[Said]) -> Iterator[Event]:
+    """Give the event of each SMS that says something about being written to.
+
+    A name or a short code cannot be written to: what it says in passing is no case for a person.
+    """
+    for sms in said:
+        verdict = words.judge(sms.text)
+        if verdict is None or verdict.kind is Kind.HELP:
+            continue
+        doubtful = verdict.kind in (Kind.REVIEW, Kind.NEARLY_START)
+        if doubtful and sms.originator_kind in _NO_REVIEW:
+            continue
+        at = sms.received_at
+        yield Event(
+            sms.originator,
+            EVERY if verdict.every else sms.destination,
+            str(verdict.kind),
+            datetime.fromisoformat(at) if isinstance(at, str) else at,
+            sms.sms_id,
+            verdict.rule,
+        )
+
+
+def utc_now() -> datetime:
+    """Return the time of now in UTC."""
+    return datetime.now(UTC)

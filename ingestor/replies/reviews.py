@@ -1,0 +1,81 @@
+"""SMS that may be an opt-out, or the undoing of one, until a person has decided; and the figures of a day."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from ingestor.archive.columns import Ordered
+from ingestor.replies.opt_outs import EVERY, Event, read_secret, write_events
+
+# Decided is what the same SMS made later; moot is a doubt about somebody who has said it clearly since.
+_OPEN: Final = """
+FROM opt_out_events AS v JOIN consents AS c ON c.id = v.id
+WHERE v.kind = 'review'
+  AND NOT EXISTS (SELECT 1 FROM consents AS d WHERE d.sms_id = v.sms_id AND d.effect <> 'none'
+    OR d.sms_id = v.sms_id AND d.kind = 'dismiss')
+  AND CASE WHEN EXISTS (SELECT 1 FROM opt_outs AS o WHERE o.number_hmac = v.number_hmac
+    AND (o.scope = v.scope OR (o.scope = '*' AND o.reopened NOT LIKE '% ' || v.scope || ' %')))
+    THEN 'nearly_start' ELSE 'review' END = c.kind
+"""
+_LISTED: Final = (
+    "SELECT v.sms_id, v.at, v.number, v.scope, v.reason, content.text"
+    + _OPEN.replace(
+        "WHERE v.kind", "LEFT JOIN sms_content AS content ON content.sms_id = v.sms_id\nWHERE v.kind", 1
+    )
+    + " ORDER BY v.at DESC, v.sms_id DESC"
+)
+_ONE: Final = """
+SELECT sms.received_at, sms.destination, content.originator FROM sms
+JOIN sms_content AS content ON content.sms_id = sms.id WHERE sms.id = :sms_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of opt-outs for `status`: who is out, opted out and in since a moment, and what waits for a person."""
+
+    out: int
+    opted_out: int
+    opted_in: int
+    to_review: int
+    scan: str | None
+    """How far old SMS have been read, None where all have been."""
+
+
+def open_reviews(connection: Connection, limit: int | None = None) -> list[Mapping[str, Any]]:
+    """Return the SMS that wait for a person, the newest first: sms_id, at, number, scope, reason, text."""
+    statement = text(_LISTED + (f" LIMIT {limit:d}" if limit else "")).columns(at=Ordered())
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def decide(
+    connection: Connection, sms_id: int, kind: str, reason: str, now: datetime, *, every: bool
+) -> bool:
+    """Write down what a person says of an SMS: it was an opt-out (`add`), undid one (`remove`) or neither.
+
+    It counts from the SMS's own time. Return whether there is such an SMS; `every`: for all our numbers.
+    """
+    row = connection.execute(text(_ONE).columns(received_at=Ordered()), {"sms_id": sms_id}).first()
+    if row is None:
+        return False
+    scope = EVERY if every else row.destination
+    event = Event(row.originator, scope, kind, row.received_at, sms_id, reason=reason)
+    write_events(connection, read_secret(connection), [event], now)
+    return True
+
+
+def figures(connection: Connection, since: datetime, scan: str | None) -> Figures:
+    """Return the figures since `since` (aware UTC); events count by when they were written down."""
+    counted = text(
+        "SELECT (SELECT count(DISTINCT number_hmac) FROM opt_outs),"  # noqa: S608 - our own words
+        " (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since"
+        "  AND kind IN ('stop', 'provider', 'import', 'add')),"
+        " (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since AND kind IN ('start', 'remove')),"
+        f" (SELECT count(*) {_OPEN})"
+    )
+    moment: Any = since if connection.dialect.name == "postgresql" else f"{since:%Y-%m-%dT%H:%M:%S}"
+    out, opted_out, opted_in, to_review = connection.execute(counted, {"since": moment}).one()
+    return Figures(out, opted_out, opted_in, to_review, scan)

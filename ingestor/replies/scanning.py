@@ -1,0 +1,194 @@
+"""Reading the SMS of the archive for opt-outs: those of an earlier program, or all again by other words.
+
+In steps, beside a daemon that takes SMS in: how far it has come is written down with the events of each
+step, so that a kill costs a step at most, and two who do it at once do no harm.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection, Engine, func, select, update
+
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.tables import consent_scans, sms, sms_content
+from ingestor.errors import IngestorError
+from ingestor.replies.opt_outs import Said, events_of, read_secret, utc_now, write_events
+from ingestor.replies.words import Words
+
+STEP = 2000  # SMS at once: with the events of all of them still under 0.3 s in an SQLite file
+GAP_SECONDS = 0.02  # for the daemon's writer
+_RETRY_SECONDS = 10.0
+_STOP_SECONDS = 0.3
+_SECONDS_BETWEEN_LINES = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """How far the SMS have been read, by the words of which mark; `until` None: it has not begun."""
+
+    words: bytes
+    after: int
+    until: int | None
+    finished_at: datetime | None
+
+    @property
+    def done(self) -> bool:
+        """Whether who is out can be told."""
+        return self.finished_at is not None
+
+    def __str__(self) -> str:
+        far = "not begun" if self.until is None else f"at SMS {self.after:,} of {self.until:,}"
+        return "finished" if self.done else far
+
+
+def scan_state(connection: Connection) -> Scan:
+    """Return how far the SMS have been read for opt-outs."""
+    c = consent_scans.c
+    row = connection.execute(select(c.words, c.after_id, c.until_id, c.finished_at)).one()
+    return Scan(bytes(row.words), row.after_id, row.until_id, row.finished_at)
+
+
+def begin_scan(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
+    """Write down that all SMS are to be read by `words`, and return how far that is.
+
+    What has begun by the same words goes on where it stopped; what is finished is read `anew` where asked.
+    """
+    with writing(engine) as connection:
+        found = scan_state(connection)
+        begun = found.words == words.mark and (found.until is not None or found.done)
+        if begun and not (found.done and anew):
+            return found
+        until = connection.execute(select(func.coalesce(func.max(sms.c.id), 0))).scalar_one()
+        now = utc_now()
+        finished = None if until else now
+        connection.execute(
+            update(consent_scans).values(
+                words=words.mark, after_id=0, until_id=until, started_at=now, finished_at=finished
+            )
+        )
+        return Scan(words.mark, 0, until, finished)
+
+
+def scan_step(engine: Engine, words: Words) -> Scan | None:
+    """Read the next SMS, write down their events and how far it is; return that.
+
+    None where other words are being read for by now: whoever began that goes on.
+    """
+    with reading(engine) as connection:
+        found = scan_state(connection)
+        if found.words != words.mark or found.done:
+            return found if found.done else None
+        query = (
+            select(sms.c.id, sms_content.c.originator, sms.c.originator_kind, sms.c.destination,
+                   sms.c.received_at, sms_content.c.text)
+            .join(sms_content, sms_content.c.sms_id == sms.c.id)
+            .where(sms.c.id > found.after, sms.c.id <= (found.until or 0))
+            .order_by(sms.c.id).limit(STEP)
+        )  # fmt: skip
+        said = [Said(*row) for row in connection.execute(query)]
+    events = list(events_of(words, said))
+    now = utc_now()
+    last = not said
+    after = found.after if last else said[-1].sms_id
+    with writing(engine) as connection:
+        if events:
+            write_events(connection, read_secret(connection), events, now)
+        c = consent_scans.c
+        connection.execute(
+            update(consent_scans)
+            .where(c.words == words.mark, c.after_id == found.after, c.finished_at.is_(None))
+            .values(after_id=after, finished_at=now if last else None)
+        )
+    return Scan(found.words, after, found.until, now if last else None)
+
+
+def pause_scan() -> None:
+    """Leave the archive to others between two steps of a scan in the foreground."""
+    time.sleep(GAP_SECONDS)
+
+
+def scan(
+    engine: Engine, words: Words, tell: Callable[[Scan], None], pause: Callable[[], object]
+) -> Scan | None:
+    """Read all SMS by `words` that are still to be read; `tell` hears after each step how far it is.
+
+    `pause` is called between two steps. Returns as `scan_step` does. Raises ArchiveUnavailable where the
+    archive is away; called again it goes on.
+    """
+    while (found := scan_step(engine, words)) is not None:
+        tell(found)
+        if found.done:
+            return found
+        pause()
+    return None
+
+
+def read_old_sms(engine: Engine, words: Words, stop_wished: Callable[[], bool]) -> None:
+    """Read what is still to be read, in the foreground, until a stop is wished; the next call goes on."""
+    found: Scan | None = begin_scan(engine, words)
+    while found is not None and not found.done and not stop_wished():
+        found = scan_step(engine, words)
+        pause_scan()
+
+
+class BackgroundScan:
+    """The daemon's: a thread that reads what is still to be read, while SMS come in, and then ends."""
+
+    def __init__(self, engine: Engine, words: Words, may_write: Callable[[], bool]) -> None:
+        """Prepare; `may_write` says whether the archive is fit to be written to."""
+        self._engine, self._words, self._may_write = engine, words, may_write
+        self._stop = threading.Event()
+        self._told = 0.0
+        self._thread = threading.Thread(target=self._run, name="opt-out scan", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon; what of a step is not done then is done again."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if self._may_write() and self._whole():
+                    return
+            except IngestorError as error:
+                log.warning("opt-outs wait for the archive", reason=str(error))
+            self._stop.wait(_RETRY_SECONDS)
+
+    def _whole(self) -> bool:
+        found = begin_scan(self._engine, self._words)
+        if found.done:
+            return True
+        self._told = time.monotonic()
+        if found.until:
+            log.info("old SMS are read for opt-outs", after=found.after, until=found.until)
+        return scan(self._engine, self._words, self._tell, self._pause) is not None
+
+    def _pause(self) -> None:
+        if self._stop.wait(GAP_SECONDS):
+            raise _Stopped("stopped")
+        if not self._may_write():
+            raise _Stopped("the archive is not fit to be written to")
+
+    def _tell(self, found: Scan) -> None:
+        if found.done:
+            if found.until:
+                log.info("old SMS have been read for opt-outs", until=found.until)
+        elif time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            log.info("old SMS are being read for opt-outs", after=found.after, until=found.until)
+
+
+class _Stopped(IngestorError):
+    """The scan was told to end; how far it came is written down."""
