@@ -83,7 +83,7 @@ def _sqlite(folder: Path, box: Path, flags: Path) -> float:
         for file in folder.glob("*.db*"):
             file.unlink()
     limit, first = statistics.median(limits), statistics.median(firsts)
-    _say("SQLite", limit, first, "0.6", statistics.median(seconds_))
+    _say("SQLite", limit, first, "0.4", statistics.median(seconds_))
     print(f"  with --jobs 1: ratio {limit / statistics.median(singles):.2f}")
     print(f"  memory of all processes (PSS): {max(peaks) / 2**20:.0f} MB at most (< 200)")
     return MAILS / first
@@ -140,7 +140,7 @@ def _postgresql(folder: Path, box: Path, flags: Path) -> None:
             again.append(_import(server.url(f"ours_{number}"), box)[0])
     finally:
         server.close()
-    _say("PostgreSQL", statistics.median(limits), statistics.median(ours), "0.9", statistics.median(again))
+    _say("PostgreSQL", statistics.median(limits), statistics.median(ours), "0.55", statistics.median(again))
 
 
 def _say(database: str, limit: float, first: float, goal: str, second: float) -> None:
