@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
 
-from ingestor.archive.export import export_csv, export_jsonl
-from ingestor.archive.leaving import leaving
+from ingestor.archive.export import export_csv, export_jsonl, leaving
 from ingestor.cli.arguments import add_filters, filters_of
 from ingestor.cli.opening import differs, open_for_reading, settings_of
 from ingestor.cli.printing import Harmless

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from ingestor.archive.engine import open_engine
 from ingestor.archive.intact import Grade, NotCompared, differences_of
 from ingestor.archive.migrate import current, ensure_schema, head, refuse_unusable, upgrade_command
+from ingestor.archive.open_file import fault
 from ingestor.archive.ownership import as_owner, become_owner, ownership_advice, refuse_closed, sudo_line
-from ingestor.archive.saved_copies import fault
 from ingestor.cli import complain
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
 from ingestor.logs import configure

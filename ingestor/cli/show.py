@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from ingestor.archive.evidence import Doubt, doubts
 from ingestor.archive.export import plain_row
+from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
 from ingestor.cli.arguments import add_utc, count, localised, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of

@@ -4,7 +4,7 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ingestor.archive.snapshot import snapshot
+from ingestor.archive.export import snapshot
 from ingestor.cli.opening import differs, open_for_reading, settings_of
 from ingestor.cli.printing import printable
 

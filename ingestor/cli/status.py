@@ -6,8 +6,9 @@ from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import Any
 
-from ingestor.archive.cursors import PendingWork, Source, not_fetched, read_sources
 from ingestor.archive.export import plain_row
+from ingestor.archive.mailbox_state import PendingWork, Source, not_fetched, read_sources
+from ingestor.archive.open_file import fault
 from ingestor.archive.queries import (
     Counts,
     LookAlikes,
@@ -19,7 +20,6 @@ from ingestor.archive.queries import (
     standing,
 )
 from ingestor.archive.runs import Run, last_run_of, last_runs
-from ingestor.archive.saved_copies import fault
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import age, print_fields, print_json, print_table, when

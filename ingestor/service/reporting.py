@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import Source, drop_source, note_source, read_sources
+from ingestor.archive.mailbox_state import Source, drop_source, note_source, read_sources
 from ingestor.archive.runs import Run, balance
 from ingestor.errors import IngestorError
 

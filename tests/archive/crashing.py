@@ -5,9 +5,9 @@ It reads its cursor and goes on behind it, a few mails a transaction.
 
 from multiprocessing.synchronize import Event
 
-from ingestor.archive.cursors import read_cursor
 from ingestor.archive.engine import open_engine
 from ingestor.archive.items import Action, CursorMove, Submission
+from ingestor.archive.mailbox_state import read_cursor
 from ingestor.archive.store import Store
 from ingestor.record import Channel
 from tests.archive.samples import NOW, broken, item

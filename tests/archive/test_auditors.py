@@ -12,10 +12,9 @@ from sqlalchemy import Engine
 
 from ingestor.archive import queries
 from ingestor.archive.engine import open_engine, writing
-from ingestor.archive.export import plain_row
+from ingestor.archive.export import plain_row, snapshot
 from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
-from ingestor.archive.snapshot import snapshot
 from ingestor.archive.store import Store
 from ingestor.errors import ConfigurationError, IngestorError, SchemaMismatch
 from tests import readme

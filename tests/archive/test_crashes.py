@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import read_cursor
 from ingestor.archive.engine import open_engine
+from ingestor.archive.export import snapshot
 from ingestor.archive.items import Item, Submission
+from ingestor.archive.mailbox_state import read_cursor
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
-from ingestor.archive.snapshot import snapshot
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable
 from tests.archive.crashing import STEP, read_on

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, Executable, exc, insert, table, text
 
-from ingestor.archive.cursors import (
+from ingestor.archive.engine import bulk_import_settings, open_engine, reading, writing
+from ingestor.archive.items import Action, CursorMove, Pending, Submission
+from ingestor.archive.mailbox_state import (
     note_failure,
     note_source,
     pending_work,
@@ -18,8 +20,6 @@ from ingestor.archive.cursors import (
     read_sources,
     reset_cursor,
 )  # fmt: skip
-from ingestor.archive.engine import bulk_import_settings, open_engine, reading, writing
-from ingestor.archive.items import Action, CursorMove, Pending, Submission
 from ingestor.archive.payloads import compress, pack, unpack
 from ingestor.archive.runs import begin_input, begin_run, end_run, find_run, inputs, last_runs
 from ingestor.archive.store import Store

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
-from ingestor.archive.evidence import Doubt, doubts
+from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.items import Item, Position, Submission
 from ingestor.archive.quarantine import Kept
 from ingestor.archive.queries import show

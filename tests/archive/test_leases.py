@@ -5,7 +5,7 @@ import threading
 from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import writing
-from ingestor.archive.leases import release_lease, take_lease
+from ingestor.archive.mailbox_state import release_lease, take_lease
 
 
 def expire(engine: Engine) -> None:

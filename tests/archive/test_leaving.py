@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.archive.leaving import leaving
+from ingestor.archive.export import leaving
 
 SLOW = """
 import sys
 import time
 from pathlib import Path
-from ingestor.archive.leaving import leaving
+from ingestor.archive.export import leaving
 with leaving(Path(sys.argv[1]), 0o600) as temporary:
     temporary.write_bytes(b"half")
     print("begun", flush=True)

@@ -16,9 +16,8 @@ from sqlalchemy import Engine
 from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
-from ingestor.archive.open_file import OpenFile, open_file
+from ingestor.archive.open_file import OpenFile, fault, open_file, saved_copies
 from ingestor.archive.runs import balance, begin_run
-from ingestor.archive.saved_copies import fault, saved_copies
 from ingestor.archive.store import Store
 from ingestor.archive.wal_care import IDLE_SECONDS, LARGE, LONGEST_SECONDS, WalCare
 from ingestor.errors import ArchiveUnavailable

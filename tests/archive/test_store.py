@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.items import Action, CursorMove, InputProgress, Item, Pending, Position, Submission
+from ingestor.archive.mailbox_state import pending_work, read_cursor
 from ingestor.archive.payloads import pack, unpack
 from ingestor.archive.runs import balance, begin_input, begin_run, inputs
 from ingestor.archive.store import Store

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from ingestor.archive.cursors import note_source
 from ingestor.archive.items import Submission
+from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.store import Store
 from ingestor.cli.arguments import instant, since, until
 from ingestor.providers.contract import Readable

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from ingestor.archive.cursors import Source, note_source
 from ingestor.archive.items import Submission
+from ingestor.archive.mailbox_state import Source, note_source
 from ingestor.archive.store import Store
 from ingestor.cli.printing import age
 from ingestor.cli.status import SPOOL_SECONDS, judge

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ingestor.archive.cursors import Source
+from ingestor.archive.mailbox_state import Source
 from ingestor.archive.runs import Balance, Run
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon, daemons, note_of_this_process

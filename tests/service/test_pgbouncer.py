@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 import pytest
 
 from ingestor.archive.engine import open_engine, writing
+from ingestor.archive.export import snapshot
 from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
-from ingestor.archive.snapshot import snapshot
 from ingestor.archive.store import Store
 from tests.archive.reading import number_of, one, opened
 from tests.archive.samples import NOW, item

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ingestor.archive.leaving import folder_to_disk
+from ingestor.archive.export import folder_to_disk
 from ingestor.errors import ConfigurationError
 from ingestor.intake.listener.posts import ReceivedPost
 from ingestor.providers.contract import Post

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.items import Action, Item, Receipt, Submission
-from ingestor.archive.leases import release_lease, take_lease
+from ingestor.archive.mailbox_state import release_lease, take_lease
 from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.providers.contract import MailReader, Rules

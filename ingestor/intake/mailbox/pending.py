@@ -9,10 +9,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from ingestor.archive.cursors import PendingWork, actions_pending, note_begun, note_failure, pending_work
 from ingestor.archive.engine import reading as reading_archive
 from ingestor.archive.inserts import sms_of_mails
 from ingestor.archive.items import Action, Item, Pending, Submission
+from ingestor.archive.mailbox_state import (
+    PendingWork,
+    actions_pending,
+    note_begun,
+    note_failure,
+    pending_work,
+)
 from ingestor.archive.rows import keyed, mail_content_key
 from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.answers import Refused, Selected

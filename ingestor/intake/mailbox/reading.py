@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Final
 
-from ingestor.archive.cursors import Cursor, reset_cursor
 from ingestor.archive.items import Action, CursorMove, Item, Pending, Submission
+from ingestor.archive.mailbox_state import Cursor, reset_cursor
 from ingestor.archive.queries import near_misses_since
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.answers import SearchUseless, Selected

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import note_source
+from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.answers import FolderMissing

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Final
 
-from ingestor.archive.cursors import Cursor, read_cursor
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Action
+from ingestor.archive.mailbox_state import Cursor, read_cursor
 from ingestor.archive.payloads import usable_dictionary
 from ingestor.intake.mailbox import pending
 from ingestor.intake.mailbox.answers import FolderMissing, Refused, Selected

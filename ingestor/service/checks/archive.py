@@ -10,13 +10,13 @@ from pathlib import Path
 from sqlalchemy import Engine, inspect, text
 
 from ingestor.archive import grants
-from ingestor.archive.cursors import not_fetched
 from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.intact import NotCompared, differences_of
 from ingestor.archive.integrity import can_check_itself, damage
 from ingestor.archive.items import Item, Payload
+from ingestor.archive.mailbox_state import not_fetched
 from ingestor.archive.migrate import current, head, history, room_for_copy, upgrade_command
-from ingestor.archive.saved_copies import fault, saved_copies
+from ingestor.archive.open_file import fault, saved_copies
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.numbers import OriginatorKind

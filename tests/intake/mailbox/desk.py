@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, text
 
-from ingestor.archive.cursors import read_sources
 from ingestor.archive.engine import reading
+from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.runs import Balance, balance, begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer

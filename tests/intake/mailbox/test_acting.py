@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from ingestor.archive.cursors import pending_work
 from ingestor.archive.engine import writing
 from ingestor.archive.items import Action, Pending, Submission
+from ingestor.archive.mailbox_state import pending_work
 from tests.intake.mailbox.desk import BROKEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ingestor.archive.cursors import pending_work
 from ingestor.archive.items import Action, Pending, Submission
+from ingestor.archive.mailbox_state import pending_work
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, Desk, mail
 from tests.servers.imap.box import Box
 from tests.servers.imap.server import CAPABILITIES, ImapServer

@@ -4,7 +4,7 @@ import imaplib
 
 import pytest
 
-from ingestor.archive.cursors import read_cursor
+from ingestor.archive.mailbox_state import read_cursor
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.answers import (
     FolderMissing,

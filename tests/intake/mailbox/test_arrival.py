@@ -6,7 +6,7 @@ import pytest
 from imapclient.imap_utf7 import encode
 from sqlalchemy import Engine
 
-from ingestor.archive.cursors import read_cursor
+from ingestor.archive.mailbox_state import read_cursor
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox import session
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, Desk, mail

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.items import Action, Pending, Submission
+from ingestor.archive.mailbox_state import pending_work, read_cursor
 from ingestor.errors import CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.context import Bell

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ingestor.archive.cursors import pending_work, read_cursor
+from ingestor.archive.mailbox_state import pending_work, read_cursor
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, OFTEN, QUICK, Desk, mail
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.imap.server import ImapServer

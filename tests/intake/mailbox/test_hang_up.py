@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ingestor.archive.cursors import pending_work
 from ingestor.archive.items import Submission
+from ingestor.archive.mailbox_state import pending_work
 from ingestor.archive.store import Store
 from ingestor.intake.mailbox.context import LONGEST_STREAK, Suspects
 from ingestor.intake.mailbox.session import Session

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 
-from ingestor.archive.cursors import pending_work, read_cursor
 from ingestor.archive.engine import writing
+from ingestor.archive.mailbox_state import pending_work, read_cursor
 from ingestor.intake.mailbox.context import account_of
 from tests.intake.mailbox.desk import FOREIGN, Desk, mail
 from tests.servers.imap.box import Box

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ingestor.archive.cursors import pending_work
+from ingestor.archive.mailbox_state import pending_work
 from ingestor.record import Outcome
 from tests.intake.mailbox.desk import OFTEN, Desk, mail
 from tests.servers.scripted_imap import Message, ScriptedImap

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ingestor.archive.cursors import pending_work
 from ingestor.archive.items import Action, CursorMove, Pending, Submission
+from ingestor.archive.mailbox_state import pending_work
 from ingestor.archive.queries import look_alikes
 from ingestor.archive.store import Store
 from ingestor.intake.mailbox import reading

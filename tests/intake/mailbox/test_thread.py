@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.archive.cursors import read_sources
+from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
