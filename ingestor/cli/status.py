@@ -1,44 +1,49 @@
-"""`ingestor status`: how the sources fare, how much there is, and what the last runs did."""
+"""`ingestor status`: is all well, what came, what waits, what to do; then how everything fares.
+
+With --monitor it is a plugin of Nagios and its kin instead: one line, and their exit codes.
+"""
 
 import argparse
 import dataclasses
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Any
 
 from ingestor.archive.export import plain_row
-from ingestor.archive.mailbox_state import PendingWork, Source, not_fetched, read_sources
+from ingestor.archive.mailbox_state import PendingWork, not_fetched, read_sources
 from ingestor.archive.open_file import fault
 from ingestor.archive.queries import (
     Counts,
     LookAlikes,
     Refusals,
     Standing,
+    Today,
     counts,
     look_alikes,
     refusals,
     standing,
+    today,
 )
 from ingestor.archive.runs import Run, last_run_of, last_runs
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.printing import age, print_fields, print_json, print_table, when
-from ingestor.errors import IngestorError
-from ingestor.intake.listener.gate import named
-from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
+from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
+from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
-from ingestor.settings import Settings, state_directory
+from ingestor.settings import Settings
+from ingestor.watch import troubles
+from ingestor.watch.found import ENDPOINT, Report, Spool, disks_of, judge, spool_of
+from ingestor.watch.troubles import Trouble, sentence
 
 EXAMPLES = """
 ingestor status
 ingestor status --json | jq .sources
 ingestor status > /dev/null || echo "the daemon is down, or a source or the spool is late"
+ingestor status --monitor
 """
 
-POLLS = 3  # a source that has not succeeded for so many polls is late
-SPOOL_SECONDS = 300  # a POST that was acknowledged and is not in the archive after so long needs a person
 _RUNS = 5
 _REASONS = 10
 _MAILS = 20
@@ -54,40 +59,19 @@ LACKING = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    parser.add_argument(
+        "--monitor", action="store_true",
+        help="one line for Nagios and its kin, and their exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN",
+    )  # fmt: skip
     add_utc(parser)
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """One source as `status` sees it. `late` is what makes the exit code 1."""
-
-    name: str
-    kind: str
-    state: str
-    detail: str | None
-    poll_seconds: int | None
-    last_success: datetime | None
-    late: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Spool:
-    """POSTs that wait for the database, and files set aside as damaged; None where we may not look.
-
-    `late` is what makes the exit code 1.
-    """
-
-    waiting: int | None
-    corrupt: int | None
-    oldest: datetime | None = None
-    late: bool = False
-    moved: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Found:
-    """All that `status` tells: first what makes the exit code 1, then what is counted and listed."""
+    """All that `status` tells: first what is somebody's business, then what is counted and listed."""
 
+    troubles: list[Trouble]
+    today: Today
     daemons: list[Daemon]
     reports: list[Report]
     refused: Refusals | None
@@ -101,42 +85,109 @@ class Found:
 
     @property
     def well(self) -> bool:
-        """Whether nothing needs a person."""
-        late = any(one.late for one in self.daemons) or any(one.late for one in self.reports)
-        refused, spool = self.refused, self.spool
-        return not (late or (refused and refused.every) or (spool and spool.late) or self.lacks)
+        """Whether nothing needs a person now."""
+        return not any(one.grave for one in self.troubles)
+
+    def sentence(self, zone: tzinfo | None) -> str:
+        """Return the one sentence that says it all; its times are of `zone`."""
+        lives = [one.begun for one in self.daemons if one.state == "running" and one.begun is not None]
+        since = f" since {min(lives).astimezone(zone):%Y-%m-%d %H:%M}" if lives else ""
+        held = self.spool.waiting if self.spool and self.spool.waiting else 0
+        waits = {
+            "POST": held,
+            "mail": len(self.missing),
+            "mailbox action": self.counts.pending - len(self.missing),
+        }
+        words = [f"{count:,} {name}{'s' if count != 1 else ''}" for name, count in waits.items() if count > 0]
+        return sentence(self.troubles, self.today, ", ".join(words), since)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status; return 1 when no daemon runs where one ever did, or a source or the spool is late.
+    """Print the status; return 1 where somebody is needed: no daemon runs where one ever did, a login is
+    refused, a source or the spool is late, the disk is full.
 
     Raises IngestorError after it where the archive's file lacks what was stored.
     """
+    if arguments.monitor:
+        return _monitor(arguments)
     settings = settings_of(arguments)
     now = datetime.now(UTC)
-    spool = _spool(settings, now)
-    file = settings.database.file
+    zone = zone_of(arguments, settings)
+    spool = spool_of(settings, now)
     try:
-        engine = open_for_reading(settings)
-        noted = read_sources(engine)
-        daemons = reporting.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
-        reports = judge(settings, [one for one in noted if one.kind != reporting.KIND], now)
-        found = Found(
-            daemons, _left_alone(reports, daemons), refusals(engine), spool,
-            fault(file.absolute()) if file else None, counts(engine), last_runs(engine, _RUNS),
-            standing(engine), look_alikes(engine), not_fetched(engine),
-        )  # fmt: skip
+        found = _find(settings, spool, now, zone)
     except IngestorError:
         if spool is not None:  # what is known without the database
             print(f"spool  {_in_words(spool, now)}")
         raise
     if arguments.json:
-        _print_json(found, now)
+        _print_json(found, now, zone)
     else:
-        _print(found, now, zone_of(arguments, settings))
+        _print(found, now, zone)
     if found.lacks is not None:
         raise IngestorError(found.lacks)
     return 0 if found.well else 1
+
+
+def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo | None) -> Found:
+    """Ask the archive, the spool and the disks. Raises IngestorError where the archive cannot be read."""
+    file = settings.database.file
+    engine = open_for_reading(settings)
+    noted = read_sources(engine)
+    daemons = reporting.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
+    reports = judge(settings, [one for one in noted if one.kind != reporting.KIND], now)
+    reports = _left_alone(reports, daemons)
+    refused, lacks = refusals(engine), fault(file.absolute()) if file else None
+    quarantine, alike = standing(engine), look_alikes(engine)
+    found = [
+        *troubles.of_archive(refused, lacks), *troubles.of_disks(disks_of(settings)),
+        *_of_daemons(daemons, zone), *troubles.of_sources(reports), *troubles.of_spool(spool),
+        *troubles.of_unread(quarantine, alike, now - timedelta(days=1)),
+    ]  # fmt: skip
+    midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Found(
+        found, today(engine, midnight, now), daemons, reports, refused, spool, lacks, counts(engine),
+        last_runs(engine, _RUNS), quarantine, alike, not_fetched(engine),
+    )  # fmt: skip
+
+
+def _monitor(arguments: argparse.Namespace) -> int:
+    """Print one line as monitoring-plugins.org wants it (text, then data for graphs); return its code."""
+    try:
+        settings = settings_of(arguments)
+    except ConfigurationError as error:
+        print(f"INGESTOR UNKNOWN - {printable(error)}")
+        return 3
+    now, zone = datetime.now(UTC), zone_of(arguments, settings)
+    try:
+        found = _find(settings, spool_of(settings, now), now, zone)
+    except IngestorError as error:
+        print(f"INGESTOR CRITICAL - {printable(error)}")
+        return 2
+    code = (1 if found.troubles else 0) if found.well else 2
+    spooled = found.spool.waiting if found.spool and found.spool.waiting is not None else 0
+    data = {
+        "sms_today": found.today.sms, "spool": spooled, "quarantined": found.counts.quarantined,
+        "pending": found.counts.pending, "troubles": len(found.troubles),
+    }  # fmt: skip
+    word = ("OK", "WARNING", "CRITICAL")[code]
+    # A bar would end the text.
+    text = printable(found.sentence(zone)).replace("|", "/")
+    print(f"INGESTOR {word} - {text} | {' '.join(f'{name}={count}' for name, count in data.items())}")
+    for one in found.troubles:
+        print(printable(f"{one}; {one.fix}").replace("|", "/"))
+    return code
+
+
+def _of_daemons(daemons: list[Daemon], zone: tzinfo | None) -> list[Trouble]:
+    return [
+        Trouble(
+            "daemon", "daemon", _of_daemon(one, printable(one.since.astimezone(zone))),
+            "run `systemctl restart ingestor`" if one.state == "silent" else "run `systemctl start ingestor`",
+            since=one.since,
+        )
+        for one in daemons if one.late
+    ]  # fmt: skip
 
 
 def _left_alone(reports: list[Report], daemons: list[Daemon]) -> list[Report]:
@@ -146,58 +197,10 @@ def _left_alone(reports: list[Report], daemons: list[Daemon]) -> list[Report]:
     state = f"daemon {daemons[0].state}"
     return [
         dataclasses.replace(one, state=state, late=True)
-        if one.kind in {"mailbox", "webhook", "endpoint"} and one.state != "not configured"
+        if one.kind in {"mailbox", "webhook", ENDPOINT} and one.state != "not configured"
         else one
         for one in reports
     ]
-
-
-def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report]:
-    """Return what is to be said of each source at `now` (aware UTC).
-
-    Every configured mailbox counts, noted or not. A mailbox that was noted once and is configured no more
-    is listed, and never late; without anything configured (the archive was named by its URL alone) every
-    noted one counts. A POST has no time at which it is due: an endpoint is never late.
-    """
-    configured = {mailbox.name: mailbox for mailbox in settings.mailbox}
-    webhook = settings.webhook
-    endpoints = {f"endpoint {name}" for name, _ in named(webhook)} if webhook else set()
-    reports = []
-    for source in noted:
-        mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
-        poll = mailbox.poll_seconds if mailbox else source.poll_seconds
-        gone = {
-            "mailbox": mailbox is None, "webhook": webhook is None, "endpoint": source.name not in endpoints,
-        }.get(source.kind, False)  # fmt: skip
-        dropped = bool(settings.mailbox or webhook) and gone
-        state = "not configured" if dropped else source.state
-        late = not dropped and poll is not None and _late(source.last_success, poll, now)
-        late = late or source.state == "changed"  # somebody's hand was in the archive
-        reports.append(
-            Report(source.name, source.kind, state, source.detail, poll, source.last_success, late)
-        )
-    for name, mailbox in configured.items():
-        reports.append(Report(name, "mailbox", "never read", None, mailbox.poll_seconds, None, late=True))
-    return sorted(reports, key=lambda report: (report.kind, report.name))
-
-
-def _late(last_success: datetime | None, poll_seconds: int, now: datetime) -> bool:
-    return last_success is None or (now - last_success).total_seconds() > POLLS * poll_seconds
-
-
-def _spool(settings: Settings, now: datetime) -> Spool | None:
-    """Return how the listener's spool stands, None where there is none."""
-    folder = state_directory(settings) / "spool"
-    try:
-        elsewhere = moved(folder)
-        if not folder.is_dir() and elsewhere is None:
-            return None
-        damaged, since = corrupt(folder), oldest(folder)
-        waits = since is not None and (now - since).total_seconds() > SPOOL_SECONDS
-        late = bool(damaged) or waits or elsewhere is not None
-        return Spool(depth(folder), damaged, since, late, elsewhere)
-    except PermissionError:
-        return Spool(None, None)
 
 
 def _in_words(spool: Spool, now: datetime) -> str:
@@ -215,12 +218,15 @@ def _in_words(spool: Spool, now: datetime) -> str:
     return ", ".join(words)
 
 
-def _print_json(found: Found, now: datetime) -> None:
+def _print_json(found: Found, now: datetime, zone: tzinfo | None) -> None:
     def since(report: Report) -> float | None:
         return None if report.last_success is None else (now - report.last_success).total_seconds()
 
     status: dict[str, Any] = {
         "ok": found.well,
+        "sentence": found.sentence(zone),
+        "troubles": [_plain(one) for one in found.troubles],
+        "today": _plain(found.today),
         "daemons": [_plain(one) for one in found.daemons],
         "archive_lacks": found.lacks,
         "sources": [{**_plain(one), "age_seconds": since(one)} for one in found.reports],
@@ -258,10 +264,6 @@ def _of_daemon(daemon: Daemon, since: str) -> str:
     return f"{words[daemon.state]}, run {daemon.run}{who}"
 
 
-def _exactly(moment: datetime | None, zone: tzinfo | None) -> object:
-    return moment.astimezone(zone) if moment is not None else "never"
-
-
 def _took(run: Run) -> str:
     """Return how long a run took; one without an end is going on, or was killed."""
     return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s" if run.ended_at else "no end"
@@ -269,6 +271,10 @@ def _took(run: Run) -> str:
 
 def _print(found: Found, now: datetime, zone: tzinfo | None) -> None:
     told = partial(when, now=now, zone=zone)
+    print(printable(found.sentence(zone)))
+    for one in found.troubles:
+        print(printable(f"  {'NOW' if one.grave else 'see'}  {one}; {one.fix}"))
+    print()
     print_table(
         ("source", "kind", "state", "last success", "late", "detail"),
         (
@@ -330,8 +336,8 @@ def _fields(found: Found, now: datetime, zone: tzinfo | None) -> dict[str, objec
         "arrivals": f"{counts.arrivals:,}",
         "quarantined": f"{counts.quarantined:,}",
         "still to do on mailboxes": f"{counts.pending:,}",
-        "first received": _exactly(counts.first_received, zone),
-        "last received": _exactly(counts.last_received, zone),
+        "first received": counts.first_received.astimezone(zone) if counts.first_received else "never",
+        "last received": counts.last_received.astimezone(zone) if counts.last_received else "never",
     }
     if found.refused is not None:
         every = ", and NOTHING WAS STORED SINCE: ingestor check" if found.refused.every else ""

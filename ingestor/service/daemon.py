@@ -138,8 +138,9 @@ class Daemon:
         address = self._settings.webhook.listen if self._settings.webhook else ""
         listener = (address, self._listener) if self._listener else None
         self._reporter = Reporter(
-            engine, run, self._installation.id(), listener, lambda: "webhook" in self._watchdog.hanging
-        )
+            engine, run, self._installation.id(), listener, lambda: "webhook" in self._watchdog.hanging,
+            self._mailboxes.states,
+        )  # fmt: skip
         self._reporter.start()
         stops.callback(self._reporter.stop)
         self._guard = ArchiveGuard(engine, store, self._reporter.note_differences)
@@ -194,8 +195,8 @@ class Daemon:
                 self._reload()
             self._mailboxes.tend()
             self._watchdog.look(self._beats(), self._clock())
-            if self._reporter.text != told:
-                told = self._reporter.text
+            if (text := self._reporter.text) != told:
+                told = text
                 self._notifier.status(told)
 
     def _beats(self) -> list[Beat]:

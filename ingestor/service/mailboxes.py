@@ -74,6 +74,10 @@ class Mailboxes:
         """Return how each thread stands; one that waits to be started has its last try for a cycle."""
         return [Beat(f"mailbox {one.name}", one.progress, one.stall_limit) for one in self._threads]
 
+    def states(self) -> dict[str, str]:
+        """Return how each mailbox fares at this moment; any thread may ask."""
+        return {one.name: one.state for one in self._threads}
+
     def stop(self, seconds: float) -> None:
         """Stop all threads at once and wait up to `seconds` for them together."""
         for thread in self._threads:

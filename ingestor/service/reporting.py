@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.mailbox_state import Source, drop_source, note_source, read_sources
-from ingestor.archive.runs import Run, balance
+from ingestor.archive.mailbox_state import Source, drop_source, note_source
+from ingestor.archive.runs import Balance, Run, balance
 from ingestor.errors import IngestorError
+from ingestor.watch.found import ENDPOINT
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
@@ -32,15 +33,13 @@ KIND: Final = "daemon"
 """What the notes are called among the sources."""
 SILENT: Final = timedelta(seconds=60)
 """Without a note for so long a daemon hangs, or its machine is gone. It leaves one every ten seconds."""
+_BEGUN: Final = datetime.now(UTC)
 _REMEMBERED: Final = timedelta(days=1)
 
 ARCHIVE = "archive file"
 """The name among the sources under which `status` shows what is wrong with the file itself."""
 DIFFERS = "archive"
 """The name under which it shows what somebody changed in it."""
-
-ENDPOINT = "endpoint"
-"""What the rows of the single endpoints are called among the sources."""
 
 LISTENER_LIMIT = 60.0
 """Seconds without a finished round after which the listener hangs."""
@@ -54,13 +53,14 @@ class Reporter:
 
     def __init__(
         self, engine: Engine, run: int, installation: str, listener: "tuple[str, Listener] | None",
-        hangs: Callable[[], bool],
+        hangs: Callable[[], bool], states: Callable[[], Mapping[str, str]],
     ) -> None:  # fmt: skip
         """Tell about run `run` of `installation`, and about `listener`, given with its address.
 
-        `hangs` says whether the watchdog finds the listener hanging.
+        `hangs` says whether the watchdog finds the listener hanging, `states` how each mailbox fares now.
         """
         self._engine, self.run, self._listener, self._hangs = engine, run, listener, hangs
+        self._states = states
         self._name = f"{KIND} {installation}"
         self._stopped = Event()
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
@@ -68,8 +68,17 @@ class Reporter:
         self._differences: str | None = None
         self._noted: dict[str, str | None] = {}
         self._endpoints: dict[str, tuple[str, EndpointCounts]] = {}
-        self.text = "reading"
-        """A line for people: the balance of the run and the state of every source."""
+        self._counts = str(Balance(0, 0, 0, 0, 0, 0))
+
+    @property
+    def text(self) -> str:
+        """A line for people: the run's balance as last read, and how every source fares at this moment."""
+        states = dict(self._states())
+        if self._listener is not None:
+            states[self._listener[0]] = self._listener_state(self._listener[1])
+        states |= {ARCHIVE: "growing"} if self._archive else {}
+        states |= {DIFFERS: "changed"} if self._differences else {}
+        return "; ".join([self._counts, *(f"{name}: {state}" for name, state in sorted(states.items()))])
 
     def start(self) -> None:
         """Report now, and every ten seconds from now on."""
@@ -102,19 +111,12 @@ class Reporter:
                 self._note(ARCHIVE, "growing", self._archive)
                 self._note(DIFFERS, "changed", self._differences)
                 self._note_listener()
-                self.text = self._line()
+                self._counts = str(balance(self._engine, self.run))
             except IngestorError as error:
-                self.text = str(error)
+                self._counts = str(error)
             except Exception as error:  # noqa: BLE001 - a report that fails must not be the last one
                 log.warning("a report failed", error=type(error).__name__)
             self._stopped.wait(REPORT_SECONDS)
-
-    def _line(self) -> str:
-        counts = str(balance(self._engine, self.run))
-        silent = {KIND, ENDPOINT}
-        sources = [source for source in read_sources(self._engine) if source.kind not in silent]
-        states = "; ".join(f"{source.name}: {source.state}" for source in sources)
-        return f"{counts}; {states}" if states else counts
 
     def _note(self, name: str, state: str, trouble: str | None) -> None:
         """Write down what ails the archive; the first time also that there is nothing."""
@@ -134,7 +136,7 @@ class Reporter:
         if self._listener is None:
             return
         address, listener = self._listener
-        state = "hanging" if self._hangs() else "no spool" if listener.spool_trouble else "listening"
+        state = self._listener_state(listener)
         detail = f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
         note_source(
             self._engine, address, "webhook", state, listener.spool_trouble or detail,
@@ -142,6 +144,9 @@ class Reporter:
         )  # fmt: skip
         for name, counts in listener.endpoints.items():
             self._note_endpoint(f"{ENDPOINT} {name}", "open" if state == "listening" else state, counts)
+
+    def _listener_state(self, listener: "Listener") -> str:
+        return "hanging" if self._hangs() else "no spool" if listener.spool_trouble else "listening"
 
     def _note_endpoint(self, name: str, state: str, counts: "EndpointCounts") -> None:
         """Write down an endpoint where something is new; its last success is the newest POST, if one came.
@@ -161,7 +166,7 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A daemon that ever wrote here. `since`: its last note, or its stop, aware UTC.
+    """A daemon that ever wrote here. `since`: its last note, or its stop; `begun`: its start; aware UTC.
 
     `state` is `running`, `silent` (it lives and says nothing), `stopped` (cleanly, as by `systemctl stop`) or
     `gone` (killed, crashed, or its machine is off). `late` is what makes the exit code of `status` 1.
@@ -173,6 +178,7 @@ class Daemon:
     pid: int | None
     run: int
     late: bool = False
+    begun: datetime | None = None
 
     @property
     def lives(self) -> bool:
@@ -185,7 +191,7 @@ def note_of_this_process(run: int) -> str:
     stands = _stands(os.getpid())
     return json.dumps(
         {"host": socket.gethostname(), "pid": os.getpid(), "run": run, "machine": _machine(),
-         "started": stands and stands[1]}
+         "started": stands and stands[1], "begun": _BEGUN.isoformat()}
     )  # fmt: skip
 
 
@@ -209,7 +215,7 @@ def daemons(noted: Sequence[Source], last: Run | None, now: datetime) -> list[Da
         fresh = one.state == "gone" and now - one.since < _REMEMBERED
         if one.lives or missed or fresh:
             late = one.state != "running"
-            judged.append(Daemon(one.state, one.since, one.host, one.pid, one.run, late))
+            judged.append(replace(one, late=late))
     return sorted(judged, key=lambda one: (not one.lives, now - one.since))
 
 
@@ -226,7 +232,10 @@ def _daemon(source: Source, now: datetime) -> Daemon:
         state = "gone"
     else:
         state = "silent" if silent else "running"
-    return Daemon(state, source.updated_at, note.get("host"), note.get("pid"), int(note.get("run", 0)))
+    begun = datetime.fromisoformat(note["begun"]) if "begun" in note else None
+    return Daemon(
+        state, source.updated_at, note.get("host"), note.get("pid"), int(note.get("run", 0)), begun=begun
+    )
 
 
 def _lives(note: Mapping[str, Any]) -> bool | None:

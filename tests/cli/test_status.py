@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -13,12 +14,14 @@ import structlog
 
 from ingestor.archive.items import Submission
 from ingestor.archive.mailbox_state import Source, note_source
+from ingestor.archive.queries import Today, today
 from ingestor.archive.store import Store
 from ingestor.cli.printing import age
-from ingestor.cli.status import SPOOL_SECONDS, judge
+from ingestor.providers.contract import Readable
 from ingestor.settings import Settings
+from ingestor.watch.found import SPOOL_SECONDS, judge
 from tests.archive.reading import spoil
-from tests.archive.samples import item
+from tests.archive.samples import PARSER, item, sms
 from tests.cli.calling import Called
 from tests.cli.conftest import Filled
 
@@ -59,6 +62,21 @@ def test_a_source_is_late_after_three_polls(
     reports = judge(settings(*configured), sources, NOW)
 
     assert {report.name: report.late for report in reports} == late
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "late"),
+    [
+        ("refused", "the login", True), ("misconfigured", "ca_file", True), ("no folder", "no X", True),
+        ("failing", "ValueError", True), ("watching", "there is no folder 'B'", True),
+        ("watching", None, False), ("unreachable", "no route", False), ("waiting", "the archive", False),
+    ],
+)  # fmt: skip
+def test_what_does_not_pass_by_itself_is_late_at_once(state: str, detail: str, late: bool) -> None:
+    """A refused login or a missing folder, be it the second one, needs somebody now; a network may wait."""
+    source = Source("main", "mailbox", state, detail, 60, NOW, NOW)
+
+    assert [report.late for report in judge(settings("main"), [source], NOW)] == [late]
 
 
 def test_an_endpoint_is_never_late_and_goes_with_its_configuration() -> None:
@@ -108,6 +126,77 @@ def test_a_late_source_is_exit_1(filled: Filled) -> None:
     assert called.code == 1
     assert "LATE\tno route" in called.out
     assert json.loads(filled.call("status", "--json").out)["ok"] is False
+
+
+def test_the_first_line_says_whether_all_is_well_and_what_to_do(filled: Filled) -> None:
+    """Well: since when, what came, what waits. Not well: what it is, and what to do about it."""
+    note_source(filled.engine, "main", "mailbox", "watching", None, 60, datetime.now(UTC), success=True)
+    first = filled.call("status").out.splitlines()[0]
+    assert re.fullmatch(r"All is well: 0 SMS today(, usually 0 by now)?; nothing waits\.", first), first
+
+    note_source(
+        filled.engine, "main", "mailbox", "refused", "the login", 60, datetime.now(UTC), success=False
+    )
+    called = filled.call("status")
+    assert called.code == 1
+    assert called.out.startswith(
+        "NOT well: mailbox main: refused (the login). To do: mend its password, then `systemctl reload"
+    )
+    told = json.loads(filled.call("status", "--json").out)
+    assert (told["ok"], told["troubles"][0]["condition"]) == (False, "login refused")
+    assert told["sentence"] == called.out.splitlines()[0]
+
+
+def test_a_full_disk_is_exit_1_at_once(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that cannot write cannot say so either: the disk is looked at; little space is a warning."""
+    usage = shutil.disk_usage(filled.folder)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    full = filled.call("status")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100 * 2**20))
+    scarce = filled.call("status")
+
+    assert full.code == 1
+    assert re.match(r"NOT well: disk of /\S+: full\. To do: make room\. ", full.out)
+    assert scarce.code == 0
+    assert "only 100 MiB free; make room\n" in scarce.out
+
+
+def test_monitor_speaks_as_nagios_does(filled: Filled, called: Callable[..., Called]) -> None:
+    """One line with data behind a bar, and the codes 0 to 3; the first bar is the data's."""
+    now = datetime.now(UTC)
+    note_source(filled.engine, "main", "mailbox", "watching", None, 60, now, success=True)
+    well = filled.call("status", "--monitor")
+    note_source(filled.engine, "main", "mailbox", "refused", "a|b", 60, now, success=False)
+    bad = filled.call("status", "--monitor")
+    none = called("--database-url", f"sqlite:///{filled.folder}/none.db", "status", "--monitor")
+    (filled.folder / "wrong.toml").write_text("nothing = 1\n")
+    wrong = called("--config", filled.folder / "wrong.toml", "status", "--monitor")
+
+    assert well.code == 0
+    assert re.fullmatch(
+        r"INGESTOR OK - All is well: [^|]* \| sms_today=0 spool=0 quarantined=2 pending=0 troubles=0\n",
+        well.out,
+    ), well.out
+    assert bad.code == 2
+    assert bad.out.startswith("INGESTOR CRITICAL - NOT well: mailbox main: refused (a/b).")
+    assert (none.code, none.out[:20]) == (2, "INGESTOR CRITICAL - ")
+    assert (wrong.code, wrong.out[:19]) == (3, "INGESTOR UNKNOWN - ")
+
+
+def test_today_is_held_against_the_usual(filled: Filled) -> None:
+    """Usual is the median of the same hours of fourteen days; a young archive has none."""
+    noon = datetime(2026, 3, 20, 12, tzinfo=UTC)
+    midnight = noon.replace(hour=0)
+    assert today(filled.engine, midnight - timedelta(days=14), noon - timedelta(days=14)).usual is None
+    received = [midnight - timedelta(days=day) + timedelta(hours=1) for day in range(16) for _ in range(3)]
+    received += [noon + timedelta(minutes=1), midnight - timedelta(days=3) + timedelta(hours=13)]
+    items = [
+        item(1000 + number, reading=Readable(sms(1000 + number, received_at=moment), PARSER))
+        for number, moment in enumerate(received)
+    ]
+    Store(filled.engine).write([Submission(None, tuple(items))], noon)
+
+    assert today(filled.engine, midnight, noon) == Today(3, 3)
 
 
 def test_a_database_that_refuses_every_item_is_exit_1(filled: Filled, called: Callable[..., Called]) -> None:

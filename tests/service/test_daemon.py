@@ -142,6 +142,22 @@ def test_the_watchdog_is_fed_by_a_working_daemon(server: ImapServer, tmp_path: P
         assert daemon.stop() == 0
 
 
+def test_what_the_manager_shows_is_true_from_the_first_second(
+    server: ImapServer, tmp_path: Path, sqlite_url: str
+) -> None:
+    """After a restart READY carries how the mailbox fares now, not the last word of the run before."""
+    config = configuration(tmp_path, sqlite_url, mailbox(server.port))
+    for _ in range(2):
+        with running(config) as daemon:
+            daemon.wait_heard("STATUS=")  # the first change after READY
+            assert daemon.stop() == 0
+            told = [one for one in daemon.heard if "STATUS=" in one and "STOPPING" not in one]
+
+    assert re.search(r"STATUS=0 read = .*; main: (starting|watching|polling)$", told[0]), told
+    assert "main: watching" in told[1]
+    assert not any("stopped" in one for one in told)
+
+
 def test_an_unreachable_mailbox_is_no_reason_to_be_killed(tmp_path: Path, sqlite_url: str) -> None:
     """Retrying a dead server is progress: READY comes, the watchdog is fed, and the log says it once."""
     with running(

@@ -1,0 +1,139 @@
+"""How the sources, the spool and the disk fare, as `ingestor status` and the daemon's own watch see them."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from ingestor.archive.mailbox_state import Source
+from ingestor.intake.listener.gate import named
+from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
+from ingestor.settings import Settings, state_directory
+
+POLLS: Final = 3  # a source that has not succeeded for so many polls is late
+SPOOL_SECONDS: Final = 300
+"""A POST that was acknowledged and is not in the archive after so long needs a person."""
+
+LITTLE_SPACE: Final = 200 * 2**20
+NO_SPACE: Final = 8 * 2**20
+"""With less than this a disk counts as full: SQLite's log alone grows to 4 MiB between two looks."""
+
+STUCK: Final = frozenset({"refused", "misconfigured", "no folder", "failing", "hanging", "no spool"})
+"""States that do not pass by themselves: somebody is needed at once, not only after three polls."""
+
+ENDPOINT: Final = "endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One source as it fares; times are aware UTC. `late` says that it needs a person."""
+
+    name: str
+    kind: str
+    state: str
+    detail: str | None
+    poll_seconds: int | None
+    last_success: datetime | None
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """POSTs that wait for the database, and files set aside as damaged; None where we may not look.
+
+    `late` says that they need a person.
+    """
+
+    waiting: int | None
+    corrupt: int | None
+    oldest: datetime | None = None
+    late: bool = False
+    moved: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """How many bytes are free for us in a folder that we write to."""
+
+    folder: str
+    free: int
+
+
+def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report]:
+    """Return what is to be said of each source at `now` (aware UTC).
+
+    Every configured mailbox counts, noted or not. A mailbox that was noted once and is configured no more
+    is listed, and never late; without anything configured (the archive was named by its URL alone) every
+    noted one counts. A POST has no time at which it is due: an endpoint is never late.
+    """
+    configured = {mailbox.name: mailbox for mailbox in settings.mailbox}
+    webhook = settings.webhook
+    endpoints = {f"{ENDPOINT} {name}" for name, _ in named(webhook)} if webhook else set()
+    reports = []
+    for source in noted:
+        mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
+        poll = mailbox.poll_seconds if mailbox else source.poll_seconds
+        gone = {
+            "mailbox": mailbox is None, "webhook": webhook is None, ENDPOINT: source.name not in endpoints,
+        }.get(source.kind, False)  # fmt: skip
+        dropped = bool(settings.mailbox or webhook) and gone
+        late = not dropped and poll is not None and _overdue(source.last_success, poll, now)
+        late = late or (not dropped and _stuck(source))
+        late = late or source.state == "changed"  # somebody's hand was in the archive
+        state = "not configured" if dropped else source.state
+        reports.append(
+            Report(source.name, source.kind, state, source.detail, poll, source.last_success, late)
+        )
+    for name, mailbox in configured.items():
+        reports.append(Report(name, "mailbox", "never read", None, mailbox.poll_seconds, None, late=True))
+    return sorted(reports, key=lambda report: (report.kind, report.name))
+
+
+def _overdue(last_success: datetime | None, poll_seconds: int, now: datetime) -> bool:
+    return last_success is None or (now - last_success).total_seconds() > POLLS * poll_seconds
+
+
+def _stuck(source: Source) -> bool:
+    """Say whether waiting does not help; a mailbox that is read has a detail where a folder is missing."""
+    if source.kind == ENDPOINT:
+        return False
+    read = source.kind == "mailbox" and source.state in {"watching", "polling"}
+    return source.state in STUCK or (read and source.detail is not None)
+
+
+def spool_of(settings: Settings, now: datetime) -> Spool | None:
+    """Return how the listener's spool stands, None where there is none."""
+    folder = state_directory(settings) / "spool"
+    try:
+        elsewhere = moved(folder)
+        if not folder.is_dir() and elsewhere is None:
+            return None
+        damaged, since = corrupt(folder), oldest(folder)
+        waits = since is not None and (now - since).total_seconds() > SPOOL_SECONDS
+        late = bool(damaged) or waits or elsewhere is not None
+        return Spool(depth(folder), damaged, since, late, elsewhere)
+    except PermissionError:
+        return Spool(None, None)
+
+
+def disks_of(settings: Settings) -> list[Disk]:
+    """Return the folders that have little space left, the archive's file's and the state directory.
+
+    Several on one file system are told once.
+    """
+    file = settings.database.file
+    folders = [file.absolute().parent] if file is not None else []
+    found: dict[int, Disk] = {}
+    for folder in (*folders, state_directory(settings).absolute()):
+        device, free = _room(folder)
+        if device is not None and free < LITTLE_SPACE:
+            found.setdefault(device, Disk(str(folder), free))
+    return list(found.values())
+
+
+def _room(folder: Path) -> tuple[int | None, int]:
+    try:
+        return folder.stat().st_dev, shutil.disk_usage(folder).free
+    except OSError:  # not there, or not for us to see: other findings say so
+        return None, 0

@@ -1,0 +1,150 @@
+"""What is somebody's business among what is found: each trouble with its sentence and what to do about it.
+
+One list serves all: the first sentence of `ingestor status`, its exit code, and Nagios.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ingestor.archive.queries import LookAlikes, Refusals, Standing, Today
+from ingestor.watch.found import NO_SPACE, Disk, Report, Spool
+
+_FIXES = {
+    "refused": "mend its password, then `systemctl reload ingestor`",
+    "misconfigured": "run `ingestor check`, mend the configuration, then `systemctl reload ingestor`",
+    "no folder": "correct `folders` in the configuration, or make the folder on the server",
+    "failing": "run `ingestor check`; the log has the rest",
+    "hanging": "run `systemctl restart ingestor`",
+    "no spool": "make room, or give the spool's folder to the service's user",
+    "changed": "run `ingestor check`, and `ingestor db repair` for what is ours",
+    "unreachable": "look at the network and the server; it is tried again by itself",
+    "waiting": "start the database, or make room for it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is not as it should be.
+
+    `condition` is its kind (`source`, `disk`…), `subject` what it is about, `says` the sentence, `fix` what
+    to do. `grave`: SMS are late or may be lost, so somebody is needed now. `since` is aware UTC.
+    """
+
+    condition: str
+    subject: str
+    says: str
+    fix: str
+    grave: bool = True
+    since: datetime | None = None
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.says}"
+
+
+def of_sources(reports: Iterable[Report]) -> list[Trouble]:
+    """Return a trouble for each source that needs a person."""
+    return [
+        Trouble(
+            _condition(one), f"{one.kind} {one.name}" if one.kind != one.name else one.name,
+            f"{one.state}{f' ({one.detail})' if one.detail else ''}"
+            if one.state in _FIXES or one.detail else f"late ({one.state})",
+            _FIXES.get(one.state, "see `ingestor check`"), since=one.last_success,
+        )
+        for one in reports if one.late
+    ]  # fmt: skip
+
+
+def _condition(report: Report) -> str:
+    if report.kind == "archive":
+        return "archive differs"
+    return "login refused" if report.state == "refused" else "source"
+
+
+def of_spool(spool: Spool | None) -> list[Trouble]:
+    """Return what is wrong with the spool: POSTs that wait for long, damaged ones, a moved folder."""
+    if spool is None or not spool.late:
+        return []
+    if spool.moved:
+        return [Trouble("spool", "spool", spool.moved, "put the folder back")]
+    if spool.corrupt:
+        fix = "look at spool/corrupt in the state directory: what is read from there is gone from here"
+        return [Trouble("spool", "spool", f"{spool.corrupt:,} POSTs cannot be read", fix)]
+    return [
+        Trouble(
+            "spool", "spool", f"{spool.waiting:,} acknowledged POSTs wait for the archive",
+            "see `ingestor check`: the database takes no writes, or no daemon runs", since=spool.oldest,
+        )
+    ]  # fmt: skip
+
+
+def of_disks(disks: Iterable[Disk]) -> list[Trouble]:
+    """Return a trouble for each disk with little space; a full one is grave."""
+    return [
+        Trouble(
+            "disk", f"disk of {one.folder}",
+            "full" if one.free < NO_SPACE else f"only {one.free // 2**20} MiB free", "make room",
+            grave=one.free < NO_SPACE,
+        )
+        for one in disks
+    ]  # fmt: skip
+
+
+def of_archive(refused: Refusals | None, lacks: str | None) -> list[Trouble]:
+    """Return what is wrong with the tables and the file: they take no items, or lack what was stored."""
+    found = []
+    if refused is not None and refused.every:
+        found.append(
+            Trouble(
+                "archive", "archive", f"it refused {refused.count:,} items and stored none since",
+                "run `ingestor check`, then `ingestor quarantine retry`", since=refused.last,
+            )
+        )  # fmt: skip
+    if lacks is not None:
+        found.append(Trouble("archive", "archive", "it lacks what was stored", lacks))
+    return found
+
+
+def of_unread(standing: Iterable[Standing], alike: Iterable[LookAlikes], since: datetime) -> list[Trouble]:
+    """Return that mails or POSTs of ours could not be read, or looked like ours, since `since` (aware UTC).
+
+    SMS may be among them, but none is lost and none is late: not grave.
+    """
+    found = []
+    if fresh := [one for one in standing if one.newest >= since]:
+        count, newest = sum(one.count for one in fresh), max(one.newest for one in fresh)
+        found.append(
+            Trouble(
+                "quarantine", "quarantine", f"{count:,} items stand in it, some of them new",
+                "see `ingestor quarantine list`", grave=False, since=newest,
+            )
+        )  # fmt: skip
+    if seen := [one for one in alike if one.newest >= since]:
+        count, newest = sum(one.count for one in seen), max(one.newest for one in seen)
+        found.append(
+            Trouble(
+                "look-alikes", "look-alikes", f"{count:,} ignored mails had something of an SMS",
+                "run `ingestor explain` on one; a missing sender goes into [agile] senders",
+                grave=False, since=newest,
+            )
+        )  # fmt: skip
+    return found
+
+
+def sentence(troubles: list[Trouble], today: Today, waits: str, since: str) -> str:
+    """Return whether all is well, since when, what came today against the usual, and what waits.
+
+    `waits` is empty where nothing does; `since` says since when the daemon runs, or nothing.
+    """
+    usual = f", usually {today.usual:,} by now" if today.usual is not None else ""
+    came = f"{today.sms:,} SMS today{usual}; {waits or 'nothing'} waits"
+    grave = [one for one in troubles if one.grave]
+    if not grave:
+        to_see = f" ({_things(len(troubles))} to look at when there is time)" if troubles else ""
+        return f"All is well{since}{to_see}: {came}."
+    first, more = grave[0], f", and {_things(len(grave) - 1)} more" if len(grave) > 1 else ""
+    return f"NOT well: {first}{more}. To do: {first.fix}. {came}."
+
+
+def _things(count: int) -> str:
+    return f"{count} thing{'s' if count != 1 else ''}"
