@@ -8,6 +8,7 @@ It imports nothing that a user without [webhook] has not installed.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -62,12 +63,12 @@ STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
 class RefusalLog:
     """Counts refusals by kind and says so at most once a minute.
 
-    No line holds the path asked for.
+    No line holds the path asked for; each begins with the `server`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, server: str = "webhook") -> None:
         self.counts: dict[str, int] = {}
-        self._said = OncePerMinute(_say, clock)
+        self._said = OncePerMinute(partial(_say, server), clock)
         self.tick, self.end = self._said.tick, self._said.end
 
     def note(self, refusal: Refusal, peer: str) -> None:
@@ -76,7 +77,7 @@ class RefusalLog:
         self._said.note(refusal.kind, (refusal, peer))
 
 
-def _say(kind: str, newest: tuple[Refusal, str], count: int) -> None:
+def _say(server: str, kind: str, newest: tuple[Refusal, str], count: int) -> None:
     refusal, peer = newest
     say = _log.warning if refusal.status in _WARNINGS and not refusal.expected else _log.info
-    say("webhook request refused", kind=kind, status=int(refusal.status), peer=peer, count=count)
+    say(f"{server} request refused", kind=kind, status=int(refusal.status), peer=peer, count=count)

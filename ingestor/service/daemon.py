@@ -47,6 +47,7 @@ from ingestor.service.signals import (
 )
 from ingestor.service.watchdog import Beat, Notifier, Watchdog
 from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, rules_for, state_directory
+from ingestor.watch.live import Live
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
@@ -57,7 +58,9 @@ WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
 
-RESTART_ONLY = ("database", "webhook", "opt_out")
+PAGES_SECONDS = 0.5
+
+RESTART_ONLY = ("database", "webhook", "metrics", "opt_out")
 
 
 def tune_interpreter() -> None:
@@ -91,6 +94,7 @@ class Daemon:
         self._watchdog = Watchdog(notifier)
         self._writer_to_be = WriterToBe()
         self._listener: Listener | None = None
+        self._live = Live(settings, hanging=lambda: sorted(self._watchdog.hanging))
         self._ended: Ended | None = None
 
     def run(self) -> Ended | None:
@@ -103,6 +107,7 @@ class Daemon:
         self._words = words_of(self._settings.opt_out)
         with Signals(exit_at_once, LAST_RESORT_SECONDS) as signals, ExitStack() as listening:
             self._start_listener(listening)
+            self._start_pages(listening)
             open_engine(self._settings.database.url).dispose()  # what is wrong with the URL is not waited for
             archive = patiently(
                 partial(open_archive, self._settings, "run", run_options(self._settings)),
@@ -130,11 +135,13 @@ class Daemon:
         stops.callback(old_sms.stop)
         stops.push(listening.pop_all())  # the listener stops before the writer
         self._writer_to_be.open(self._writer)
+        self._live.writer = self._writer
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
+        self._live.mailboxes = lambda: self._mailboxes.threads
         address = self._settings.webhook.listen if self._settings.webhook else ""
         listener = (address, self._listener) if self._listener else None
         self._reporter = Reporter(
@@ -143,7 +150,7 @@ class Daemon:
         )  # fmt: skip
         self._reporter.start()
         stops.callback(self._reporter.stop)
-        self._guard = ArchiveGuard(engine, store, self._reporter.note_differences)
+        self._guard = ArchiveGuard(engine, store, self._note_differences)
         self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
@@ -173,6 +180,24 @@ class Daemon:
         self._listener = Listener(webhook, rules, self._writer_to_be, directory / "spool")
         self._listener.start()
         stops.callback(self._listener.stop, LISTENER_SECONDS)
+
+    def _start_pages(self, stops: ExitStack) -> None:
+        """Serve [metrics] where it is asked for, also while the archive is waited for."""
+        self._live.listener = self._listener
+        if self._settings.metrics is None:
+            return
+        # Imported only where there is a [metrics] to serve: it is an extra.
+        try:
+            from ingestor.watch.metrics import serve
+        except ModuleNotFoundError:
+            raise ConfigurationError(
+                "[metrics] needs what is not installed: pip install 'agile-sms-ingestor[metrics]'"
+            ) from None
+        stops.callback(serve(self._settings.metrics, self._live).stop, PAGES_SECONDS)
+
+    def _note_differences(self, found: str | None) -> None:
+        self._live.differs = found
+        self._reporter.note_differences(found)
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
         """Return what the schedule calls every so many seconds: the looks at the archive and its file."""
@@ -222,7 +247,7 @@ class Daemon:
             return
         for what in needs_restart(self._settings, wanted):
             log.warning("a restart is needed", changed=what, needs="systemctl restart ingestor")
-        self._settings = settings
+        self._settings = self._live.settings = settings
         # All of them, changed or not: a password that was changed in its file is tried at once.
         self._mailboxes.stop(MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)

@@ -74,6 +74,11 @@ class Mailboxes:
         """Return how each thread stands; one that waits to be started has its last try for a cycle."""
         return [Beat(f"mailbox {one.name}", one.progress, one.stall_limit) for one in self._threads]
 
+    @property
+    def threads(self) -> Sequence[MailboxThread]:
+        """The threads, for whoever shows how they fare."""
+        return tuple(self._threads)
+
     def states(self) -> dict[str, str]:
         """Return how each mailbox fares at this moment; any thread may ask."""
         return {one.name: one.state for one in self._threads}

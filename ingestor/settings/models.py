@@ -30,6 +30,7 @@ from ingestor import providers
 from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, Text
 from ingestor.settings import values
 from ingestor.settings.opt_out import OptOut
+from ingestor.settings.watch import Metrics
 from ingestor.timestamps import zone_name
 
 FilePath = Annotated[Path, BeforeValidator(values.file_path)]
@@ -279,6 +280,7 @@ class Settings(_WithProviders):
     mailbox: tuple[Mailbox, ...] = ()
     webhook: Webhook | None = None
     opt_out: OptOut = OptOut()
+    metrics: Metrics | None = None
 
     _sources: tuple[Path, ...] = PrivateAttr(default=())
 

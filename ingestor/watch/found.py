@@ -126,13 +126,14 @@ def disks_of(settings: Settings) -> list[Disk]:
     folders = [file.absolute().parent] if file is not None else []
     found: dict[int, Disk] = {}
     for folder in (*folders, state_directory(settings).absolute()):
-        device, free = _room(folder)
+        device, free = room(folder)
         if device is not None and free < LITTLE_SPACE:
             found.setdefault(device, Disk(str(folder), free))
     return list(found.values())
 
 
-def _room(folder: Path) -> tuple[int | None, int]:
+def room(folder: Path) -> tuple[int | None, int]:
+    """Return the file system of `folder` (None where we cannot see it) and how many bytes are free there."""
     try:
         return folder.stat().st_dev, shutil.disk_usage(folder).free
     except OSError:  # not there, or not for us to see: other findings say so

@@ -58,6 +58,8 @@ class MailboxThread:
         self.state = "starting"
         """`starting`, `watching`, `polling`, `no folder` (none of those configured), `unreachable`,
         `refused` (the login), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
+        self.last_success: datetime | None = None
+        """When all its folders were last read (aware UTC)."""
         self._context = Context(
             mailbox, rules, mail_reader("agile"), engine, run_id, clock, lease, self._delivery, memory
         )
@@ -76,6 +78,11 @@ class MailboxThread:
     def progress(self) -> float:
         """`time.monotonic()` when work was last finished: a committed chunk, a cycle, an attempt."""
         return max(self._worked_at, self._delivery.settled_at)
+
+    @property
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many mails ended how since this thread was made."""
+        return dict(self._delivery.tally)
 
     @property
     def stall_limit(self) -> float:
@@ -251,6 +258,8 @@ class MailboxThread:
     def _enter(self, state: str, detail: str | None, *, success: bool = False) -> None:
         """Go into `state`: said once when it changes, written down for `status` every few seconds."""
         before, self.state = self.state, state
+        if success:
+            self.last_success = self._context.clock()
         if state != before and state in _TOLD:
             tell = log.warning if state in {"unreachable", "waiting"} else log.error
             tell(_TOLD[state], mailbox=self.name, state=state, reason=detail)
