@@ -158,7 +158,8 @@ class Daemon:
         names = [mailbox.name for mailbox in self._settings.mailbox]
         tune_interpreter()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
-        self._notifier.ready(self._reporter.text)
+        self._told = self._reporter.text
+        self._notifier.ready(self._told)
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
         rules = rules_for(self._settings, "agile")
@@ -209,7 +210,6 @@ class Daemon:
         return jobs
 
     def _loop(self, signals: Signals) -> None:
-        told = self._reporter.text
         # Systemd wants to hear at least twice in the time that it gives.
         between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or float("inf")) / 3)
         while True:
@@ -220,9 +220,9 @@ class Daemon:
                 self._reload()
             self._mailboxes.tend()
             self._watchdog.look(self._beats(), self._clock())
-            if (text := self._reporter.text) != told:
-                told = text
-                self._notifier.status(told)
+            if (text := self._reporter.text) != self._told:
+                self._told = text
+                self._notifier.status(text)
 
     def _beats(self) -> list[Beat]:
         beats = self._mailboxes.beats()
@@ -254,7 +254,8 @@ class Daemon:
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
-        self._notifier.ready(self._reporter.text)
+        self._told = self._reporter.text
+        self._notifier.ready(self._told)
 
     def _begin_day(self) -> None:
         """Close the run's row and begin another: a year's uptime would be one open balance."""
