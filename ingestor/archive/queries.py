@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -112,14 +112,6 @@ class Counts:
     pending: int
     first_received: datetime | None
     last_received: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Today:
-    """How many SMS were received today, and by this hour on a usual day; None where the archive is young."""
-
-    sms: int
-    usual: int | None
 
 
 def search(engine: Engine, filters: Filters) -> list[Row]:
@@ -363,31 +355,6 @@ def copies_before(engine: Engine, path: str, member: str | None, offset: int) ->
     with reading(engine) as connection:
         for key, number in connection.execution_options(yield_per=1000).execute(query):
             yield bytes(key), number
-
-
-def today(engine: Engine, midnight: datetime, now: datetime) -> Today:
-    """Return how many SMS were received from `midnight` to `now` (aware), and how many usually are.
-
-    Usual is the median over the same hours of the fourteen days before; an archive whose first SMS is of the
-    last seven days has no usual yet. Each stretch is counted over the index of `received_at`.
-    """
-    received = tables.sms.c.received_at
-
-    def between(days: int) -> Any:
-        begin, end = midnight - timedelta(days), now - timedelta(days)
-        return (
-            select(func.count())
-            .where(
-                received >= bindparam(None, begin, WholeSecond), received < bindparam(None, end, WholeSecond)
-            )
-            .scalar_subquery()
-        )
-
-    first = select(func.min(received, type_=received.type)).scalar_subquery()
-    with reading(engine) as connection:
-        begun, came, *before = connection.execute(select(first, *map(between, range(15)))).one()
-    young = begun is None or begun > midnight - timedelta(days=7)
-    return Today(came, None if young else sorted(before)[len(before) // 2])
 
 
 def stream(connection: Connection, query: Select[Any]) -> Iterator[Row]:

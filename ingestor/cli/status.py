@@ -17,12 +17,10 @@ from ingestor.archive.queries import (
     LookAlikes,
     Refusals,
     Standing,
-    Today,
     counts,
     look_alikes,
     refusals,
     standing,
-    today,
 )
 from ingestor.archive.runs import Run, last_run_of, last_runs
 from ingestor.cli.arguments import add_utc, zone_of
@@ -36,6 +34,7 @@ from ingestor.settings import Settings
 from ingestor.watch import troubles
 from ingestor.watch.found import ENDPOINT, Report, Spool, disks_of, judge, spool_of
 from ingestor.watch.troubles import Trouble, sentence
+from ingestor.watch.usual import Today, today
 
 EXAMPLES = """
 ingestor status

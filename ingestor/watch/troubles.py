@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ingestor.archive.queries import LookAlikes, Refusals, Standing, Today
+from ingestor.archive.queries import LookAlikes, Refusals, Standing
 from ingestor.watch.found import NO_SPACE, Disk, Report, Spool
+from ingestor.watch.usual import Today
 
 _FIXES = {
     "refused": "mend its password, then `systemctl reload ingestor`",

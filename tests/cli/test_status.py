@@ -14,12 +14,12 @@ import structlog
 
 from ingestor.archive.items import Submission
 from ingestor.archive.mailbox_state import Source, note_source
-from ingestor.archive.queries import Today, today
 from ingestor.archive.store import Store
 from ingestor.cli.printing import age
 from ingestor.providers.contract import Readable
 from ingestor.settings import Settings
 from ingestor.watch.found import SPOOL_SECONDS, judge
+from ingestor.watch.usual import Today, today
 from tests.archive.reading import spoil
 from tests.archive.samples import PARSER, item, sms
 from tests.cli.calling import Called
