@@ -5,7 +5,11 @@ machines' clocks differ, and an advisory lock of a dead machine stays until TCP 
 pooler for an hour (goauthentik/authentik#23876): a row that runs out needs neither.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -16,6 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.items import Action, Pending
+from ingestor.errors import IngestorError
+
+ALIVE_SECONDS, RENEWED_SECONDS = 60.0, 15.0
+"""How long a command that was killed still counts as running, and how often one that runs says so."""
 
 _UPSERT: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -206,7 +214,38 @@ def take_lease(engine: Engine, name: str, holder: str, seconds: float) -> bool:
 
 def release_lease(engine: Engine, name: str, holder: str) -> None:
     """Let others take the lease at once, if it is `holder`'s."""
-    now = _NOW[engine.dialect.name]
-    statement = text(f"UPDATE leases SET expires_at = {now} WHERE name = :name AND holder = :holder")  # noqa: S608 - our own names
+    statement = text("DELETE FROM leases WHERE name = :name AND holder = :holder")
     with writing(engine) as connection:
         connection.execute(statement, {"name": name, "holder": holder})
+
+
+def live_leases(engine: Engine) -> set[str]:
+    """Return the names of the leases that have not run out."""
+    with reading(engine) as connection:
+        now = _NOW[engine.dialect.name]
+        return set(connection.execute(text(f"SELECT name FROM leases WHERE expires_at > {now}")).scalars())  # noqa: S608 - constants
+
+
+@contextlib.contextmanager
+def kept_alive(engine: Engine, name: str) -> Iterator[None]:
+    """Hold the lease `name` meanwhile, from a thread of its own: others see that this process lives.
+
+    A database that is away is asked again with the next renewal; nothing depends on its answer.
+    """
+    ended, holder = threading.Event(), f"process {os.getpid()} on {socket.gethostname()}"
+
+    def renew() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(IngestorError):
+                take_lease(engine, name, holder, ALIVE_SECONDS)
+            ended.wait(RENEWED_SECONDS)
+
+    renewing = threading.Thread(target=renew, name=f"lease of {name}", daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewing.join()
+        with contextlib.suppress(IngestorError):
+            release_lease(engine, name, holder)

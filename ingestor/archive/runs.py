@@ -104,6 +104,11 @@ def balance(engine: Engine, run_id: int) -> Balance:
     return find_run(engine, run_id).balance
 
 
+def lease_of(run_id: int) -> str:
+    """Return the name of the lease that whoever works on the run keeps alive."""
+    return f"run {run_id}"
+
+
 def find_run(engine: Engine, run_id: int) -> Run:
     """Return one run. Raises LookupError where there is no such run."""
     with reading(engine) as connection:

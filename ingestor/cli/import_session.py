@@ -11,6 +11,7 @@ from typing import Any
 
 from ingestor.archive import runs
 from ingestor.archive.engine import bulk_import_settings
+from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.migrate import current
 from ingestor.archive.payloads import usable_dictionary
 from ingestor.archive.queries import all_refused
@@ -77,7 +78,7 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
         keys = store.archive_key(), usable_dictionary(engine)
         importer = _importer(arguments, options, settings, pool, sink, books, keys, signals, display)
         try:
-            with bulk_import_settings(engine):
+            with bulk_import_settings(engine), kept_alive(engine, runs.lease_of(run_id)):
                 finished = importer.run(references(options["paths"], layout=options["format"]))
             if finished:
                 books.end()

@@ -10,9 +10,10 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from ingestor.archive.export import plain_row
+from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.quarantine import discard, export_mbox, standing_ids
 from ingestor.archive.queries import quarantine_list, quarantine_show, raw_of_arrival
-from ingestor.archive.runs import balance, begin_run, end_run
+from ingestor.archive.runs import balance, begin_run, end_run, lease_of
 from ingestor.cli import verbs_of
 from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.export import whole_file
@@ -113,7 +114,8 @@ def _retry(arguments: argparse.Namespace) -> int:
     store = hearing_store(engine, settings.opt_out)
     reader = todays_reader(lambda provider: rules_for(settings, provider))
     try:
-        verdicts = list(retry(store, reader, run_id, now, arguments.ids or None))
+        with kept_alive(engine, lease_of(run_id)):
+            verdicts = list(retry(store, reader, run_id, now, arguments.ids or None))
     finally:
         end_run(engine, run_id, datetime.now(UTC))
     left = [

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from ingestor.archive.runs import balance, begin_run, end_run
+from ingestor.archive.mailbox_state import kept_alive
+from ingestor.archive.runs import balance, begin_run, end_run, lease_of
 from ingestor.archive.writer import Writer
 from ingestor.cli.arguments import day, text
 from ingestor.cli.opening import configure_log, open_for_writing, settings_of
@@ -74,7 +75,8 @@ def _rescan(
     rules = rules_for(settings, "agile")
     reader = MailboxThread(mailbox, rules, writer, engine, run_id, holder=installation.id)
     try:
-        reader.rescan(arguments.folder, arguments.since)
+        with kept_alive(engine, lease_of(run_id)):
+            reader.rescan(arguments.folder, arguments.since)
     finally:
         installation.close()
         # What was committed until a fault or Ctrl-C counts, and is shown.

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ingestor.archive.export import plain_row
-from ingestor.archive.mailbox_state import PendingWork, not_fetched, read_sources
+from ingestor.archive.mailbox_state import PendingWork, live_leases, not_fetched, read_sources
 from ingestor.archive.open_file import fault
 from ingestor.archive.queries import (
     Counts,
@@ -22,11 +22,12 @@ from ingestor.archive.queries import (
     refusals,
     standing,
 )
-from ingestor.archive.runs import Run, last_run_of, last_runs
+from ingestor.archive.runs import Run, last_run_of, last_runs, lease_of
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.intake.files.books import COMMAND
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
@@ -81,6 +82,7 @@ class Found:
     quarantine: list[Standing]
     alike: list[LookAlikes]
     missing: list[PendingWork]
+    live: set[str]
 
     @property
     def well(self) -> bool:
@@ -146,7 +148,7 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     return Found(
         found, today(engine, midnight, now), daemons, reports, refused, spool, lacks, counts(engine),
-        last_runs(engine, _RUNS), quarantine, alike, not_fetched(engine),
+        last_runs(engine, _RUNS), quarantine, alike, not_fetched(engine), live_leases(engine),
     )  # fmt: skip
 
 
@@ -240,8 +242,9 @@ def _print_json(found: Found, now: datetime, zone: tzinfo | None) -> None:
         "refused": found.refused and _plain(found.refused),
         "spool": found.spool and _plain(found.spool),
         "runs": [
-            {"run": one.id, "command": one.command, **plain_row({"started_at": one.started_at,
-             "ended_at": one.ended_at}), **dataclasses.asdict(one.balance)}
+            {"run": one.id, "command": one.command, "state": _state(one, found),
+             **plain_row({"started_at": one.started_at, "ended_at": one.ended_at}),
+             **dataclasses.asdict(one.balance)}
             for one in found.runs
         ],
     }  # fmt: skip
@@ -263,9 +266,20 @@ def _of_daemon(daemon: Daemon, since: str) -> str:
     return f"{words[daemon.state]}, run {daemon.run}{who}"
 
 
-def _took(run: Run) -> str:
-    """Return how long a run took; one without an end is going on, or was killed."""
-    return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s" if run.ended_at else "no end"
+def _state(run: Run, found: Found) -> str:
+    """Return `ended`, `running`, or `stopped` for a run without an end that nobody works on any more."""
+    if run.ended_at is not None:
+        return "ended"
+    lives = any(one.run == run.id and one.lives for one in found.daemons) or lease_of(run.id) in found.live
+    return "running" if lives else "stopped"
+
+
+def _took(run: Run, found: Found) -> str:
+    """Return how long a run took, or why it has no end and what to do."""
+    if run.ended_at is not None:
+        return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s"
+    state = _state(run, found)
+    return f"stopped; import --resume {run.id}" if (run.command, state) == (COMMAND, "stopped") else state
 
 
 def _print(found: Found, now: datetime, zone: tzinfo | None) -> None:
@@ -319,7 +333,14 @@ def _print(found: Found, now: datetime, zone: tzinfo | None) -> None:
     print_table(
         ("run", "command", "started", "took", "read", "balance"),
         (
-            (one.id, one.command, told(one.started_at), _took(one), one.balance.read, one.balance.outcomes)
+            (
+                one.id,
+                one.command,
+                told(one.started_at),
+                _took(one, found),
+                one.balance.read,
+                one.balance.outcomes,
+            )
             for one in found.runs
         ),
         title="Last runs",

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,8 +14,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from ingestor.archive import tables
+from ingestor.archive.engine import writing
 from ingestor.archive.items import Submission
-from ingestor.archive.mailbox_state import Source, note_source
+from ingestor.archive.mailbox_state import Source, kept_alive, note_source
+from ingestor.archive.runs import begin_run, end_run, lease_of
 from ingestor.archive.store import Store
 from ingestor.cli.printing import age
 from ingestor.providers.contract import Readable
@@ -24,8 +29,16 @@ from tests.archive.reading import spoil
 from tests.archive.samples import PARSER, item, sms
 from tests.cli.calling import Called
 from tests.cli.conftest import Filled
+from tests.waiting import until
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+KEEPS_A_LEASE = """
+import sys, time
+from ingestor.archive.engine import open_engine
+from ingestor.archive.mailbox_state import kept_alive
+with kept_alive(open_engine(sys.argv[1]), sys.argv[2]):
+    time.sleep(60)
+"""
 
 
 def settings(*names: str) -> Settings:
@@ -308,3 +321,31 @@ def test_the_spool_is_shown_while_the_database_is_away(
     assert answer.code == 1
     assert answer.out == "spool  1 waiting (the first came just now)\n"
     assert "127.0.0.1" in answer.err
+
+
+def test_a_killed_import_stands_as_stopped_with_what_to_do(filled: Filled) -> None:
+    """While it lives it is running; killed it still holds its lease, and is stopped once that has run out."""
+    run = begin_run(filled.engine, "import", {}, NOW)
+
+    def shown() -> tuple[str, str]:
+        called = filled.call("status", "--json")
+        (state,) = [one["state"] for one in json.loads(called.out)["runs"] if one["run"] == run]
+        lines = filled.call("status").out.splitlines()
+        (took,) = [line.split("\t")[3] for line in lines if line.startswith(f"{run}\timport\t")]
+        return state, took
+
+    assert shown() == ("stopped", f"stopped; import --resume {run}")  # never held one: of an earlier version
+    process = subprocess.Popen([sys.executable, "-c", KEEPS_A_LEASE, filled.url, lease_of(run)])
+    try:
+        until(lambda: shown() == ("running", "running"), "the lease of the living")
+    finally:
+        process.kill()
+        process.wait()
+    with writing(filled.engine) as connection:
+        connection.execute(tables.leases.update().values(expires_at=NOW))
+    assert shown() == ("stopped", f"stopped; import --resume {run}")
+    with kept_alive(filled.engine, lease_of(run)):
+        until(lambda: shown()[0] == "running", "the resumed import")
+    assert shown()[0] == "stopped"  # as by Ctrl-C, at once
+    end_run(filled.engine, run, NOW + timedelta(seconds=5))
+    assert shown() == ("ended", "5 s")
