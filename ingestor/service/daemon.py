@@ -46,8 +46,9 @@ from ingestor.service.signals import (
     exit_at_once,
 )
 from ingestor.service.watchdog import Beat, Notifier, Watchdog
-from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, rules_for, state_directory
+from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, kept_secret, rules_for, state_directory
 from ingestor.watch.live import Live
+from ingestor.watch.pings import Pinger
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
@@ -60,7 +61,7 @@ WRITER_LIMIT = 120.0
 
 PAGES_SECONDS = 0.5
 
-RESTART_ONLY = ("database", "webhook", "metrics", "opt_out")
+RESTART_ONLY = ("database", "webhook", "metrics", "watch", "opt_out")
 
 
 def tune_interpreter() -> None:
@@ -155,6 +156,7 @@ class Daemon:
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
+        self._start_pings(stops)
         names = [mailbox.name for mailbox in self._settings.mailbox]
         tune_interpreter()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
@@ -195,6 +197,21 @@ class Daemon:
                 "[metrics] needs what is not installed: pip install 'agile-sms-ingestor[metrics]'"
             ) from None
         stops.callback(serve(self._settings.metrics, self._live).stop, PAGES_SECONDS)
+
+    def _start_pings(self, stops: ExitStack) -> None:
+        """Ping where it is asked for; a URL that cannot be had is no reason to store nothing."""
+        watch = self._settings.watch
+        try:
+            url = kept_secret(watch.ping_credential, watch.ping_file)
+        except IngestorError as error:
+            log.error("no dead-man pings are sent", reason=str(error))  # noqa: TRY400 - the sentence says it all
+            return
+        if url is not None:
+            from ingestor.watch.sending import post  # its libraries are for those alone who want pings
+
+            pinger = Pinger(self._live, url, post)
+            pinger.start()
+            stops.callback(pinger.stop)
 
     def _note_differences(self, found: str | None) -> None:
         self._live.differs = found

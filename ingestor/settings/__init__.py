@@ -12,6 +12,7 @@ from ingestor.providers.contract import ProviderSection, Rules, Section
 from ingestor.settings.credentials import (
     credential,
     endpoint_passwords,
+    kept_secret,
     secret,
     secret_file,
     with_password,
@@ -33,6 +34,7 @@ __all__ = [
     "credential",
     "endpoint_passwords",
     "hide_url_password",
+    "kept_secret",
     "load",
     "rules_for",
     "secret",

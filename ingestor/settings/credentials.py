@@ -56,6 +56,16 @@ def endpoint_passwords(endpoint: Endpoint) -> tuple[str, ...]:
     )
 
 
+def kept_secret(name: str | None, file: Path | None) -> str | None:
+    """Return the secret of credential `name`, or else of `file`; None where neither is configured.
+
+    Raises ConfigurationError (without the secret) where it cannot be had.
+    """
+    if name is not None:
+        return credential(name)
+    return secret_file(file) if file is not None else None
+
+
 def credential(name: str) -> str:
     """Return the systemd credential `name`.
 

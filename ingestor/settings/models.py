@@ -30,7 +30,7 @@ from ingestor import providers
 from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, Text
 from ingestor.settings import values
 from ingestor.settings.opt_out import OptOut
-from ingestor.settings.watch import Metrics
+from ingestor.settings.watch import Metrics, Watch
 from ingestor.timestamps import zone_name
 
 FilePath = Annotated[Path, BeforeValidator(values.file_path)]
@@ -281,6 +281,7 @@ class Settings(_WithProviders):
     webhook: Webhook | None = None
     opt_out: OptOut = OptOut()
     metrics: Metrics | None = None
+    watch: Watch = Watch()
 
     _sources: tuple[Path, ...] = PrivateAttr(default=())
 

@@ -1,11 +1,15 @@
-"""How the daemon is watched: [metrics] for who asks."""
+"""How the daemon is watched: [metrics] for who asks, [watch] for whom it tells."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ingestor.providers.contract import Section
 from ingestor.settings import values
+
+FilePath = Annotated[Path, BeforeValidator(values.file_path)]
+Credential = Annotated[str, AfterValidator(values.credential_name)]
 
 
 def _loopback(written: str) -> str:
@@ -40,3 +44,25 @@ class Metrics(Section):
     def port(self) -> int:
         """The port to listen on (0: any free one)."""
         return values.split_listen(self.listen)[1]
+
+
+class Watch(Section):
+    """Whom the daemon tells how it is, by itself; nothing of it is ever in the way of an SMS."""
+
+    optional = True
+
+    ping_credential: Credential | None = Field(
+        default=None, examples=["ping-url"],
+        description="A systemd credential that holds the ping URL of a dead-man switch (healthchecks.io and "
+        "its kin): called at most once a minute, after every mailbox and the listener have finished a cycle, "
+        "with /fail behind it when a source is overdue. Who has the URL can silence the alarm: a secret.",
+    )  # fmt: skip
+    ping_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/ping-url"], description="The same from a file."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ping_credential is not None and self.ping_file is not None:
+            raise ValueError("has ping_credential and ping_file; keep one")
+        return self

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestor.archive.writer import Writer
 from ingestor.intake.mailbox import MailboxThread
+from ingestor.redaction import redact
 from ingestor.settings import Settings, state_directory
-from ingestor.watch.found import NO_SPACE, room
+from ingestor.watch.found import NO_SPACE, POLLS, STUCK, room
 
 if TYPE_CHECKING:  # a daemon without [webhook] needs none of it
     from ingestor.intake.listener import Listener
@@ -64,6 +66,27 @@ class Live:
             return None
         spool = self.spool_trouble()
         return None if spool is None else f"archive: {archive}; spool: {spool}"
+
+    def finished(self) -> dict[str, float]:
+        """Return by part when it last finished a cycle, by `time.monotonic()`."""
+        parts = {f"mailbox {one.name}": one.progress for one in self.mailboxes()}
+        if self.listener is not None:
+            parts["webhook"] = self.listener.progress
+        return parts
+
+    def overdue(self, now: datetime) -> str | None:
+        """Return in a line what is overdue at `now` (aware UTC), None where nothing is."""
+        wrong = [f"{part} hangs" for part in self.hanging()]
+        if (archive := self.archive_trouble()) is not None:
+            wrong.append(f"archive: {archive}")
+        polls = {one.name: one.poll_seconds for one in self.settings.mailbox}
+        for one in self.mailboxes():
+            since = one.last_success
+            late = since is None or (now - since).total_seconds() > POLLS * polls.get(one.name, 60)
+            # A mailbox that was never read is given its first tries.
+            if one.state in STUCK or (late and one.state not in {"starting", "watching", "polling"}):
+                wrong.append(f"mailbox {one.name}: {one.state}")
+        return redact("; ".join(wrong)) or None
 
 
 def _full(folder: Path) -> bool:

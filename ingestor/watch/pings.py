@@ -1,0 +1,79 @@
+"""Dead-man pings: somebody outside hears of each finished cycle, and misses us when there is none.
+
+Conventions of healthchecks.io: a POST to the URL is a success, to URL/fail a failure, the body a line for
+people. The thread only looks at the parts; no part ever waits for it.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import structlog
+
+from ingestor.errors import IngestorError
+from ingestor.pauses import pauses
+from ingestor.watch.live import Live
+
+log = structlog.get_logger(__name__)
+
+EVERY_SECONDS: Final = 60.0
+"""The shortest time between two pings: a switch that hears more drops them."""
+_TRIES: Final = 5
+
+
+class Pinger:
+    """Pings `url` whenever every part of `live` has finished a cycle since the last ping."""
+
+    def __init__(
+        self, live: Live, url: str, send: Callable[[str, bytes], None], *, every: float = EVERY_SECONDS
+    ) -> None:
+        """`send` posts a body to a URL and raises IngestorError where nobody heard it."""
+        self._live, self._url, self._send, self._every = live, url, send, every
+        self._before: dict[str, float] = {}
+        self._silent = False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pings", daemon=True)
+
+    def start(self) -> None:
+        """Begin: the first ping follows the first finished cycle."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ping no more; one in hand is not waited for."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        pause = min(self._every, 1.0)
+        while not self._stopped.wait(pause):
+            pause = min(self._every, 1.0)
+            finished = self._live.finished()
+            if finished and all(at > self._before.get(part, 0.0) for part, at in finished.items()):
+                self._before = finished
+                pause = self._every
+                self._ping(self._live.overdue(datetime.now(UTC)))
+
+    def _ping(self, overdue: str | None) -> None:
+        url = failing(self._url) if overdue else self._url
+        for pause in islice(pauses(1.0, 16.0), _TRIES):
+            try:
+                self._send(url, (overdue or "ok").encode())
+            except IngestorError as fault:
+                if not self._silent:
+                    log.warning("a dead-man ping was not heard", reason=str(fault))
+                self._silent = True
+            else:
+                if self._silent:
+                    log.info("dead-man pings are heard again")
+                self._silent = False
+                return
+            if self._stopped.wait(min(pause, self._every)):
+                return
+
+
+def failing(url: str) -> str:
+    """Return the URL that says failure: /fail behind the path, before a query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail"))

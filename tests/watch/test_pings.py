@@ -1,0 +1,121 @@
+"""Dead-man pings: after finished cycles alone, never in the way of an SMS, and their URL in no log."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ingestor.settings import Settings
+from ingestor.watch.live import Live
+from ingestor.watch.pings import Pinger, failing
+from ingestor.watch.sending import NotSent, post
+from tests.sample_mails import generate
+from tests.servers.imap.server import ImapServer
+from tests.service.archive import read_so_far
+from tests.service.process import configuration, mailbox, running, until
+from tests.watch.receiver import receiving
+
+
+def _live(tmp_path: Path, reader: SimpleNamespace) -> Live:
+    settings = Settings.model_validate({"database": {"url": f"sqlite:///{tmp_path}/a.db"}})
+    live = Live(settings, mailboxes=lambda: [cast("Any", reader)])
+    live.writer = cast("Any", SimpleNamespace(trouble=None, queued=0))
+    return live
+
+
+def _reader(**changed: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        **{"name": "main", "state": "watching", "progress": 1.0, "last_success": None, **changed}
+    )
+
+
+def test_a_blocked_cycle_is_followed_by_silence(tmp_path: Path) -> None:
+    """One ping a finished cycle; a part that finishes none stops them, and they go on with it."""
+    reader, heard = _reader(), list[str]()
+    pinger = Pinger(_live(tmp_path, reader), "http://x/id", lambda url, _: heard.append(url), every=0.01)
+    pinger.start()
+    until(lambda: heard, "the first ping")
+    time.sleep(0.2)
+    assert heard == ["http://x/id"]
+
+    reader.progress = 2.0
+    until(lambda: len(heard) == 2, "the next cycle's ping")
+    pinger.stop()
+
+
+@pytest.mark.parametrize("state", ["refused", "misconfigured", "no folder", "unreachable"])
+def test_an_overdue_source_is_a_failure(tmp_path: Path, state: str) -> None:
+    """The cycle is finished, in vain: /fail, with a line that names the mailbox and its state."""
+    heard = list[tuple[str, bytes]]()
+    live = _live(tmp_path, _reader(state=state))
+    pinger = Pinger(live, "http://x/id", lambda url, body: heard.append((url, body)), every=0.01)
+    pinger.start()
+    until(lambda: heard, "the ping")
+    pinger.stop()
+
+    assert heard == [("http://x/id/fail", f"mailbox main: {state}".encode())]
+
+
+def test_fail_stands_behind_the_path() -> None:
+    """A slug's query (?create=1) stays at the end."""
+    assert failing("https://hc.example/key/slug?create=1") == "https://hc.example/key/slug/fail?create=1"
+
+
+def test_a_ping_that_is_not_heard_is_tried_again(tmp_path: Path) -> None:
+    """Up to five times, and then the next cycle has its own."""
+    tries = list[str]()
+
+    def deaf(url: str, _: bytes) -> None:
+        tries.append(url)
+        raise NotSent("nobody")
+
+    pinger = Pinger(_live(tmp_path, _reader()), "http://x/id", deaf, every=0.01)
+    pinger.start()
+    until(lambda: len(tries) == 5, "five tries")
+    time.sleep(0.1)
+    pinger.stop()
+
+    assert len(tries) == 5
+
+
+def test_no_fault_names_the_url() -> None:
+    """Who reads the log must not learn where the alarm can be silenced."""
+    for url in ("http://127.0.0.1:1/planted-secret", "http://no.invalid/planted-secret"):
+        with pytest.raises(NotSent) as told:
+            post(url, b"")
+        assert "planted" not in str(told.value)
+    with receiving() as server:
+        server.status = 404
+        with pytest.raises(NotSent, match="answered with 404"):
+            post(f"{server.url}/planted-secret", b"")
+
+
+def test_a_hung_switch_delays_no_sms(tmp_path: Path, sqlite_url: str) -> None:
+    """The daemon pings after its first cycle; while the switch never answers, mail is stored as ever."""
+    server, first = ImapServer(), list(generate(1))
+    with receiving() as switch, server.running():
+        switch.hangs = True
+        (tmp_path / "ping").write_text(f"{switch.url}/planted-secret\n")
+        watch = f'[watch]\nping_file = "{tmp_path}/ping"\n'
+        with running(configuration(tmp_path, sqlite_url, mailbox(server.port), watch)) as daemon:
+            daemon.wait_ready()
+            until(lambda: switch.received, "a ping")
+            for mail in first:
+                server.deliver(mail.raw)
+            until(lambda: read_so_far(sqlite_url) == len(first), "mail while the ping hangs")
+            assert daemon.stop() == 0
+            assert "planted" not in daemon.log_path.read_text()
+    assert [one.path for one in switch.received] == ["/planted-secret"]
+
+
+def test_a_url_that_cannot_be_had_stops_nothing(tmp_path: Path, sqlite_url: str) -> None:
+    """The log says that no pings are sent, and the daemon works."""
+    server = ImapServer()
+    with server.running():
+        watch = f'[watch]\nping_file = "{tmp_path}/absent"\n'
+        with running(configuration(tmp_path, sqlite_url, mailbox(server.port), watch)) as daemon:
+            daemon.wait_ready()
+            assert len(daemon.events("no dead-man pings are sent")) == 1
+            assert daemon.stop() == 0
