@@ -63,6 +63,24 @@ class CredentialsRefused(IngestorError):
     retry = True
 
 
+class LoginFault(IngestorError):
+    """No access token is to be had for a mailbox.
+
+    `state` is what the mailbox is in then: `needs_login` (a person must log in), `needs_consent` (an
+    administrator must agree), `needs_secret` (secret or key is wrong, or has ended), `clock` (ours is wrong),
+    `refused`, `misconfigured` or `unreachable`. `pause` is how many seconds to wait before the next try, None
+    where it is tried as after any broken connection.
+    """
+
+    retry = True
+
+    def __init__(self, message: str, state: str = "unreachable", pause: float | None = None) -> None:
+        """Say what is wrong and what to do."""
+        super().__init__(message)
+        self.state = state
+        self.pause = pause
+
+
 class ProviderUnavailable(IngestorError):
     """A provider's API cannot be reached, or refuses what it is asked."""
 

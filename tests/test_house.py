@@ -20,7 +20,7 @@ FLOORS = [
     {"errors", "numbers", "pauses", "redaction", "timestamps", "record"},
     {"providers"},
     {"settings", "logs"},
-    {"archive", "http"},
+    {"archive", "http", "logins"},
     {"intake"},
     {"replies"},
     {"watch"},

@@ -170,7 +170,7 @@ basic_password_credentials = ["a", "b"]
          "mailbox[0]: has more than one password; keep one of password_file, password"),
         (MAILBOX.replace('password_file = "/x"', ""),
          ("mailbox[0]: has no password; give one of password_credential, password_file, password_command, "
-         "password")),
+         "password, token_command, oauth")),
         (MAILBOX + "security = 'plain'",
          ('mailbox[0]: security = "plain" sends the password readable over the network; use "tls" or '
          '"starttls", or set allow_plain = true')),

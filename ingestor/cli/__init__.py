@@ -22,13 +22,18 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ingestor import __version__
+
+if TYPE_CHECKING:
+    from ingestor.settings import Settings
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("ingestor.cli.run", "watch every mailbox and archive what arrives (the daemon)"),
     "check": ("ingestor.cli.check", "try everything a start needs, a line each, with the fix"),
+    "login": ("ingestor.cli.login", "log in to a mailbox by OAuth2, from a server without a browser"),
+    "token": ("ingestor.cli.token", "give an access token of a mailbox, as the daemon asks for it"),
     "import": ("ingestor.cli.import_", "read old mailboxes: mbox, Maildir, MH, .eml, folders, archives"),
     "rescan": ("ingestor.cli.rescan", "read a whole IMAP folder again"),
     "explain": ("ingestor.cli.explain", "say what becomes of a mail, and why"),
@@ -160,6 +165,20 @@ def _command_in(argv: Sequence[str]) -> str | None:
         elif not word.startswith("-"):
             return word
     return None
+
+
+def settings_of(arguments: argparse.Namespace) -> "Settings":
+    """Return the settings that the command line, the environment and the configuration file ask for.
+
+    Raises ConfigurationError with one line a fault.
+    """
+    from pathlib import Path
+
+    from ingestor.settings import load
+
+    config = arguments.config or os.environ.get("INGESTOR_CONFIG")
+    database_url = arguments.database_url or os.environ.get("INGESTOR_DATABASE_URL")
+    return load(Path(config) if config else None, database_url or None)
 
 
 def build_parser(name: str | None, module: ModuleType | None) -> argparse.ArgumentParser:

@@ -18,13 +18,13 @@ from ingestor.archive.mailbox_state import pending_work, read_cursor
 from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.opening import archive_exists, configure_log, open_for_reading, settings_of
 from ingestor.cli.printing import print_fields, print_json
-from ingestor.cli.rescan import mailbox_named
 from ingestor.errors import ConfigurationError
 from ingestor.intake.files.leaves import each_mail
 from ingestor.intake.mailbox.fetch import look
+from ingestor.intake.mailbox.login import credential_of
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Explanation, NotOurs, Readable, Rules
-from ingestor.settings import Settings, rules_for, secret
+from ingestor.settings import Settings, mailbox_named, rules_for
 
 EXAMPLES = """
 ingestor explain mail.eml
@@ -99,7 +99,7 @@ def _in_mailbox(settings: Settings, arguments: argparse.Namespace, rules: Rules)
     mailbox = mailbox_named(settings, arguments.mailbox)
     seen = look(
         mailbox,
-        secret(mailbox),
+        credential_of(mailbox),
         reader,
         rules,
         folder=arguments.folder,

@@ -5,7 +5,6 @@ Commands need not close what they open here: `ingestor.cli.main` does, however t
 
 import argparse
 import os
-from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -15,23 +14,14 @@ from ingestor.archive.migrate import current, ensure_schema, head, refuse_unusab
 from ingestor.archive.open_file import fault
 from ingestor.archive.ownership import as_owner, become_owner, ownership_advice, refuse_closed, sudo_line
 from ingestor.cli import complain
+from ingestor.cli import settings_of as settings_of
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
 from ingestor.logs import configure
-from ingestor.settings import Settings, load, state_directory
+from ingestor.settings import Settings, state_directory
 
 MOST_NAMED = 20
 
 _opened: list[Engine] = []
-
-
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Return the settings that the command line, the environment and the configuration file ask for.
-
-    Raises ConfigurationError with one line a fault.
-    """
-    config = arguments.config or os.environ.get("INGESTOR_CONFIG")
-    database_url = arguments.database_url or os.environ.get("INGESTOR_DATABASE_URL")
-    return load(Path(config) if config else None, database_url or None)
 
 
 def configure_log(arguments: argparse.Namespace) -> None:

@@ -12,11 +12,18 @@ from ingestor.archive.writer import Writer
 from ingestor.cli.arguments import day, text
 from ingestor.cli.opening import configure_log, open_for_writing, settings_of
 from ingestor.cli.printing import exit_code, print_balance
-from ingestor.errors import ConfigurationError
 from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.login import credential_of
 from ingestor.replies.hearing import hearing_store
 from ingestor.service.opening import Installation
-from ingestor.settings import Mailbox, Settings, rules_for, state_directory, with_password
+from ingestor.settings import (
+    Mailbox,
+    Settings,
+    mailbox_named,
+    rules_for,
+    state_directory,
+    with_password,
+)
 
 EXAMPLES = """
 ingestor rescan main
@@ -42,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read again, print the balance, and return 0 where nothing failed."""
     settings = settings_of(arguments)
-    mailbox = with_password(mailbox_named(settings, arguments.mailbox))
+    mailbox = with_password(mailbox_named(settings, arguments.mailbox), credential_of)
     configure_log(arguments)
     engine = open_for_writing(settings)
     writer = Writer(hearing_store(engine, settings.opt_out))
@@ -51,14 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         return _rescan(arguments, settings, mailbox, engine, writer)
     finally:
         writer.stop(_STOP_SECONDS)
-
-
-def mailbox_named(settings: Settings, name: str) -> Mailbox:
-    found = next((one for one in settings.mailbox if one.name == name), None)
-    if found is None:
-        known = ", ".join(one.name for one in settings.mailbox) or "none"
-        raise ConfigurationError(f"no mailbox is called {name!r}; the configuration has: {known}")
-    return found
 
 
 def _rescan(

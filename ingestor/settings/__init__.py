@@ -4,21 +4,21 @@
 provider's readers need to know; `state_directory` is where files of ours may lie.
 """
 
-import os
-from pathlib import Path
-
+from ingestor.errors import ConfigurationError
 from ingestor.providers import PROVIDERS
 from ingestor.providers.contract import ProviderSection, Rules, Section
 from ingestor.settings.credentials import (
     credential,
     endpoint_passwords,
     kept_secret,
+    login_key,
     secret,
     secret_file,
     with_password,
 )
-from ingestor.settings.loading import DEFAULT_FILE, load
+from ingestor.settings.loading import DEFAULT_FILE, load, state_directory
 from ingestor.settings.models import Database, Endpoint, Mailbox, Settings, Webhook
+from ingestor.settings.oauth import OAuth
 from ingestor.settings.opt_out import OptOut
 from ingestor.settings.values import hide_url_password
 
@@ -27,6 +27,7 @@ __all__ = [
     "Database",
     "Endpoint",
     "Mailbox",
+    "OAuth",
     "OptOut",
     "Section",
     "Settings",
@@ -36,6 +37,8 @@ __all__ = [
     "hide_url_password",
     "kept_secret",
     "load",
+    "login_key",
+    "mailbox_named",
     "rules_for",
     "secret",
     "secret_file",
@@ -44,16 +47,16 @@ __all__ = [
 ]
 
 
+def mailbox_named(settings: Settings, name: str) -> Mailbox:
+    """Return the mailbox called `name`. Raises ConfigurationError, naming those there are."""
+    found = next((one for one in settings.mailbox if one.name == name), None)
+    if found is None:
+        known = ", ".join(one.name for one in settings.mailbox) or "none"
+        raise ConfigurationError(f"no mailbox is called {name!r}; the configuration has: {known}")
+    return found
+
+
 def rules_for(settings: Settings, provider: str) -> Rules:
     """Return what the readers of `provider` need to know. Raises KeyError for an unknown one."""
     section: ProviderSection = getattr(settings, PROVIDERS[provider].folder)
     return section.rules()
-
-
-def state_directory(settings: Settings) -> Path:
-    """Return where files of ours may lie: $STATE_DIRECTORY, else the SQLite file's folder, else here."""
-    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates several by colons
-    if given:
-        return Path(given)
-    file = settings.database.file
-    return file.absolute().parent if file else Path.cwd()

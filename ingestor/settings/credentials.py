@@ -1,8 +1,8 @@
-"""Passwords, fetched when they are needed and never kept: systemd credential, file, command, inline."""
+"""Secrets, fetched when they are needed and never kept: systemd credential, file, command, inline."""
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import register_secret
 from ingestor.settings.models import Endpoint, Mailbox
+from ingestor.settings.oauth import OAuth
 from ingestor.settings.values import CREDENTIAL_NAME
 
 # Where LoadCredential= and LoadCredentialEncrypted= look for a bare name: systemd.exec(5).
@@ -23,30 +24,39 @@ _LARGEST = 65536
 
 
 def secret(mailbox: Mailbox) -> str:
-    """Return the password of `mailbox`, from wherever the configuration says.
+    """Return the password of `mailbox`, or the token of its command, from wherever the configuration says.
 
     From then on the log hides it. Raises ConfigurationError (without the secret) where it cannot be had.
     """
+    if mailbox.password is not None:
+        return _known(mailbox.password.get_secret_value().encode(), "password")
     if mailbox.password_credential is not None:
         return credential(mailbox.password_credential)
     if mailbox.password_file is not None:
         return secret_file(mailbox.password_file)
-    if mailbox.password_command is not None:
-        return _from_command(mailbox.password_command)
-    if mailbox.password is None:  # the schema asks for one; a mailbox built by hand may have none
-        raise ConfigurationError(f"mailbox {mailbox.name} has no password")
-    return _known(mailbox.password.get_secret_value().encode(), "password")
+    command = mailbox.password_command or mailbox.token_command
+    if command is not None:
+        return _from_command(command)
+    # The schema asks for one; a mailbox built by hand may have none.
+    raise ConfigurationError(f"mailbox {mailbox.name} has no password")
 
 
-def with_password(mailbox: Mailbox) -> Mailbox:
-    """Return `mailbox` with its password in it, for a root who goes on as another user; raises as `secret`.
+def with_password(mailbox: Mailbox, password: Callable[[Mailbox], str]) -> Mailbox:
+    """Return `mailbox` with its password (or token) in it, for a root who goes on as another user.
 
-    Anybody else gets it as it is, and fetches the password when it is needed.
+    `password` fetches it, and what it raises is raised. Anybody else gets the mailbox as it is, and fetches
+    the password when it is needed.
     """
     if os.geteuid() != 0:
         return mailbox
-    others = ("password_credential", "password_file", "password_command")
-    return mailbox.model_copy(update={**dict.fromkeys(others), "password": SecretStr(secret(mailbox))})
+    return mailbox.model_copy(update={"password": SecretStr(password(mailbox))})
+
+
+def login_key(oauth: OAuth) -> bytes | None:
+    """Return what the key of `oauth` holds (PEM or JSON), None where it names none; raises as `secret`."""
+    if oauth.key_credential is not None:
+        return _find(oauth.key_credential)
+    return _content(oauth.key_file) if oauth.key_file is not None else None
 
 
 def endpoint_passwords(endpoint: Endpoint) -> tuple[str, ...]:
@@ -67,11 +77,15 @@ def kept_secret(name: str | None, file: Path | None) -> str | None:
 
 
 def credential(name: str) -> str:
-    """Return the systemd credential `name`.
+    """Return the systemd credential `name`: a line of text.
 
     Inside a unit it lies in $CREDENTIALS_DIRECTORY. Outside, so that the admin's own commands work, it is
     looked for where systemd would: decrypted from the encrypted stores, else read from the plain ones.
     """
+    return _known(_find(name), f"credential {name}")
+
+
+def _find(name: str) -> bytes:
     if not CREDENTIAL_NAME.fullmatch(name):
         raise ConfigurationError(f"{name!r} is no credential name")
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -82,13 +96,13 @@ def credential(name: str) -> str:
                 f"the unit passes no credential {name}: put it into {STORES[0]}/{name} and add "
                 f"LoadCredential={name} with `systemctl edit ingestor`"
             )
-        return secret_file(path)
+        return _content(path)
     for store in ENCRYPTED_STORES:
         if _exists(store / name):
-            return _from_command(("systemd-creds", f"--name={name}", "decrypt", str(store / name), "-"))
+            return _output(("systemd-creds", f"--name={name}", "decrypt", str(store / name), "-"))
     for store in STORES:
         if _exists(store / name):
-            return secret_file(store / name)
+            return _content(store / name)
     raise ConfigurationError(
         f"there is no credential {name}: put it into {STORES[0]}/{name} (owner root, mode 0400), add "
         f"LoadCredential={name} to the unit with `systemctl edit ingestor`, and run this command as root"
@@ -97,15 +111,22 @@ def credential(name: str) -> str:
 
 def secret_file(path: Path) -> str:
     """Return what the file at `path` holds, without the line end at its end."""
+    return _known(_content(path), str(path))
+
+
+def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+            return file.read(_LARGEST + 1)
     except OSError as fault:
         raise ConfigurationError(f"{path}: the password cannot be read: {fault.strerror}") from None
-    return _known(content, str(path))
 
 
 def _from_command(argv: Sequence[str]) -> str:
+    return _known(_output(argv), argv[0])
+
+
+def _output(argv: Sequence[str]) -> bytes:
     try:
         done = subprocess.run(  # noqa: S603 - the admin's own command, split into arguments, no shell
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_SECONDS, check=False
@@ -119,7 +140,7 @@ def _from_command(argv: Sequence[str]) -> str:
         raise ConfigurationError(
             f"{argv[0]} gave no password: exit status {done.returncode}{said and f' ({said})'}"
         )
-    return _known(done.stdout, argv[0])
+    return done.stdout
 
 
 def _known(content: bytes, origin: str) -> str:

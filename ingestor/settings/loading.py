@@ -20,7 +20,7 @@ from ingestor.errors import ConfigurationError, nearest
 from ingestor.providers.contract import Section
 from ingestor.redaction import register_secret
 from ingestor.settings import values
-from ingestor.settings.models import Settings, table_of
+from ingestor.settings.models import Home, Settings, table_of
 
 DEFAULT_FILE = Path("/etc/ingestor/ingestor.toml")
 FURTHER_FILES = "conf.d"
@@ -72,8 +72,19 @@ def load(path: Path | None, database_url: str | None) -> Settings:
         lines = list(_fault_lines(fault, files, table, source, given=database_url is not None))
         raise ConfigurationError("\n".join(dict.fromkeys(lines))) from None
     settings._sources = tuple(file.path for file in files)
+    for mailbox in settings.mailbox:
+        mailbox._home = Home(source.absolute(), state_directory(settings).absolute())
     _register_secrets(settings)
     return settings
+
+
+def state_directory(settings: Settings) -> Path:
+    """Return where files of ours may lie: $STATE_DIRECTORY, else the SQLite file's folder, else here."""
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates several by colons
+    if given:
+        return Path(given)
+    file = settings.database.file
+    return file.absolute().parent if file else Path.cwd()
 
 
 def _main_file(path: Path, *, required: bool) -> Iterator[_File]:

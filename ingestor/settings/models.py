@@ -7,15 +7,24 @@ of a room below this one stand here in a file of their own (`settings/<room>.py`
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PrivateAttr,
     SecretStr,
@@ -29,18 +38,16 @@ from pydantic import (
 from ingestor import providers
 from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, Text
 from ingestor.settings import values
+from ingestor.settings.oauth import OAuth
 from ingestor.settings.opt_out import OptOut
+from ingestor.settings.values import Command, Credential, FilePath, Network
 from ingestor.settings.watch import Metrics, Watch
 from ingestor.timestamps import zone_name
-
-FilePath = Annotated[Path, BeforeValidator(values.file_path)]
-Credential = Annotated[str, AfterValidator(values.credential_name)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
-Command = Annotated[tuple[Text, ...], BeforeValidator(values.command)]
 
 Table = TypeVar("Table", bound=ProviderSection)
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
+TOKEN_KEYS = ("token_command", "oauth")
 
 
 class Database(Section):
@@ -66,6 +73,13 @@ class Database(Section):
         if not self.url.startswith("sqlite:///"):
             return None
         return Path(unquote(self.url.removeprefix("sqlite:///").partition("?")[0]))
+
+
+class Home(NamedTuple):
+    """Where a process of its own finds a mailbox again: the configuration file, and the state directory."""
+
+    config: Path
+    state: Path
 
 
 class Mailbox(Section):
@@ -97,8 +111,8 @@ class Mailbox(Section):
     username: Text = Field(examples=["sms@example.org"], description="The login.")
     password_credential: Credential | None = Field(
         default=None, examples=["imap-main"],
-        description="The password, in ONE of four ways. Best: a systemd credential (LoadCredential= or "
-        "LoadCredentialEncrypted= of the unit).",
+        description="The password, in ONE of four ways, or access tokens (token_command, [mailbox.oauth]). "
+        "Best: a systemd credential (LoadCredential= or LoadCredentialEncrypted= of the unit).",
     )  # fmt: skip
     password_file: FilePath | None = Field(
         default=None, examples=["/etc/ingestor/imap-main.password"],
@@ -111,6 +125,10 @@ class Mailbox(Section):
     password: SecretStr | None = Field(
         default=None, examples=["…"], description="The password itself, written here: discouraged."
     )
+    token_command: Command | None = Field(
+        default=None, examples=[["oauth2-token", "main"]], repr=False,
+        description="A program that prints an OAuth2 access token; called at each connect, without a shell.",
+    )  # fmt: skip
     folders: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         default=("INBOX",), description="IDLE watches the first; all are read at each wake-up and poll."
     )
@@ -130,6 +148,19 @@ class Mailbox(Section):
     move_to: Text | None = Field(
         default=None, examples=["Stored"], description='The folder for after_store = "move".'
     )
+    oauth: OAuth | None = None
+
+    _home: Home | None = PrivateAttr(default=None)
+
+    @property
+    def home(self) -> Home | None:
+        """Where `ingestor token` finds this mailbox again; None where no file was read."""
+        return self._home
+
+    @property
+    def by_token(self) -> bool:
+        """Whether an access token is sent in place of a password."""
+        return self.oauth is not None or self.token_command is not None
 
     @model_validator(mode="before")
     @classmethod
@@ -148,9 +179,10 @@ class Mailbox(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        given = [key for key in PASSWORD_KEYS if getattr(self, key) is not None]
+        given = [key for key in (*PASSWORD_KEYS, *TOKEN_KEYS) if getattr(self, key) is not None]
         if not given:
-            raise ValueError(f"has no password; give one of {', '.join(PASSWORD_KEYS)}")
+            ways = ", ".join((*PASSWORD_KEYS, *TOKEN_KEYS))
+            raise ValueError(f"has no password; give one of {ways}")
         if len(given) > 1:
             raise ValueError(f"has more than one password; keep one of {', '.join(given)}")
         if self.security == "plain" and not self.allow_plain and not values.is_loopback(self.host):

@@ -146,7 +146,7 @@ def _hidden(key: str, value: Any) -> Any:
         return HIDDEN
     if key == "url":
         return hide_url_password(value)
-    if key == "password_command":
+    if key in {"password_command", "token_command"}:
         return [value[0], *[HIDDEN for _ in value[1:]]]
     if key == "path":
         return "/".join(["", *value.split("/")[1:-1], HIDDEN])

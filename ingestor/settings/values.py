@@ -8,9 +8,13 @@ import re
 import shlex
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pydantic import AfterValidator, BeforeValidator
+
+from ingestor.providers.contract import Text
 from ingestor.redaction import HIDDEN
 
 CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -154,3 +158,20 @@ def url_path(path: str) -> str:
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", path):
         raise ValueError("may hold only letters, digits and . _ ~ - /")
     return path
+
+
+def web_address(url: str) -> str:
+    """Return the address of an authorisation server: https, or http on this very machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return url
+    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        return url
+    raise ValueError("must be an https:// address; http:// would send secrets readable over the network")
+
+
+FilePath = Annotated[Path, BeforeValidator(file_path)]
+Credential = Annotated[str, AfterValidator(credential_name)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(network)]
+Command = Annotated[tuple[Text, ...], BeforeValidator(command)]
+WebAddress = Annotated[str, AfterValidator(web_address)]

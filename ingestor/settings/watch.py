@@ -1,15 +1,12 @@
 """How the daemon is watched: [metrics] for who asks, [watch] for whom it tells."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ingestor.providers.contract import Section
 from ingestor.settings import values
-
-FilePath = Annotated[Path, BeforeValidator(values.file_path)]
-Credential = Annotated[str, AfterValidator(values.credential_name)]
+from ingestor.settings.values import Credential, FilePath
 
 
 def _loopback(written: str) -> str:

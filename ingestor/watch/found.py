@@ -19,7 +19,10 @@ LITTLE_SPACE: Final = 200 * 2**20
 NO_SPACE: Final = 8 * 2**20
 """With less than this a disk counts as full: SQLite's log alone grows to 4 MiB between two looks."""
 
-STUCK: Final = frozenset({"refused", "misconfigured", "no folder", "failing", "hanging", "no spool"})
+NO_TOKEN: Final = frozenset({"needs_login", "needs_consent", "needs_secret", "clock"})
+"""States of a mailbox that gets no access token before a person has done something."""
+
+STUCK: Final = NO_TOKEN | {"refused", "misconfigured", "no folder", "failing", "hanging", "no spool"}
 """States that do not pass by themselves: somebody is needed at once, not only after three polls."""
 
 ENDPOINT: Final = "endpoint"

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ingestor.archive.queries import LookAlikes, Refusals, Standing
-from ingestor.watch.found import NO_SPACE, Disk, Report, Spool
+from ingestor.watch.found import NO_SPACE, NO_TOKEN, Disk, Report, Spool
 from ingestor.watch.usual import Today
 
 _FIXES = {
     "refused": "mend its password, then `systemctl reload ingestor`",
+    "needs_login": "run `ingestor login MAILBOX`, then `systemctl reload ingestor`",
+    "needs_consent": "let its administrator agree, then `systemctl reload ingestor`",
+    "needs_secret": "put a new secret in place, then `systemctl restart ingestor`",
+    "clock": "run `timedatectl set-ntp true`",
     "misconfigured": "run `ingestor check`, mend the configuration, then `systemctl reload ingestor`",
     "no folder": "correct `folders` in the configuration, or make the folder on the server",
     "failing": "run `ingestor check`; the log has the rest",
@@ -59,6 +63,8 @@ def of_sources(reports: Iterable[Report]) -> list[Trouble]:
 def _condition(report: Report) -> str:
     if report.kind == "archive":
         return "archive differs"
+    if report.state in NO_TOKEN:
+        return "needs login"
     return "login refused" if report.state == "refused" else "source"
 
 

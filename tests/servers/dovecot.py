@@ -59,15 +59,17 @@ ssl = yes
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
 disable_plaintext_auth = no
-auth_mechanisms = plain login
+auth_mechanisms = plain login{mechanisms}
 auth_failure_delay = 0
 mail_location = maildir:{folder}/mail/%n
 maildir_very_dirty_syncs = no
 first_valid_uid = 1
 mail_max_userip_connections = 100
+{oauth2}
 passdb {{
   driver = static
   args = password={password}
+  mechanisms = plain login
 }}
 userdb {{
   driver = static
@@ -116,7 +118,8 @@ def unavailable() -> str | None:
 class DovecotServer:
     """One Dovecot with any number of accounts; each has the password PASSWORD and a Maildir of its own."""
 
-    def __init__(self, *, prefix: str = "") -> None:
+    def __init__(self, *, prefix: str = "", introspection: str | None = None) -> None:
+        """Start it; with the URL of an `introspection` endpoint it takes access tokens, too."""
         # A unix socket's path must stay below 108 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="dc", dir="/tmp"))
         self.folder.chmod(0o755)
@@ -134,7 +137,8 @@ class DovecotServer:
         self._configuration.write_text(
             _SETTINGS.format(
                 folder=self.folder, run=self.folder / "run", password=PASSWORD, prefix=prefix,
-                user=_USER, group=_GROUP, own=_OWN,
+                user=_USER, group=_GROUP, own=_OWN, oauth2=_oauth2(self.folder, introspection),
+                mechanisms=" xoauth2 oauthbearer" if introspection else "",
                 imap=self.imap_port, imaps=self.imaps_port, lmtp=self.lmtp_port,
             )
         )  # fmt: skip
@@ -317,6 +321,19 @@ class _PenaltyStub(threading.Thread):
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+def _oauth2(folder: Path, introspection: str | None) -> str:
+    """Return the settings of the password database that asks an authorisation server about tokens."""
+    if introspection is None:
+        return ""
+    file = folder / "oauth2.conf.ext"
+    file.write_text(
+        f"introspection_mode = post\nintrospection_url = {introspection}\nforce_introspection = yes\n"
+        "username_attribute = username\nactive_attribute = active\nactive_value = true\n"
+        "timeout_msecs = 5000\n"
+    )
+    return f"passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {file}\n}}"
 
 
 def _give(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a server answers, and what may be told of it: refusals, the login, LIST and SEARCH.
+"""What a server answers, and what may be told of it: refusals, LIST and SEARCH.
 
 A refusal may quote anything, the text of a mail included (`NO ... your code is 4711`): a log shows only what
 we know, a person's terminal all of it. In a LIST answer one line that cannot be read hides no other.
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from imapclient import IMAPClient, imap_utf7
+from imapclient import imap_utf7
 from imapclient.exceptions import ProtocolError
 
-from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
+from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.connection import Wire
 from ingestor.redaction import one_line, redact
 
@@ -51,13 +51,6 @@ _KNOWN: Final = re.compile(
     re.IGNORECASE,
 )
 """Sentences of servers that name nothing but the fault."""
-
-_PASSING = re.compile(
-    r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|THROTTLED)\b|\btoo many\b|\bsimultaneous\b|\bconcurrent\b"
-    r"|\btemporar(y|ily)\b|\btry (again|later)\b|\bauthenticated but not connected\b",
-    re.IGNORECASE,
-)
-"""What passes by itself (RFC 5530 3, and what servers say without a code); any other NO is a refusal."""
 
 
 class Refused(MailboxUnavailable):
@@ -117,46 +110,6 @@ def in_full(said: Any) -> str:
 
 def _with(fault: MailboxUnavailable, said: Any) -> MailboxUnavailable:
     fault.said = in_full(said)
-    return fault
-
-
-def log_in(client: IMAPClient, wire: Wire, username: str, password: str) -> None:
-    """Log in, and tell a refused password from everything else that a login can end in.
-
-    Raises CredentialsRefused, MailboxUnavailable, and what imaplib raises where the line breaks.
-    """
-    if wire.state != "NONAUTH":
-        raise wire.fault("it greets us as logged in already (PREAUTH), nobody knows as whom")
-    by_sasl = bool(client.has_capability("AUTH=PLAIN"))
-    by_login = not client.has_capability("LOGINDISABLED")
-    ascii_only = (username + password).isascii()  # LOGIN is ASCII; SASL PLAIN carries UTF-8
-    if not by_sasl and not by_login:
-        raise wire.fault("it takes no password on this connection; try another setting of `security`")
-    if not by_sasl and not ascii_only:
-        raise wire.fault("it offers no AUTH=PLAIN, which a name or password beyond ASCII needs")
-    try:
-        if by_login and ascii_only:
-            client.login(username, password)
-        else:
-            client.plain_login(username, password)
-    except imaplib.IMAP4.error as refusal:
-        # imapclient calls every fault in here a LoginError, a cut connection included: ask what caused it.
-        raise _judged(wire, refusal.__context__ or refusal) from None
-
-
-def _judged(wire: Wire, cause: BaseException) -> Exception:
-    words = in_full(cause.args[0] if cause.args else "")
-    fault: IngestorError
-    if isinstance(cause, imaplib.IMAP4.abort) or "command error: BAD" in words:
-        fault = wire.fault("it broke the login off")
-    elif _PASSING.search(words):
-        fault = wire.fault(f"it puts the login off ({loggable(words)})")
-    else:
-        fault = CredentialsRefused(
-            f"{wire.host}:{wire.port}: it refuses the user name or password "
-            f"({loggable(words)}); mend the credential, then: systemctl restart ingestor"
-        )
-    fault.said = words
     return fault
 
 

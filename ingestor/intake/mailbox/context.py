@@ -105,6 +105,8 @@ class Timing:
     refused_first: float = 120.0
     """A wrong password is tried again one to two minutes later at first, at most four times in ten minutes:
     many servers lock an account after five. A slip of the server's costs no more than that."""
+    token_refused_first: float = 600.0
+    """The same for an access token, which no try locks out and no time mends: five to ten minutes."""
     refused_longest: float = 3600.0
     settled: float = 30.0
     """A connection that lived this long starts the next retries from the beginning."""

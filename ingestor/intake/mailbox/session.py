@@ -21,13 +21,13 @@ from ingestor.intake.mailbox.answers import (
     Selected,
     bounded_number,
     listed_folders,
-    log_in,
     searched_uids,
     section,
     speaking,
 )
 from ingestor.intake.mailbox.connection import Client, Wire, tls_context
 from ingestor.intake.mailbox.context import Bell, Timing
+from ingestor.intake.mailbox.login import log_in
 from ingestor.settings import Mailbox
 
 WINDOW: Final = 750
@@ -345,9 +345,10 @@ class Session:
         return news
 
 
-def connect(mailbox: Mailbox, password: str, timing: Timing, stop: Bell) -> Session:
+def connect(mailbox: Mailbox, credential: str, timing: Timing, stop: Bell) -> Session:
     """Connect to `mailbox`, secure the connection as configured, log in, and return the session.
 
+    `credential` is the password, or the access token where the mailbox logs in by one.
     Raises MailboxUnavailable; CredentialsRefused only where the server itself refused the login;
     ConfigurationError where the CA file cannot be used.
     """
@@ -365,7 +366,7 @@ def connect(mailbox: Mailbox, password: str, timing: Timing, stop: Bell) -> Sess
                 if not session.client.has_capability("STARTTLS"):
                     raise wire.fault("it offers no STARTTLS; the password was not sent")  # noqa: TRY301 - see below
                 session.client.starttls(context)
-            log_in(session.client, wire, mailbox.username, password)
+            log_in(session.client, wire, mailbox, credential)
     except BaseException:
         wire.shutdown()
         raise

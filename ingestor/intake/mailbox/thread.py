@@ -14,20 +14,30 @@ from sqlalchemy import Engine
 
 from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.writer import Writer
-from ingestor.errors import ArchiveUnavailable, CredentialsRefused, IngestorError, MailboxUnavailable
+from ingestor.errors import (
+    ArchiveUnavailable,
+    CredentialsRefused,
+    IngestorError,
+    LoginFault,
+    MailboxUnavailable,
+)
 from ingestor.intake.mailbox.answers import FolderMissing
 from ingestor.intake.mailbox.context import Bell, Context, Delivery, Lease, Memory, Stopped, Timing
+from ingestor.intake.mailbox.login import Credential, NotOpened, entering
 from ingestor.intake.mailbox.session import Session, connect
 from ingestor.intake.mailbox.visit import Visit
 from ingestor.pauses import pauses
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.record import Outcome
-from ingestor.settings import Mailbox, secret
+from ingestor.settings import Mailbox
 
 NOTED_EVERY = 10.0  # seconds between two reports of the same state, unless the mailbox is polled more often
 
-_TOLD = dict.fromkeys(("refused", "failing", "misconfigured"), "mailbox cannot be read") | {
+_UNREADABLE = (
+    "refused", "failing", "misconfigured", "needs_login", "needs_consent", "needs_secret", "clock",
+)  # fmt: skip
+_TOLD = dict.fromkeys(_UNREADABLE, "mailbox cannot be read") | {
     "unreachable": "mailbox cannot be reached; it is tried again",
     # Said here too: a writer with nothing to write does not notice that the archive is gone.
     "waiting": "mailbox waits for the archive",
@@ -42,7 +52,7 @@ class MailboxThread:
 
     `rules` are the mail provider's, `run_id` is what outcomes are counted under (None: the writer's own run),
     `holder` says who acts on the mailbox (default: nobody else does). The password is read from where the
-    settings say at each connect.
+    settings say at each connect, an access token is fetched when it is due.
     """
 
     def __init__(
@@ -57,12 +67,14 @@ class MailboxThread:
         self.name = mailbox.name
         self.state = "starting"
         """`starting`, `watching`, `polling`, `no folder` (none of those configured), `unreachable`,
-        `refused` (the login), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
+        `refused` (the login), `needs_login`, `needs_consent`, `needs_secret` or `clock` (there is no access
+        token: `LoginFault`), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
         self.last_success: datetime | None = None
         """When all its folders were last read (aware UTC)."""
         self._context = Context(
             mailbox, rules, mail_reader("agile"), engine, run_id, clock, lease, self._delivery, memory
         )
+        self._credential = Credential(mailbox)
         self._timing = timing or Timing()
         self._writer = writer
         self._worked_at = time.monotonic()
@@ -70,7 +82,7 @@ class MailboxThread:
         self._noted_at = -math.inf
         self._passed = False
         """Whether this connection, or the last one, finished a pass."""
-        self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
+        self._first_refused()
         self._begin_anew()
         self._thread = threading.Thread(target=self._run, name=f"mailbox-{mailbox.name}", daemon=True)
 
@@ -176,8 +188,10 @@ class MailboxThread:
         return self._delivery.tally.total() + self._context.memory.suspects.narrowed
 
     def _connect(self) -> Session:
-        mailbox = self._context.mailbox
-        return connect(mailbox, secret(mailbox), self._timing, self._stop)
+        def enter(credential: str) -> Session:
+            return connect(self._context.mailbox, credential, self._timing, self._stop)
+
+        return entering(self._credential, self._stop, enter)
 
     # The thread
 
@@ -213,7 +227,7 @@ class MailboxThread:
         """Connect and work until something breaks."""
         session = self._connect()
         try:
-            self._refusals = pauses(self._timing.refused_first, self._timing.refused_longest)
+            self._first_refused()
             self._passed = False
             visit = Visit(self._context, session)
             for wait in visit.cycles(self._timing):
@@ -228,6 +242,12 @@ class MailboxThread:
         """Remember that something was finished, and that a wait of so many seconds follows."""
         self._worked_at, self._waiting_for = time.monotonic(), waiting_for
 
+    def _first_refused(self) -> None:
+        """Let the next refusal be a first one."""
+        by_token = self._context.mailbox.by_token
+        first = self._timing.token_refused_first if by_token else self._timing.refused_first
+        self._refusals = pauses(first, self._timing.refused_longest)
+
     def _begin_anew(self) -> None:
         """Forget earlier faults: the next pause is a short one."""
         self._failures = pauses(self._timing.retry_first, self._timing.retry_longest)
@@ -235,10 +255,13 @@ class MailboxThread:
 
     def _pause_after(self, fault: Exception, lived: float) -> float:
         """Report a fault, and return how many seconds to wait before the next attempt."""
-        if isinstance(fault, CredentialsRefused):
+        if isinstance(fault, CredentialsRefused | NotOpened):
             # Slowly, or the server locks the account for good.
-            self._enter("refused", str(fault))
+            self._enter(_state_of(fault), str(fault))
             return next(self._refusals)
+        if isinstance(fault, LoginFault) and fault.pause is not None:
+            self._enter(fault.state, str(fault))
+            return fault.pause
         if lived > self._timing.settled:
             self._begin_anew()
         pause, after_a_pass = next(self._failures), next(self._flaps)
@@ -285,6 +308,8 @@ def _state_of(fault: IngestorError) -> str:
     match fault:
         case CredentialsRefused():
             return "refused"
+        case LoginFault():
+            return fault.state
         case ArchiveUnavailable():
             return "waiting"
         case FolderMissing():

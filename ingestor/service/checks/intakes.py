@@ -4,24 +4,28 @@ A mailbox: password, login, each folder, what the server can do; folders that ar
 listener: its port, its certificate, and its endpoints' passwords; nothing is sent anywhere.
 """
 
+import contextlib
 import errno
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError
+from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError, LoginFault
 from ingestor.http.tls import server_context, validity
 from ingestor.intake.listener.gate import named
 from ingestor.intake.mailbox.answers import Refused, SearchUseless, Selected
 from ingestor.intake.mailbox.context import Bell, Timing
+from ingestor.intake.mailbox.login import Credential
 from ingestor.intake.mailbox.session import Session, connect
 from ingestor.service.checks import Finding, fail, ok, warn
-from ingestor.settings import Mailbox, Webhook, endpoint_passwords, secret
+from ingestor.settings import Mailbox, Webhook, endpoint_passwords, login_key
 
 TIMING = Timing(connect=8.0, silence=8.0, command=15.0)
 CLOCK_SLACK = timedelta(minutes=5)
+TOKEN_CLOCK_SLACK = 120.0  # seconds; servers give tokens and signatures a few minutes
 RENEW_BEFORE = timedelta(days=14)
 NOBODYS_UID = 2**32 - 1  # the largest that RFC 3501 allows
 
@@ -29,24 +33,65 @@ NOBODYS_UID = 2**32 - 1  # the largest that RFC 3501 allows
 def check_mailbox(mailbox: Mailbox) -> Sequence[Finding]:
     """Return what is found about `mailbox`."""
     subject = f"mailbox {mailbox.name}"
+    credential = Credential(mailbox)
+    ends = list(_ends(mailbox, subject, datetime.now(UTC)))
     try:
-        password = secret(mailbox)
-    except ConfigurationError as error:
-        return [fail(subject, str(error))]
+        password = credential.get(Bell(), fresh=True)
+    except IngestorError as error:
+        return [*ends, fail(subject, _in_full(error))]
+    found = [*ends, *_tokens(mailbox, credential.skew, subject)]
     try:
         session = connect(mailbox, password, TIMING, Bell())
         try:
             return [
+                *found,
                 ok(subject, f"logged in to {mailbox.host}:{mailbox.port} ({mailbox.security})"),
                 *_folders(mailbox, session, subject),
                 *_abilities(mailbox, session, subject),
             ]
         finally:
             session.close()
-    except CredentialsRefused as error:
-        return [fail(subject, _in_full(error))]
+    except (CredentialsRefused, LoginFault) as error:
+        return [*found, fail(subject, _in_full(error))]
     except IngestorError as error:
-        return [fail(subject, _in_full(error), _by_hand(mailbox))]
+        return [*found, fail(subject, _in_full(error), _by_hand(mailbox))]
+
+
+def _tokens(mailbox: Mailbox, skew: float | None, subject: str) -> Iterator[Finding]:
+    """Say that a new access token came, and how our clock stands against the server's that gave it."""
+    if mailbox.oauth is None:
+        return
+    host = urlsplit(mailbox.oauth.token_endpoint).hostname
+    yield ok(subject, f"{host} gave an access token ({mailbox.oauth.flow})")
+    if skew is not None and abs(skew) > TOKEN_CLOCK_SLACK:
+        off = f"{round(abs(skew) / 60)} minutes {'fast' if skew > 0 else 'slow'}"
+        yield warn(
+            subject, f"this machine's clock is {off} against {host}, so tokens end at another time than we "
+            "think, and what a key signs may not be valid", "set it: timedatectl set-ntp true",
+        )  # fmt: skip
+
+
+def _ends(mailbox: Mailbox, subject: str, now: datetime) -> Iterator[Finding]:
+    """Say when the client secret, or the certificate in its place, ends."""
+    oauth = mailbox.oauth
+    if oauth is None:
+        return
+    # Here, as the daemon loads this file and must not carry an HTTP client.
+    from ingestor.logins.grants import certificate_end
+
+    what, ends = "client secret", oauth.secret_ends and datetime.combine(oauth.secret_ends, time.min, UTC)
+    if ends is None and oauth.flow == "client_credentials":
+        with contextlib.suppress(ConfigurationError):  # the login says it
+            what, ends = "certificate", certificate_end(login_key(oauth) or b"")
+    if ends is None:
+        return
+    fix = "make a new one at the provider, put it in the old one's place, and mend secret_ends"
+    if now > ends:
+        yield fail(subject, f"its {what} ended on {ends:%Y-%m-%d}", fix)
+    elif now > ends - RENEW_BEFORE:
+        yield warn(subject, f"its {what} ends on {ends:%Y-%m-%d}", fix)
+    else:
+        yield ok(subject, f"its {what} is good until {ends:%Y-%m-%d}")
 
 
 def _in_full(error: IngestorError) -> str:

@@ -1,0 +1,42 @@
+"""`ingestor login`: the login that a person makes once for a mailbox, from a server without a browser."""
+
+import argparse
+
+from ingestor.archive.ownership import become_owner, ownership_advice
+from ingestor.cli import settings_of
+from ingestor.errors import ConfigurationError
+from ingestor.logins import access_token, oauth_of
+from ingestor.logins.person import log_in
+from ingestor.settings import mailbox_named, state_directory
+
+EXAMPLES = """
+sudo -u ingestor ingestor login main
+ingestor login main && systemctl reload ingestor
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("mailbox", metavar="MAILBOX", help="name of the mailbox in the configuration")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Lead through the login, try what came of it, and return 0."""
+    settings = settings_of(arguments)
+    mailbox = mailbox_named(settings, arguments.mailbox)
+    oauth = oauth_of(mailbox)
+    directory = state_directory(settings)
+    become_owner(settings.database.url, directory)
+    if (advice := ownership_advice(settings.database.url, directory)) is not None:
+        raise ConfigurationError(advice)
+    if oauth.needs_person:
+        log_in(mailbox, directory, _tell, input)
+    access_token(mailbox, directory, fresh=True)
+    person = "is kept" if oauth.needs_person else f"needs no person ({oauth.flow})"
+    print(f"the login of {mailbox.name} {person}, and gives access tokens; now run: ingestor check")
+    print("a running daemon takes it at once after: systemctl reload ingestor")
+    return 0
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

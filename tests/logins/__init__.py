@@ -1,0 +1,1 @@
+"""Access tokens: flows, refusals, what is kept, and a person's login."""
