@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "OPERATING.md", "WEBHOOK.md", "AUDITING.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "OPERATING.md", "WEBHOOK.md", "AUDITING.md", "ANSWERS.md", "CONTRIBUTING.md")
 TEXT = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
 _BLOCK = re.compile(r"(?:<!-- tested: (\w+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 

@@ -19,7 +19,10 @@ from tests import readme
 from tests.sample_mails import generate
 from tests.servers.postgresql import PostgresqlServer
 
-PLACES = {"checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy"}
+PLACES = {
+    "checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy",
+    "campaign", "waiting",
+}  # fmt: skip
 MAILS = [mail.raw for mail in generate(60, seed=3)]
 ROOT = readme.ROOT
 # What the README's calls of sqlite3 print, where that program is missing.

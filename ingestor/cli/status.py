@@ -25,10 +25,12 @@ from ingestor.archive.queries import (
 from ingestor.archive.runs import Run, last_run_of, last_runs, lease_of
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
+from ingestor.cli.optout import status_fields
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.files.books import COMMAND
 from ingestor.providers.contract import near_miss_in_words
+from ingestor.replies.reviews import Figures, figures
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
 from ingestor.settings import Settings
@@ -83,6 +85,7 @@ class Found:
     alike: list[LookAlikes]
     missing: list[PendingWork]
     live: set[str]
+    opt_outs: Figures
 
     @property
     def well(self) -> bool:
@@ -149,6 +152,7 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     return Found(
         found, today(engine, midnight, now), daemons, reports, refused, spool, lacks, counts(engine),
         last_runs(engine, _RUNS), quarantine, alike, not_fetched(engine), live_leases(engine),
+        figures(engine, midnight),
     )  # fmt: skip
 
 
@@ -239,6 +243,7 @@ def _print_json(found: Found, now: datetime, zone: tzinfo | None) -> None:
              "attempts": one.attempts, "reason": one.reason, **plain_row({"since": one.noted_at})}
             for one in found.missing
         ],
+        "opt_outs": _plain(found.opt_outs),
         "refused": found.refused and _plain(found.refused),
         "spool": found.spool and _plain(found.spool),
         "runs": [
@@ -366,4 +371,5 @@ def _fields(found: Found, now: datetime, zone: tzinfo | None) -> dict[str, objec
         )
     if found.spool is not None:
         fields["spool"] = _in_words(found.spool, now)
+    fields |= status_fields(found.opt_outs)
     return fields

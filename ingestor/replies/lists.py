@@ -22,6 +22,7 @@ _NAMES = {
     "scope": ("scope", "our_number", "destination"),
     "at": ("at", "since", "date", "datetime", "opted_out_at", "data", "datum"),
     "reason": ("reason", "note", "motivo", "grund"),
+    "sms_id": ("sms_id",),
 }  # fmt: skip
 _WRITTEN_AROUND = str.maketrans("", "", " ()-./'\u00a0")
 _AT_ONCE = 500
@@ -51,7 +52,7 @@ def read_list(
     """Give an event of kind `import` for each line of a CSV, or why there is none.
 
     The first line may name the columns: number, and where there are such scope (a number of ours or *), date
-    (ISO 8601, UTC where it has no offset) and reason; else the number stands first. What a line does not say
+    (ISO 8601, UTC where it has no offset), reason; else the number stands first. What a line does not say
     is `scope`, `now` (aware) and `reason`. Cells are parted by the comma, semicolon or tab of the first line.
     """
     first, *rest = list(lines) or [""]
@@ -84,7 +85,9 @@ def _event(row: Sequence[str], places: dict[str, int], line: int, usual: Event) 
         return row[place].strip() if place is not None and place < len(row) else ""
 
     number = phone_number(cell("number"))
-    if number is None:
+    if number is None and cell("sms_id"):  # our own list: a short code has said STOP
+        number = cell("number")
+    if not number:
         return Unusable(line, f"{last_four(cell('number'))} is no phone number with its country")
     scope = cell("scope") or usual.scope
     if scope != EVERY:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, bindparam, text
 
-from ingestor.archive.columns import Ordered
+from ingestor.archive.columns import Ordered, WholeSecond
+from ingestor.archive.engine import reading
 from ingestor.replies.opt_outs import EVERY, Event, read_secret, write_events
+from ingestor.replies.scanning import scan_state
 
 # Decided is what the same SMS made later; moot is a doubt about somebody who has said it clearly since.
 _OPEN: Final = """
@@ -35,9 +37,8 @@ JOIN sms_content AS content ON content.sms_id = sms.id WHERE sms.id = :sms_id
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of opt-outs for `status`: who is out, opted out and in since a moment, and what waits for a person."""
+    """Of opt-outs for `status`: how many were opted out and in since a moment; what waits for a person."""
 
-    out: int
     opted_out: int
     opted_in: int
     to_review: int
@@ -67,15 +68,15 @@ def decide(
     return True
 
 
-def figures(connection: Connection, since: datetime, scan: str | None) -> Figures:
-    """Return the figures since `since` (aware UTC); events count by when they were written down."""
+def figures(engine: Engine, since: datetime) -> Figures:
+    """Return the figures since `since` (aware); events count by when they were written down."""
     counted = text(
-        "SELECT (SELECT count(DISTINCT number_hmac) FROM opt_outs),"  # noqa: S608 - our own words
-        " (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since"
+        "SELECT (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since"  # noqa: S608 - our own words
         "  AND kind IN ('stop', 'provider', 'import', 'add')),"
         " (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since AND kind IN ('start', 'remove')),"
         f" (SELECT count(*) {_OPEN})"
-    )
-    moment: Any = since if connection.dialect.name == "postgresql" else f"{since:%Y-%m-%dT%H:%M:%S}"
-    out, opted_out, opted_in, to_review = connection.execute(counted, {"since": moment}).one()
-    return Figures(out, opted_out, opted_in, to_review, scan)
+    ).bindparams(bindparam("since", type_=WholeSecond()))
+    with reading(engine) as connection:
+        opted_out, opted_in, to_review = connection.execute(counted, {"since": since.astimezone(UTC)}).one()
+        scan = scan_state(connection)
+    return Figures(opted_out, opted_in, to_review, None if scan.done else str(scan))

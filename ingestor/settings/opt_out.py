@@ -10,7 +10,7 @@ Language = Literal["en", "it", "es", "de", "fr-ca"]
 
 
 class OptOut(Section):
-    """Words that opt a sender out, beside STOP and its like in six languages, which always count."""
+    """Words that opt a sender out, beside STOP and its like in five languages, which always count."""
 
     languages: tuple[Language, ...] = Field(
         default=(), examples=[["en", "it"]],

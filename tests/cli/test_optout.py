@@ -223,6 +223,7 @@ def test_scan_reads_for_other_words(engine: Engine, archive_url: str, tmp_path: 
         ('number,reason\n+393351234567,"a, b"', ("+393351234567", "*", NOW, "a, b")),
         ("phone,date\n+393351234567,2999-01-01", 2),
         ("phone,date\n+393351234567,0001-01-01", 2),
+        ("number,scope,sms_id\n48888,*,7", ("48888", "*", NOW, "r")),
         ("Acme", 1),
         ("3351234567", 1),
     ],
@@ -235,3 +236,17 @@ def test_lines_of_a_list(line: str, found: object) -> None:
         assert one.line == found
     else:
         assert one == Event(*found[:2], "import", found[2], reason=found[3])
+
+
+def test_status_shows_the_day_and_what_waits(engine: Engine, archive_url: str) -> None:
+    """Opt-outs that were written down today, reviews, and old SMS that are still to be read."""
+    optout(archive_url, "remove", SHE, "--reason", "x", "--our-number", OURS)
+    told = json.loads(called("--database-url", archive_url, "status", "--json").out)
+    assert told["opt_outs"] == {"opted_out": 1, "opted_in": 1, "to_review": 1, "scan": None}
+
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE consent_scans SET finished_at = NULL, after_id = 0, until_id = 2"))
+    shown = called("--database-url", archive_url, "status").out
+    assert "1, and 1 in again" in shown
+    assert "1 SMS wait for a person" in shown
+    assert "not all read for opt-outs yet (at SMS 0 of 2)" in shown
