@@ -7,7 +7,7 @@ in here, and that the document says the same.
 from collections.abc import Iterator
 from typing import Final
 
-from ingestor.archive import consent_comments
+from ingestor.archive import consent_comments, reply_comments
 
 _COUNTERS: Final = {
     "read": "how many items it read; the others add up to it",
@@ -124,6 +124,7 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     **consent_comments.VIEWS,
+    **reply_comments.VIEWS,
 }
 
 TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -283,6 +284,7 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     **consent_comments.TABLES,
+    **reply_comments.TABLES,
 }
 
 

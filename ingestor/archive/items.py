@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ingestor.providers.contract import Readable, Unreadable
+from ingestor.providers.contract import Readable, Report, Unreadable
 from ingestor.record import Channel, Outcome
 
 
@@ -73,6 +73,24 @@ class Item(NamedTuple):
     def reason(self) -> str | None:
         """Why it cannot be read, None where it can."""
         return self.reading.reason if isinstance(self.reading, Unreadable) else None
+
+
+class ReportItem(NamedTuple):
+    """One report and how it came: `post` is the UUID of its POST, `number` counts the reports in it.
+
+    `raw` is the body of the whole POST, as it came.
+    """
+
+    report: Report
+    source: str
+    post: bytes
+    number: int
+    arrived_at: datetime
+    raw: bytes
+    content_type: str | None
+
+    def __repr__(self) -> str:
+        return f"ReportItem({self.report!r}, {self.source})"
 
 
 class SmsColumns(NamedTuple):
@@ -239,7 +257,7 @@ class Submission:
     `ignored` and `failed` only count; they leave nothing else behind. `after_store` is the action queued
     in `pending` for every mailbox item that ends as stored or duplicate. `look_alikes` says of the ignored
     which had something of ours: (source, what they lacked, how many). An import's items are rows already:
-    its workers have made them.
+    its workers have made them. `reports` have their outcomes behind those of the items.
     """
 
     run_id: int | None
@@ -252,6 +270,7 @@ class Submission:
     after_store: Action | None = None
     progress: tuple[InputProgress, ...] = ()
     look_alikes: tuple[tuple[str, str, int], ...] = ()
+    reports: Sequence[ReportItem] = ()
 
 
 @dataclass(frozen=True, slots=True)

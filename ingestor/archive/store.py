@@ -21,6 +21,7 @@ from ingestor.archive.engine import reading, writing
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
 from ingestor.archive.inserts import arrivals_by_key, read_archive_key
 from ingestor.archive.items import Item, Receipt, Row, Submission
+from ingestor.archive.reports import write_reports
 from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
 from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
 from ingestor.archive.tables import runs
@@ -176,7 +177,10 @@ class Store:
             try:
                 with writing(self.engine) as connection:
                     settled = settle(connection, rows, run_ids, now, read, self._on_stored)
-                    receipts = _split(settled, work)
+                    receipts = [
+                        self._with_reports(connection, one.submission, receipt)
+                        for one, receipt in zip(work, _split(settled, work), strict=True)
+                    ]
                     self._keep_books(connection, work, receipts, now, mark)
                     self._about_to_commit(work, mark, receipts)
             except ReadBefore as again:
@@ -202,10 +206,18 @@ class Store:
                     taken = [self._taken(connection, row, one.submission.run_id, now) for row in one.rows]
                     settled = self._settle_apart(connection, taken, one.run_ids, now)
                 receipt = Receipt(tuple(settled.outcomes), tuple(settled.sms_ids))
+                receipt = self._with_reports(connection, one.submission, receipt)
                 self._keep_books(connection, [one], [receipt], now, mark)
                 receipts.append(receipt)
             self._about_to_commit(work, mark, receipts)
         return receipts
+
+    def _with_reports(self, connection: Connection, submission: Submission, receipt: Receipt) -> Receipt:
+        """Write the reports of `submission`, and return its receipt with their outcomes."""
+        if not submission.reports:
+            return receipt
+        outcomes = write_reports(connection, self.archive_key(), submission.run_id, submission.reports)
+        return Receipt((*receipt.outcomes, *outcomes), receipt.sms_ids)
 
     def _keep_books(
         self, connection: Connection, work: Sequence[_Work], receipts: Sequence[Receipt], now: datetime,

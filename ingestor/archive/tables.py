@@ -23,13 +23,25 @@ from sqlalchemy import (
 from ingestor.archive.columns import Big, Flag, Instant, Small, WholeSecond, metadata
 from ingestor.archive.columns import new_table as _table
 from ingestor.archive.consent_tables import consent_content, consent_scans, consents
+from ingestor.archive.reply_tables import (
+    answer_content,
+    answer_events,
+    answering,
+    answers,
+    delivery_report_content,
+    delivery_reports,
+)
 
 __all__ = [
-    "ERASABLE", "PERMANENT", "Big", "Flag", "Instant", "Small", "WholeSecond", "archive_key",
-    "arrival_content", "arrivals",
-    "consent_content", "consent_scans", "consents", "cursors", "dictionaries", "leases", "look_alikes",
-    "metadata", "payloads", "pending", "retries", "run_inputs", "runs", "sms", "sms_content", "sources",
+    "ANSWERABLE", "ERASABLE", "PERMANENT", "Big", "Flag", "Instant", "Small", "WholeSecond",
+    "answer_content", "answer_events", "answering", "answers", "archive_key", "arrival_content", "arrivals",
+    "consent_content", "consent_scans", "consents", "cursors", "delivery_report_content",
+    "delivery_reports", "dictionaries", "leases", "look_alikes", "metadata", "payloads", "pending",
+    "retries", "run_inputs", "runs", "sms", "sms_content", "sources",
 ]  # fmt: skip
+
+ANSWERABLE: Final = "outcome = 'stored' AND (channel = 'mailbox' OR channel = 'webhook')"
+"""Of the arrivals those that brought an SMS first, and not from a file."""
 
 archive_key = _table(
     "archive_key",
@@ -163,6 +175,11 @@ arrivals = _table(
         "ix_arrivals_quarantined", "id",
         sqlite_where=text("outcome = 'quarantined'"), postgresql_where=text("outcome = 'quarantined'"),
     ),
+    # What may be answered; imports, the bulk of an archive, pay nothing for it.
+    Index(
+        "ix_arrivals_answerable", "ingested_at",
+        sqlite_where=text(ANSWERABLE), postgresql_where=text(ANSWERABLE),
+    ),
 )  # fmt: skip
 
 arrival_content = _table(
@@ -281,8 +298,14 @@ look_alikes = _table(
 )
 """Ignored mails that have something of ours: `missing` says what they lack beside the sender."""
 
-PERMANENT: Final = ("archive_key", "dictionaries", "sms", "arrivals", "retries", "consents")
+PERMANENT: Final = (
+    "archive_key", "dictionaries", "sms", "arrivals", "retries", "consents", "answers", "answer_events",
+    "delivery_reports",
+)  # fmt: skip
 """Append-only for ever."""
 
-ERASABLE: Final = ("sms_content", "arrival_content", "payloads", "consent_content")
+ERASABLE: Final = (
+    "sms_content", "arrival_content", "payloads", "consent_content", "answer_content",
+    "delivery_report_content",
+)  # fmt: skip
 """Never changed; nothing may be removed either, until there is a ledger of erasures to justify it."""

@@ -36,6 +36,19 @@ _KEYS = {
         ),
     ),
     "consent_content": ("consent_id = NEW.consent_id",),
+    "answers": (
+        "id = NEW.id",
+        "sms_id = NEW.sms_id AND rule = NEW.rule",
+        "message_id = NEW.message_id",
+        "resend_of = NEW.resend_of",
+    ),
+    "answer_content": ("answer_id = NEW.answer_id",),
+    "answer_events": (
+        "id = NEW.id",
+        "answer_id = NEW.answer_id AND attempt = NEW.attempt AND event = NEW.event",
+    ),
+    "delivery_reports": ("id = NEW.id", "post = NEW.post AND number = NEW.number"),
+    "delivery_report_content": ("report_id = NEW.report_id",),
 }
 
 

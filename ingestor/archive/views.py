@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, table
 
-from ingestor.archive import consent_views
+from ingestor.archive import consent_views, reply_views
 from ingestor.archive.comments import statements
 from ingestor.archive.tables import Big, Instant
 
@@ -111,7 +111,7 @@ _READ_LATER = {
 }
 ARRIVALS_DETAIL = "UNION ALL".join(_DETAIL.format(**half) for half in (_READ_AT_ONCE, _READ_LATER))
 
-NAMES = ("inbound_sms", "quarantine", "arrivals_detail", *consent_views.NAMES)
+NAMES = ("inbound_sms", "quarantine", "arrivals_detail", *consent_views.NAMES, *reply_views.NAMES)
 
 # For queries; not part of the metadata.
 inbound_sms: Final = table(
@@ -173,6 +173,9 @@ opt_out_events: Final = table(
     column("number_hmac", LargeBinary),
 )
 
+answers_sent: Final = reply_views.answers_sent
+delivery_reports_received: Final = reply_views.delivery_reports_received
+
 
 def definitions(dialect: str) -> dict[str, str]:
     """Return the SELECT of each view, as `dialect` writes it."""
@@ -182,6 +185,7 @@ def definitions(dialect: str) -> dict[str, str]:
         "quarantine": QUARANTINE,
         "arrivals_detail": ARRIVALS_DETAIL,
         **consent_views.definitions(dialect),
+        **reply_views.definitions(dialect),
     }
 
 

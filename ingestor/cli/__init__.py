@@ -41,6 +41,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("ingestor.cli.show", "show one SMS with all its arrivals, or its raw bytes"),
     "follow": ("ingestor.cli.follow", "print SMS as they come, a JSON line each"),
     "export": ("ingestor.cli.export", "write the archive as JSON lines or CSV"),
+    "send": ("ingestor.cli.send", "send a message through Agile's API"),
+    "answers": ("ingestor.cli.answers", "look after what was sent, and what may have been"),
+    "credit": ("ingestor.cli.credit", "show what is left of the account at Agile"),
     "quarantine": ("ingestor.cli.quarantine", "look after what could not be read"),
     "optout": ("ingestor.cli.optout", "say who may not be written to, and why"),
     "snapshot": ("ingestor.cli.snapshot", "write a consistent copy for an auditor"),
@@ -103,6 +106,15 @@ class CommandParser(Parser):
         super().__init__(**options)
         for name, settings in GLOBAL_OPTIONS.items():
             self.add_argument(name, **{**settings, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS})
+        self.interleaved = False
+        """Whether words may stand between and behind the options; argparse forbids it to some kinds."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse `args`, with words and options in any order where this command wants that."""
+        if not self.interleaved:
+            return super().parse_known_args(args, namespace)
+        self.interleaved = False  # what is called now calls this again
+        return self.parse_known_intermixed_args(args, namespace)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

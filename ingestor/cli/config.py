@@ -7,7 +7,7 @@ import sys
 from ingestor.cli import verbs_of
 from ingestor.cli.opening import settings_of
 from ingestor.errors import ConfigurationError
-from ingestor.providers import POST_READERS
+from ingestor.providers import ENDPOINTS
 from ingestor.settings.sample import reference, sample, shown
 
 EXAMPLES = """
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     example.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
     add_verb("show", "print the effective settings, secrets hidden")
     endpoint = add_verb("new-endpoint", "print an endpoint with a path that nobody can guess")
-    endpoint.add_argument("provider", choices=POST_READERS)
+    endpoint.add_argument("provider", choices=ENDPOINTS)
 
 
 def run(arguments: argparse.Namespace) -> int:

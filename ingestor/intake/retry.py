@@ -11,7 +11,7 @@ from ingestor.archive.items import Item, Submission
 from ingestor.archive.quarantine import Kept, Reader, kept_arrival, read_today, standing_ids
 from ingestor.archive.store import Store
 from ingestor.providers import posts
-from ingestor.providers.contract import NEAR_MISSES, Reading, Rules, near_miss_in_words
+from ingestor.providers.contract import NEAR_MISSES, Reading, Report, Rules, near_miss_in_words
 from ingestor.record import Channel, Outcome
 
 _BATCH = 200
@@ -34,8 +34,11 @@ def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
         raw = kept.raw or b""
         if kept.channel is Channel.WEBHOOK:
             post = posts.post_of(raw, kept.content_type, kept.arrived_at)
-            again: Sequence[Reading] = providers.post_reader(kept.provider).read_post(post, rules)
-            return again
+            again = providers.post_reader(kept.provider).read_post(post, rules)
+            if kept.provider not in providers.REPORT_READERS:
+                return list[Reading](again)
+            # The reports among them were stored then; what was none stands here by its place among those.
+            return [one for one in again if not isinstance(one, Report)]
         return [providers.mail_reader(kept.provider).read_mail(raw, rules)]
 
     return read

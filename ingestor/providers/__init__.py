@@ -6,21 +6,26 @@ from typing import NamedTuple
 
 
 class Provider(NamedTuple):
-    """Where a provider lies: its folder here, and the modules in it that read its mails and its POSTs."""
+    """Where a provider lies: its folder here, and the modules that read its mails, POSTs and reports."""
 
     folder: str
     mails: str | None = None
     posts: str | None = None
+    reports: str | None = None
 
 
 PROVIDERS = {
     "agile": Provider("agile", mails="mail", posts="form"),
     "infobip": Provider("infobip", posts="callback"),
     "ip1": Provider("ip1", posts="callback"),
+    "agile-reports": Provider("agile", reports="report"),
 }
 
 MAIL_READERS = tuple(name for name, provider in PROVIDERS.items() if provider.mails)
 POST_READERS = tuple(name for name, provider in PROVIDERS.items() if provider.posts)
+REPORT_READERS = tuple(name for name, provider in PROVIDERS.items() if provider.reports)
+ENDPOINTS = (*POST_READERS, *REPORT_READERS)
+"""What may post to us: SMS, or reports on those we sent."""
 
 
 def mail_reader(name: str) -> ModuleType:
@@ -29,8 +34,9 @@ def mail_reader(name: str) -> ModuleType:
 
 
 def post_reader(name: str) -> ModuleType:
-    """Return the module that reads POSTs of provider `name` (see `contract.PostReader`)."""
-    return _module(PROVIDERS[name].folder, PROVIDERS[name].posts)
+    """Return what reads POSTs of provider `name` (see `contract.PostReader` and `ReportReader`)."""
+    provider = PROVIDERS[name]
+    return _module(provider.folder, provider.posts or provider.reports)
 
 
 def folders() -> dict[str, ModuleType]:

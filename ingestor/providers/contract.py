@@ -10,8 +10,8 @@ A new one is a folder `ingestor/providers/<folder>/` and a line in the table of 
   at the head of the reader; further ones at will. `tests/providers/conformance` holds every reader to them.
 
 Two lines of the table may share a folder, hence its section and rules: a further kind of POST of the same
-provider (delivery reports, say) is a further module beside the others. Such a line reads POSTs only; where
-its items are no SMS, its reader needs a reading of its own beside `Readable`, and the writer a table for it.
+provider is a further module beside the others. One that reads delivery reports (`ReportReader`) gives
+`Report`s, which are no SMS and lie in a table of their own.
 """
 
 from abc import abstractmethod
@@ -50,6 +50,30 @@ class Unreadable(NamedTuple):
     parser: str
     message_id: str | None = None
     subject: str | None = None
+
+
+class Report(NamedTuple):
+    """What became of a message that we sent; `message_id` is the id we gave it.
+
+    `status` is one of accepted, buffered, delivered, expired, rejected, deleted, undeliverable, failed,
+    unknown, unclear; `status_raw` the word and the number as they came. `part` of `parts` counts from 1.
+    `price` is the number as text, `done_at` aware UTC. Every text is one that a database holds.
+    """
+
+    parser: str
+    shape: str
+    message_id: str
+    status: str
+    status_raw: str
+    part: int
+    parts: int
+    destination: str | None
+    operator: str | None
+    price: str | None
+    done_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"Report({self.shape}, {self.status}, part {self.part} of {self.parts})"
 
 
 ANOTHER_SENDER = "sender_not_listed"
@@ -214,3 +238,13 @@ class PostReader(Protocol):
 
     def read_post(self, post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
         """Return one reading an item, in the order of the payload; empty where it carries none."""
+
+
+class ReportReader(Protocol):
+    """A module that reads POSTs of delivery reports. It never raises, whatever the bytes."""
+
+    PARSER: str
+    ACCEPTED: Answer
+
+    def read_post(self, post: Post, rules: Rules) -> Sequence[Report | Unreadable]:
+        """Return one reading a report, in the order of the payload."""

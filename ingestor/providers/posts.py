@@ -16,6 +16,7 @@ from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
+from ingestor.providers import PROVIDERS
 from ingestor.providers.charsets import codec_for, decode_text
 from ingestor.providers.contract import Post, Rules
 from ingestor.record import storable, stored_text
@@ -111,7 +112,7 @@ def test_post(provider: str, now: datetime) -> Post:
 
     It lies beside each POST reader as samples/documented.body, with its expected records in the .json.
     """
-    folder = resources.files("ingestor.providers").joinpath(provider, "samples")
+    folder = resources.files("ingestor.providers").joinpath(*_samples_of(provider))
     about = json.loads(folder.joinpath("documented.json").read_text("utf-8"))
     body = folder.joinpath("documented.body").read_bytes()
     written = about["readings"][0]["destination_raw"]
@@ -119,6 +120,11 @@ def test_post(provider: str, now: datetime) -> Post:
     for form in (written, quote(written)):
         body = body.replace(form.encode(), (number if form == written else quote(number)).encode())
     return Post(body, b"", about["content_type"], now)
+
+
+def _samples_of(provider: str) -> tuple[str, ...]:
+    known = PROVIDERS[provider]
+    return (known.folder, "samples") if known.posts else (known.folder, "samples", "reports")
 
 
 def require_ours(destination: str, rules: Rules) -> None:

@@ -20,8 +20,9 @@ from ingestor.archive.wal_care import wal_care
 from ingestor.archive.writer import Writer
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
-from ingestor.providers import POST_READERS
+from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
+from ingestor.replies.answering_daemon import Answering
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
 from ingestor.service.mailboxes import Mailboxes
@@ -36,6 +37,7 @@ from ingestor.service.opening import (
 from ingestor.service.reporting import LISTENER_LIMIT, Reporter
 from ingestor.service.schedule import GUARD_SECONDS, ArchiveGuard, next_run, schedule
 from ingestor.service.signals import (
+    ANSWERS_SECONDS,
     LAST_RESORT_SECONDS,
     LISTENER_SECONDS,
     MAILBOXES_SECONDS,
@@ -58,6 +60,7 @@ log = structlog.get_logger(__name__)
 WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
 WRITER_LIMIT = 120.0
+ANSWERS_LIMIT = 600.0  # an answer with the longest time-outs, and a name that is not resolved
 
 PAGES_SECONDS = 0.5
 
@@ -139,6 +142,8 @@ class Daemon:
         self._live.writer = self._writer
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
+        self._answering = Answering(engine, lambda: store.held is None)
+        stops.callback(self._answering.join, ANSWERS_SECONDS)
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
@@ -157,6 +162,8 @@ class Daemon:
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
         self._start_pings(stops)
+        self._answering.start(self._settings)
+        stops.callback(self._answering.ask_to_stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
         tune_interpreter()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
@@ -247,6 +254,8 @@ class Daemon:
             beats.append(Beat("writer", self._writer.progress, WRITER_LIMIT))
         if self._listener is not None:
             beats.append(Beat("webhook", self._listener.progress, LISTENER_LIMIT))
+        if (progress := self._answering.progress) is not None:
+            beats.append(Beat("answers", progress, ANSWERS_LIMIT))
         return beats
 
     def _reload(self) -> None:
@@ -270,6 +279,7 @@ class Daemon:
         self._mailboxes.start(self._settings.mailbox)
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
+        self._answering.start(self._settings)
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
         self._told = self._reporter.text
         self._notifier.ready(self._told)
@@ -325,7 +335,7 @@ def require_work(settings: Settings) -> None:
 
 def listener_rules(settings: Settings) -> dict[str, Rules]:
     """Return the rules of each provider that can post."""
-    return {provider: rules_for(settings, provider) for provider in POST_READERS}
+    return {provider: rules_for(settings, provider) for provider in ENDPOINTS}
 
 
 def needs_restart(old: Settings, new: Settings) -> list[str]:

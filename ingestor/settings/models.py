@@ -30,6 +30,7 @@ from pydantic import (
     SecretStr,
     StrictBool,
     StrictInt,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -40,11 +41,13 @@ from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, 
 from ingestor.settings import values
 from ingestor.settings.oauth import OAuth
 from ingestor.settings.opt_out import OptOut
+from ingestor.settings.replies import Answer, Answers
 from ingestor.settings.values import Command, Credential, FilePath, Network
 from ingestor.settings.watch import Metrics, Watch
 from ingestor.timestamps import zone_name
 
 Table = TypeVar("Table", bound=ProviderSection)
+Named = TypeVar("Named", "Mailbox", Answer)
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
 TOKEN_KEYS = ("token_command", "oauth")
@@ -207,8 +210,8 @@ class Endpoint(Section):
         description="Where the provider signs nothing an unguessable path is the secret: "
         "`ingestor config new-endpoint agile` makes one.",
     )  # fmt: skip
-    provider: Annotated[str, AfterValidator(values.one_of(providers.POST_READERS))] = Field(
-        examples=["agile"], description=" | ".join(providers.POST_READERS)
+    provider: Annotated[str, AfterValidator(values.one_of(providers.ENDPOINTS))] = Field(
+        examples=["agile"], description=" | ".join(providers.ENDPOINTS)
     )
     allow_from: tuple[Network, ...] = Field(
         default=(), examples=[["198.51.100.0/24"]], description="Networks that may post; empty: anywhere."
@@ -314,6 +317,8 @@ class Settings(_WithProviders):
     opt_out: OptOut = OptOut()
     metrics: Metrics | None = None
     watch: Watch = Watch()
+    answers: Answers = Answers()
+    answer: tuple[Answer, ...] = ()
 
     _sources: tuple[Path, ...] = PrivateAttr(default=())
 
@@ -331,14 +336,21 @@ class Settings(_WithProviders):
         """Return a provider's own table: `settings.section(Agile).numbers`."""
         return next(value for _, value in self if isinstance(value, kind))
 
-    @field_validator("mailbox")
+    @field_validator("mailbox", "answer")
     @classmethod
-    def _names_once(cls, mailboxes: tuple[Mailbox, ...]) -> tuple[Mailbox, ...]:
-        names = [one.name for one in mailboxes]
+    def _names_once(cls, tables: tuple[Named, ...], info: ValidationInfo) -> tuple[Named, ...]:
+        names = [one.name for one in tables]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ValueError(f"two mailboxes are called {min(twice)!r}; give each a name of its own")
-        return mailboxes
+            what = "mailboxes" if info.field_name == "mailbox" else "answers"
+            raise ValueError(f"two {what} are called {min(twice)!r}; give each a name of its own")
+        return tables
+
+    @model_validator(mode="after")
+    def _answers_can_be_sent(self) -> Self:
+        if self.answer and not any(getattr(table, "api", None) for _, table in self):
+            raise ValueError("[[answer]] needs [agile.api]: nothing can be sent without it")
+        return self
 
 
 def table_of(annotation: Any) -> type[Section] | None:

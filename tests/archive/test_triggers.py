@@ -12,6 +12,7 @@ from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, metadata
 from ingestor.replies.opt_outs import Event, read_secret, write_events
 from tests.archive.reading import rows
 from tests.archive.samples import NOW, broken, item
+from tests.replies.rows import add_rows_of_replies
 
 TABLES = PERMANENT + ERASABLE
 
@@ -24,6 +25,7 @@ def fill(engine: Engine) -> Engine:
     with writing(engine) as connection:
         connection.execute(insert(dictionaries).values(id=1, bytes=b"dictionary", created_at=NOW))
         write_events(connection, read_secret(connection), [Event("+393351234567", "*", "add", NOW)], NOW)
+    add_rows_of_replies(engine)
     return engine
 
 

@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from ingestor.archive.items import Item, Payload, Receipt, Submission
+from ingestor.archive.items import Item, Payload, Receipt, ReportItem, Submission
 from ingestor.logs import OncePerMinute
 from ingestor.providers import post_reader
-from ingestor.providers.contract import Post, Rules, Unreadable
+from ingestor.providers.contract import Post, Report, Rules, Unreadable
 from ingestor.providers.posts import A_TEST, payload_of
 from ingestor.record import Channel, Outcome
 
@@ -91,6 +91,12 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
     if all(isinstance(one, Unreadable) and one.reason == A_TEST for one in readings):
         return Submission(None, ignored=len(readings))
     raw, content_type = payload_of(post)
+    reports = tuple(
+        ReportItem(one, received.source, received.identity, number, post.arrived_at, raw, content_type)
+        for number, one in enumerate(readings)
+        if isinstance(one, Report)
+    )
+    readings = [one for one in readings if not isinstance(one, Report)]
     payload = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
     items = tuple(
         Item(
@@ -105,7 +111,7 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
         )
         for number, reading in enumerate(readings)
     )
-    return Submission(None, items)
+    return Submission(None, items, reports=reports)
 
 
 def committed(future: "Future[Receipt]") -> tuple[str, ...] | None:

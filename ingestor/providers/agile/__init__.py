@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from ingestor.numbers import normalise_agile
+from ingestor.providers.agile.api import Api
 from ingestor.providers.contract import ProviderSection, Rules, Section, Text, own_number
 from ingestor.timestamps import zone_name
 
@@ -62,6 +63,7 @@ class Agile(ProviderSection):
         description="Further subjects (or parts of one, in any case) beside Agile Telecom -- SMS received.",
     )  # fmt: skip
     labels: Labels = Labels()
+    api: Api | None = None
 
     def rules(self) -> Rules:
         """Return what follows for the readers: subjects case folded, empty labels left out."""

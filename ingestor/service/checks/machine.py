@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ingestor.archive.ownership import as_owner, ownership_advice
-from ingestor.service.checks import Finding, Level, archive, fail, intakes, ok, together, warn
+from ingestor.providers.agile import Agile
+from ingestor.service.checks import Finding, Level, archive, fail, intakes, ok, sending, together, warn
 from ingestor.settings import DEFAULT_FILE, Settings, rules_for, state_directory
 
 LITTLE_SPACE = 200 * 1024 * 1024
@@ -37,6 +38,8 @@ def check_everything(settings: Settings) -> Iterator[Finding]:
     ]
     if settings.webhook is not None:
         checks.append(("webhook", partial(intakes.check_webhook, settings.webhook)))
+    if settings.section(Agile).api is not None:
+        checks.append(("agile.api", partial(sending.check, settings)))
     yield from together(checks, SECONDS)
 
 
@@ -69,6 +72,9 @@ def cautions(settings: Settings) -> list[str]:
     for endpoint in settings.webhook.endpoint if settings.webhook else ():
         for path in endpoint.basic_password_files:
             found += _open_mode(path)
+    if (api := settings.section(Agile).api) is not None:
+        for secret in (api.api_key_file, api.password_file):
+            found += _open_mode(secret) if secret is not None else []
     if settings.webhook is not None:
         if settings.webhook.tls_key is not None:
             found += _open_mode(settings.webhook.tls_key)

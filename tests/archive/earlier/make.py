@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import given  # noqa: I001 - beside this file, whatever commit the program is of
 from ingestor.archive import cursors, runs
 from ingestor.archive.engine import open_engine
-from ingestor.archive.entries import (
+from ingestor.archive.items import (
     Action,
     CursorMove,
     Item,

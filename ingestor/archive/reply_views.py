@@ -1,0 +1,133 @@
+"""The views of what leaves: each answer with its state, and each report with the answer it is about.
+
+The state follows from the rows alone, so nothing is ever changed: a report that came before the row of its
+answer counts from that row's commit on.
+"""
+
+from typing import Final
+
+from sqlalchemy import Boolean, Integer, Text, column, table
+
+from ingestor.archive.columns import Big, Instant
+
+NAMES: Final = ("answers_sent", "delivery_reports_received")
+
+NO_REPORT_HOURS: Final = 48
+"""After so long without a report none is waited for; the message may have arrived all the same."""
+
+ABANDONED_MINUTES: Final = 10
+"""Whoever claimed an answer so long ago, and noted no end, was killed: no request takes as long."""
+
+_FAILED = "'expired', 'rejected', 'deleted', 'undeliverable', 'failed'"
+
+# What became of its requests: of an attempt's rows the one that says most, of several attempts the last.
+_EVENT = """(SELECT e.{column} FROM answer_events AS e WHERE e.answer_id = a.id ORDER BY
+    CASE e.event WHEN 'sent' THEN 1 WHEN 'refused' THEN 2 WHEN 'suppressed' THEN 3 WHEN 'not_sent' THEN 4
+      WHEN 'unknown' THEN 5 ELSE 6 END, e.attempt DESC, e.event LIMIT 1)"""
+
+# Delivered when every part is; failed as soon as a part is, and no later report says that it was delivered.
+_DELIVERY = f"""CASE
+    WHEN (SELECT count(DISTINCT r.part) FROM delivery_reports AS r
+        WHERE r.message_id = a.message_id AND r.status = 'delivered')
+      >= (SELECT max(r.parts) FROM delivery_reports AS r WHERE r.message_id = a.message_id) THEN 'delivered'
+    ELSE coalesce(
+      (SELECT r.status FROM delivery_reports AS r
+        WHERE r.message_id = a.message_id AND r.status IN ({_FAILED})
+          AND NOT EXISTS (SELECT 1 FROM delivery_reports AS d
+            WHERE d.message_id = r.message_id AND d.part = r.part AND d.status = 'delivered')
+        ORDER BY r.id LIMIT 1),
+      (SELECT 'partly_delivered' FROM delivery_reports AS r
+        WHERE r.message_id = a.message_id AND r.status = 'delivered' LIMIT 1),
+      (SELECT r.status FROM delivery_reports AS r WHERE r.message_id = a.message_id
+        ORDER BY r.id DESC LIMIT 1))
+  END"""  # noqa: S608 - our own words
+
+ANSWERS_SENT = f"""
+SELECT
+  one.id, one.kind, one.sms_id, one.rule, one.resend_of, one.message_id,
+  content.number, one.our_number, one.sender, content.text, one.encoding, one.parts, one.options,
+  one.decided_at,
+  CASE
+    WHEN one.suppressed IS NOT NULL THEN 'suppressed'
+    WHEN one.delivery = 'delivered' THEN 'delivered'
+    WHEN one.delivery IN ({_FAILED}) THEN 'failed'
+    WHEN one.delivery IN ('accepted', 'buffered', 'partly_delivered') AND coalesce(one.event, '') <> 'refused'
+      THEN 'sent'
+    WHEN one.event = 'sent' AND one.kind = 'simulation' THEN 'simulated'
+    WHEN one.event = 'sent' AND one.expects_report AND one.delivery IS NULL
+      AND one.event_at < {{long_ago}} THEN 'no_report'
+    WHEN one.event IS NULL OR one.event = 'later' THEN 'planned'
+    WHEN one.event = 'sending' AND one.event_at < {{abandoned}} THEN 'unknown'
+    ELSE one.event
+  END AS state,
+  one.delivery,
+  EXISTS (SELECT 1 FROM delivery_reports AS d JOIN delivery_reports AS f
+    ON f.message_id = d.message_id AND f.part = d.part AND f.id < d.id AND f.status IN ({_FAILED})
+    WHERE d.message_id = one.message_id AND d.status = 'delivered') AS delivered_late,
+  coalesce(one.suppressed, CASE WHEN one.event = 'suppressed' THEN one.event_detail END) AS suppressed,
+  one.reason,
+  one.event_at AS state_at,
+  one.event_code AS code,
+  one.event_detail AS detail,
+  (SELECT count(*) FROM answer_events AS e WHERE e.answer_id = one.id AND e.event = 'sending') AS attempts,
+  (SELECT max(r.done_at) FROM delivery_reports AS r WHERE r.message_id = one.message_id) AS done_at,
+  (SELECT max(r.operator) FROM delivery_reports AS r WHERE r.message_id = one.message_id) AS operator
+FROM (SELECT a.*,
+    {_EVENT.format(column="event")} AS event,
+    {_EVENT.format(column="at")} AS event_at,
+    {_EVENT.format(column="code")} AS event_code,
+    {_EVENT.format(column="detail")} AS event_detail,
+    {_DELIVERY} AS delivery
+  FROM answers AS a) AS one
+LEFT JOIN answer_content AS content ON content.answer_id = one.id
+"""  # noqa: S608
+
+DELIVERY_REPORTS_RECEIVED = """
+SELECT
+  r.id, r.message_id,
+  (SELECT a.id FROM answers AS a WHERE a.message_id = r.message_id) AS answer_id,
+  content.destination, r.status, r.status_raw, r.shape, r.part, r.parts, r.operator, r.price, r.done_at,
+  r.arrived_at, r.source,
+  (SELECT count(*) FROM delivery_reports AS again
+    WHERE again.message_id = r.message_id AND again.report_hmac = r.report_hmac) AS times
+FROM delivery_reports AS r LEFT JOIN delivery_report_content AS content ON content.report_id = r.id
+WHERE NOT EXISTS (SELECT 1 FROM delivery_reports AS earlier
+  WHERE earlier.message_id = r.message_id AND earlier.report_hmac = r.report_hmac AND earlier.id < r.id)
+"""
+
+# For queries; not part of the metadata.
+answers_sent: Final = table(
+    "answers_sent",
+    column("id", Big), column("kind", Text), column("sms_id", Big), column("rule", Text),
+    column("resend_of", Big),
+    *(column(name, Text) for name in ("message_id", "number", "our_number", "sender", "text", "encoding")),
+    column("parts", Integer), column("options", Text), column("decided_at", Instant), column("state", Text),
+    column("delivery", Text), column("delivered_late", Boolean), column("suppressed", Text),
+    column("reason", Text), column("state_at", Instant), column("code", Integer), column("detail", Text),
+    column("attempts", Integer), column("done_at", Instant), column("operator", Text),
+)  # fmt: skip
+delivery_reports_received: Final = table(
+    "delivery_reports_received",
+    column("id", Big), column("message_id", Text), column("answer_id", Big), column("destination", Text),
+    *(column(name, Text) for name in ("status", "status_raw", "shape")),
+    column("part", Integer), column("parts", Integer), column("operator", Text), column("price", Text),
+    column("done_at", Instant), column("arrived_at", Instant), column("source", Text),
+    column("times", Integer),
+)  # fmt: skip
+
+
+def _ago(dialect: str, span: str) -> str:
+    if dialect == "sqlite":
+        return f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{span}')"
+    return f"now() - interval '{span}'"
+
+
+def definitions(dialect: str) -> dict[str, str]:
+    """Return the SELECT of each view, as `dialect` writes it."""
+    return {
+        "answers_sent": ANSWERS_SENT.format(
+            long_ago=_ago(dialect, f"{NO_REPORT_HOURS} hours"),
+            abandoned=_ago(dialect, f"{ABANDONED_MINUTES} minutes"),
+        ),
+        "delivery_reports_received": DELIVERY_REPORTS_RECEIVED,
+    }

@@ -1,0 +1,136 @@
+"""`ingestor answers`: what was sent or held back, and what may have been sent."""
+
+import argparse
+import sys
+from typing import Any
+
+from sqlalchemy import Row
+
+from ingestor.archive.export import plain_row
+from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
+from ingestor.cli.printing import print_fields, print_json, print_table
+from ingestor.errors import ConfigurationError
+from ingestor.replies.access import client_of
+from ingestor.replies.commands import again, send_now
+from ingestor.replies.guards import REASONS
+from ingestor.replies.looking import list_answers, show_answer
+from ingestor.replies.verdicts import Fate
+
+EXAMPLES = """
+ingestor answers list
+ingestor answers list --unknown
+ingestor answers show 17
+ingestor answers resend 17
+"""
+
+COLUMNS = ("id", "decided_at", "rule", "number", "state", "detail", "text")
+RESENDABLE = ("unknown", "not_sent", "refused", "no_report", "failed")
+"""States in which a message may not have arrived, and nobody is going to send it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the three verbs."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+    listed = verbs.add_parser("list", help="list messages and decisions, newest first")
+    listed.add_argument("--unknown", action="store_true", help="only those that may have been sent, or not")
+    listed.add_argument(
+        "--limit", type=count, default=50, metavar="N", help="at most N; 0: all (default: 50)"
+    )
+    listed.add_argument("--json", action="store_true", help="every column, one JSON object a line")
+    add_utc(listed)
+    show = verbs.add_parser("show", help="show one with all its attempts and reports")
+    show.add_argument("id", metavar="ID", type=count)
+    add_utc(show)
+    resend = verbs.add_parser("resend", help="send one again that may not have been sent, under a new id")
+    resend.add_argument("id", metavar="ID", type=count)
+    resend.add_argument("--yes", action="store_true", help="do not ask")
+    resend.add_argument("--force", type=text, metavar="REASON", help="although the number is out")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    verbs = {"list": _list, "show": _show, "resend": _resend}
+    return verbs[arguments.verb](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
+    rows = list_answers(engine, only_unknown=arguments.unknown, limit=arguments.limit or None)
+    if arguments.json:
+        for row in rows:
+            print_json(plain_row(dict(row._mapping)))
+        return 0
+    zone = zone_of(arguments, settings)
+    shown = ({**localised(dict(row._mapping), zone), "detail": _why(row)} for row in rows)
+    print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in shown))
+    return 0
+
+
+def _why(row: Row[Any]) -> Any:
+
+    if row.suppressed is not None:
+        return REASONS.get(row.suppressed, row.suppressed)
+    return row.delivery if row.state in {"delivered", "failed"} else row.detail
+
+
+def _show(arguments: argparse.Namespace) -> int:
+
+    settings = settings_of(arguments)
+    engine = open_for_reading(settings)
+    found = show_answer(engine, arguments.id)
+    if found is None:
+        raise ConfigurationError(f"there is no answer {arguments.id}; `ingestor answers list` shows them")
+    zone = zone_of(arguments, settings)
+    _print(localised({**found.answer._mapping, "detail": _why(found.answer)}, zone))
+    for event in found.events:
+        print(f"\nattempt {event.attempt}: {event.event}")
+        _print(
+            {
+                name: value
+                for name, value in localised(dict(event._mapping), zone).items()
+                if name not in _IN_TITLE
+            }
+        )
+    for report in found.reports:
+        print(f"\nreport {report.id}: {report.status}")
+        _print(localised({name: value for name, value in report._mapping.items() if name != "id"}, zone))
+    return 0
+
+
+_IN_TITLE = ("id", "answer_id", "attempt", "event")
+
+
+def _print(fields: dict[str, object]) -> None:
+    print_fields({name: value for name, value in fields.items() if value is not None})
+
+
+def _resend(arguments: argparse.Namespace) -> int:
+
+    settings = settings_of(arguments)
+    client = client_of(settings)  # before the archive's owner is taken on: root may read the credential
+    configure_log(arguments)
+    engine = open_for_writing(settings)
+    found = show_answer(engine, arguments.id)
+    if found is not None and found.answer.state not in RESENDABLE:
+        raise ConfigurationError(
+            f"answer {arguments.id} is {found.answer.state}; nothing is to be sent again"
+        )
+    if found is not None and not arguments.yes:
+        _ask(found.answer)
+    answer_id, message = again(engine, arguments.id, arguments.force)
+    verdict = send_now(engine, client, answer_id)
+    print(f"answer {answer_id} (again for {arguments.id}): {verdict.words}; id {message.id}")
+    return 0 if verdict.fate is Fate.ACCEPTED else 1
+
+
+def _ask(answer: Row[Any]) -> None:
+    """Let a person say yes. Raises ConfigurationError where nobody can, or does not."""
+
+    if not sys.stdin.isatty():
+        raise ConfigurationError("it may arrive twice; say --yes where nobody can be asked")
+    said = input(f"Answer {answer.id} is {answer.state}: it may arrive twice. Send it again? [y/N] ")
+    if said.strip().lower() not in {"y", "yes"}:
+        raise ConfigurationError("nothing was sent")

@@ -1,0 +1,230 @@
+"""The rows of what leaves: a decision each, the events that say what became of it, and who may try next.
+
+An answer is tried by whoever inserts its claim: the unique key (answer, attempt, event) lets one of all
+daemons and commands win, on both databases, and a claim that was committed is never taken back. So a message
+leaves at most once for each attempt, and a further attempt exists only where the one before was certainly not
+accepted.
+"""
+
+import hmac
+import json
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, exists, func, insert, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ingestor.archive.reply_tables import answer_content, answer_events, answers
+from ingestor.replies.agile import Message
+from ingestor.replies.parts import parts_of
+from ingestor.replies.verdicts import Fate, Verdict
+
+TRIES: Final = 3
+
+HEARD_SECONDS: Final = 30.0
+"""After its request must be over a claim is given so long to be noted, until it counts as abandoned."""
+
+_DATABASE_CLOCK: Final = {
+    "sqlite": text("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"),
+    "postgresql": text("SELECT clock_timestamp()"),
+}
+_SENT_AS: Final = ("number", "sender", "body", "id", "delivery")
+"""What of a message has a column of its own; the rest stands in `options` where it is not the default."""
+_FINAL: Final = ("sent", "refused", "not_sent", "unknown", "suppressed")
+
+
+class Kind(StrEnum):
+    """Why there is a row: a rule, a command (or one that only simulates), or an unknown one again."""
+
+    ANSWER = "answer"
+    COMMAND = "command"
+    SIMULATION = "simulation"
+    RESEND = "resend"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """To send `message`, or not to: then `suppressed` says why."""
+
+    kind: Kind
+    message: Message
+    our_number: str | None = None
+    sms_id: int | None = None
+    rule: str | None = None
+    resend_of: int | None = None
+    suppressed: str | None = None
+    reason: str | None = None
+    """A person's words: why it is sent although the number is out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An answer that nobody has finished: the attempt that comes next, and from when on."""
+
+    answer_id: int
+    attempt: int
+    decided_at: datetime
+    again_at: datetime | None
+
+
+def database_now(connection: Connection) -> datetime:
+    """Return the database's clock (aware UTC): machines that share it may disagree about the time."""
+    value = connection.execute(_DATABASE_CLOCK[connection.dialect.name]).scalar_one()
+    return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
+
+
+def text_hmac(secret: bytes, words: str) -> bytes:
+    """Return the HMAC of a text: equal texts are known after an erasure, too."""
+    return hmac.digest(secret, b"text\0" + words.encode("utf-8", "surrogatepass"), "sha256")
+
+
+def decide(
+    connection: Connection, secret: bytes, number_hmac: bytes, decision: Decision, now: datetime
+) -> int | None:
+    """Write a decision; return its id, None where the archive has one for the same SMS or message id."""
+    message = decision.message
+    found = parts_of(message.body)
+    answer_id = _insert_once(connection, answers, {
+        "kind": decision.kind, "sms_id": decision.sms_id, "rule": decision.rule,
+        "resend_of": decision.resend_of, "message_id": message.id, "number_hmac": number_hmac,
+        "our_number": decision.our_number, "sender": message.sender,
+        "text_hmac": text_hmac(secret, message.body),
+        "encoding": "HEX" if message.hex_body else found.encoding,
+        "parts": hex_parts(message.body) if message.hex_body else found.parts,
+        "options": json.dumps(_options(message)), "expects_report": message.delivery,
+        "suppressed": decision.suppressed, "reason": decision.reason, "decided_at": now,
+    })  # fmt: skip
+    if answer_id is not None:
+        connection.execute(insert(answer_content).values(
+            answer_id=answer_id, number=message.number, text=message.body, salt=secrets.token_bytes(32)
+        ))  # fmt: skip
+    return answer_id
+
+
+def hex_parts(body: str) -> int:
+    """Return in how many parts the bytes of a HEX body go (140 in one, 134 in each of several)."""
+    size = len(body) // 2
+    return 1 if size <= 140 else -(-size // 134)
+
+
+def claim(connection: Connection, answer_id: int, attempt: int, now: datetime) -> bool:
+    """Say whether this attempt is ours; the request may leave once the claim is committed."""
+    values = {"answer_id": answer_id, "attempt": attempt, "event": "sending", "at": now}
+    return _insert_once(connection, answer_events, values) is not None
+
+
+def note(connection: Connection, answer_id: int, attempt: int, verdict: Verdict, now: datetime) -> None:
+    """Write what became of an attempt, and where it was surely not accepted whether there is another."""
+    event, again_at = _event_of(verdict, attempt, now)
+    _note(connection, answer_id, attempt, event, now, {
+        "code": verdict.code, "detail": verdict.words, "again_at": again_at,
+        "credit": None if verdict.credit is None else str(verdict.credit),
+    })  # fmt: skip
+
+
+def note_suppressed(connection: Connection, answer_id: int, attempt: int, reason: str, now: datetime) -> None:
+    """Write that a claimed attempt is not made after all."""
+    _note(connection, answer_id, attempt, "suppressed", now, {"detail": reason})
+
+
+def settle_abandoned(connection: Connection, older_than: float, now: datetime) -> int:
+    """Turn claims of which nothing was heard for `older_than` seconds into `unknown`; return how many.
+
+    Whoever made them was killed, or cannot write: the message may have left.
+    """
+    ended = answer_events.alias("ended")
+    claims = select(answer_events.c.answer_id, answer_events.c.attempt).where(
+        answer_events.c.event == "sending",
+        answer_events.c.at < now - timedelta(seconds=older_than),
+        ~exists().where(
+            ended.c.answer_id == answer_events.c.answer_id,
+            ended.c.attempt == answer_events.c.attempt,
+            ended.c.event != "sending",
+        ),
+    )
+    abandoned = connection.execute(claims).all()
+    for answer_id, attempt in abandoned:
+        detail = {"detail": "whoever sent it ended before it could note the answer; it may have been sent"}
+        _note(connection, answer_id, attempt, "unknown", now, detail)
+    return len(abandoned)
+
+
+def waiting(connection: Connection, decided_after: datetime) -> Sequence[Waiting]:
+    """Return the automated answers decided since that can be claimed, oldest first."""
+    other = answer_events.alias("other")
+    attempts = (
+        select(func.count())
+        .where(other.c.answer_id == answers.c.id, other.c.event == "sending")
+        .scalar_subquery()
+    )
+    given_back = select(func.count()).where(other.c.answer_id == answers.c.id, other.c.event == "later")
+    again_at = select(func.max(other.c.again_at)).where(other.c.answer_id == answers.c.id).scalar_subquery()
+    query = (
+        select(
+            answers.c.id, (attempts + 1).label("attempt"), answers.c.decided_at, again_at.label("again_at")
+        )
+        .where(
+            answers.c.decided_at > decided_after,
+            answers.c.kind == Kind.ANSWER,
+            answers.c.suppressed.is_(None),
+            ~exists().where(other.c.answer_id == answers.c.id, other.c.event.in_(_FINAL)),
+            attempts == given_back.scalar_subquery(),
+        )
+        .order_by(answers.c.decided_at, answers.c.id)
+    )
+    return [Waiting(*row) for row in connection.execute(query)]
+
+
+def message_of(connection: Connection, answer_id: int) -> Message | None:
+    """Return the message of an answer, None where its content was erased."""
+    query = select(
+        answers.c.message_id, answers.c.sender, answers.c.options, answers.c.expects_report,
+        answer_content.c.number, answer_content.c.text,
+    ).join(answer_content).where(answers.c.id == answer_id)  # fmt: skip
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    given = {**json.loads(row.options), "delivery": bool(row.expects_report)}
+    return Message(row.message_id, row.number, row.sender, row.text, **given)
+
+
+def _event_of(verdict: Verdict, attempt: int, now: datetime) -> tuple[str, datetime | None]:
+    if verdict.fate in {Fate.LATER, Fate.NOT_SENT}:
+        if attempt < TRIES:
+            pause = verdict.retry_after if verdict.retry_after is not None else _pause(attempt)
+            return "later", now + timedelta(seconds=pause)
+        return ("refused" if verdict.fate is Fate.LATER else "not_sent"), None
+    return {Fate.ACCEPTED: "sent", Fate.REFUSED: "refused", Fate.UNKNOWN: "unknown"}[verdict.fate], None
+
+
+def _pause(attempt: int) -> float:
+    """Return about 2 s after the first try and 8 s after the second, drawn from the upper half."""
+    longest = 2.0 * 4 ** (attempt - 1)
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
+
+
+def _note(
+    connection: Connection, answer_id: int, attempt: int, event: str, now: datetime, more: dict[str, Any]
+) -> None:
+    values = {"answer_id": answer_id, "attempt": attempt, "event": event, "at": now, **more}
+    _insert_once(connection, answer_events, values)
+
+
+def _options(message: Message) -> dict[str, Any]:
+    return {
+        field.name: value
+        for field in fields(message)
+        if field.name not in _SENT_AS and (value := getattr(message, field.name)) != field.default
+    }
+
+
+def _insert_once(connection: Connection, table: Table, values: dict[str, Any]) -> int | None:
+    """Insert a row and return its id, None where one with a key of its stands already."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+    return connection.execute(statement).scalar()

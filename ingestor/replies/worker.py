@@ -1,0 +1,286 @@
+"""The thread that answers: it reads what is committed, decides, claims, sends, and notes the end.
+
+It works beside the intake and never in its way: a POST has its `+OK` before this thread has seen its SMS. It
+may be killed at any instruction. A decision that was not committed is made again; a claim that was committed
+is never made again, and of what it became nobody knows (`unknown`).
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.store import Store
+from ingestor.errors import IngestorError, ProviderUnavailable
+from ingestor.logs import OncePerMinute
+from ingestor.replies import answering
+from ingestor.replies.access import client_of
+from ingestor.replies.agile import AgileClient
+from ingestor.replies.answers import (
+    HEARD_SECONDS,
+    Waiting,
+    database_now,
+    message_of,
+    settle_abandoned,
+    waiting,
+)
+from ingestor.replies.candidates import first_readings_over
+from ingestor.replies.deciding import Policy, decide_all, horizon, last_look, policy_of
+from ingestor.replies.hearing import words_of
+from ingestor.replies.reporting import note_state
+from ingestor.replies.scanning import scan_state
+from ingestor.replies.sending import attempt
+from ingestor.replies.verdicts import Fate
+from ingestor.replies.zone_offset import whole_hours_off
+from ingestor.settings import Settings
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks for new SMS."""
+RECENT: Final = timedelta(minutes=2)
+"""What an ordinary look goes back by. A commit may come that much later than its rows say."""
+WIDE_SECONDS: Final = 600.0
+"""Between two looks that go back as far as any rule has not looked for sure."""
+LATE: Final = timedelta(days=1)
+"""No transaction is open longer: what was ingested before that, and is not there, never comes."""
+TELL_SECONDS: Final = 30.0
+"""Between two notes for `status`."""
+CREDIT_SECONDS: Final = 3600.0
+_MOST_PASSED_OVER: Final = 100_000
+_BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger(__name__)
+
+
+class AnswerWorker:
+    """Answers by the rules of `settings` until it is stopped. `progress` moves with each look that ended."""
+
+    def __init__(
+        self, engine: Engine, settings: Settings, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Fetch nothing yet: the lack of the API's key must not stop the intake.
+
+        `may_write` says whether the archive is as it must be: without its unique keys answers might double.
+        """
+        self._may_write = may_write
+        self.progress = time.monotonic()
+        self._engine = engine
+        self._settings = settings
+        self._client: AgileClient | None = None
+        self._policy: Policy | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._passed_over: set[int] = set()
+        self._wide_at = 0.0
+        self._told_at = 0.0
+        self._low_credit = False
+        self._offset: int | None = None
+        self._trouble = OncePerMinute[str, IngestorError](
+            lambda _, fault, times: log.warning("answers wait", reason=str(fault), times=times)
+        )
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Let no further request begin."""
+        self._stop.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of what is on its way; a request that is not over then is `unknown` later."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.warning(
+                "an answer is on its way at the stop", consequence="it stands as unknown after the start"
+            )
+
+    def work(self) -> None:
+        """Look once: decide on what is new, and send what is decided. Raises IngestorError."""
+        client = self._client = self._client or client_of(self._settings)
+        policy = self._policy = self._policy or self._new_policy()
+        if not self._may_write() or not self._who_is_out_is_known():
+            return
+        wide = time.monotonic() >= self._wide_at
+        now = self._now()
+        if wide:
+            self._settle(client, now)
+        self._decide(policy, now, wide=wide)
+        self._send(client, policy, _BEGINNING if wide else horizon(policy, now))
+        if wide:
+            self._look_at_clocks(now)
+            self._wide_at = time.monotonic() + WIDE_SECONDS
+        self._poll_credit(client)
+        if time.monotonic() >= self._told_at:
+            note_state(self._engine, self._now())
+            self._told_at = time.monotonic() + TELL_SECONDS
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            try:
+                self.work()
+            except IngestorError as fault:
+                self._trouble.note(type(fault).__name__, fault)
+            except Exception:
+                log.exception("the answers met an internal fault; they are tried again")
+                self._stop.wait(WIDE_SECONDS / 10)
+            self._trouble.tick()
+            self.progress = time.monotonic()
+
+    def _new_policy(self) -> Policy:
+        words = words_of(self._settings.opt_out)
+        return policy_of(self._settings, words, Store(self._engine).archive_key())
+
+    def _who_is_out_is_known(self) -> bool:
+        """Say whether the SMS of the past have been read for opt-outs; until then nobody is answered."""
+        with reading(self._engine) as connection:
+            return scan_state(connection).done
+
+    def _now(self) -> datetime:
+        with reading(self._engine) as connection:
+            return database_now(connection)
+
+    def _settle(self, client: AgileClient, now: datetime) -> None:
+        """Say of claims whose makers are gone that nobody knows."""
+        with writing(self._engine) as connection:
+            number = settle_abandoned(connection, client.longest_seconds + HEARD_SECONDS, now)
+        if number:
+            log.warning(
+                "answers that may have been sent", number=number, needs="ingestor answers list --unknown"
+            )
+
+    def _decide(self, policy: Policy, now: datetime, *, wide: bool) -> None:
+        rules = {f"rule:{rule.name}": rule.name for rule in policy.rules}
+        since = self._since(rules, now)
+        mailboxes = self._mailboxes()
+        begin = min(since.values()) if wide else max(min(since.values()), now - RECENT)
+        if len(self._passed_over) > _MOST_PASSED_OVER:
+            self._passed_over.clear()
+        decide_all(self._engine, policy, begin, since, mailboxes, self._passed_over)
+        if wide and now - LATE > min(since.values()):
+            with writing(self._engine) as connection:
+                for name, rule in rules.items():
+                    answering.put(connection, name, "", max(since[rule], now - LATE))
+
+    def _since(self, rules: dict[str, str], now: datetime) -> dict[str, datetime]:
+        """Return since when each rule counts: from the first time that any daemon had it."""
+        with reading(self._engine) as connection:
+            known = {name: answering.value_of(connection, name) for name in rules}
+        if not all(known.values()):
+            with writing(self._engine) as connection:
+                for name in rules:
+                    answering.set_once(connection, name, "", now)
+                known = {name: answering.value_of(connection, name) for name in rules}
+        return {rules[name]: found[1] for name, found in known.items() if found is not None}
+
+    def _mailboxes(self) -> dict[str, datetime]:
+        """Return of each mailbox that was read whole once since when its mails are new."""
+        names = {f"mailbox:{one.name}": one.name for one in self._settings.mailbox}
+        with reading(self._engine) as connection:
+            known = {
+                names[name]: found[1]
+                for name in names
+                if (found := answering.value_of(connection, name)) is not None
+            }
+            over = first_readings_over(connection, set(names.values()) - known.keys())
+        if over:
+            with writing(self._engine) as connection:
+                for name, when in over.items():
+                    answering.set_once(connection, f"mailbox:{name}", "", when)
+        return {**over, **known}
+
+    def _send(self, client: AgileClient, policy: Policy, decided_after: datetime) -> None:
+        with reading(self._engine) as connection:
+            due = waiting(connection, decided_after)
+            paused = answering.paused(connection) is not None
+            now = database_now(connection)
+        for one in due:
+            if self._stop.is_set():
+                return
+            if one.again_at is not None and one.again_at > now:
+                continue
+            if paused and not self._too_late(policy, one, now):
+                paused = not self._probe(client, one)
+                if paused:
+                    continue
+            check = partial(last_look, policy, one.answer_id)
+            verdict = attempt(self._engine, client, one.answer_id, one.attempt, check)
+            self.progress = time.monotonic()
+            if verdict is None:
+                continue
+            log.info(
+                "an answer was tried", answer=one.answer_id, outcome=str(verdict.fate), says=verdict.words
+            )
+            paused = paused or verdict.pauses
+
+    def _too_late(self, policy: Policy, one: Waiting, now: datetime) -> bool:
+        """Say whether the last look will find it too old: its end is noted while sending is paused, too."""
+        return now - one.decided_at > timedelta(seconds=policy.settings.answers.max_age_seconds)
+
+    def _probe(self, client: AgileClient, one: Waiting) -> bool:
+        """Simulate the next answer, once a minute among all daemons; say whether sending goes on."""
+        with writing(self._engine) as connection:
+            turn = answering.take_turn(connection, "probe", answering.PROBE_SECONDS, database_now(connection))
+            message = message_of(connection, one.answer_id) if turn else None
+            paused = answering.paused(connection)
+        if message is None or paused is None:
+            return paused is None
+        verdict = client.send(replace(message, id=str(uuid.uuid4()), simulation=True, delivery=False))
+        if verdict.pauses or verdict.fate not in {Fate.ACCEPTED, Fate.REFUSED}:
+            return False
+        if paused.code in {2, 402} and not self._has_credit(client):
+            return False
+        with writing(self._engine) as connection:
+            answering.resume(connection)
+        return True
+
+    def _has_credit(self, client: AgileClient) -> bool:
+        try:
+            return client.credit() > max(Decimal(0), self._settings.answers.credit_floor)
+        except ProviderUnavailable:
+            return False
+
+    def _poll_credit(self, client: AgileClient) -> None:
+        """Ask for the credit once an hour among all daemons, and say when it falls below the floor."""
+        with reading(self._engine) as connection:
+            last = answering.value_of(connection, "credit poll")
+            if last is not None and database_now(connection) - last[1] < timedelta(seconds=CREDIT_SECONDS):
+                return
+        with writing(self._engine) as connection:
+            if not answering.take_turn(connection, "credit poll", CREDIT_SECONDS, database_now(connection)):
+                return
+        with suppress(ProviderUnavailable):
+            credit = client.credit()
+            with writing(self._engine) as connection:
+                answering.note_credit(connection, credit, database_now(connection))
+            low = credit < self._settings.answers.credit_floor
+            if low and not self._low_credit:
+                log.warning(
+                    "the credit is below answers.credit_floor", credit=str(credit),
+                    consequence="nothing is answered", needs="top the account up",
+                )  # fmt: skip
+            self._low_credit = low
+
+    def _look_at_clocks(self, now: datetime) -> None:
+        """Say where a provider's time zone seems to be set wrong: its SMS would all be too old."""
+        with writing(self._engine) as connection:
+            offset = whole_hours_off(connection, "agile", now)
+            if offset is None:
+                answering.forget(connection, answering.CLOCK)
+            else:
+                answering.put(connection, answering.CLOCK, str(offset), now)
+        if offset is not None and offset != self._offset:
+            log.error(
+                "the SMS of agile seem to be sent whole hours before they arrive", hours=offset,
+                consequence="answers are held back", needs="set agile.timezone",
+            )  # fmt: skip
+        self._offset = offset

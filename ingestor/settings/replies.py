@@ -1,0 +1,151 @@
+"""`[[answer]]` and `[answers]`: what is answered to whom, by which rule and within which limits."""
+
+import re
+from datetime import time
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StrictInt, model_validator
+
+from ingestor.numbers import normalise_agile
+from ingestor.providers import POST_READERS
+from ingestor.providers.contract import Section, Text, own_number
+from ingestor.timestamps import zone_name
+
+TEXT_NAMES = ("our_number", "sender", "date", "time")
+"""What may stand in braces in the text of an answer; nothing of the incoming SMS is among it."""
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_NAME = re.compile(r"\{([^{}]*)\}")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
+_ALPHA_SENDER = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 ._&+-]{1,11}")
+_NUMERIC_SENDER = re.compile(r"\+?[0-9]{1,16}")
+
+
+def sender(written: str) -> str:
+    """Return a sender as Agile's REST document allows it: at most 11 letters and digits, or 16 digits."""
+    if not _ALPHA_SENDER.fullmatch(written) and not _NUMERIC_SENDER.fullmatch(written):
+        raise ValueError("is no sender: at most 11 letters and digits, or a number of at most 16 digits")
+    return written
+
+
+def _text(written: str) -> str:
+    for name in _NAME.findall(written):
+        if name not in TEXT_NAMES:
+            known = ", ".join(f"{{{one}}}" for one in TEXT_NAMES)
+            raise ValueError(f"has {{{name}}}, which is none of {known}")
+    return written
+
+
+def _hours(written: str) -> str:
+    if not _HOURS.fullmatch(written):
+        raise ValueError('must be like "08:00-20:00"; one over midnight is "22:00-06:00"')
+    return written
+
+
+def span(hours: str) -> tuple[time, time | None]:
+    """Return the first minute of `hours` and the one after the last, None for midnight."""
+    begin, end = hours.split("-")
+    return time.fromisoformat(begin), None if end == "24:00" else time.fromisoformat(end)
+
+
+def _prefix(written: str) -> str:
+    if not re.fullmatch(r"\+[0-9]{1,15}", written):
+        raise ValueError("is no beginning of a number; write it like +3989")
+    return written
+
+
+Sender = Annotated[str, AfterValidator(sender)]
+
+
+class Answer(Section):
+    """An automated answer; repeat the block for each further one. An SMS gets one at most: words of opt-out,
+    opt-in and help come before keywords, and those before `any`; among equals the first in the file."""
+
+    optional = True
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        examples=["stop"],
+        description="What the archive calls the rule. Keep it: it is part of each decision.",
+    )
+    on: Literal["opt_out", "opt_in", "help", "keyword", "any"] = Field(
+        examples=["opt_out"],
+        description="opt_out | opt_in | help | keyword | any. opt_out is the confirmation of a STOP: it "
+        "leaves although the number is out, once until a START.",
+    )
+    keywords: tuple[Text, ...] = Field(
+        default=(), examples=[["ORARI", "HOURS"]],
+        description='For on = "keyword": the first word of the SMS, in any case.',
+    )  # fmt: skip
+    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_agile))], ...] = Field(
+        default=(), examples=[["+393331234333"]],
+        description="Only SMS to these numbers of ours; empty: to every one.",
+    )  # fmt: skip
+    hours: Annotated[str, AfterValidator(_hours)] | None = Field(
+        default=None, examples=["08:00-20:00"], description="Only SMS that came within; left out: always."
+    )
+    days: tuple[Day, ...] = Field(
+        default=DAYS, examples=[["mon", "tue", "wed", "thu", "fri"]],
+        description="Only SMS that came on these days; of hours over midnight the day they began.",
+    )  # fmt: skip
+    timezone: Annotated[str, AfterValidator(zone_name)] = Field(
+        default="Europe/Rome", description="The zone of hours and days, and of {date} and {time}."
+    )
+    sender: Sender = Field(
+        examples=["+393331234333"],
+        description="Whom the answer comes from: a number or a registered alias. There is no default: what "
+        "is allowed depends on the country; `ingestor check` tries it.",
+    )
+    text: Annotated[Text, AfterValidator(_text)] = Field(
+        examples=["You will get no more messages from {our_number}. Send START to undo."],
+        description="What is answered. {our_number}, {sender}, {date} and {time} are replaced; nothing of "
+        "the incoming SMS is ever repeated.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.on == "keyword") != bool(self.keywords):
+            raise ValueError('keywords and on = "keyword" go together')
+        return self
+
+
+class Answers(Section):
+    """Limits of automated answers. What they hold back stands in the archive, with the reason."""
+
+    optional = True
+
+    max_age_seconds: Annotated[StrictInt, Field(ge=10, le=86400)] = Field(
+        default=600, description="An SMS older than this is not answered."
+    )
+    confirmation_max_age_seconds: Annotated[StrictInt, Field(ge=10, le=86400)] = Field(
+        default=300, description="The same for the confirmation of a STOP."
+    )
+    per_number: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=5, description="So many answers to one number within per_number_seconds, confirmations apart."
+    )
+    per_number_seconds: Annotated[StrictInt, Field(ge=1)] = Field(default=3600, description="See per_number.")
+    equal_texts: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=3, description="So many equal answers to one number within equal_texts_seconds."
+    )
+    equal_texts_seconds: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=86400, description="See equal_texts."
+    )
+    per_minute: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=30, description="So many answers a minute to all numbers together."
+    )
+    per_hour: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=300, description="So many answers an hour to all numbers together."
+    )
+    credit_floor: Annotated[Decimal, Field(ge=0)] = Field(
+        default=Decimal(0), examples=["5.00"],
+        description="No answer while the account has less than this, in EUR; write it in quotes.",
+    )  # fmt: skip
+    deny: tuple[Annotated[str, AfterValidator(_prefix)], ...] = Field(
+        default=(), examples=[["+3989"]], description="Numbers that begin so are never answered."
+    )
+    confirm: tuple[Literal[POST_READERS], ...] = Field(  # type: ignore[valid-type]
+        default=("agile",),
+        description="Providers whose STOPs are confirmed by us. Infobip may confirm by a rule of its own.",
+    )
