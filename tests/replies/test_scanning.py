@@ -1,13 +1,17 @@
 """Reading the SMS of the archive for opt-outs: those that an earlier program stored, or by other words."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import structlog
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
-from ingestor.archive.engine import reading, writing
+from ingestor.archive import migrate
+from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.replies import scanning
@@ -22,8 +26,12 @@ from ingestor.replies.scanning import (
     scan_step,
 )
 from ingestor.replies.words import Words
+from tests.archive.reading import number_of, opened
 from tests.archive.samples import NOW
-from tests.replies.given import said, view
+from tests.archive.test_earlier_archives import put_back
+from tests.cli.calling import ingestor
+from tests.replies.given import OURS, SHE, said, view
+from tests.servers.postgresql import PostgresqlServer
 
 WORDS = Words()
 
@@ -165,3 +173,40 @@ def test_the_daemons_scan_stops_after_a_step(archive_engine: Engine) -> None:
 
     read_old_sms(archive_engine, WORDS, lambda: False)
     assert state(archive_engine).done
+
+
+STOP_OF_AN_EARLIER_PROGRAM = """
+INSERT INTO sms (id, fingerprint, fingerprint_version, provider, originator_kind, destination, date_time,
+  received_at, time_quality, ingested_at)
+SELECT 900, fingerprint_900, 1, 'agile', 'msisdn', '+393331234333', '20260514100000',
+  '2026-05-14T08:00:00Z', 'ok', '2026-05-14T08:00:01Z' FROM (SELECT {bytes} AS fingerprint_900) AS made;
+INSERT INTO sms_content (sms_id, originator, originator_raw, destination_raw, text, details)
+VALUES (900, '+393351234567', '393351234567', '393331234333', 'Stop!', '{{}}');
+"""
+
+
+def test_an_archive_of_an_earlier_program_is_upgraded(
+    archive_url: str, postgresql_server: PostgresqlServer, tmp_path: Path
+) -> None:
+    """Its SMS are still to be read after the upgrade, `check` says so, and `db upgrade` reads them."""
+    put_back("7ecdfed", archive_url, postgresql_server)
+    path = sqlite_path(make_url(archive_url))
+    if path is not None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(STOP_OF_AN_EARLIER_PROGRAM.format(bytes="zeroblob(38)"))
+    else:
+        statement = STOP_OF_AN_EARLIER_PROGRAM.format(bytes="decode(repeat('00', 38), 'hex')")
+        postgresql_server.sql(statement, archive_url.rpartition("/")[2])
+    with opened(archive_url) as engine:
+        migrate.ensure_schema(engine, auto_upgrade=True)
+        assert not state(engine).done
+        assert number_of(engine, "consents") == 0
+
+    unread = ingestor("--database-url", archive_url, "optout", "check", SHE, folder=tmp_path)
+    assert unread.code == 3, unread.err
+    done = ingestor("--database-url", archive_url, "db", "upgrade", folder=tmp_path)
+    assert "All SMS have been read for opt-outs" in done.out, done.err
+    assert ingestor("--database-url", archive_url, "optout", "check", SHE, folder=tmp_path).code == 1
+
+    with opened(archive_url) as engine:
+        assert view(engine, "opt_outs", "number, scope, kind, sms_id") == [(SHE, OURS, "stop", 900)]
