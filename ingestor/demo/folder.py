@@ -2,6 +2,7 @@
 everybody may use), and how the next demo clears them away."""
 
 import json
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from ingestor.demo.mails import NUMBERS
+from ingestor.demo.mails import CONFIRMATION, NUMBERS
 from ingestor.errors import ConfigurationError
 
 OUTCOMES = ("stored", "duplicate", "ignored", "quarantined", "failed")
@@ -41,6 +42,11 @@ class Folder:
         return self.path / "imap-password"
 
     @property
+    def api_key(self) -> Path:
+        """The file with the key for the demo's Agile."""
+        return self.path / "agile-api-key"
+
+    @property
     def log(self) -> Path:
         """What the daemon wrote on stdout and stderr."""
         return self.path / "daemon.log"
@@ -61,7 +67,7 @@ def prepare(path: Path) -> Folder:
         )
     try:
         path.mkdir(exist_ok=True)
-        for file in [*found, folder.password, folder.log]:
+        for file in [*found, folder.password, folder.api_key, folder.log]:
             file.unlink(missing_ok=True)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
@@ -69,9 +75,24 @@ def prepare(path: Path) -> Folder:
     return Folder(path, afresh=bool(found))
 
 
-def write(folder: Folder, *, port: int, username: str, password: str) -> None:
-    """Write the configuration of a daemon that reads the mailbox on `port` of this machine."""
+@dataclass(frozen=True, slots=True)
+class Agile:
+    """Where the demo's Agile takes messages, and to which of our ports and paths it posts its reports."""
+
+    base_url: str
+    port: int
+    path: str
+
+    @property
+    def reports_url(self) -> str:
+        """The address that it posts to."""
+        return f"http://127.0.0.1:{self.port}{self.path}"
+
+
+def write(folder: Folder, agile: Agile, *, port: int, username: str, password: str) -> None:
+    """Write the configuration of a daemon that reads the mailbox on `port` of this machine and answers."""
     _write_private(folder.password, password + "\n")
+    _write_private(folder.api_key, "demo\n")
     url = "sqlite:///" + quote(str(folder.archive.absolute()))
     _write_private(
         folder.configuration,
@@ -93,6 +114,23 @@ username = {json.dumps(username)}
 password_file = {json.dumps(str(folder.password.absolute()))}
 idle = true                         # be told of new mail at once
 after_store = "keep"
+
+[agile.api]
+base_url = {json.dumps(agile.base_url)}
+api_key_file = {json.dumps(str(folder.api_key.absolute()))}
+
+[[answer]]
+name = "stop"
+on = "opt_out"                      # the confirmation of a STOP
+sender = {json.dumps(NUMBERS[0])}
+text = {json.dumps(CONFIRMATION)}
+
+[webhook]
+listen = "127.0.0.1:{agile.port}"
+
+[[webhook.endpoint]]
+provider = "agile-reports"          # what became of each message
+path = {json.dumps(agile.path)}
 """,
     )
 
@@ -114,6 +152,18 @@ class ArchiveWatch:
         for row in rows.fetchall():
             self._shown = row[0]
             yield row
+
+    def newest_answer(self) -> tuple[str, str, str] | None:
+        """Return sender, text and state of the answer to the newest SMS, once it has been delivered."""
+        row = self._connection.execute(
+            "SELECT sender, text, state FROM answers_sent WHERE sms_id = ? AND state = 'delivered'",
+            (self._shown,),
+        ).fetchone()
+        return None if row is None else (row[0], row[1], row[2])
+
+    def opt_outs(self) -> list[tuple[str, str]]:
+        """Return who is out, and of which number of ours."""
+        return self._connection.execute("SELECT number, scope FROM opt_outs ORDER BY 1").fetchall()
 
     def balance(self) -> dict[str, int]:
         """Return `read` and the count of each outcome of the newest run."""
@@ -143,6 +193,14 @@ def watching(archive: Path, go_on: Callable[[], None], deadline: float) -> Itera
                     return
         go_on()
         pause(deadline)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def pause(deadline: float) -> None:

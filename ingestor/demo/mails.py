@@ -12,6 +12,9 @@ PEOPLE = ("+393470001111", "+393287654321", "+4366412345678", "+33612345678", "4
 NUMBERS = ("+393331234333", "+393331234334")
 """The rented numbers that all SMS of the demo were sent to."""
 
+CONFIRMATION = "You will get no more messages from {our_number}. START undoes it."
+"""What a STOP is answered."""
+
 ZONE = ZoneInfo("Europe/Rome")
 FORMS = ("7bit", "quoted-printable", "base64", "html", "alternative")
 OLDEST = timedelta(hours=8)
@@ -68,7 +71,7 @@ def live_mails(now: datetime) -> list[tuple[str, DemoMail]]:
         ("an SMS of two lines", sms_mail("Ça va très bien, à demain!\nMarie", now, "base64", 201)),
         ("the first once more, in a new mail", sms_mail(first, now, "7bit", 200, mail_number=299)),
         ("a mail of somebody else", other),
-        ("an SMS", sms_mail("STOP", now, "html", 204)),
+        ("an SMS that wants no more of them", sms_mail("STOP", now, "html", 204)),
     ]
 
 

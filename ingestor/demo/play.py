@@ -14,7 +14,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ingestor.demo.folder import OUTCOMES, ArchiveWatch, Folder, pause, prepare, watching, write
+from ingestor.demo.agile import FakeAgile
+from ingestor.demo.folder import (
+    OUTCOMES,
+    Agile,
+    ArchiveWatch,
+    Folder,
+    free_port,
+    pause,
+    prepare,
+    watching,
+    write,
+)
 from ingestor.demo.imap import Mailbox
 from ingestor.demo.mails import live_mails, waiting_mails
 from ingestor.demo.screen import Screen
@@ -50,17 +61,20 @@ def play(path: Path, screen: Screen) -> None:
     deadline = time.monotonic() + WHOLE_SECONDS
     folder = prepare(path)
     server = Mailbox(USERNAME, secrets.token_urlsafe(12))
-    with server.running():
+    with server.running(), FakeAgile() as provider:
+        agile = Agile(provider.base_url, free_port(), f"/reports/{secrets.token_hex(16)}")
+        provider.reports_url = agile.reports_url
         waiting = waiting_mails(datetime.now(UTC))
         for mail in waiting:
             server.deliver(mail.raw)
-        write(folder, port=server.port, username=USERNAME, password=server.password)
+        write(folder, agile, port=server.port, username=USERNAME, password=server.password)
         _introduce(screen, folder, len(waiting), server.port)
         with _daemon(folder) as daemon:
             try:
                 with watching(folder.archive, lambda: _still_there(daemon, folder), deadline) as watch:
                     _show_waiting(screen, watch, len(waiting), daemon, folder, deadline)
                     _show_live(screen, watch, server, daemon, folder, deadline)
+                    _show_answer(screen, watch, provider, daemon, folder, deadline)
             except TimeoutError:
                 raise DemoFailed(f"the demo took too long; {folder.log} says what the daemon did") from None
             balance = _stop(daemon, folder)
@@ -75,6 +89,7 @@ def _introduce(screen: Screen, folder: Folder, waiting: int, port: int) -> None:
     screen.fact("mailbox", f"{waiting} mails on imap://127.0.0.1:{port}, in memory, gone when the demo ends")
     screen.fact("daemon", shlex.join([*own_command(), "--config", str(folder.configuration), "run"]))
     screen.fact("archive", str(folder.archive))
+    screen.fact("Agile", "a small one that takes our answers and reports them as delivered; no SMS leaves")
     screen.fact("its log", str(folder.log))
 
 
@@ -160,6 +175,22 @@ def _show_live(
             screen.sms(*sms)
 
 
+def _show_answer(
+    screen: Screen, watch: ArchiveWatch, agile: FakeAgile, daemon: "subprocess.Popen[str]", folder: Folder,
+    deadline: float,
+) -> None:  # fmt: skip
+    """Print what the STOP, the newest SMS, has caused: one answer, its report, and the opt-out."""
+    screen.heading("What the STOP has caused")
+    while (answer := watch.newest_answer()) is None:
+        _still_there(daemon, folder)
+        pause(deadline)
+    sender, text, state = answer
+    screen.fact("answer", f"from {sender}: {text}")
+    screen.fact("report", f"{state}; Agile was asked {len(agile.requests)} time")
+    for number, scope in watch.opt_outs():
+        screen.fact("opt_outs", f"{number} gets no more messages from {scope}")
+
+
 def _stop(daemon: "subprocess.Popen[str]", folder: Folder) -> dict[str, int]:
     """Stop the daemon as systemd would, and return the balance that it prints last."""
     daemon.terminate()
@@ -178,7 +209,10 @@ def _conclude(screen: Screen, folder: Folder, balance: dict[str, int], *, untouc
     if sum(counts.values()) != balance["read"]:
         raise DemoFailed(f"the balance does not add up: {balance}")
     screen.heading("The balance")
-    screen.say(f"  {balance['read']} read = " + " + ".join(f"{n} {name}" for name, n in counts.items()))
+    screen.say(
+        f"  {balance['read']} read, the report among them = "
+        + " + ".join(f"{n} {name}" for name, n in counts.items())
+    )
     if untouched:
         screen.say("  No flag was changed on any mail of the mailbox.")
     screen.heading("Go on with SQL")
@@ -196,6 +230,8 @@ def sql_commands(folder: Folder) -> list[str]:
     queries = [
         "SELECT received_at, originator, text, arrivals FROM inbound_sms ORDER BY received_at DESC LIMIT 5",
         "SELECT originator_kind, count(*) AS sms, sum(arrivals) AS arrivals FROM inbound_sms GROUP BY 1",
+        "SELECT number, scope, since, sms_id FROM opt_outs",
+        "SELECT number, text, state, done_at FROM answers_sent",
         "SELECT id, command, read, stored, duplicate, ignored, quarantined, failed FROM runs",
     ]
     if shutil.which("sqlite3"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ingestor.demo.folder import MARK, prepare
+from ingestor.demo.folder import MARK, Agile, prepare
 from ingestor.demo.mails import NUMBERS, PEOPLE, ZONE, live_mails, waiting_mails
 from ingestor.demo.screen import Screen, shortened
 from ingestor.errors import ConfigurationError
@@ -66,7 +66,10 @@ def test_it_ends_well(shown: tuple[Path, "subprocess.CompletedProcess[str]"]) ->
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "36 read = 27 stored + 3 duplicate + 5 ignored + 1 quarantined + 0 failed" in done.stdout
+    assert (
+        "37 read, the report among them = 28 stored + 3 duplicate + 5 ignored + 1 quarantined + 0 failed"
+        in done.stdout
+    )
     assert "No flag was changed" in done.stdout
     assert done.stdout.count("stored after") == 3
     assert done.stdout.count("duplicate after") == 1
@@ -80,8 +83,24 @@ def test_it_leaves_one_whole_archive(shown: tuple[Path, "subprocess.CompletedPro
     with closing(sqlite3.connect(f"file:{folder}/demo/archive.db?immutable=1", uri=True)) as connection:
         [count] = connection.execute("SELECT count(*) FROM inbound_sms").fetchone()
 
-    assert left == ["archive.db", "daemon.log", "imap-password", "ingestor.toml", "installation"]
+    assert left == [
+        "agile-api-key", "archive.db", "daemon.log", "imap-password", "ingestor.toml", "installation",
+        "spool",
+    ]  # fmt: skip
     assert count == 27
+
+
+def test_a_stop_is_answered_once(shown: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """Its confirmation leaves one time, is reported as delivered, and the views say who is out."""
+    folder, done = shown
+    with closing(sqlite3.connect(f"file:{folder}/demo/archive.db?immutable=1", uri=True)) as connection:
+        answers = connection.execute("SELECT number, state FROM answers_sent").fetchall()
+        out = connection.execute("SELECT number, scope FROM opt_outs").fetchall()
+
+    assert answers == [(PEOPLE[0], "delivered")]
+    assert out == [(PEOPLE[0], NUMBERS[0])]
+    assert "delivered; Agile was asked 1 time\n" in done.stdout
+    assert f"{PEOPLE[0]} gets no more messages from {NUMBERS[0]}" in done.stdout
 
 
 def test_the_commands_work_when_pasted(shown: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
@@ -123,7 +142,7 @@ def test_a_second_demo_starts_afresh(shown: tuple[Path, "subprocess.CompletedPro
 
     assert again.returncode == 0, again.stderr
     assert "starting afresh" in again.stdout
-    assert "36 read = 27 stored" in again.stdout
+    assert "37 read, the report among them = 28 stored" in again.stdout
     assert "env -u INGESTOR_DATABASE_URL" in again.stdout
     assert not real.exists()
     assert kept.read_text() == "mine"
@@ -171,7 +190,13 @@ def test_the_configuration_it_writes_is_valid_anywhere(tmp_path: Path) -> None:
     odd = tmp_path / 'a "b" %20 ü'
     odd.mkdir()
     folder = prepare(odd / "demo")
-    write(folder, port=1143, username="u", password="p")
+    write(
+        folder,
+        Agile("http://127.0.0.1:1/services/", 1180, "/reports/x" * 3),
+        port=1143,
+        username="u",
+        password="p",
+    )
     settings = load(folder.configuration, None)
 
     assert tomllib.loads(folder.configuration.read_text())["mailbox"][0]["port"] == 1143
