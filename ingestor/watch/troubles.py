@@ -5,11 +5,16 @@ One list serves all: the first sentence of `ingestor status`, its exit code, and
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
 
 from ingestor.archive.queries import LookAlikes, Refusals, Standing
+from ingestor.settings import Settings
 from ingestor.watch.found import NO_SPACE, NO_TOKEN, Disk, Report, Spool
 from ingestor.watch.usual import Today
+
+ENDS_SOON: Final = timedelta(days=14)
+"""How long before its end a secret or certificate is somebody's business."""
 
 _FIXES = {
     "refused": "mend its password, then `systemctl reload ingestor`",
@@ -66,6 +71,20 @@ def _condition(report: Report) -> str:
     if report.state in NO_TOKEN:
         return "needs login"
     return "login refused" if report.state == "refused" else "source"
+
+
+def of_secrets(settings: Settings, now: datetime) -> list[Trouble]:
+    """Return a trouble for each client secret whose day is written down and near; past it, a grave one."""
+    found = []
+    for one in settings.mailbox:
+        if one.oauth is None or one.oauth.secret_ends is None:
+            continue
+        ends = datetime.combine(one.oauth.secret_ends, time.min, UTC)
+        if now > ends - ENDS_SOON:
+            said = f"its client secret {'ended' if now > ends else 'ends'} on {ends:%Y-%m-%d}"
+            fix = "make a new one, put it in place, mend secret_ends, then `systemctl restart ingestor`"
+            found.append(Trouble("secret ends", f"mailbox {one.name}", said, fix, grave=now > ends))
+    return found
 
 
 def of_spool(spool: Spool | None) -> list[Trouble]:
