@@ -77,8 +77,12 @@ class Credential:
         self._renew_at = self._expires_at = 0.0
         self.skew: float | None = None
         """Seconds by which our clock is before the authorisation server's, where one was asked."""
-        self.aged = False
-        """What was given last is a token that was not made just now: the server may have revoked it."""
+        self._aged = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what was given last is a token that may be at fault itself: not made just now, or over."""
+        return self._aged or 0.0 < self._expires_at < time.time()
 
     def get(self, stop: Bell, *, fresh: bool = False) -> str:
         """Return the password or token; `fresh`: a new token, however long the known one lives.
@@ -94,7 +98,7 @@ class Credential:
         if fresh or time.time() >= self._renew_at:
             self._renew(stop, fresh=fresh)
         else:
-            self.aged = True
+            self._aged = True
         return self._token
 
     def _renew(self, stop: Bell, *, fresh: bool) -> None:
@@ -107,9 +111,9 @@ class Credential:
                 "no new access token for a mailbox; the old one serves while it lasts",
                 mailbox=self._mailbox.name, reason=str(fault),
             )  # fmt: skip
-            self.aged = True
+            self._aged = True
             return
-        self._token, self.aged, self.skew = given["token"], not given["fetched"], given["skew"]
+        self._token, self._aged, self.skew = given["token"], not given["fetched"], given["skew"]
         self._renew_at, self._expires_at = given["renew_at"], given["expires_at"]
         self._hide(self._token)
 
@@ -127,17 +131,19 @@ def credential_of(mailbox: Mailbox) -> str:
 
 
 def entering(credential: Credential, stop: Bell, enter: Callable[[str], Entered]) -> Entered:
-    """Return what `enter` makes of the credential; a token refused before its time is replaced once.
+    """Return what `enter` makes of the credential; a token refused though it was good is replaced, twice.
 
-    A server may revoke a token, and clocks differ: only one that was made just now proves that the login
-    itself is refused.
+    A server may revoke a token, clocks differ, and one may end on its way: only a token that was made just
+    now and still lives proves that the login itself is refused.
     """
-    try:
-        return enter(credential.get(stop))
-    except CredentialsRefused:
-        if not credential.aged:
-            raise
-    return enter(credential.get(stop, fresh=True))
+    tries = 3
+    while True:
+        tries -= 1
+        try:
+            return enter(credential.get(stop, fresh=tries < 2))
+        except CredentialsRefused:
+            if not tries or not credential.doubtful:
+                raise
 
 
 def _asked(mailbox: Mailbox, stop: Bell, *, fresh: bool) -> Mapping[str, Any]:
