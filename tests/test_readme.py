@@ -21,7 +21,7 @@ from tests.servers.postgresql import PostgresqlServer
 
 PLACES = {
     "checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy",
-    "campaign", "waiting", "chatbot", "agile",
+    "campaign", "waiting", "agile",
 }  # fmt: skip
 MAILS = [mail.raw for mail in generate(60, seed=3)]
 ROOT = readme.ROOT
