@@ -21,11 +21,22 @@ _DRIVER_DETAIL = re.compile(r"(?m)^[ \t]*(?:DETAIL:|CONTEXT:|\[parameters: ).*(?
 
 def register_secret(value: str) -> None:
     """Remember `value`, so that no log line of this process ever shows it (nor its URL-quoted form)."""
-    global _pattern  # noqa: PLW0603 - one process has one set of secrets
     if len(value) < _SHORTEST or value in _secrets:
         return
     _secrets.update({value, quote(value, safe="")})
-    _pattern = re.compile("|".join(re.escape(secret) for secret in sorted(_secrets, key=len, reverse=True)))
+    _compile()
+
+
+def forget_secret(value: str) -> None:
+    """Forget `value`, which is good for nothing any more: a daemon sees thousands of access tokens a year."""
+    _secrets.difference_update({value, quote(value, safe="")})
+    _compile()
+
+
+def _compile() -> None:
+    global _pattern  # noqa: PLW0603 - one process has one set of secrets
+    longest_first = sorted(_secrets, key=len, reverse=True)
+    _pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def redact_secrets(text: str) -> str:

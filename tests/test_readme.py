@@ -21,7 +21,7 @@ from tests.servers.postgresql import PostgresqlServer
 
 PLACES = {
     "checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy",
-    "campaign", "waiting", "agile",
+    "campaign", "waiting", "chatbot", "agile",
 }  # fmt: skip
 MAILS = [mail.raw for mail in generate(60, seed=3)]
 ROOT = readme.ROOT

@@ -71,6 +71,8 @@ def _sweep(folder: Path) -> None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
+                for beside in ("-wal", "-shm"):  # of an SQLite file that was being made
+                    left.with_name(left.name + beside).unlink(missing_ok=True)
             finally:
                 os.close(handle)
 
@@ -221,13 +223,14 @@ def _check_target(engine: Engine, target: Path) -> None:
     archive = sqlite_path(engine.url)
     if archive is not None and archive.exists() and target.samefile(archive):
         raise ConfigurationError(f"{target} is the archive itself; name another file for the snapshot")
-    if not target.is_file() or not _is_snapshot(target):
+    if not target.is_file() or not is_snapshot(target):
         raise ConfigurationError(f"{target} exists and is no snapshot; name another file")
 
 
-def _is_snapshot(path: Path) -> bool:
+def is_snapshot(path: Path) -> bool:
+    """Say whether the file at `path` is a snapshot."""
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'snapshot_of'").fetchone()
             return found is not None
     except sqlite3.Error:

@@ -32,6 +32,9 @@ from ingestor.errors import (
     UpgradeFailed,
 )
 
+UNFINISHED = "being copied"
+"""The schema of an archive into which another one is being copied (`transfer`): nobody opens it."""
+
 _ADVISORY_LOCK = 0x696E67657374  # "ingest": any number will do, as long as all copies agree
 _PAGES_A_STEP = 4096  # of the copy: some 30 MB, far less than a second
 _SECONDS_BETWEEN_LINES = 5.0
@@ -207,6 +210,11 @@ def _refuse_unusable(engine: Engine, connection: Connection) -> None:
     stands = _current(connection)
     if stands is None or stands == head():
         return
+    if stands == UNFINISHED:
+        raise UpgradeFailed(
+            f"{place(engine)} is a copy that is not whole yet; go on with `ingestor db copy` from what "
+            "it is made of"
+        )
     if stands > head():
         raise SchemaNewer(
             f"{place(engine)} has schema {stands}, which is newer than this program ({head()}); "

@@ -80,6 +80,19 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "times": "how often it came",
         },
     ),
+    "conversations": (
+        "both directions with each number, one row a message; what was held back is none",
+        {
+            "number": "the other side: E.164 with `+`; a name or short code as it came; NULL once erased",
+            "our_number": "the number of ours; of a message by hand, its sender",
+            "at": "when it was received, or when its request ended",
+            "direction": "`in` or `out`",
+            "text": "what was said; NULL once erased",
+            "state": "`received`, or the state of the message as in `answers_sent`",
+            "sms_id": "the SMS, or the one that was answered",
+            "answer_id": "the row in `answers_sent`; NULL for an SMS",
+        },
+    ),
 }
 
 TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {

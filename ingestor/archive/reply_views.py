@@ -10,7 +10,7 @@ from sqlalchemy import Boolean, Integer, Text, column, table
 
 from ingestor.archive.columns import Big, Instant
 
-NAMES: Final = ("answers_sent", "delivery_reports_received")
+NAMES: Final = ("conversations", "answers_sent", "delivery_reports_received")
 
 NO_REPORT_HOURS: Final = 48
 """After so long without a report none is waited for; the message may have arrived all the same."""
@@ -95,6 +95,17 @@ WHERE NOT EXISTS (SELECT 1 FROM delivery_reports AS earlier
   WHERE earlier.message_id = r.message_id AND earlier.report_hmac = r.report_hmac AND earlier.id < r.id)
 """
 
+# Both directions; what was never meant to be sent, or was held back, is no message.
+CONVERSATIONS = """
+SELECT content.originator AS number, sms.destination AS our_number, sms.received_at AS at,
+  'in' AS direction, content.text, 'received' AS state, sms.id AS sms_id, CAST(NULL AS bigint) AS answer_id
+FROM sms LEFT JOIN sms_content AS content ON content.sms_id = sms.id
+UNION ALL
+SELECT a.number, coalesce(a.our_number, a.sender), coalesce(a.state_at, a.decided_at),
+  'out', a.text, a.state, a.sms_id, a.id
+FROM answers_sent AS a WHERE a.kind <> 'simulation' AND a.state <> 'suppressed'
+"""
+
 # For queries; not part of the metadata.
 answers_sent: Final = table(
     "answers_sent",
@@ -114,6 +125,11 @@ delivery_reports_received: Final = table(
     column("done_at", Instant), column("arrived_at", Instant), column("source", Text),
     column("times", Integer),
 )  # fmt: skip
+conversations: Final = table(
+    "conversations",
+    column("number", Text), column("our_number", Text), column("at", Instant), column("direction", Text),
+    column("text", Text), column("state", Text), column("sms_id", Big), column("answer_id", Big),
+)  # fmt: skip
 
 
 def _ago(dialect: str, span: str) -> str:
@@ -130,4 +146,5 @@ def definitions(dialect: str) -> dict[str, str]:
             abandoned=_ago(dialect, f"{ABANDONED_MINUTES} minutes"),
         ),
         "delivery_reports_received": DELIVERY_REPORTS_RECEIVED,
+        "conversations": CONVERSATIONS,
     }

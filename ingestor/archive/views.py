@@ -174,6 +174,7 @@ opt_out_events: Final = table(
 )
 
 answers_sent: Final = reply_views.answers_sent
+conversations: Final = reply_views.conversations
 delivery_reports_received: Final = reply_views.delivery_reports_received
 
 

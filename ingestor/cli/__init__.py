@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quarantine": ("ingestor.cli.quarantine", "look after what could not be read"),
     "optout": ("ingestor.cli.optout", "say who may not be written to, and why"),
     "snapshot": ("ingestor.cli.snapshot", "write a consistent copy for an auditor"),
+    "backup": ("ingestor.cli.backup", "write the whole archive, with its key, into one new file"),
+    "restore": ("ingestor.cli.restore", "put a backup in the place of the archive"),
     "status": ("ingestor.cli.status", "show sources, counts and the last runs"),
     "db": ("ingestor.cli.db", "upgrade or inspect the schema"),
     "config": ("ingestor.cli.config", "print a sample, the effective settings, or a new endpoint"),

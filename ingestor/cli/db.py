@@ -1,23 +1,40 @@
 """`ingestor db`: the archive's schema."""
 
 import argparse
+import time
 from datetime import UTC, datetime
 
+from ingestor.archive.engine import open_engine
+from ingestor.archive.faults import place
 from ingestor.archive.intact import NotCompared, repair
+from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.migrate import current, head, history, upgrade
+from ingestor.archive.ownership import become_owner
+from ingestor.archive.runs import last_run_of
+from ingestor.archive.transfer import copy_archive
 from ingestor.cli import verbs_of
-from ingestor.cli.opening import archive_exists, configure_log, open_for_writing, open_unchecked, settings_of
+from ingestor.cli.opening import (
+    archive_exists,
+    configure_log,
+    open_for_reading,
+    open_for_writing,
+    open_unchecked,
+    settings_of,
+)
 from ingestor.cli.optout import show_scan
-from ingestor.cli.printing import print_table
+from ingestor.cli.printing import print_table, share_done
 from ingestor.errors import IngestorError
 from ingestor.replies.hearing import words_of
 from ingestor.replies.scanning import begin_scan, pause_scan, scan
+from ingestor.service import reporting
+from ingestor.settings import state_directory
 
 EXAMPLES = """
 ingestor db upgrade
 ingestor db current
 ingestor db history
 ingestor db repair
+ingestor db copy postgresql+psycopg://ingestor@db.example.org/sms
 ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgrade
 """
 
@@ -28,14 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verb("upgrade", "bring the schema up to this program's, or make a new archive")
     add_verb("current", "say which schema the archive has; exit 1 when it is not this program's")
     add_verb("repair", "make this program's triggers, functions and views again where they differ")
+    copy = add_verb(
+        "copy", "copy the whole archive into another database, SQLite or PostgreSQL, to move there"
+    )
+    copy.add_argument("url", metavar="URL", help="an empty database, or an earlier copy to be brought up")
     add_verb("history", "list all schemas this program knows")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the verb says."""
-    return {"upgrade": _upgrade, "current": _current, "history": _history, "repair": _repair}[arguments.verb](
-        arguments
-    )
+    verbs = {
+        "upgrade": _upgrade, "current": _current, "history": _history, "repair": _repair, "copy": _copy,
+    }  # fmt: skip
+    return verbs[arguments.verb](arguments)
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
@@ -84,3 +106,27 @@ def _repair(arguments: argparse.Namespace) -> int:
     if not mended and not left:
         print("Nothing differs from what this version makes.")
     return 1 if left else 0
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    configure_log(arguments)
+    settings = settings_of(arguments)
+    source = open_for_reading(settings)
+    noted = read_sources(source)
+    become_owner(settings.database.url, state_directory(settings))  # a file that is made is the service's
+    began = time.monotonic()
+    target = open_engine(arguments.url)
+    try:
+        with share_done() as tell:
+            copied = copy_archive(source, target, tell)
+    finally:
+        target.dispose()
+    print(
+        f"{copied.rows:,} rows, {copied.written:,} of them new, each compared: {place(target)} is the same "
+        f"archive ({time.monotonic() - began:.1f} s)."
+    )
+    daemons = reporting.daemons(noted, last_run_of(source, ("run", "run --once")), datetime.now(UTC))
+    if any(one.lives for one in daemons):
+        print("A daemon writes to the old one: stop it, and call this again for what came since.")
+    print("Then set database.url to the new one, and start the daemon.")
+    return 0

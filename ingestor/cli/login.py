@@ -1,16 +1,18 @@
 """`ingestor login`: the login that a person makes once for a mailbox, from a server without a browser."""
 
 import argparse
+import os
 
-from ingestor.archive.ownership import become_owner, ownership_advice
+from ingestor.archive.ownership import OF_THE_UNIT, become_owner, ownership_advice
 from ingestor.cli import settings_of
 from ingestor.errors import ConfigurationError
 from ingestor.logins import access_token, oauth_of
 from ingestor.logins.person import log_in
+from ingestor.logins.state import file_of
 from ingestor.settings import mailbox_named, state_directory
 
 EXAMPLES = """
-sudo -u ingestor ingestor login main
+sudo ingestor login main
 ingestor login main && systemctl reload ingestor
 """
 
@@ -25,6 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     mailbox = mailbox_named(settings, arguments.mailbox)
     oauth = oauth_of(mailbox)
+    if settings.database.file is None and "STATE_DIRECTORY" not in os.environ:
+        raise ConfigurationError(
+            "with the archive in PostgreSQL say where the daemon keeps its files: "
+            f"sudo STATE_DIRECTORY={OF_THE_UNIT} ingestor login {mailbox.name}"
+        )
     directory = state_directory(settings)
     become_owner(settings.database.url, directory)
     if (advice := ownership_advice(settings.database.url, directory)) is not None:
@@ -32,7 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     if oauth.needs_person:
         log_in(mailbox, directory, _tell, input)
     access_token(mailbox, directory, fresh=True)
-    person = "is kept" if oauth.needs_person else f"needs no person ({oauth.flow})"
+    person = (
+        f"is kept in {file_of(directory, mailbox.name)}"
+        if oauth.needs_person
+        else f"needs no person ({oauth.flow})"
+    )
     print(f"the login of {mailbox.name} {person}, and gives access tokens; now run: ingestor check")
     print("a running daemon takes it at once after: systemctl reload ingestor")
     return 0

@@ -1,10 +1,11 @@
 """What commands print: a rich table on a terminal, lines with tabs elsewhere; JSON; what a run did."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TextIO
 
@@ -142,3 +143,17 @@ def print_balance(run_id: int | None, balance: Balance, seconds: float, *, as_js
 def exit_code(balance: Balance) -> int:
     """Return 0 where a run is done and balanced, 1 where something failed."""
     return 0 if balance.adds_up and not balance.failed else 1
+
+
+@contextlib.contextmanager
+def share_done() -> Iterator[Callable[[int, int], None]]:
+    """Give what shows on stderr how much is done of how much: a bar on a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _of: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn  # 60 ms
+
+    columns = BarColumn(bar_width=40), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)

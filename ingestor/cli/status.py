@@ -145,6 +145,7 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     quarantine, alike = standing(engine), look_alikes(engine)
     found = [
         *troubles.of_archive(refused, lacks), *troubles.of_disks(disks_of(settings)),
+        *troubles.of_secrets(settings, now),
         *_of_daemons(daemons, zone), *troubles.of_sources(reports), *troubles.of_spool(spool),
         *troubles.of_unread(quarantine, alike, now - timedelta(days=1)),
     ]  # fmt: skip

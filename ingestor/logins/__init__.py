@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from ingestor.errors import ConfigurationError, LoginFault
 from ingestor.logins import state
-from ingestor.logins.endpoint import ask
+from ingestor.logins.endpoint import HOURLY, ask
 from ingestor.logins.grants import request_of
 from ingestor.logins.state import Kept
 from ingestor.settings import Mailbox, OAuth
@@ -65,7 +65,14 @@ def access_token(
         now = clock()
         if kept.token and not fresh and now < kept.renew_at:
             return AccessToken(kept.token, kept.renew_at, kept.expires_at, fetched=False)
-        form = request_of(mailbox, oauth, kept.refresh_token, now)
+        if oauth.needs_person and kept.refresh_token is None:
+            where = state.file_of(directory, mailbox.name)
+            raise LoginFault(
+                f"nobody has logged in to mailbox {mailbox.name} yet, as {where} has no login; run: ingestor "
+                f"login {mailbox.name}",
+                "needs_login", HOURLY,
+            )  # fmt: skip
+        form = request_of(mailbox, oauth, kept.refresh_token or "", now)
         with state.room_for(directory, mailbox.name) as keep:
             try:
                 answer = ask(mailbox, oauth.token_endpoint, form, clock)

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ingestor.errors import ConfigurationError, LoginFault
-from ingestor.logins.endpoint import HOURLY
+from ingestor.errors import ConfigurationError
 from ingestor.settings import Mailbox, OAuth, kept_secret, login_key
 
 ASSERTION_SECONDS: Final = 600
@@ -23,10 +22,10 @@ _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _EXTRA: Final = "a key needs the package `cryptography`: pip install 'agile-sms-ingestor[oauth]'"
 
 
-def request_of(mailbox: Mailbox, oauth: OAuth, refresh_token: str | None, now: float) -> dict[str, str]:
+def request_of(mailbox: Mailbox, oauth: OAuth, refresh_token: str, now: float) -> dict[str, str]:
     """Return the form that gives the mailbox a token; `now` is seconds since the epoch.
 
-    Raises LoginFault where a person must log in first, ConfigurationError where a secret cannot be had.
+    `refresh_token` is what a person's login left. Raises ConfigurationError where a secret cannot be had.
     """
     if oauth.flow == "service_account":
         key = _google_key(mailbox, login_key(oauth) or b"")
@@ -42,11 +41,6 @@ def request_of(mailbox: Mailbox, oauth: OAuth, refresh_token: str | None, now: f
         form["scope"] = oauth.scopes
     if not oauth.needs_person:
         return {"grant_type": "client_credentials", **form}
-    if not refresh_token:
-        raise LoginFault(
-            f"nobody has logged in to mailbox {mailbox.name} yet; run: ingestor login {mailbox.name}",
-            "needs_login", HOURLY,
-        )  # fmt: skip
     return {"grant_type": "refresh_token", "refresh_token": refresh_token, **form}
 
 

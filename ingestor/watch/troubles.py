@@ -5,11 +5,16 @@ One list serves all: the first sentence of `ingestor status`, its exit code, and
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
 
 from ingestor.archive.queries import LookAlikes, Refusals, Standing
+from ingestor.settings import Settings
 from ingestor.watch.found import NO_SPACE, NO_TOKEN, Disk, Report, Spool
 from ingestor.watch.usual import Today
+
+ENDS_SOON: Final = timedelta(days=14)
+"""How long before its end a secret or certificate is somebody's business."""
 
 _FIXES = {
     "refused": "mend its password, then `systemctl reload ingestor`",
@@ -24,8 +29,6 @@ _FIXES = {
     "no spool": "make room, or give the spool's folder to the service's user",
     "changed": "run `ingestor check`, and `ingestor db repair` for what is ours",
     "unreachable": "look at the network and the server; it is tried again by itself",
-    "paused": "see ANSWERS.md: mend what paused it, and it goes on by itself",
-    "clock is off": "look at [agile] timezone, and at the machine's clock",
     "waiting": "start the database, or make room for it",
 }
 
@@ -35,8 +38,7 @@ class Trouble:
     """One thing that is not as it should be.
 
     `condition` is its kind (`source`, `disk`…), `subject` what it is about, `says` the sentence, `fix` what
-    to do. `grave`: SMS are late or may be lost, so somebody is needed now. `since` is aware UTC. `host` is
-    set where it concerns that machine alone.
+    to do. `grave`: SMS are late or may be lost, so somebody is needed now. `since` is aware UTC.
     """
 
     condition: str
@@ -45,7 +47,6 @@ class Trouble:
     fix: str
     grave: bool = True
     since: datetime | None = None
-    host: str = ""
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.says}"
@@ -69,11 +70,21 @@ def _condition(report: Report) -> str:
         return "archive differs"
     if report.state in NO_TOKEN:
         return "needs login"
-    if report.state in NO_TOKEN:
-        return "needs login"
-    if report.kind == "answers":
-        return "answers paused"
     return "login refused" if report.state == "refused" else "source"
+
+
+def of_secrets(settings: Settings, now: datetime) -> list[Trouble]:
+    """Return a trouble for each client secret whose day is written down and near; past it, a grave one."""
+    found = []
+    for one in settings.mailbox:
+        if one.oauth is None or one.oauth.secret_ends is None:
+            continue
+        ends = datetime.combine(one.oauth.secret_ends, time.min, UTC)
+        if now > ends - ENDS_SOON:
+            said = f"its client secret {'ended' if now > ends else 'ends'} on {ends:%Y-%m-%d}"
+            fix = "make a new one, put it in place, mend secret_ends, then `systemctl restart ingestor`"
+            found.append(Trouble("secret ends", f"mailbox {one.name}", said, fix, grave=now > ends))
+    return found
 
 
 def of_spool(spool: Spool | None) -> list[Trouble]:

@@ -77,8 +77,9 @@ def test_a_fault_comes_as_json_too(authority: AuthorizationServer, tmp_path: Pat
 
     assert told.code == 1
     assert json.loads(told.out) == {
-        "fault": "nobody has logged in to mailbox main yet; run: ingestor login main", "state": "needs_login",
-        "pause": 3600.0, "said": "",
+        "fault": f"nobody has logged in to mailbox main yet, as {tmp_path}/login-main.json has no login; "
+        "run: ingestor login main",
+        "state": "needs_login", "pause": 3600.0, "said": "",
     }  # fmt: skip
     config.write_text("[mailbox")
     assert json.loads(call(config, "token", "main").out)["state"] == "misconfigured"
@@ -86,6 +87,21 @@ def test_a_fault_comes_as_json_too(authority: AuthorizationServer, tmp_path: Pat
     config.write_text(config.read_text().partition("[mailbox.oauth]")[0] + 'password = "x"\n')
     assert "Logins by OAuth2" in call(config, "login", "main").err
     assert "has: main" in call(config, "login", "mian").err
+
+
+def test_with_postgresql_the_state_directory_must_be_named(
+    authority: AuthorizationServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login kept in whatever folder one stands in would not be found by the daemon: nothing is begun."""
+    config = configured(tmp_path, authority)
+    config.write_text(config.read_text().replace(f"sqlite:///{tmp_path}/archive.db", "postgresql://u@h/d"))
+    told = call(config, "login", "main")
+    assert (told.code, authority.asked) == (2, [])
+    assert "STATE_DIRECTORY=/var/lib/ingestor ingestor" in told.err
+
+    there = {"STATE_DIRECTORY": str(tmp_path)}
+    said = ingestor("--config", config, "login", "main", folder=tmp_path, environment=there).out
+    assert f"{tmp_path}/login-main.json" in said
 
 
 def test_a_login_that_is_refused(authority: AuthorizationServer, tmp_path: Path) -> None:

@@ -282,3 +282,13 @@ def number_of_messages(desk: Desk) -> int:
     """Return how many rows there are."""
     with opened(desk.url, read_only=True) as engine:
         return number_of(engine, "answers")
+
+
+def test_a_message_stands_in_its_conversation(desk: Desk) -> None:
+    """What was sent is one row of its number, with its state; a simulation is no message."""
+    desk.send("+393351234567")
+    desk.send("+393351234567", "--simulate")
+
+    assert desk.rows("SELECT number, our_number, direction, text, state FROM conversations") == [
+        ("+393351234567", "MyShop", "out", "Grazie", "sent")
+    ]

@@ -1,7 +1,11 @@
 """What ANSWERS.md says of opt-outs and of programs that wait: its commands and its SQL do what it says."""
 
+import itertools
 import os
+import shutil
+import signal
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +21,10 @@ from ingestor.settings import OptOut
 from tests import readme
 from tests.archive.samples import NOW
 from tests.cli.calling import PROGRAM
+from tests.cli.test_send import config_of
+from tests.conftest import missing
 from tests.replies.given import OURS, SHE, said, store
+from tests.servers.agile import ScriptedAgile
 
 HE = "+393357654321"
 
@@ -90,6 +97,44 @@ def test_a_code_that_is_sent_back_confirms(archive_url: str, tmp_path: Path) -> 
 
     assert (running.returncode, out) == (0, "confirmed\n"), err
     assert '"id": 3' in (tmp_path / "reply.json").read_text()
+    engine.dispose()
+
+
+def test_a_chatbot_answers_an_order_and_nobody_who_is_out(sqlite_url: str, tmp_path: Path) -> None:
+    """The pipe answers her order, and no longer when she has said STOP."""
+    [block] = readme.blocks("chatbot")
+    if shutil.which("jq") is None:
+        missing("jq is not installed")
+    engine = archive(sqlite_url)
+    ears = hearing_store(engine, OptOut())
+    numbers = itertools.count(1)
+
+    def say(words: str) -> None:
+        ears.write([Submission(None, (said(next(numbers), words),))], NOW)
+
+    with ScriptedAgile() as agile:
+        path = f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"
+        config = config_of(agile, sqlite_url, tmp_path)
+        environment = {**os.environ, "PATH": path, "INGESTOR_CONFIG": str(config)}
+        with (tmp_path / "log").open("w") as log:
+            running = subprocess.Popen(
+                ["sh", "-ec", block], env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            deadline = time.monotonic() + 60
+            while not agile.real and time.monotonic() < deadline:  # it may not have begun to follow yet
+                say("Order")
+                time.sleep(2)
+            say("STOP")
+            time.sleep(4)
+            answered = len(agile.real)
+            say("order")
+            time.sleep(6)
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+        assert 0 < answered == len(agile.real), (tmp_path / "log").read_text()
+        assert "is out" in (tmp_path / "log").read_text()
     engine.dispose()
 
 

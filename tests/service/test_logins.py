@@ -11,6 +11,7 @@ import pytest
 
 from ingestor.service.checks.machine import check_everything
 from ingestor.settings import load
+from ingestor.watch.troubles import of_secrets
 from tests.conftest import missing
 from tests.servers.authorization import CLIENT, SECRET, AuthorizationServer, Refusal, key_and_certificate
 from tests.servers.dovecot import DovecotServer, unavailable
@@ -95,7 +96,7 @@ def test_a_daemon_says_what_a_person_must_do(servers: Servers, tmp_path: Path, s
     config = configuration(tmp_path, sqlite_url, block(servers, more))
     with running(config) as daemon:
         daemon.wait_ready()
-        [line] = until(lambda: daemon.events("mailbox cannot be read"))
+        [line] = until(lambda: daemon.events("mailbox cannot be read"), seconds=120.0)
         assert line["state"] == "needs_secret"
         with running(config, "status", "--json") as status:
             status.process.wait(60)
@@ -107,7 +108,7 @@ def test_a_daemon_says_what_a_person_must_do(servers: Servers, tmp_path: Path, s
         (tmp_path / "secret").write_text(SECRET)
         daemon.reload()
 
-        until(lambda: daemon.events("mailbox is read"))
+        until(lambda: daemon.events("mailbox is read"), seconds=120.0)
         assert daemon.stop() == 0
         log = daemon.log_path.read_text()
     assert not any(token in log for token in authority.tokens)
@@ -122,3 +123,21 @@ def test_the_daemon_carries_no_http_client() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("days", "words", "code"), [(20, None, 0), (10, "ends on", 0), (-1, "ended on", 1)])
+def test_status_tells_of_a_secret_that_ends(
+    tmp_path: Path, sqlite_url: str, days: int, words: str | None, code: int
+) -> None:
+    """From two weeks before its day a client secret is in `status`; when it is over, somebody is needed."""
+    day = datetime.now(UTC).date() + timedelta(days=days)
+    config = configuration(
+        tmp_path, sqlite_url,
+        '[[mailbox]]\nname = "main"\nhost = "h"\nusername = "u"\n[mailbox.oauth]\nprovider = "other"\n'
+        'flow = "client_credentials"\nclient_id = "c"\ntoken_url = "https://h/t"\nsecret_file = "/s"\n'
+        f"secret_ends = {day}\n",
+    )  # fmt: skip
+    found = of_secrets(load(config, None), datetime.now(UTC))
+
+    assert [one.grave for one in found] == ([] if words is None else [code == 1])
+    assert all(words is not None and words in one.says for one in found)

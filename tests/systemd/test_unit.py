@@ -45,6 +45,15 @@ def test_verify_has_nothing_to_say(unit: Path) -> None:
     assert _verify(unit) == ""
 
 
+def test_verify_has_nothing_to_say_of_the_nightly_backup(unit: Path) -> None:
+    """The timer finds its service, and both are written as systemd reads them."""
+    for name in ("ingestor-backup.service", "ingestor-backup.timer"):
+        text = (SYSTEMD / name).read_text()
+        (unit.parent / name).write_text(text.replace(INSTALLED, str(unit.parent / "ingestor")))
+
+    assert _verify(unit.parent / "ingestor-backup.timer") == ""
+
+
 def test_verify_would_say_it(unit: Path) -> None:
     """The test above sees an unknown directive."""
     unit.write_text(unit.read_text().replace("[Install]", "RestartSleeps=3\n[Install]"))

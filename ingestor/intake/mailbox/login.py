@@ -23,7 +23,7 @@ from ingestor.errors import CredentialsRefused, IngestorError, LoginFault, Mailb
 from ingestor.intake.mailbox.answers import in_full, loggable
 from ingestor.intake.mailbox.connection import Wire
 from ingestor.intake.mailbox.context import Bell, Stopped, ready
-from ingestor.redaction import register_secret
+from ingestor.redaction import forget_secret, register_secret
 from ingestor.settings import Mailbox, secret
 
 HELPER_SECONDS: Final = 40.0
@@ -73,6 +73,7 @@ class Credential:
         """Fetch nothing yet."""
         self._mailbox = mailbox
         self._token = ""
+        self._hidden = ""
         self._renew_at = self._expires_at = 0.0
         self.skew: float | None = None
         """Seconds by which our clock is before the authorisation server's, where one was asked."""
@@ -90,7 +91,10 @@ class Credential:
         """
         mailbox = self._mailbox
         if mailbox.oauth is None or mailbox.password is not None:
-            return secret(mailbox)
+            given = secret(mailbox)
+            if mailbox.token_command is not None:
+                self._hide(given)
+            return given
         if fresh or time.time() >= self._renew_at:
             self._renew(stop, fresh=fresh)
         else:
@@ -111,7 +115,14 @@ class Credential:
             return
         self._token, self._aged, self.skew = given["token"], not given["fetched"], given["skew"]
         self._renew_at, self._expires_at = given["renew_at"], given["expires_at"]
-        register_secret(self._token)
+        self._hide(self._token)
+
+    def _hide(self, token: str) -> None:
+        """Hide `token` from the log, and no more the one before it."""
+        if self._hidden != token:
+            forget_secret(self._hidden)
+        self._hidden = token
+        register_secret(token)
 
 
 def credential_of(mailbox: Mailbox) -> str:

@@ -22,11 +22,11 @@ from ingestor.intake.mailbox.login import Credential
 from ingestor.intake.mailbox.session import Session, connect
 from ingestor.service.checks import Finding, fail, ok, warn
 from ingestor.settings import Mailbox, Webhook, endpoint_passwords, login_key
+from ingestor.watch.troubles import ENDS_SOON
 
 TIMING = Timing(connect=8.0, silence=8.0, command=15.0)
 CLOCK_SLACK = timedelta(minutes=5)
 TOKEN_CLOCK_SLACK = 120.0  # seconds; servers give tokens and signatures a few minutes
-RENEW_BEFORE = timedelta(days=14)
 NOBODYS_UID = 2**32 - 1  # the largest that RFC 3501 allows
 
 
@@ -88,7 +88,7 @@ def _ends(mailbox: Mailbox, subject: str, now: datetime) -> Iterator[Finding]:
     fix = "make a new one at the provider, put it in the old one's place, and mend secret_ends"
     if now > ends:
         yield fail(subject, f"its {what} ended on {ends:%Y-%m-%d}", fix)
-    elif now > ends - RENEW_BEFORE:
+    elif now > ends - ENDS_SOON:
         yield warn(subject, f"its {what} ends on {ends:%Y-%m-%d}", fix)
     else:
         yield ok(subject, f"its {what} is good until {ends:%Y-%m-%d}")
@@ -244,7 +244,7 @@ def _dates(chain: Path, begins: datetime, ends: datetime, now: datetime) -> Find
         )
     if now > ends:
         return fail("webhook", f"{chain} ended on {ends:%Y-%m-%d %H:%M} UTC", "renew the certificate")
-    if now > ends - RENEW_BEFORE:
+    if now > ends - ENDS_SOON:
         return warn("webhook", f"{chain} ends on {ends:%Y-%m-%d}", "renew the certificate")
     return ok("webhook", f"{chain} is good until {ends:%Y-%m-%d}")
 

@@ -26,6 +26,9 @@ from tests.servers.dovecot import DovecotServer, unavailable
 from tests.servers.scripted_imap import ScriptedImap, Talk
 from tests.waiting import until
 
+PATIENCE = 120.0
+"""A helper process takes seconds to start where many tests run at once."""
+
 
 @dataclass
 class Office:
@@ -85,7 +88,7 @@ def test_a_login_by_device_code_reads_the_mailbox(desk: Desk, office: Office) ->
     mailbox = office.mailbox(office.dovecot.account())
     office.dovecot.deliver(mailbox.username, [mail(1)])
     thread = thread_of(desk, mailbox)
-    until(lambda: desk.source_state() == "needs_login")
+    until(lambda: desk.source_state() == "needs_login", seconds=PATIENCE)
     until(lambda: 3600 < thread.stall_limit < 5000)
     thread.stop()
     assert thread.join(10)
@@ -93,8 +96,8 @@ def test_a_login_by_device_code_reads_the_mailbox(desk: Desk, office: Office) ->
     office.log_in(mailbox)
     thread = thread_of(desk, mailbox)
 
-    until(lambda: desk.has(1))
-    until(lambda: thread.state == "watching")
+    until(lambda: desk.has(1), seconds=PATIENCE)
+    until(lambda: thread.state == "watching", seconds=PATIENCE)
     assert office.authority.introspected == [True]
 
 
@@ -152,7 +155,7 @@ def test_a_token_that_never_does_is_refused_slowly(desk: Desk, office: Office) -
     office.authority.life = -1
     thread = thread_of(desk, mailbox, replace(QUICK, token_refused_first=50.0))
 
-    until(lambda: desk.source_state() == "refused")
+    until(lambda: desk.source_state() == "refused", seconds=PATIENCE)
 
     until(lambda: 25 <= thread.stall_limit - 20 <= 51)
     [detail] = desk.column("SELECT detail FROM sources")

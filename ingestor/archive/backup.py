@@ -1,0 +1,214 @@
+"""Backups: the whole archive with its key as one SQLite file, and the way back.
+
+A backup is a copy by `transfer`, from PostgreSQL as from SQLite: one kind of file, which opens by itself.
+"""
+
+import contextlib
+import os
+import pwd
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Engine, func, select
+
+from ingestor.archive import tables
+from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.export import is_snapshot, leaving
+from ingestor.archive.faults import translated
+from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.migrate import current, head, refuse_unusable
+from ingestor.archive.open_file import holds_all
+from ingestor.archive.ownership import foreign_owner, sudo_line
+from ingestor.archive.transfer import Tell, copy_archive
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
+
+_BESIDE = ("", "-wal", "-shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was written and opened again: its file, bytes and SMS, and the older ones removed."""
+
+    path: Path
+    size: int
+    sms: int
+    removed: list[Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was put back: how many SMS, their schema, and where the archive before it was put, if any."""
+
+    sms: int
+    schema: str
+    before: Path | None
+
+
+def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | None = None) -> Backup:
+    """Write the archive of `engine` into a new file in `folder`, for its owner alone, named by `now` (UTC).
+
+    It appears whole, compared row by row and opened again, or not at all. Then, where `keep` is given, all
+    but so many of the newest backups of this archive there are removed. Raises IngestorError.
+    """
+    file = sqlite_path(engine.url)
+    name = file.stem if file is not None else str(engine.url.database)
+    target = folder.absolute() / f"{name}-{now:%Y%m%dT%H%M%SZ}.db"
+    if target.exists():
+        raise IngestorError(f"{target} is there already; call it again in a second")
+    try:
+        with leaving(target, 0o600) as temporary:
+            copy = open_engine(f"sqlite:///{temporary}")
+            try:
+                copy_archive(engine, copy, tell)
+            finally:
+                copy.dispose()
+            with closing(sqlite3.connect(temporary)) as plain:
+                plain.execute("PRAGMA journal_mode = DELETE")  # one file, that a read-only disk can hold
+            sms = _look_at(temporary, key=read_archive_key(engine))
+    except (OSError, sqlite3.Error) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ArchiveUnavailable(
+            f"{target} could not be written ({reason}); make room, or name another"
+        ) from error
+    removed = _beyond(folder, name, keep) if keep is not None else []
+    for one in removed:
+        one.unlink(missing_ok=True)
+    return Backup(target, target.stat().st_size, sms, removed)
+
+
+def _beyond(folder: Path, name: str, keep: int) -> list[Path]:
+    ours = re.compile(re.escape(name) + r"-[0-9]{8}T[0-9]{6}Z\.db")
+    return sorted(one for one in folder.iterdir() if ours.fullmatch(one.name))[:-keep]
+
+
+def _look_at(path: Path, key: bytes | None = None) -> int:
+    """Open the backup at `path` as a reader would; return how many SMS it holds. Raises IngestorError."""
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}")
+    if is_snapshot(path):
+        raise ConfigurationError(
+            f"{path} is a snapshot: it is for auditors and lacks the archive's key; name a file of "
+            "`ingestor backup`"
+        )
+    engine = open_engine(f"sqlite:///{path}", read_only=True)
+    try:
+        with translated(engine):
+            if current(engine) is None:
+                raise ConfigurationError(f"{path} is no archive; name a file of `ingestor backup`")
+            refuse_unusable(engine)
+            with reading(engine) as connection:
+                said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+                sms = connection.execute(select(func.count()).select_from(tables.sms)).scalar()
+            if said != "ok":
+                raise IngestorError(f"{path} is damaged ({said}); name another backup")
+            if key not in (None, read_archive_key(engine)):
+                raise IngestorError(f"{path} has another key than the archive; report it")
+    finally:
+        engine.dispose()
+    return int(sms or 0)
+
+
+def restore(
+    file: Path, url: str, state_directory: Path, now: datetime, tell: Tell, *, replace: bool
+) -> Restored:
+    """Put the backup `file` in the place of the archive at `url`.
+
+    A PostgreSQL database must be empty. An SQLite archive that has what `file` lacks is replaced only where
+    `replace` says so, and is kept beside its place in any case. As root the owner stays who it was. Raises
+    ConfigurationError where a process has the archive open, or it may not be written.
+    """
+    sms = _look_at(file)
+    engine = open_engine(f"sqlite:///{file.absolute()}", read_only=True)
+    try:
+        schema = current(engine) or ""
+        path = sqlite_path(url)
+        if path is not None:
+            return Restored(
+                sms, schema, _put(file, path.absolute(), url, state_directory, now, replace=replace)
+            )
+        if schema != head():
+            raise ConfigurationError(
+                f"{file} has schema {schema}; bring a copy of it up first: "
+                f"ingestor --database-url sqlite:///{file.absolute()} db upgrade"
+            )
+        target = open_engine(url)
+        try:
+            copy_archive(engine, target, tell)
+        finally:
+            target.dispose()
+    finally:
+        engine.dispose()
+    return Restored(sms, schema, None)
+
+
+def _put(
+    file: Path, path: Path, url: str, state_directory: Path, now: datetime, *, replace: bool
+) -> Path | None:
+    """Put `file` at `path`; return where what was there has gone."""
+    if path.exists() and path.samefile(file):
+        raise ConfigurationError(f"{file} is the archive itself; name a backup")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigurationError(
+            f"{path.parent} may not be written by this user; run: {sudo_line(path.parent.stat().st_uid)}"
+        )
+    if users := sorted(_users(path)):
+        raise ConfigurationError(
+            f"{path} is open in {', '.join(users)}; stop that first (systemctl stop ingestor), "
+            "then call this again"
+        )
+    if path.exists() and not replace and not _all_is_in(file, path):
+        raise ConfigurationError(
+            f"{path} has rows that {file} lacks, or cannot be read; to go back all the same: ingestor "
+            "restore --replace, which keeps it beside"
+        )
+    owner = foreign_owner(url, state_directory)
+    before = path.with_name(f"{path.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
+    held = False
+    with leaving(path, 0o640) as temporary:
+        with closing(_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        if owner is not None:
+            os.chown(temporary, owner, _group(owner))
+        for suffix in _BESIDE:
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(f"{before}{suffix}")
+                held = True
+    return before if held else None
+
+
+def _group(user: int) -> int:
+    try:
+        return pwd.getpwuid(user).pw_gid
+    except KeyError:
+        return user
+
+
+def _all_is_in(file: Path, path: Path) -> bool:
+    """Say whether the backup `file` has all that the archive at `path` has."""
+    try:
+        with closing(_reader(path)) as present:
+            present.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return holds_all(file.absolute(), present)
+    except sqlite3.Error:
+        return False
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _users(path: Path) -> Iterator[str]:
+    """Yield the processes, as far as this user may see, that have the archive at `path` open."""
+    names = {f"{path.resolve()}{suffix}" for suffix in _BESIDE}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(process.name) != os.getpid() and any(
+                str(one.readlink()) in names for one in (process / "fd").iterdir()
+            ):
+                yield f"process {process.name} ({(process / 'comm').read_text().strip()})"

@@ -1,0 +1,263 @@
+"""Moving an archive: every table into another database, with its ids and its key, and compared row by row.
+
+Both directions between SQLite and PostgreSQL, and each into its own kind. It walks `tables.metadata`, so that
+a new table needs nothing here. The copy has no use before it is whole: until then its schema is `UNFINISHED`,
+which no program opens, and the same call goes on with it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Boolean, Column, Connection, Engine, Table, Text, func, select, text
+
+from ingestor.archive import tables, triggers
+from ingestor.archive.engine import bulk_import_settings, one_moment, reading, writing
+from ingestor.archive.faults import as_sqlalchemy, place
+from ingestor.archive.migrate import UNFINISHED, current, head, refuse_unusable, upgrade
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.timestamps import iso_utc
+
+_ROWS = 5000  # at once: some MB in memory, and one commit
+
+_FILLED_BY_USE: Final = (tables.runs, tables.sms, tables.arrivals)
+
+Row = tuple[Any, ...]
+"""The values of a row as SQLite keeps them, the primary key first; a row of PostgreSQL is read the same."""
+
+Tell = Callable[[int, int], None]
+"""Hears how many rows are done, of how many; each row counts when it is copied, and when it is compared."""
+
+# A time as `iso_utc` writes it.
+_ISO: Final = (
+    "regexp_replace(to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.000000$', '') || 'Z'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy holds, and how many of its rows this call had to write."""
+
+    rows: int
+    written: int
+
+
+class _Difference(IngestorError):
+    """The copy has something that the archive has not, or has otherwise."""
+
+
+def copy_archive(source: Engine, target: Engine, tell: Tell) -> Copied:
+    """Make `target` (empty, or an earlier copy of `source`) the same archive as `source`; say what it holds.
+
+    All of `source` is of one moment; it may be written to meanwhile, and another call then brings the copy
+    up. Every row is read back and compared before the copy is whole. Raises ConfigurationError where `target`
+    holds another archive, or rows that `source` lacks; IngestorError where the two differ in the end.
+    """
+    with one_moment(source) as of, bulk_import_settings(target):
+        copied = [_Both(table, of, target) for table in tables.metadata.sorted_tables]
+        _begin(of, target)
+        total = sum(one.count() for one in copied)
+        done = written = 0
+        for mend in (True, False):
+            for one in copied:
+                for rows, new in one.walk(mend=mend):
+                    done, written = done + rows, written + new
+                    tell(done, 2 * total)
+    _end(target)
+    return Copied(total, written)
+
+
+def _begin(source: Connection, target: Engine) -> None:
+    """Make the schema of `target`, give it the key of `source`, and mark it as unfinished."""
+    stands = current(target)
+    if stands is None:
+        upgrade(target)
+    elif stands != UNFINISHED:
+        refuse_unusable(target)
+        if stands != head():
+            raise ConfigurationError(
+                f"{place(target)} has schema {stands}; upgrade it first, or name another"
+            )
+    key = select(tables.archive_key.c.secret, tables.archive_key.c.created_at)
+    secret, made_at = source.execute(key).one()
+    with writing(target) as connection:
+        theirs = connection.execute(select(tables.archive_key.c.secret)).scalar()
+        if theirs is not None and bytes(theirs) != bytes(secret) and _holds_something(connection):
+            raise ConfigurationError(f"{place(target)} holds another archive; name an empty database")
+        if stands == head():
+            _refuse_newer(source, connection, target)
+        triggers.drop(connection, every=True)
+        if theirs is None or bytes(theirs) != bytes(secret):
+            connection.execute(tables.archive_key.delete())
+            connection.execute(tables.archive_key.insert().values(id=1, secret=secret, created_at=made_at))
+        connection.execute(text("UPDATE alembic_version SET version_num = :mark"), {"mark": UNFINISHED})
+
+
+def _holds_something(connection: Connection) -> bool:
+    found = (connection.execute(select(table.c.id).limit(1)).first() for table in _FILLED_BY_USE)
+    return any(row is not None for row in found)
+
+
+def _refuse_newer(source: Connection, theirs: Connection, target: Engine) -> None:
+    """Raise ConfigurationError where somebody has stored in `target` what `source` does not have."""
+    for table in map(tables.metadata.tables.__getitem__, tables.PERMANENT):
+        newest = select(func.max(table.c.id))
+        if (theirs.execute(newest).scalar() or 0) > (source.execute(newest).scalar() or 0):
+            raise ConfigurationError(
+                f"{place(target)} has rows in {table.name} that came after it was copied: it is in use; name "
+                "an empty database"
+            )
+
+
+def _end(target: Engine) -> None:
+    """Make the copy an archive that programs open."""
+    with writing(target) as connection:
+        if connection.dialect.name == "postgresql":
+            for table in tables.metadata.sorted_tables:
+                sequence = f"{table.name}_id_seq"
+                if "id" in table.c and connection.execute(select(func.to_regclass(sequence))).scalar():
+                    last = connection.execute(select(func.max(table.c.id))).scalar() or 0
+                    connection.execute(select(func.setval(sequence, max(last, 1), last > 0)))
+        triggers.create(connection)
+        connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head()})
+
+
+class _Both:
+    """One table in both databases."""
+
+    def __init__(self, table: Table, source: Connection, target: Engine) -> None:
+        self._table, self._source, self._target = table, source, target
+        key = list(table.primary_key.columns)
+        self._columns: list[Column[Any]] = [*key, *(one for one in table.columns if one not in key)]
+        self._key = key
+        self._names = ", ".join(f'"{one.name}"' for one in self._columns)
+        self._times = [n for n, one in enumerate(self._columns) if isinstance(one.type, tables.Instant)]
+        self._flags = [n for n, one in enumerate(self._columns) if isinstance(one.type, Boolean)]
+
+    def count(self) -> int:
+        """Return how many rows the archive has."""
+        return int(self._source.execute(select(func.count()).select_from(self._table)).scalar_one())
+
+    def walk(self, *, mend: bool) -> Iterator[tuple[int, int]]:
+        """Compare all rows, part by part; give how many each part had, and how many of them were written.
+
+        Raises `_Difference` where `mend` is false, and for what no copy of this archive can have.
+        """
+        after: Row | None = None
+        with reading(self._target) as theirs:
+            empty = not self._part(theirs, None, None, 1)
+        while True:
+            rows = self._part(self._source, after, None, _ROWS)
+            last = self._key_of(rows[-1]) if len(rows) == _ROWS else None
+            if empty and mend:
+                self._write(rows, {}, [])
+                yield len(rows), len(rows)
+            else:
+                yield len(rows), self._settle(rows, after, last, mend=mend)
+            if last is None:
+                return
+            after = last
+
+    def _settle(self, rows: list[Row], after: Row | None, last: Row | None, *, mend: bool) -> int:
+        """Let the copy have exactly `rows` between two keys; return how many of them it had not."""
+        with reading(self._target) as connection:
+            theirs = {self._key_of(row): row for row in self._part(connection, after, last, None)}
+        wanted = [row for row in rows if not self._same(row, theirs.get(self._key_of(row)))]
+        extra = theirs.keys() - {self._key_of(row) for row in rows}
+        changed = {self._key_of(row) for row in wanted} & theirs.keys()
+        never = extra | changed if self._table.name in tables.PERMANENT else set()
+        fault = never or (() if mend else extra | {self._key_of(row) for row in wanted})
+        if fault:
+            raise _Difference(
+                f"{place(self._target)} differs in {len(fault):,} rows of {self._table.name}, the first with "
+                f"the key {min(fault)[0]}; copy into an empty database, and let nobody write there meanwhile"
+            )
+        if wanted or extra:
+            self._write(wanted, theirs, sorted(extra))
+        return len(wanted)
+
+    def _key_of(self, row: Row) -> Row:
+        return row[: len(self._key)]
+
+    def _same(self, row: Row, other: Row | None) -> bool:
+        return row == other or (other is not None and self._plain(row) == self._plain(other))
+
+    def _plain(self, row: Row) -> Row:
+        """Return `row` with its times as `iso_utc` writes them: a lease's have thousandths."""
+        times = {n: iso_utc(datetime.fromisoformat(row[n])) for n in self._times if row[n] is not None}
+        return tuple(times.get(n, value) for n, value in enumerate(row))
+
+    def _part(
+        self, connection: Connection, after: Row | None, last: Row | None, limit: int | None
+    ) -> list[Row]:
+        """Return the rows after the key `after` up to `last`, at most `limit`, by their keys."""
+        postgresql = connection.dialect.name == "postgresql"
+        mark = "%s" if postgresql else "?"
+        # Texts in the order of their bytes, as SQLite has them.
+        keys = ", ".join(
+            f'"{one.name}"' + (' COLLATE "C"' if postgresql and isinstance(one.type, Text) else "")
+            for one in self._key
+        )
+        bounds: list[str] = []
+        values: list[Any] = []
+        for bound, sign in ((after, ">"), (last, "<=")):
+            if bound is not None:
+                bounds.append(f"({keys}) {sign} ({', '.join(mark for _ in bound)})")
+                values += bound
+        names = ", ".join(map(self._taken, self._columns)) if postgresql else self._names
+        where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
+        most = f" LIMIT {limit}" if limit else ""
+        query = f'SELECT {names} FROM "{self._table.name}"{where} ORDER BY {keys}{most}'  # noqa: S608 - our own names
+        return [tuple(row) for row in connection.exec_driver_sql(query, tuple(values)).all()]
+
+    @staticmethod
+    def _taken(column: Column[Any]) -> str:
+        """Return what gives a column of PostgreSQL as SQLite keeps it."""
+        name = f'"{column.name}"'
+        if isinstance(column.type, tables.Instant):
+            return _ISO.format(name)
+        return f"{name}::int" if isinstance(column.type, Boolean) else name
+
+    def _write(self, rows: Sequence[Row], held: Mapping[Row, Row], extra: Sequence[Row]) -> None:
+        """Write `rows` into the copy, over those that are `held` under the same key, and remove `extra`."""
+        with writing(self._target) as connection:
+            mark = "%s" if connection.dialect.name == "postgresql" else "?"
+            if extra:
+                keys = " AND ".join(f'"{one.name}" = {mark}' for one in self._key)
+                connection.exec_driver_sql(f'DELETE FROM "{self._table.name}" WHERE {keys}', list(extra))  # noqa: S608 - our own names
+            fresh = [row for row in rows if self._key_of(row) not in held]
+            if fresh and connection.dialect.name == "postgresql":
+                self._stream(connection, fresh)
+            elif fresh:
+                marks = ", ".join("?" for _ in self._columns)
+                connection.exec_driver_sql(self._insert(marks), fresh)
+            if changed := [row for row in rows if self._key_of(row) in held]:
+                marks = ", ".join(mark for _ in self._columns)
+                names = [f'"{one.name}"' for one in self._columns]
+                anew = ", ".join(f"{name} = excluded.{name}" for name in names)
+                keys = ", ".join(names[: len(self._key)])
+                given = self._given(changed) if mark == "%s" else changed
+                connection.exec_driver_sql(
+                    f"{self._insert(marks)} ON CONFLICT ({keys}) DO UPDATE SET {anew}", list(given)
+                )
+
+    def _insert(self, marks: str) -> str:
+        return f'INSERT INTO "{self._table.name}" ({self._names}) VALUES ({marks})'  # noqa: S608 - our own names
+
+    def _stream(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Send `rows` by COPY: three times as fast as INSERT, which a million SMS show."""
+        driver: Any = connection.connection.dbapi_connection
+        statement = f'COPY "{self._table.name}" ({self._names}) FROM STDIN'
+        with as_sqlalchemy(connection), driver.cursor() as cursor, cursor.copy(statement) as stream:
+            for row in self._given(rows):
+                stream.write_row(row)
+
+    def _given(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Give `rows` as PostgreSQL takes them: its truth values are no numbers."""
+        for row in rows:
+            if self._flags:
+                flags = {n: bool(row[n]) for n in self._flags if row[n] is not None}
+                yield tuple(flags.get(n, value) for n, value in enumerate(row))
+            else:
+                yield row

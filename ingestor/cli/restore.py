@@ -1,0 +1,46 @@
+"""`ingestor restore`: a backup in the place of the archive; it stops and starts nothing by itself."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ingestor.archive.backup import restore
+from ingestor.archive.migrate import head
+from ingestor.archive.ownership import become_owner
+from ingestor.cli.opening import configure_log, settings_of
+from ingestor.cli.printing import printable, share_done
+from ingestor.settings import state_directory
+
+EXAMPLES = """
+ingestor restore /var/backups/ingestor/archive-20260131T020000Z.db
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command knows."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a file of `ingestor backup`")
+    parser.add_argument(
+        "--replace", action="store_true",
+        help="also where the present archive has what FILE lacks; it is kept beside in any case",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Put the backup back, and say what to do next."""
+    configure_log(arguments)
+    settings = settings_of(arguments)
+    url, state = settings.database.url, state_directory(settings)
+    if settings.database.file is None:
+        become_owner(url, state)
+    with share_done() as tell:
+        done = restore(arguments.file, url, state, datetime.now(UTC), tell, replace=arguments.replace)
+    print(f"{done.sms:,} SMS are in their place again.")
+    if done.before is not None:
+        print(f"What was there before is now {printable(done.before)}; remove it once all is well.")
+    if done.schema != head():
+        print(f"The backup has schema {done.schema}; the daemon's start brings it to {head()}.")
+    print(
+        "Next: ingestor check, then systemctl start ingestor. What came since and is still in the mailboxes "
+        "it reads by itself; the POSTs since only their provider has."
+    )
+    return 0

@@ -1,0 +1,191 @@
+"""`ingestor backup` and `restore`: whole, for its owner alone, and never over something newer unasked."""
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from ingestor.archive import tables
+from ingestor.archive.backup import backup as make_backup
+from ingestor.archive.engine import open_engine, reading
+from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.items import Submission
+from ingestor.archive.runs import begin_run
+from ingestor.archive.store import Store
+from tests.archive.samples import NOW, item
+from tests.archive.test_transfer import rows, tell
+from tests.cli.calling import Called
+from tests.cli.conftest import Filled
+
+
+@pytest.fixture
+def place(filled: Filled) -> Path:
+    """A folder for backups."""
+    folder = filled.folder / "backups"
+    folder.mkdir()
+    return folder
+
+
+def made(called: Called) -> Path:
+    """Return the file that a backup says it has made."""
+    assert called.code == 0, called.err
+    return Path(called.out.split(": ")[0])
+
+
+def add(filled: Filled, number: int) -> None:
+    """Let one more SMS come."""
+    run = begin_run(filled.engine, "import", {}, NOW)
+    Store(filled.engine).write([Submission(run, (item(number),))], NOW)
+
+
+def test_a_backup_is_the_archive_with_its_key_for_its_owner_alone(filled: Filled, place: Path) -> None:
+    """One file, mode 0600, that needs no other and has every row and the key; nothing else is left there."""
+    file = made(filled.call("backup", place))
+
+    assert re.fullmatch(r".+-\d{8}T\d{6}Z\.db", file.name)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert os.listdir(place) == [file.name]  # noqa: PTH208 - hidden ones too
+    copy = open_engine(f"sqlite:///{file}", read_only=True)
+    assert rows(copy) == rows(filled.engine)
+    assert read_archive_key(copy) == read_archive_key(filled.engine)
+    copy.dispose()
+
+
+def test_only_so_many_are_kept_and_nothing_else_is_touched(filled: Filled, place: Path) -> None:
+    """The oldest of this archive go once the new one is there; other files stay; keep 0 is refused."""
+    name = made(filled.call("backup", place)).name
+    stem = name.rsplit("-", 1)[0]
+    old = [place / f"{stem}-2020010{day}T000000Z.db" for day in (1, 2, 3)]
+    others = [place / f"{stem}-20200101.db", place / f"other-{stem}-20200101T000000Z.db"]
+    for one in (*old, *others):
+        one.touch()
+    (place / name).rename(place / f"{stem}-20210101T000000Z.db")
+
+    called = filled.call("backup", place, "--keep", "2")
+
+    left = {one.name for one in place.iterdir()}
+    assert left == {made(called).name, f"{stem}-20210101T000000Z.db", *(one.name for one in others)}
+    assert called.out.count("removed: ") == 3
+    assert filled.call("backup", place, "--keep", "0").code == 2
+
+
+def test_a_failed_backup_leaves_nothing_and_removes_nothing(
+    filled: Filled, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing folder is said in one line; a fault half-way leaves the older backups and no piece."""
+    called = filled.call("backup", place / "missing")
+    assert (called.code, len(called.faults)) == (2, 1)
+    older = made(filled.call("backup", place))
+    older = older.rename(place / older.name.replace("Z.db", "Z.db").replace("-20", "-19", 1))
+    monkeypatch.setattr(
+        "ingestor.archive.backup.copy_archive", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+
+    called = filled.call("backup", place, "--keep", "1")
+
+    assert (called.code, len(called.faults)) == (1, 1)
+    assert "make room" in called.err
+    assert list(place.iterdir()) == [older]
+
+
+@pytest.fixture
+def gone(filled: Filled, place: Path) -> tuple[Filled, Path]:
+    """An archive with a backup of it, whose engine is closed as by a stopped daemon."""
+    file = made(filled.call("backup", place))
+    filled.engine.dispose()
+    return filled, file
+
+
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+def test_a_lost_archive_comes_back(gone: tuple[Filled, Path]) -> None:
+    """In its place, 0640, without what lay in a -wal; then mails that were known are known."""
+    filled, file = gone
+    archive = Path(str(filled.engine.url.database))
+    before = rows(filled.engine)
+    filled.engine.dispose()
+    archive.unlink()
+    Path(f"{archive}-wal").write_bytes(b"of the archive that is lost")
+
+    called = filled.call("restore", file)
+
+    assert called.code == 0, called.err
+    assert "ingestor check" in called.out
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o640
+    assert rows(open_engine(filled.url, read_only=True)) == before
+    add(filled, 1)
+    with reading(filled.engine) as connection:
+        assert connection.execute(select(func.count()).select_from(tables.sms)).scalar() == 5
+
+
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+def test_a_newer_archive_is_replaced_only_when_asked_and_kept(gone: tuple[Filled, Path]) -> None:
+    """Unasked it is refused and untouched; asked, it lies beside, whole; an equal one needs no asking."""
+    filled, file = gone
+    add(filled, 99)
+    newer = rows(filled.engine)
+    filled.engine.dispose()
+
+    refused = filled.call("restore", file)
+
+    assert refused.code == 2
+    assert "--replace" in refused.err
+    assert rows(filled.engine) == newer
+    filled.engine.dispose()
+    called = filled.call("restore", file, "--replace")
+    assert called.code == 0, called.err
+    [kept] = Path(filled.engine.url.database or "").parent.glob("*.replaced-*Z")
+    with closing(sqlite3.connect(kept)) as connection:
+        assert connection.execute("SELECT count(*) FROM sms").fetchone() == (6,)
+    assert filled.call("restore", file).code == 0
+
+
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+def test_an_archive_that_is_open_or_a_file_that_is_no_backup_is_refused(
+    gone: tuple[Filled, Path], called: Callable[..., Called]
+) -> None:
+    """Somebody who has it open is named; snapshots, other files and damaged ones are named as such."""
+    filled, file = gone
+    archive = str(filled.engine.url.database)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        held = os.open(archive, os.O_RDONLY)
+        os.read(reader, 1)
+        os.close(held)
+        os._exit(0)
+    while not any(str(one.readlink()) == archive for one in Path(f"/proc/{child}/fd").iterdir()):
+        pass
+    said = filled.call("restore", file)
+    os.close(writer)
+    os.waitpid(child, 0)
+    assert said.code == 2
+    assert f"process {child} (" in said.err
+
+    filled.call("snapshot", filled.folder / "auditor.db")
+    assert "is a snapshot" in filled.call("restore", filled.folder / "auditor.db").err
+    (filled.folder / "text").write_text("no archive " * 100)
+    assert filled.call("restore", filled.folder / "text").code in {1, 2}
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert filled.call("restore", file).code in {1, 2}
+    assert rows(filled.engine)["sms"]
+
+
+@pytest.mark.parametrize("archive_engine", ["postgresql"], indirect=True)
+def test_a_backup_goes_into_an_empty_postgresql(filled: Filled, place: Path, postgresql_url: str) -> None:
+    """The same file comes back into a new database, and is refused where another archive is."""
+    file = make_backup(filled.engine, place, NOW, tell).path
+
+    called = filled.spawn("--database-url", postgresql_url, "restore", file)
+
+    assert called.code == 0, called.err
+    engine = open_engine(postgresql_url)
+    assert rows(engine) == rows(filled.engine)
+    engine.dispose()
