@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import structlog
-from cryptography import x509
 
 from ingestor.errors import ConfigurationError
 from ingestor.timestamps import iso_utc
@@ -89,6 +88,9 @@ def validity(chain: Path) -> Validity:
 
     Raises ConfigurationError where there is none.
     """
+    # Here, as it costs 7 MB of an idle daemon that listens behind a proxy or reads mailboxes alone.
+    from cryptography import x509
+
     try:
         certificate = x509.load_pem_x509_certificate(chain.read_bytes())
     except OSError as fault:
