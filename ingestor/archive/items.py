@@ -109,7 +109,7 @@ class SmsColumns(NamedTuple):
 
 
 class ContentColumns(NamedTuple):
-    """What the table `sms_content` takes of an SMS, but its id."""
+    """What the table `sms_content` takes of an SMS, but its id and the salt."""
 
     originator: str
     originator_raw: str
@@ -142,13 +142,45 @@ class ArrivalContent(NamedTuple):
 
 
 class PayloadColumns(NamedTuple):
-    """What the table `payloads` takes, but the arrival's id."""
+    """What the table `payloads` takes, but the arrival's id and the salt."""
 
     content_type: str | None
     size: int
     sha256: bytes
     dictionary_id: int | None
     compressed: bytes
+
+
+class ArrivalColumns(NamedTuple):
+    """What the table `arrivals` takes, but `PlaceColumns`; times are ISO 8601."""
+
+    id: int
+    content_key: bytes
+    channel: str
+    number: int
+    source: str
+    sender_verified: bool | None
+    size: int | None
+    outcome: str
+    reason: str | None
+    sms_id: int | None
+    parser: str
+    run_id: int | None
+    arrived_at: str
+    ingested_at: str
+
+
+class RetryColumns(NamedTuple):
+    """What the table `retries` takes; times are ISO 8601."""
+
+    id: int
+    arrival_id: int
+    outcome: str
+    reason: str | None
+    sms_id: int | None
+    parser: str
+    run_id: int | None
+    retried_at: str
 
 
 class Row(NamedTuple):

@@ -195,7 +195,8 @@ class OpenFile:
         That is the same archive, and no older. All else waits for a person: raises ArchiveUnavailable.
         """
         if self.in_place:
-            self.require()
+            if self._gone_back is not None:
+                raise ArchiveUnavailable(self._gone_back)
             if self._told:
                 self._told, self._saved = False, None
                 log.info("the archive file is in its place again", path=str(self.path))

@@ -5,7 +5,7 @@ is looked up afterwards, in the same transaction.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,12 +15,13 @@ from sqlalchemy import Connection
 from ingestor.archive import tables
 from ingestor.archive.inserts import (
     arrivals_by_key,
+    insert_content,
     insert_new,
     read_first,
     reserve,
     sms_by_fingerprint,
 )
-from ingestor.archive.items import Row, SmsColumns
+from ingestor.archive.items import ArrivalColumns, RetryColumns, Row, SmsColumns
 from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc
 
@@ -117,7 +118,7 @@ def _insert_sms(this: _Transaction, ids: Mapping[int, int]) -> None:
     """Insert the SMS of the rows that have an id kept for it."""
     columns: dict[int, SmsColumns] = {i: sms for i in ids if (sms := this.rows[i].sms) is not None}
     new = insert_new(this.connection, tables.sms, [
-        {"id": ids[i], "ingested_at": this.now, **sms._asdict()} for i, sms in columns.items()
+        (ids[i], this.now, *sms) for i, sms in columns.items()
     ])  # fmt: skip
     this.own = {i: number for i, number in ids.items() if number in new}
     others = [i for i in ids if i not in this.own]
@@ -165,25 +166,25 @@ def _without_standing(this: _Transaction, arrivals: Mapping[int, int]) -> dict[i
     return left
 
 
-def _arrival(this: _Transaction, i: int, number: int) -> dict[str, Any]:
+def _arrival(this: _Transaction, i: int, number: int) -> tuple[Any, ...]:
     row, sms_id = this.rows[i], this.sms_ids[i]
-    return {
-        "id": number,
-        "content_key": row.content_key,
-        "channel": row.channel,
-        "number": row.number,
-        "source": row.source,
-        "sender_verified": row.sender_verified,
-        "size": row.payload.size if row.payload is not None else None,
-        "outcome": str(this.outcomes[i]),
-        "reason": row.reason if sms_id is None else None,
-        "sms_id": sms_id,
-        "parser": row.parser,
-        "run_id": this.run_ids[i],
-        "arrived_at": row.arrived_at or this.now,
-        "ingested_at": this.now,
-        **row.place._asdict(),
-    }
+    columns = ArrivalColumns(
+        id=number,
+        content_key=row.content_key,
+        channel=row.channel,
+        number=row.number,
+        source=row.source,
+        sender_verified=row.sender_verified,
+        size=row.payload.size if row.payload is not None else None,
+        outcome=this.outcomes[i].value,
+        reason=row.reason if sms_id is None else None,
+        sms_id=sms_id,
+        parser=row.parser,
+        run_id=this.run_ids[i],
+        arrived_at=row.arrived_at or this.now,
+        ingested_at=this.now,
+    )
+    return columns + row.place
 
 
 def _insert_erasable(this: _Transaction, arrived: Mapping[int, int]) -> None:
@@ -193,24 +194,29 @@ def _insert_erasable(this: _Transaction, arrived: Mapping[int, int]) -> None:
     a mail are kept with its first arrival; a copy of it, at another place, has the same.
     """
     rows = this.rows
-    insert_new(this.connection, tables.sms_content, _salted(
-        {"sms_id": sms_id, **content._asdict()}
-        for i, sms_id in this.own.items() if (content := rows[i].content) is not None
-    ))  # fmt: skip
-    insert_new(this.connection, tables.arrival_content, _salted(
-        {"arrival_id": number, **rows[i].arrival_content._asdict()} for i, number in arrived.items()
-    ))  # fmt: skip
+    contents = [
+        (number, content) for i, number in this.own.items() if (content := rows[i].content) is not None
+    ]
+    arrivals = [(number, rows[i].arrival_content) for i, number in arrived.items()]
     payloads = []
     for i, number in arrived.items():
         key = rows[i].content_key, rows[i].number, rows[i].channel
         if (payload := rows[i].payload) is not None and key not in this.known:
             this.known.add(key)
-            payloads.append({"arrival_id": number, **payload._asdict()})
-    insert_new(this.connection, tables.payloads, _salted(payloads))
+            payloads.append((number, payload))
+    salts = _salts(len(contents) + len(arrivals) + len(payloads))
+    insert_content(
+        this.connection,
+        [(number, next(salts), *content) for number, content in contents],
+        [(number, next(salts), *content) for number, content in arrivals],
+        [(number, next(salts), *payload) for number, payload in payloads],
+    )
 
 
-def _salted(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "salt": os.urandom(_SALT_BYTES)} for row in rows]
+def _salts(count: int) -> Iterator[bytes]:
+    """Yield `count` salts, drawn at once: for each call the interpreter is let go of, and waited for."""
+    drawn = os.urandom(_SALT_BYTES * count)
+    return (drawn[start : start + _SALT_BYTES] for start in range(0, len(drawn), _SALT_BYTES))
 
 
 def _settle_repeated(this: _Transaction, repeated: Sequence[int]) -> None:
@@ -240,16 +246,16 @@ def _insert_retries(this: _Transaction, verdicts: Mapping[int, int]) -> None:
     """Write down a verdict on each arrival: `verdicts` is the index of its row by its id."""
     [ids] = reserve(this.connection, retries=len(verdicts))
     new = insert_new(this.connection, tables.retries, [
-        {
-            "id": number,
-            "arrival_id": arrival_id,
-            "outcome": str(this.outcomes[i]),
-            "reason": this.rows[i].reason if this.sms_ids[i] is None else None,
-            "sms_id": this.sms_ids[i],
-            "parser": this.rows[i].parser,
-            "run_id": this.run_ids[i],
-            "retried_at": this.now,
-        }
+        RetryColumns(
+            id=number,
+            arrival_id=arrival_id,
+            outcome=str(this.outcomes[i]),
+            reason=this.rows[i].reason if this.sms_ids[i] is None else None,
+            sms_id=this.sms_ids[i],
+            parser=this.rows[i].parser,
+            run_id=this.run_ids[i],
+            retried_at=this.now,
+        )
         for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True)
     ])  # fmt: skip
     if len(new) < len(verdicts):  # another process read them a moment ago

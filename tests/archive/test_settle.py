@@ -1,14 +1,14 @@
 """What one transaction does, and what else may be written in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, Table, insert
+from sqlalchemy import Connection, Engine, insert
 
 from ingestor.archive import settle, tables
 from ingestor.archive.engine import writing
-from ingestor.archive.inserts import insert_new
+from ingestor.archive.inserts import insert_content, insert_new
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.settle import NewSms
 from ingestor.archive.store import Store
@@ -34,17 +34,21 @@ def test_a_connection_that_breaks_between_two_inserts_loses_nothing(
     store = Store(postgresql_engine)
     write(store, item(1))
 
-    def cut(connection: Connection, table: Table, given: Sequence[Mapping[str, Any]]) -> set[int]:
-        new = insert_new(connection, table, given)
-        if table.name == at:
-            name = postgresql_engine.url.database
-            postgresql_server.sql(
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-            )
-        return new
+    def cut(name: str, insert: Callable[..., set[int] | None]) -> Callable[..., set[int] | None]:
+        def then_cut(connection: Connection, *given: Any) -> set[int] | None:
+            new = insert(connection, *given)
+            if at == name or given[0] is getattr(tables, at):
+                database = postgresql_engine.url.database
+                postgresql_server.sql(
+                    f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+                )
+            return new
+
+        return then_cut
 
     with monkeypatch.context() as patched:
-        patched.setattr(settle, "insert_new", cut)
+        patched.setattr(settle, "insert_new", cut("rows", insert_new))
+        patched.setattr(settle, "insert_content", cut("sms_content", insert_content))
         with pytest.raises(ArchiveUnavailable):
             write(store, item(2))
     assert number_of(postgresql_engine, "arrivals") == 1

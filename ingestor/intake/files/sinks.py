@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event, insert, select
 from ingestor.archive import tables
 from ingestor.archive.engine import open_engine, reading, writing
 from ingestor.archive.inserts import arrivals_by_key, insert_new, read_archive_key, sms_by_fingerprint
-from ingestor.archive.items import Receipt, Row, Submission
+from ingestor.archive.items import ArrivalColumns, PlaceColumns, Receipt, Row, SmsColumns, Submission
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, TemporaryFolderFull
 from ingestor.intake.files.books import Listing
@@ -209,22 +209,24 @@ def _bare(row: Row) -> Row:
     return row._replace(arrival_content=content, content=None, payload=None)
 
 
-def _known_sms(fingerprint: bytes, number: int) -> dict[str, Any]:
-    return {
-        "id": -number, "fingerprint": fingerprint, "fingerprint_version": FINGERPRINT_VERSION, "provider": "",
-        "originator_kind": "unknown", "destination": "", "date_time": "", "received_at": "",
-        "time_quality": "ok", "provider_message_id": None, "segments": None, "ingested_at": "",
-    }  # fmt: skip
+def _known_sms(fingerprint: bytes, number: int) -> tuple[Any, ...]:
+    columns = SmsColumns(
+        fingerprint=fingerprint, fingerprint_version=FINGERPRINT_VERSION, provider="",
+        originator_kind="unknown", destination="", date_time="", received_at="", time_quality="ok",
+        provider_message_id=None, segments=None,
+    )  # fmt: skip
+    return -number, "", *columns
 
 
-def _known_arrival(key: tuple[bytes, int, str, bytes], known: tuple[int, int | None]) -> dict[str, Any]:
+def _known_arrival(key: tuple[bytes, int, str, bytes], known: tuple[int, int | None]) -> tuple[Any, ...]:
     (content_key, number, channel, place), (arrival_id, sms_id) = key, known
-    return dict.fromkeys(column.name for column in tables.arrivals.c) | {
-        "id": -arrival_id, "content_key": content_key, "number": number, "channel": channel, "place": place,
-        "source": "",
-        "outcome": "quarantined" if sms_id is None else "duplicate", "reason": "known", "parser": "",
-        "sms_id": None if sms_id is None else -sms_id, "arrived_at": "", "ingested_at": "",
-    }  # fmt: skip
+    columns = ArrivalColumns(
+        id=-arrival_id, content_key=content_key, channel=channel, number=number, source="",
+        sender_verified=None, size=None, outcome="quarantined" if sms_id is None else "duplicate",
+        reason="known", sms_id=None if sms_id is None else -sms_id, parser="", run_id=None, arrived_at="",
+        ingested_at="",
+    )  # fmt: skip
+    return columns + PlaceColumns(place, None, None, None, None, None)
 
 
 def _place(row: Row) -> str:
