@@ -142,7 +142,7 @@ def _for_postgresql(*targets: _Target) -> str:
     *others, last = map(_from_arrays, targets)
     for one in others:
         last = last.add_cte(one.cte())
-    return str(last.compile(dialect=psycopg.dialect()))
+    return str(last.compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy forgot it
 
 
 def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> Any:
