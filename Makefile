@@ -82,7 +82,7 @@ install:
 	install -d $(LIBDIR)/systemd/system $(LIBDIR)/sysusers.d $(LIBDIR)/tmpfiles.d
 	install -m 0644 systemd/ingestor.sysusers.conf $(LIBDIR)/sysusers.d/ingestor.conf
 	install -m 0644 systemd/ingestor.tmpfiles.conf $(LIBDIR)/tmpfiles.d/ingestor.conf
-	for unit in ingestor.service ingestor-backup.service ingestor-backup.timer; do \
+	for unit in ingestor.service ingestor.socket ingestor-backup.service ingestor-backup.timer; do \
 	  sed 's|/opt/ingestor|$(PREFIX)|g' "systemd/$$unit" > "$(LIBDIR)/systemd/system/$$unit" || exit 1; done
 	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then \
 	  systemd-sysusers && systemd-tmpfiles --create ingestor.conf && systemctl daemon-reload; fi
@@ -93,9 +93,9 @@ install:
 
 # What `install` brought, but no settings, no archive and no user.
 uninstall:
-	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then systemctl disable --now ingestor ingestor-backup.timer; fi
+	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then systemctl disable --now ingestor.socket ingestor ingestor-backup.timer; fi
 	rm -rf $(PREFIX) $(BINDIR)/ingestor $(LIBDIR)/systemd/system/ingestor.service
-	rm -f $(LIBDIR)/systemd/system/ingestor-backup.service $(LIBDIR)/systemd/system/ingestor-backup.timer
+	rm -f $(LIBDIR)/systemd/system/ingestor.socket $(LIBDIR)/systemd/system/ingestor-backup.service $(LIBDIR)/systemd/system/ingestor-backup.timer
 	rm -f $(LIBDIR)/sysusers.d/ingestor.conf $(LIBDIR)/tmpfiles.d/ingestor.conf
 	if [ -d /run/systemd/system ] && [ "$$(id -u)" = 0 ]; then systemctl daemon-reload; fi
 	@echo "The archive in /var/lib/ingestor and the settings in $(SYSCONFDIR)/ingestor stay; remove them yourself."

@@ -221,7 +221,7 @@ class Connection(HttpToolsProtocol):
         verdict = self._common.gatekeeper.judge(self.parser.get_method(), self._path(), head, self.peer)
         if isinstance(verdict, Refusal):
             self._stop(verdict)
-        if self._common.stopping:
+        if self._common.stopping and self.busy_once:  # a first request was on its way before the stop
             self._stop(refusals.STOPPING)
         if int(head.get(b"content-length", b"0")) > self._common.max_body:
             self._stop(refusals.TOO_LARGE)

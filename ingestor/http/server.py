@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 import ssl
@@ -26,9 +27,12 @@ from ingestor.http.tls import Certificate
 _log = structlog.get_logger()
 
 _BACKLOG: Final = 1024
+_FIRST_HANDED_OVER: Final = 3
 _ROUND_SECONDS: Final = 0.25
 _IDLE_ROUND_SECONDS: Final = 3.0  # a first connection ends the wait
 _STOPPING_ROUND_SECONDS: Final = 0.02
+_KNOCKING_SECONDS: Final = 1.0
+"""How long a stop waits for the first request of a connection that was accepted before it."""
 _CERTIFICATE_SECONDS: Final = 60.0
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SECONDS_WITHOUT_DESCRIPTORS: Final = 0.02
@@ -78,7 +82,7 @@ class HttpServer:
         # A crowd must leave descriptors for the archive, the mailboxes and the spool.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
-        self._stop_at = float("inf")
+        self._stop_at = self._silent_until = float("inf")
         self._stop = asyncio.Event()
         self._woken = asyncio.Event()
         self._ready = threading.Event()
@@ -117,21 +121,23 @@ class HttpServer:
     async def _run(self) -> None:
         """Serve until `stop`."""
         self._app.begin(self._loop)
-        acceptors = [self._loop.create_task(self._accept(one)) for one in self._sockets]
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
         rounds = self._loop.create_task(self._look_after_all())
         self._ready.set()
         await self._stop.wait()
-        for task in acceptors:
-            task.cancel()
-        for listening in self._sockets:
+        for (
+            listening
+        ) in self._sockets:  # what stays in its queue waits for the next process, if systemd keeps it
+            self._loop.remove_reader(listening)
             listening.close()
         await rounds
         self._common.refusals.end()
-        await asyncio.gather(*acceptors, return_exceptions=True)
 
     def _begin_stop(self, seconds: float) -> None:
         self._common.stopping = True
         self._stop_at = self._loop.time() + seconds
+        self._silent_until = min(self._stop_at, self._loop.time() + _KNOCKING_SECONDS)
         self._app.hurry(seconds)
         self._stop.set()
         self._woken.set()
@@ -141,17 +147,22 @@ class HttpServer:
 
     # Accepting
 
-    async def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                client, address = await self._loop.sock_accept(listening)
-            except OSError as fault:
-                if fault.errno in _OUT_OF_DESCRIPTORS:
-                    self._common.refusals.note(refusals.NO_DESCRIPTORS, "")
-                    self._make_room()
-                    await asyncio.sleep(_SECONDS_WITHOUT_DESCRIPTORS)
-                continue  # the client went away before it was accepted
+    def _accept(self, listening: socket.socket) -> None:
+        """Take one client; a callback, not a task, which a stop could cancel with the client in its hands."""
+        try:
+            client, address = listening.accept()
+        except OSError as fault:  # the client went away before it was accepted
+            if fault.errno in _OUT_OF_DESCRIPTORS:
+                self._common.refusals.note(refusals.NO_DESCRIPTORS, "")
+                self._make_room()
+                self._loop.remove_reader(listening)
+                self._loop.call_later(_SECONDS_WITHOUT_DESCRIPTORS, self._accept_again, listening)
+        else:
             self._welcome(client, str(address[0]))
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if not self._common.stopping:
+            self._loop.add_reader(listening, self._accept, listening)
 
     def _welcome(self, client: socket.socket, address: str) -> None:
         client.setblocking(False)
@@ -244,7 +255,8 @@ class HttpServer:
 
     def _stopped(self, now: float) -> bool:
         for connection in list(self._connections):
-            connection.finish()
+            if connection.busy_once or not connection.idle or now >= self._silent_until:
+                connection.finish()
         if (self._app.busy or self._connections) and now < self._stop_at:
             return False
         for connection in list(self._connections):
@@ -276,6 +288,27 @@ def bound(host: str, port: int, setting: str) -> list[socket.socket]:
             f"{setting} {host}:{port} cannot be had ({fault.strerror}); give an address of this machine "
             f"and a port that nobody uses"
         ) from None
+    return listening
+
+
+def handed_over(name: str) -> list[socket.socket]:
+    """Return the listening sockets that systemd has opened for us as `name` (sd_listen_fds(3)), if any.
+
+    It keeps them open over our restarts: nobody is refused meanwhile. What children would see is taken out of
+    the environment once they are taken.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    ours = [number for number in range(count) if names[number : number + 1] in ([name], [])]
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(variable, None)
+    for number in range(count):
+        os.set_inheritable(_FIRST_HANDED_OVER + number, False)
+    listening = [socket.socket(fileno=_FIRST_HANDED_OVER + number) for number in ours]
+    for one in listening:
+        one.setblocking(False)
     return listening
 
 

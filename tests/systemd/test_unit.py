@@ -54,6 +54,13 @@ def test_verify_has_nothing_to_say_of_the_nightly_backup(unit: Path) -> None:
     assert _verify(unit.parent / "ingestor-backup.timer") == ""
 
 
+def test_verify_has_nothing_to_say_of_the_socket(unit: Path) -> None:
+    """The socket finds the service of its name, and is written as systemd reads it."""
+    (unit.parent / "ingestor.socket").write_text((SYSTEMD / "ingestor.socket").read_text())
+
+    assert _verify(unit.parent / "ingestor.socket") == ""
+
+
 def test_verify_would_say_it(unit: Path) -> None:
     """The test above sees an unknown directive."""
     unit.write_text(unit.read_text().replace("[Install]", "RestartSleeps=3\n[Install]"))

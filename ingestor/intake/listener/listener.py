@@ -104,7 +104,7 @@ class Listener:
         webhook = self._webhook
         # Imported only where there is a [webhook] to serve: it is an extra.
         try:
-            from ingestor.http.server import HttpServer, bound
+            from ingestor.http.server import HttpServer, bound, handed_over
             from ingestor.http.tls import Certificate
         except ModuleNotFoundError:
             raise ConfigurationError(
@@ -114,7 +114,8 @@ class Listener:
         certificate = None
         if webhook.tls_certificate is not None and webhook.tls_key is not None:
             certificate = Certificate(webhook.tls_certificate, webhook.tls_key)
-        self._sockets = bound(webhook.host, webhook.port, "webhook.listen")
+        kept = handed_over("webhook")
+        self._sockets = kept or bound(webhook.host, webhook.port, "webhook.listen")
         self._address = self._sockets[0].getsockname()[:2]
         self._server = HttpServer(
             self._reception, gate, self._sockets, name="webhook", max_body=webhook.max_body_bytes,
@@ -130,7 +131,7 @@ class Listener:
         host, port = self.address
         _log.info(
             "webhook listening", address=host, port=port, tls=certificate is not None,
-            endpoints=len(webhook.endpoint),
+            endpoints=len(webhook.endpoint), kept_by_systemd=bool(kept),
         )  # fmt: skip
 
     def reload(self, rules: RulesByProvider) -> None:
