@@ -11,11 +11,13 @@ from sqlalchemy import Engine
 from ingestor.archive.export import plain_row
 from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
-from ingestor.cli.arguments import add_utc, count, localised, zone_of
+from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.printing import print_fields, print_json, write_raw
+from ingestor.cli.printing import print_fields, print_json, print_table, write_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import todays_reader
+from ingestor.numbers import last_four, normalise_agile
+from ingestor.replies.looking import conversation
 from ingestor.settings import rules_for
 
 EXAMPLES = """
@@ -23,12 +25,20 @@ ingestor show 42
 ingestor show 42 --raw > mail.eml
 ingestor show 42 --arrival 57 --raw | sha256sum
 ingestor show 42 --json
+ingestor show --conversation +393351234567
 """
+
+CONVERSATION = ("at", "direction", "our_number", "state", "text")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
-    parser.add_argument("id", metavar="ID", type=count, help="id of the SMS, as `search` prints it")
+    parser.add_argument(
+        "id", nargs="?", metavar="ID", type=count, help="id of the SMS, as `search` prints it"
+    )
+    parser.add_argument(
+        "--conversation", metavar="NUMBER", type=text, help="what went both ways with a number, oldest first"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
     parser.add_argument(
@@ -42,8 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the SMS, or its raw bytes; return 1 where these are no longer what arrived."""
     if arguments.arrival is not None and not arguments.raw:
         raise ConfigurationError("--arrival says whose bytes to write: give --raw too")
+    if (arguments.id is None) == (arguments.conversation is None):
+        raise ConfigurationError("say which SMS: its ID, or --conversation NUMBER")
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
+    if arguments.conversation is not None:
+        if arguments.raw:
+            raise ConfigurationError("--raw writes the bytes of one SMS: give its ID")
+        return _conversation(engine, arguments, zone_of(arguments, settings))
     evidence = show(engine, arguments.id)
     if evidence is None:
         raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
@@ -56,6 +72,22 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(evidence, found, zone_of(arguments, settings))
     return int(any(doubt.damaged for doubt in found.values()))
+
+
+def _conversation(engine: Engine, arguments: argparse.Namespace, zone: tzinfo | None) -> int:
+    number = normalise_agile(arguments.conversation).value
+    rows = conversation(engine, number)
+    if not rows:
+        raise IngestorError(
+            f"nothing came from or went to {last_four(number)}; `ingestor search` lists what came"
+        )
+    if arguments.json:
+        for row in rows:
+            print_json(plain_row(row._asdict()))
+        return 0
+    shown = [localised(row._asdict(), zone) for row in rows]
+    print_table(CONVERSATION, ([one[column] for column in CONVERSATION] for one in shown))
+    return 0
 
 
 def _raw(engine: Engine, evidence: Evidence, arrival: int | None) -> bytes:

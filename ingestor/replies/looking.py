@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, func, select
 
 from ingestor.archive.engine import reading
 from ingestor.archive.reply_tables import answer_events
-from ingestor.archive.reply_views import answers_sent, delivery_reports_received
+from ingestor.archive.reply_views import answers_sent, conversations, delivery_reports_received
 
 UNKNOWN = ("unknown", "no_report")
 
@@ -47,6 +47,17 @@ def show_answer(engine: Engine, answer_id: int) -> Answer | None:
             select(delivery_reports_received).where(about).order_by(delivery_reports_received.c.id)
         ).all()
     return Answer(answer, events, reports)
+
+
+def conversation(engine: Engine, number: str) -> Sequence[Row[Any]]:
+    """Return what went both ways between a number and all of ours, oldest first."""
+    query = (
+        select(conversations)
+        .where(conversations.c.number == number)
+        .order_by(conversations.c.at, conversations.c.sms_id, conversations.c.answer_id)
+    )
+    with reading(engine) as connection:
+        return connection.execute(query).all()
 
 
 def states_since(connection: Connection, since: datetime) -> dict[str, int]:

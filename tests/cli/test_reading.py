@@ -312,3 +312,22 @@ def test_show_says_what_the_bytes_say_today(filled: Filled) -> None:
     assert damaged.code == 1
     assert "the stored payload is not what arrived: its SHA-256 differs" in damaged.out
     assert "today_read_otherwise" not in damaged.out
+
+
+def test_show_prints_a_conversation(filled: Filled) -> None:
+    """What came from a number stands in order, however the number is written; an unknown one is told."""
+    [number] = {row[2] for row in rows(filled.call("search", "TEXT OF 3").out)[1:]}
+    shown = filled.call("show", "--conversation", number.replace("+", "00"), "--utc")
+    printed = filled.call("show", "--conversation", number, "--json")
+    unknown = filled.call("show", "--conversation", "+390000000001")
+
+    header, *lines = rows(shown.out)
+    assert header == ["at", "direction", "our_number", "state", "text"]
+    assert lines
+    assert all(line[1] == "in" for line in lines)
+    assert [json.loads(line)["text"] for line in printed.out.splitlines()] == [line[4] for line in lines]
+    assert unknown.code == 1
+    assert "0001" in unknown.err
+    assert "+390000000001" not in unknown.err
+    assert filled.call("show").code == 2
+    assert filled.call("show", "1", "--conversation", number).code == 2
