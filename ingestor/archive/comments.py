@@ -225,6 +225,21 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "updated_at": "when it moved last",
         },
     ),
+    "conditions": (
+        "what is wrong now, and who was told of it",
+        {
+            "condition": "its kind",
+            "subject": "what it is about",
+            "host": "the machine that it concerns alone, else empty",
+            "state": "open, told, or over",
+            "says": "what is wrong",
+            "fix": "what to do",
+            "grave": "1 where somebody is needed now",
+            "began_at": "since when",
+            "gone_at": "since when it is not seen any more",
+            "owed": "which channels have still to hear of its state",
+        },
+    ),
     "look_alikes": (
         "ignored mails that had something of an SMS",
         {

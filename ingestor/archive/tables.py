@@ -35,7 +35,7 @@ from ingestor.archive.reply_tables import (
 __all__ = [
     "ANSWERABLE", "ERASABLE", "PERMANENT", "Big", "Flag", "Instant", "Small", "WholeSecond",
     "answer_content", "answer_events", "answering", "answers", "archive_key", "arrival_content", "arrivals",
-    "consent_content", "consent_scans", "consents", "cursors", "delivery_report_content",
+    "conditions", "consent_content", "consent_scans", "consents", "cursors", "delivery_report_content",
     "delivery_reports", "dictionaries", "leases", "look_alikes", "metadata", "payloads", "pending",
     "retries", "run_inputs", "runs", "sms", "sms_content", "sources",
 ]  # fmt: skip
@@ -284,6 +284,22 @@ sources = _table(
     Column("last_success", Instant),
     Column("updated_at", Instant, nullable=False),
     PrimaryKeyConstraint("name"),
+)
+
+conditions = _table(
+    "conditions",
+    Column("condition", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("says", Text, nullable=False),
+    Column("fix", Text, nullable=False),
+    Column("grave", Small, nullable=False),
+    Column("began_at", Instant, nullable=False),
+    Column("gone_at", Instant),
+    Column("owed", Text, nullable=False),
+    PrimaryKeyConstraint("condition", "subject", "host"),
+    CheckConstraint("state IN ('open', 'told', 'over')", name="state"),
 )
 
 look_alikes = _table(

@@ -51,6 +51,7 @@ from ingestor.service.watchdog import Beat, Notifier, Watchdog
 from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, kept_secret, rules_for, state_directory
 from ingestor.watch.live import Live
 from ingestor.watch.pings import Pinger
+from ingestor.watch.watcher import Watcher, channels_of
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
@@ -161,7 +162,7 @@ class Daemon:
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
-        self._start_pings(stops)
+        self._start_watching(stops)
         self._answering.start(self._settings)
         stops.callback(self._answering.ask_to_stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
@@ -205,8 +206,11 @@ class Daemon:
             ) from None
         stops.callback(serve(self._settings.metrics, self._live).stop, PAGES_SECONDS)
 
-    def _start_pings(self, stops: ExitStack) -> None:
-        """Ping where it is asked for; a URL that cannot be had is no reason to store nothing."""
+    def _start_watching(self, stops: ExitStack) -> None:
+        """Look for what to tell, and ping where it is asked for; what cannot be had stops nothing."""
+        watcher = Watcher(self._live, self._engine, channels_of(self._settings))
+        watcher.start()
+        stops.callback(watcher.stop)
         watch = self._settings.watch
         try:
             url = kept_secret(watch.ping_credential, watch.ping_file)

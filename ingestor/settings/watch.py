@@ -1,12 +1,51 @@
 """How the daemon is watched: [metrics] for who asks, [watch] for whom it tells."""
 
-from typing import Annotated, Self
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from ingestor.providers.contract import Section
+from ingestor.providers.contract import Section, Text
 from ingestor.settings import values
 from ingestor.settings.values import Credential, FilePath
+
+_HOURS = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+
+
+def _http(written: str) -> str:
+    if not written.startswith(("https://", "http://")):
+        raise ValueError("must begin with https:// or http://")
+    return written
+
+
+def _header(written: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]+: *[^\r\n]*", written):
+        raise ValueError('must be a header line, like "Title: $title"')
+    return written
+
+
+def _hours(written: str) -> str:
+    if not _HOURS.fullmatch(written):
+        raise ValueError("must be like 20:00-07:00")
+    begin, _, end = written.partition("-")
+    if begin == end:
+        raise ValueError("begins and ends at the same time")
+    return written
+
+
+def _number(written: str) -> str:
+    if not re.fullmatch(r"\+?[0-9]{3,15}", written):
+        raise ValueError("is no number like +393331234333, or a short code")
+    return written
+
+
+def _address(written: str) -> str:
+    if not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", written) or not written.isascii():
+        raise ValueError("must be a plain mail address")
+    return written
+
+
+Address = Annotated[str, AfterValidator(_address)]
 
 
 def _loopback(written: str) -> str:
@@ -43,6 +82,124 @@ class Metrics(Section):
         return values.split_listen(self.listen)[1]
 
 
+class WatchMail(Section):
+    """Notices by mail: what begins and what is over, once each. They carry Auto-Submitted: auto-generated."""
+
+    active = frozenset({"port", "security"})
+    optional = True
+
+    host: Text = Field(examples=["mail.example.org"], description="The SMTP server.")
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
+        default=587, description="587 with starttls, 465 with tls, 25 for a relay."
+    )
+    security: Literal["tls", "starttls", "plain"] = Field(
+        default="starttls",
+        description="tls | starttls | plain (for loopback, and for a relay that asks for no password).",
+    )
+    ca_file: FilePath | None = Field(
+        default=None, examples=["/etc/ssl/private-ca.pem"],
+        description="Certificate authority of a private server, in PEM; in place of the system's own.",
+    )  # fmt: skip
+    username: Text | None = Field(
+        default=None, examples=["alerts@example.org"], description="The login, where the server asks for one."
+    )
+    password_credential: Credential | None = Field(
+        default=None, examples=["watch-mail"], description="A systemd credential that holds its password."
+    )
+    password_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/watch-mail.password"], description="The same from a file."
+    )
+    sender: Address = Field(examples=["ingestor@example.org"], description="The From address.")
+    to: Annotated[tuple[Address, ...], Field(min_length=1)] = Field(
+        examples=[["ops@example.org"]], description="Who hears of it."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [self.password_credential, self.password_file]
+        if (self.username is not None) != (given.count(None) == 1):
+            raise ValueError("username goes together with one of password_credential, password_file")
+        if self.username is not None and self.security == "plain" and not values.is_loopback(self.host):
+            raise ValueError('security = "plain" sends the password readable over the network')
+        return self
+
+
+class WatchWebhook(Section):
+    """Notices by a POST whose body is a template; repeat the block for each further one."""
+
+    active = frozenset({"content_type"})
+    optional = True
+
+    url: Annotated[str, AfterValidator(_http)] | None = Field(
+        default=None, examples=["https://ntfy.example.org/ingestor"], repr=False,
+        description="Where to, in ONE of three ways. Written here it is no secret.",
+    )  # fmt: skip
+    url_credential: Credential | None = Field(
+        default=None, examples=["watch-url"], description="A systemd credential that holds the URL."
+    )
+    url_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/watch-url"], description="The same from a file."
+    )
+    body: Text = Field(
+        default='{"title": "$title", "text": "$text", "host": "$host", "state": "$state"}',
+        description="The body; $title, $text, $host and $state (begun | over) are filled in, in JSON quoted.",
+    )
+    content_type: Text = Field(default="application/json", description="Its Content-Type.")
+    headers: tuple[Annotated[str, AfterValidator(_header)], ...] = Field(
+        default=(), examples=[["Title: $title"]], description="Further header lines, filled in like the body."
+    )
+    signing_credential: Credential | None = Field(
+        default=None, examples=["watch-signing"],
+        description="A systemd credential with the secret that signs each POST (standardwebhooks.com).",
+    )  # fmt: skip
+    signing_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/watch-signing"], description="The same from a file."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if [self.url, self.url_credential, self.url_file].count(None) != 2:
+            raise ValueError("needs one of url, url_credential, url_file")
+        return self
+
+
+class Expect(Section):
+    """From where SMS are expected: silence for longer becomes a condition. Repeat the block for each."""
+
+    active = frozenset({"hours"})
+    optional = True
+
+    mailbox: Text | None = Field(
+        default=None, examples=["main"], description="The name of a mailbox, or else"
+    )
+    number: Annotated[str, AfterValidator(_number)] | None = Field(
+        default=None, examples=["+393331234333"], description="one of our numbers, with + and country."
+    )
+    hours: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
+        default=24, description="So many hours without an SMS are silence; quiet ones do not count."
+    )
+    quiet_hours: Annotated[str, AfterValidator(_hours)] | None = Field(
+        default=None, examples=["20:00-07:00"], description="When nothing is expected, local time."
+    )
+    quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=(), examples=[["sat", "sun"]], description="Days on which nothing is expected."
+    )
+
+    @property
+    def quiet_span(self) -> tuple[str, str]:
+        """Begin and end of the quiet hours, as HH:MM."""
+        begin, _, end = (self.quiet_hours or "00:00-00:00").partition("-")
+        return begin, end
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.mailbox is None) == (self.number is None):
+            raise ValueError("needs a mailbox or a number, not both")
+        if len(set(self.quiet_days)) == 7:
+            raise ValueError("expects nothing on any day")
+        return self
+
+
 class Watch(Section):
     """Whom the daemon tells how it is, by itself; nothing of it is ever in the way of an SMS."""
 
@@ -57,6 +214,14 @@ class Watch(Section):
     ping_file: FilePath | None = Field(
         default=None, examples=["/etc/ingestor/ping-url"], description="The same from a file."
     )
+
+    after_minutes: Annotated[StrictInt, Field(ge=1, le=1440)] = Field(
+        default=5,
+        description="How long something is wrong before it is told, and right again before that is told.",
+    )
+    mail: WatchMail | None = None
+    webhook: tuple[WatchWebhook, ...] = ()
+    expect: tuple[Expect, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -29,6 +29,8 @@ _FIXES = {
     "no spool": "make room, or give the spool's folder to the service's user",
     "changed": "run `ingestor check`, and `ingestor db repair` for what is ours",
     "unreachable": "look at the network and the server; it is tried again by itself",
+    "paused": "see ANSWERS.md: mend what paused it, and it goes on by itself",
+    "clock is off": "look at [agile] timezone, and at the machine's clock",
     "waiting": "start the database, or make room for it",
 }
 
@@ -38,7 +40,8 @@ class Trouble:
     """One thing that is not as it should be.
 
     `condition` is its kind (`source`, `disk`…), `subject` what it is about, `says` the sentence, `fix` what
-    to do. `grave`: SMS are late or may be lost, so somebody is needed now. `since` is aware UTC.
+    to do. `grave`: SMS are late or may be lost, so somebody is needed now. `since` is aware UTC. `host` is
+    set where it concerns that machine alone.
     """
 
     condition: str
@@ -47,6 +50,7 @@ class Trouble:
     fix: str
     grave: bool = True
     since: datetime | None = None
+    host: str = ""
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.says}"
@@ -70,6 +74,10 @@ def _condition(report: Report) -> str:
         return "archive differs"
     if report.state in NO_TOKEN:
         return "needs login"
+    if report.state in NO_TOKEN:
+        return "needs login"
+    if report.kind == "answers":
+        return "answers paused"
     return "login refused" if report.state == "refused" else "source"
 
 

@@ -1,0 +1,214 @@
+"""The daemon's own watch: looks at everything twice a minute, and tells what begins and what is over.
+
+A thread of its own, which nobody waits for: neither a database nor a mail server that hangs is in the way of
+an SMS. While the database is away the conditions live on in memory, and that very fact is told from there.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive.engine import reading
+from ingestor.archive.mailbox_state import read_sources
+from ingestor.archive.queries import look_alikes, refusals, standing
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.pauses import pauses
+from ingestor.redaction import redact
+from ingestor.replies.looking import states_since
+from ingestor.settings import Settings
+from ingestor.watch import troubles
+from ingestor.watch.conditions import Condition, Key, claim, load, save, step
+from ingestor.watch.found import disks_of, judge, spool_of
+from ingestor.watch.live import Live
+from ingestor.watch.silence import clock_off, silent
+from ingestor.watch.troubles import Trouble
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 30.0
+FRESH: Final = timedelta(hours=1)
+"""How long what came into the quarantine, or only looked like ours, counts as new."""
+CERTIFICATE: Final = timedelta(days=14)
+ASKED_OF_SQL: Final = frozenset(
+    {"source", "login refused", "needs login", "archive differs", "archive refuses", "quarantine",
+     "look-alikes", "source silent", "clock", "answers paused", "answers unknown"}
+)  # fmt: skip
+"""What only the database can tell: while it is away these are neither begun nor over."""
+
+Send = Callable[[list[Condition], str, datetime], None]
+
+
+class Watcher:
+    """Looks at `live` and at the archive of `engine`; tells `channels`, by name."""
+
+    def __init__(
+        self, live: Live, engine: Engine, channels: Mapping[str, Send], *, host: str | None = None,
+        every: float = LOOK_SECONDS, clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:  # fmt: skip
+        self._live, self._engine, self._channels = live, engine, dict(channels)
+        self._host = host or socket.gethostname()
+        self._every, self._clock = every, clock
+        self._known: dict[Key, Condition] = {}
+        self._written: dict[Key, Condition] | None = None
+        """What stands in SQL, None where it was never read."""
+        self._resting: dict[str, tuple[Iterator[float], float]] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; a message in hand is not waited for."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every):
+            try:
+                self.look()
+            except Exception as fault:  # noqa: BLE001 - a look that fails must not be the last one
+                log.warning("a look at the conditions failed", error=type(fault).__name__)
+
+    def look(self) -> None:
+        """Look once, write down what changed, and tell whom it is owed to."""
+        now = self._clock()
+        age = timedelta(minutes=self._live.settings.watch.after_minutes)
+        found = self._of_this_machine(now)
+        try:
+            self._read()
+            found += self._of_archive(now)
+            unjudged: frozenset[str] = frozenset()
+        except IngestorError:
+            unjudged = ASKED_OF_SQL
+        self._known = step(self._known, found, now, age, list(self._channels), unjudged)
+        self._write()
+        for name, send in self._channels.items():
+            self._tell(name, send, now)
+
+    def _of_this_machine(self, now: datetime) -> list[Trouble]:
+        live, here = self._live, []
+        here += troubles.of_disks(disks_of(live.settings))
+        here += troubles.of_spool(spool_of(live.settings, now))
+        here += _of_certificate(live.settings, now)
+        if (why := live.archive_trouble()) is not None:
+            here.append(Trouble("archive", "archive", f"it takes no writes ({why})", "run `ingestor check`"))
+        here += [
+            Trouble("hanging", part, "it finishes no cycle", "run `systemctl restart ingestor`")
+            for part in live.hanging()
+        ]
+        return [replace(one, host=self._host) for one in here]
+
+    def _of_archive(self, now: datetime) -> list[Trouble]:
+        settings, engine = self._live.settings, self._engine
+        kinds = {"mailbox", "webhook", "archive", "answers"}
+        reports = judge(settings, [one for one in read_sources(engine) if one.kind in kinds], now)
+        zone = ZoneInfo(settings.timezone) if settings.timezone else None
+        refused = troubles.of_archive(refusals(engine), None)
+        return [
+            *troubles.of_sources(reports),
+            *(replace(one, condition="archive refuses") for one in refused),
+            *troubles.of_unread(standing(engine), look_alikes(engine), now - FRESH),
+            *_of_answers(engine, now),
+            *silent(engine, settings.watch.expect, now, zone), *clock_off(engine, now),
+        ]  # fmt: skip
+
+    def _read(self) -> None:
+        """Take what stands in SQL, where another daemon may have written, unless ours is newer."""
+        stands = load(self._engine, self._host)
+        if self._written is None or self._known == self._written:
+            self._known = stands
+        self._written = stands
+
+    def _write(self) -> None:
+        if self._written is None:
+            return
+        try:
+            save(self._engine, self._written, self._known)
+            self._written = dict(self._known)
+        except IngestorError:
+            pass  # it lives on in memory, and is written at a later look
+
+    def _tell(self, name: str, send: Send, now: datetime) -> None:
+        """Tell one channel in one message all that it is owed."""
+        lengths, until = self._resting.get(name, (pauses(60.0, 3600.0), 0.0))
+        if monotonic() < until:
+            return
+        mine = [one for one in self._known.values() if name in one.owed and self._claimed(one, name)]
+        if not mine:
+            return
+        try:
+            send(mine, self._host, now)
+        except IngestorError as fault:
+            for one in mine:  # it is owed still
+                now_known = self._known[one.key]
+                self._known[one.key] = replace(now_known, owed=(*now_known.owed, name))
+            self._write()
+            self._resting[name] = lengths, monotonic() + next(lengths)
+            log.warning("a notice could not be sent; it is tried again", channel=name, reason=str(fault))
+        else:
+            self._resting.pop(name, None)
+            log.info("notice sent", channel=name, conditions=len(mine))
+
+    def _claimed(self, one: Condition, name: str) -> bool:
+        """Take `name` from those that `one` is owed to; False where another daemon is telling it."""
+        owed = tuple(other for other in one.owed if other != name)
+        try:
+            if self._written is not None and not claim(self._engine, one, owed):
+                return False
+        except IngestorError:
+            pass  # the database is away, which may be what is to be told
+        self._known[one.key] = replace(one, owed=owed)
+        if self._written is not None and one.key in self._written:
+            self._written[one.key] = self._known[one.key]
+        return True
+
+
+def _of_answers(engine: Engine, now: datetime) -> list[Trouble]:
+    with reading(engine) as connection:
+        unknown = states_since(connection, now - FRESH).get("unknown", 0)
+    if not unknown:
+        return []
+    says, fix = f"of {unknown:,} nobody knows whether they were sent", "see `ingestor answers list --unknown`"
+    return [Trouble("answers unknown", "answers", says, fix, grave=False)]
+
+
+def channels_of(settings: Settings) -> dict[str, Send]:
+    """Return who is told, by name: `mail`, `webhook-1`…; the libraries are for those alone who want it."""
+    watch = settings.watch
+    found: dict[str, Send] = {}
+    if watch.mail is None and not watch.webhook:
+        return found
+    from ingestor.watch import notices
+
+    if (by_mail := watch.mail) is not None:
+        found["mail"] = lambda told, host, now: notices.mail(by_mail, notices.notice_of(told, host, now), now)
+    for number, hook in enumerate(watch.webhook, 1):
+        found[f"webhook-{number}"] = lambda told, host, now, hook=hook: notices.webhook(  # type: ignore[misc]
+            hook, notices.notice_of(told, host, now)
+        )
+    return found
+
+
+def _of_certificate(settings: Settings, now: datetime) -> list[Trouble]:
+    webhook = settings.webhook
+    if webhook is None or webhook.tls_certificate is None:
+        return []
+    from ingestor.http.tls import validity  # it needs what only [webhook] brings
+
+    try:
+        ends = validity(webhook.tls_certificate).ends
+    except ConfigurationError as fault:
+        return [Trouble("certificate", "certificate", redact(str(fault)), "run `ingestor check`")]
+    if ends - now > CERTIFICATE:
+        return []
+    fix = "renew it; renewed files are taken up without a restart"
+    return [Trouble("certificate", "certificate", f"it ends {ends:%Y-%m-%d}", fix, grave=ends <= now)]
