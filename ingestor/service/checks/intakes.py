@@ -76,7 +76,7 @@ def _ends(mailbox: Mailbox, subject: str, now: datetime) -> Iterator[Finding]:
     oauth = mailbox.oauth
     if oauth is None:
         return
-    # Here, as the daemon loads this file and must not carry an HTTP client.
+    # Here, as the daemon loads this file, and leaves all that fetches tokens to its helper process.
     from ingestor.logins.grants import certificate_end
 
     what, ends = "client secret", oauth.secret_ends and datetime.combine(oauth.secret_ends, time.min, UTC)
