@@ -7,6 +7,7 @@ outcomes and kinds: never a number, a text or a path.
 import asyncio
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -79,7 +80,15 @@ class Collector:
                 items.add_metric(["webhook", name, str(ended)], count)
             if counts.newest is not None:
                 newest.add_metric([name], counts.newest.timestamp())
-        yield from (up, success, items, newest)
+        secrets = GaugeMetricFamily(
+            "ingestor_secret_expiry_timestamp_seconds", "When a mailbox's client secret ends.",
+            labels=["mailbox"],
+        )  # fmt: skip
+        for box in self._live.settings.mailbox:
+            if box.oauth is not None and box.oauth.secret_ends is not None:
+                day = datetime.combine(box.oauth.secret_ends, datetime.min.time(), UTC)
+                secrets.add_metric([redact(box.name)], day.timestamp())
+        yield from (up, success, items, newest, secrets)
 
     def _listener(self) -> Iterator[Metric]:
         listener, webhook = self._live.listener, self._live.settings.webhook

@@ -74,8 +74,6 @@ def _condition(report: Report) -> str:
         return "archive differs"
     if report.state in NO_TOKEN:
         return "needs login"
-    if report.state in NO_TOKEN:
-        return "needs login"
     if report.kind == "answers":
         return "answers paused"
     return "login refused" if report.state == "refused" else "source"

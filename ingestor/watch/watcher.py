@@ -39,7 +39,7 @@ FRESH: Final = timedelta(hours=1)
 CERTIFICATE: Final = timedelta(days=14)
 ASKED_OF_SQL: Final = frozenset(
     {"source", "login refused", "needs login", "archive differs", "archive refuses", "quarantine",
-     "look-alikes", "source silent", "clock", "answers paused", "answers unknown"}
+     "look-alikes", "source silent", "clock", "answers paused", "answers unknown", "secret ends"}
 )  # fmt: skip
 """What only the database can tell: while it is away these are neither begun nor over."""
 
@@ -114,6 +114,7 @@ class Watcher:
         zone = ZoneInfo(settings.timezone) if settings.timezone else None
         refused = troubles.of_archive(refusals(engine), None)
         return [
+            *troubles.of_secrets(settings, now),
             *troubles.of_sources(reports),
             *(replace(one, condition="archive refuses") for one in refused),
             *troubles.of_unread(standing(engine), look_alikes(engine), now - FRESH),

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -14,6 +16,8 @@ from ingestor.record import Channel
 from ingestor.settings import Settings
 from ingestor.settings.watch import Expect
 from ingestor.watch import watcher
+from ingestor.watch.live import Live
+from ingestor.watch.metrics import Pages
 from ingestor.watch.silence import clock_off, expected_since, quiet, silent
 from tests.archive.samples import PARSER, item, sms
 
@@ -110,3 +114,25 @@ def test_a_certificate_is_told_of_two_weeks_before_it_ends(
     found = watcher._of_certificate(Settings.model_validate({"webhook": webhook}), now)
 
     assert [one.grave for one in found] == ([] if grave is None else [grave])
+
+
+def test_a_client_secret_that_ends_is_told_and_measured(archive_engine: Engine, tmp_path: Path) -> None:
+    """Fourteen days ahead by a notice, and its day as a metric."""
+    now = datetime.now(UTC)
+    oauth = {"provider": "other", "flow": "client_credentials", "client_id": "c", "token_url": "https://h/t",
+             "secret_file": "/s", "secret_ends": now.date() + timedelta(days=10)}  # fmt: skip
+    mailbox = {"name": "main", "host": "h", "username": "u", "oauth": oauth}
+    url = f"sqlite:///{tmp_path}/none.db"
+    live = Live(Settings.model_validate({"database": {"url": url}, "mailbox": [mailbox]}))
+    live.writer = cast("Any", SimpleNamespace(trouble=None, queued=0))
+    heard, moments = list[str](), [now, now + timedelta(minutes=6)]
+    daemon = watcher.Watcher(
+        live, archive_engine, {"mail": lambda told, *_: heard.extend(one.condition for one in told)},
+        clock=lambda: moments.pop(0),
+    )  # fmt: skip
+    daemon.look()
+    daemon.look()
+
+    assert "secret ends" in heard
+    told = Pages(live).answer("/metrics")[2].decode()
+    assert 'ingestor_secret_expiry_timestamp_seconds{mailbox="main"}' in told
