@@ -199,7 +199,7 @@ def test_unwise_settings_are_cautions(tmp_path: Path, monkeypatch: pytest.Monkey
     config = write(
         tmp_path,
         MAILBOX.replace('password_file = "/x"', "password = 'abcd'")
-        + MAILBOX.replace('"main"', '"two"').replace("/x", str(key))
+        + MAILBOX.replace('"main"', '"two"').replace('"imap.', '"two.').replace("/x", str(key))
         + "[webhook]\n" + ENDPOINT.replace("k3QxAbCdEfGhIjKlMnOpQr", "sms"),
     )  # fmt: skip
     config.chmod(0o644)
@@ -231,3 +231,19 @@ def test_a_path_of_words_or_of_few_letters_is_weak(tmp_path: Path, path: str, *,
     config = write(tmp_path, f'[webhook]\n[[webhook.endpoint]]\npath = "{path}"\nprovider = "agile"\n')
     config.chmod(0o600)
     assert any("easily guessed" in line for line in cautions(load(config, None))) is not strong
+
+
+def test_two_mailboxes_that_read_the_same_folder_are_a_caution(tmp_path: Path) -> None:
+    """One user's folder that is read twice is named; another folder, user or server is none."""
+    one = '[[mailbox]]\nname = "{}"\nhost = "{}"\nusername = "u"\npassword_file = "/x"\nfolders = {}\n'
+    config = tmp_path / "ingestor.toml"
+    blocks = [
+        ("a", "imap.test", '["INBOX", "SMS"]'),
+        ("b", "IMAP.test", '["SMS"]'),
+        ("c", "other.test", '["SMS"]'),
+    ]
+    config.write_text("".join(one.format(*block) for block in blocks))
+
+    said = [line for line in cautions(load(config, None)) if "same folder" in line]
+
+    assert [line.partition(":")[0] for line in said] == ["mailboxes a and b read the same folder 'SMS'"]

@@ -180,6 +180,16 @@ class Mailbox(Section):
             raise ValueError("names a folder twice")
         return folders
 
+    @field_validator("host")
+    @classmethod
+    def _is_a_name_alone(cls, host: str) -> str:
+        if "://" in host:
+            raise ValueError("is an address with a scheme; write the name alone, and security = … beside it")
+        name, colon, port = host.rpartition(":")
+        if colon and ":" not in name and port.isdecimal():
+            raise ValueError(f'has a port in it; write host = "{name}" and port = {port}')
+        return host
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = [key for key in (*PASSWORD_KEYS, *TOKEN_KEYS) if getattr(self, key) is not None]

@@ -61,6 +61,11 @@ def cautions(settings: Settings) -> list[str]:
     found = []
     if os.geteuid() == 0:
         found.append("running as root; a user of its own is safer (the shipped unit has one)")
+    found += [
+        f"mailboxes {first} and {second} read the same folder {folder!r}: each mail is read twice, and with "
+        "after_store each takes it from the other; keep one of them"
+        for first, second, folder in _same_folders(settings)
+    ]
     inline = [f"mailbox {one.name}" for one in settings.mailbox if one.password is not None]
     found += [f"{one}: password stands in the configuration; password_credential is safer" for one in inline]
     if inline:
@@ -85,6 +90,16 @@ def cautions(settings: Settings) -> list[str]:
             if not any(map(_hard_to_guess, one.path.split("/")))
         ]
     return found
+
+
+def _same_folders(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield two mailboxes' names and a folder that both read, of one user on one server."""
+    readers: dict[tuple[str, int, str, str], str] = {}
+    for mailbox in settings.mailbox:
+        for folder in mailbox.folders:
+            key = mailbox.host.lower(), mailbox.port, mailbox.username, folder
+            if (first := readers.setdefault(key, mailbox.name)) != mailbox.name:
+                yield first, mailbox.name, folder
 
 
 def _hard_to_guess(part: str) -> bool:
