@@ -178,9 +178,6 @@ _BETWEEN: Final = {
     one.name: select(one.c.id).where(one.c.id.between(bindparam("first"), bindparam("last")))
     for one in (tables.sms, tables.arrivals, tables.retries)
 }
-_HIGHEST: Final = {
-    one.name: select(func.max(one.c.id)) for one in (tables.sms, tables.arrivals, tables.retries)
-}
 _SMS: Final = _by_keys(select(tables.sms.c.fingerprint, tables.sms.c.id), tables.sms.c.fingerprint)
 
 
@@ -190,7 +187,7 @@ def reserve(connection: Connection, **wanted: int) -> list[Sequence[int]]:
     No connection keeps any for later: a higher id must not stand for an earlier arrival or verdict.
     """
     if connection.dialect.name == "sqlite":
-        return [_after_the_highest(connection, _TARGETS[name].table, n) for name, n in wanted.items()]
+        return _after_the_highest(connection, wanted)
     return [sorted(ids) for ids in connection.execute(_draw(tuple(wanted)), wanted).one()]
 
 
@@ -207,12 +204,18 @@ def _draw(names: tuple[str, ...]) -> Select[Any]:
     return select(*arrays)
 
 
-def _after_the_highest(connection: Connection, table: Table, number: int) -> range:
-    """Return the ids after the highest one; `BEGIN IMMEDIATE` keeps everybody else out."""
-    highest = max(connection.execute(_HIGHEST[table.name]).scalar() or 0, 0)
+def _after_the_highest(connection: Connection, wanted: Mapping[str, int]) -> list[Sequence[int]]:
+    """Return the ids after the highest ones; `BEGIN IMMEDIATE` keeps everybody else out."""
+    highest = [max(number or 0, 0) for number in connection.execute(_highest(tuple(wanted))).one()]
     if not connection.in_nested_transaction() and (file := open_file(connection.engine)) is not None:
-        file.seen(table.name, highest)
-    return range(highest + 1, highest + 1 + number)
+        for name, number in zip(wanted, highest, strict=True):
+            file.seen(name, number)
+    return [range(last + 1, last + 1 + number) for last, number in zip(highest, wanted.values(), strict=True)]
+
+
+@lru_cache(maxsize=8)
+def _highest(names: tuple[str, ...]) -> Select[Any]:
+    return select(*[select(func.max(_TARGETS[name].table.c.id)).scalar_subquery() for name in names])
 
 
 def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
