@@ -90,10 +90,13 @@ metadata = MetaData(
 )
 
 
-def new_table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any) -> Table:
-    """Return the table `name` of the archive, with its meaning and that of each column."""
+def new_table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any, **options: Any) -> Table:
+    """Return the table `name` of the archive, with its meaning and that of each column.
+
+    `options` are of SQLAlchemy's `Table`.
+    """
     meaning, columns = TABLES[name]
-    table = Table(name, metadata, *parts, sqlite_strict=True, comment=plain(meaning))
+    table = Table(name, metadata, *parts, sqlite_strict=True, comment=plain(meaning), **options)
     for column in table.columns:
         column.comment = plain(columns[column.name])
     return table

@@ -62,6 +62,10 @@ _TEXTS: Final = {
     "keyword": "keyword, where the provider tells it apart",
     "clean_text": "text without the keyword, where the provider tells it apart",
 }
+_ERASED: Final = {
+    "erased_at": "when its content was erased; NULL where it was not",
+    "erasure_basis": "why it was erased, as a code",
+}
 _ID: Final = (
     "number of the SMS in this archive; numbers may be skipped (a duplicate uses one up), never reused"
 )
@@ -85,6 +89,7 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             ),
             "sender_verified": _ITEM["sender_verified"],
             "ingested_at": _SMS["ingested_at"],
+            **_ERASED,
         },
     ),
     "quarantine": (
@@ -121,6 +126,21 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "payload_id": "the arrival with which its raw bytes are kept (`payloads.arrival_id`)",
             "parser": _ITEM["parser"],
             "run_id": _ITEM["run_id"],
+            **_ERASED,
+        },
+    ),
+    "erasures_done": (
+        "one row an erasure: when, why and how much, without a word of what it was",
+        {
+            "plan_id": "number of the plan",
+            "basis": "why, as a code",
+            "batches": "in how many transactions",
+            "sms": "how many SMS lost sender, text and details",
+            "arrivals": "how many arrivals lost what may name a person",
+            "payloads": "how many raw mails and POSTs went",
+            "others": "how many contents of opt-outs, answers, reports and holds went",
+            "began_at": "when its first batch was done",
+            "ended_at": "when its last one was",
         },
     ),
     **consent_comments.VIEWS,
@@ -198,6 +218,56 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "archive_key": (
         "append-only: the secret of all hashes; in no view, snapshot or export",
         {"id": "always 1", "secret": "32 random bytes", "created_at": "when it was made"},
+    ),
+    "sms_numbers": (
+        "erasable: both numbers of an SMS as hashes under the archive's key, to find them in every form",
+        {
+            "sms_id": "the SMS",
+            "originator": "8 bytes of HMAC-SHA-256 over the sender's digits, or the letters of a name",
+            "destination": "likewise of the number it was sent to",
+        },
+    ),
+    "erasures": (
+        "append-only: one row a batch of an erasure",
+        {
+            "id": "number of the batch in this archive",
+            "plan_id": "the plan that it is part of",
+            "batch": "its number in the plan",
+            "basis": "why, as a code",
+            "sms": "how many SMS lost their content",
+            "arrivals": "how many arrivals lost theirs",
+            "payloads": "how many raw mails and POSTs went with them",
+            "others": "how many contents of opt-outs, answers, reports and holds went",
+            "erased_at": "when",
+        },
+    ),
+    "erased": (
+        "append-only: which rows an erasure took the content of",
+        {
+            "kind": "of what: `sms`, `arrival` (its raw bytes too), `consent`, `answer`, `report`, `hold`",
+            "row_id": "the id of that row",
+            "erasure_id": "the batch that took it",
+        },
+    ),
+    "holds": (
+        "append-only: what may not be erased; a row begins a hold or ends one",
+        {
+            "id": "number of the hold",
+            "number_key": "all SMS of this number, hashed as in `sms_numbers`",
+            "sms_id": "this SMS",
+            "arrival_id": "this arrival in the quarantine",
+            "ends": "the hold that this row ends",
+            "noted_at": "when",
+        },
+    ),
+    "hold_content": (
+        "erasable: who is meant by a hold, and why",
+        {
+            "hold_id": "the hold",
+            "number": "the number, as it was given",
+            "reason": "why",
+            "salt": _SALT,
+        },
     ),
     "runs": (
         "one row a command that read something; `read` is the sum of what follows, as the database enforces",

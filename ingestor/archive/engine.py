@@ -359,6 +359,8 @@ def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
             # Each insert of many rows keeps the pages it changes, in case it fails half-way: in a temporary
             # file that took as long as the insert.
             connection.execute("PRAGMA temp_store = MEMORY")
+            # What is erased is overwritten with zeros, and so is a page that becomes free.
+            connection.execute("PRAGMA secure_delete = ON")
             # The busy timeout does not cover this change of mode: of several first starts at once one loses.
             _until_free(connection, "PRAGMA journal_mode = WAL", BUSY_SECONDS, 0.02)
             connection.execute("PRAGMA synchronous = FULL")

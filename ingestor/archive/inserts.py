@@ -8,7 +8,7 @@ PostgreSQL says so by RETURNING; on SQLite their number mostly tells, else they 
 PostgreSQL rows go in by their key, so that two writers that lock the same keys cannot wait for each other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
@@ -22,8 +22,10 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Table,
+    Text,
     any_,
     bindparam,
+    cast,
     column,
     func,
     select,
@@ -40,6 +42,7 @@ from ingestor.archive.items import (
     ArrivalColumns,
     ArrivalContent,
     ContentColumns,
+    NumberColumns,
     PayloadColumns,
     PlaceColumns,
     RetryColumns,
@@ -53,6 +56,9 @@ from ingestor.record import InboundSms
 
 _CHUNK = 500
 _ROWS_A_STATEMENT = (64, 32, 16, 8, 4, 2, 1)  # few lengths, so that the driver has each prepared
+
+ERASURES_LOCK: Final = 0x657261736564
+"""Of PostgreSQL ("erased"): shared by whoever stores, and held alone by whoever erases."""
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -87,6 +93,7 @@ _ARRIVALS_TARGET = _Target(
 _RETRIES_TARGET = _Target(tables.retries, RetryColumns._fields, ("arrival_id",), text("sms_id IS NOT NULL"))
 _CONTENT: Final = (
     _Target(tables.sms_content, ("sms_id", "salt", *ContentColumns._fields)),
+    _Target(tables.sms_numbers, ("sms_id", *NumberColumns._fields)),
     _Target(tables.arrival_content, ("arrival_id", "salt", *ArrivalContent._fields)),
     _Target(tables.payloads, ("arrival_id", "salt", *PayloadColumns._fields)),
 )
@@ -188,12 +195,17 @@ def reserve(connection: Connection, **wanted: int) -> list[Sequence[int]]:
     """
     if connection.dialect.name == "sqlite":
         return _after_the_highest(connection, wanted)
-    return [sorted(ids) for ids in connection.execute(_draw(tuple(wanted)), wanted).one()]
+    *drawn, _ = connection.execute(_draw(tuple(wanted)), wanted).one()
+    return [sorted(ids) for ids in drawn]
 
 
 @lru_cache(maxsize=8)
 def _draw(names: tuple[str, ...]) -> Select[Any]:
-    """Return the statement that draws ids for several tables in one round trip."""
+    """Return the statement that draws ids for several tables in one round trip.
+
+    It also keeps erasures out until the transaction ends: what one of them takes must not get new content
+    from a transaction that does not see it yet. SQLite has one writer at a time.
+    """
     drawn = (
         select(func.nextval(f"{name}_id_seq")).select_from(func.generate_series(1, bindparam(name)))
         for name in names
@@ -201,7 +213,7 @@ def _draw(names: tuple[str, ...]) -> Select[Any]:
     arrays: list[ColumnElement[Any]] = [
         func.array(ids.scalar_subquery(), type_=postgresql.ARRAY(BigInteger)) for ids in drawn
     ]
-    return select(*arrays)
+    return select(*arrays, cast(func.pg_advisory_xact_lock_shared(ERASURES_LOCK), Text))
 
 
 def _after_the_highest(connection: Connection, wanted: Mapping[str, int]) -> list[Sequence[int]]:
@@ -234,12 +246,12 @@ def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
     return set(done.scalars())
 
 
-def insert_content(connection: Connection, sms: Rows, arrivals: Rows, payloads: Rows) -> None:
-    """Insert the rows of `sms_content`, `arrival_content` and `payloads`, in the columns of `_CONTENT`.
+def insert_content(connection: Connection, sms: Rows, numbers: Rows, arrivals: Rows, payloads: Rows) -> None:
+    """Insert the rows of the four tables of content, in the columns of `_CONTENT`.
 
     Each belongs to one that has just gone in, so that all are new.
     """
-    given = dict(zip(_CONTENT, (sms, arrivals, payloads), strict=True))
+    given = dict(zip(_CONTENT, (sms, numbers, arrivals, payloads), strict=True))
     if connection.dialect.name == "postgresql":
         if any(given.values()):
             _insert_at_once(connection, given)
@@ -270,6 +282,16 @@ def read_first(found: Arrivals) -> dict[bytes, int]:
     """
     read = sorted((sms_id, key) for (key, *_), (_, sms_id) in found.items() if sms_id is not None)
     return {key: sms_id for sms_id, key in reversed(read)}  # the first of several
+
+
+def erased_among(connection: Connection, kind: str, ids: Iterable[int]) -> set[int]:
+    """Return which rows of a `kind` have lost their content to an erasure."""
+    gone, wanted = tables.erased.c, sorted(set(ids))
+    query = select(gone.row_id).where(gone.kind == kind, gone.row_id.in_(bindparam("ids", expanding=True)))
+    found: set[int] = set()
+    for start in range(0, len(wanted), _CHUNK):
+        found.update(connection.execute(query, {"ids": wanted[start : start + _CHUNK]}).scalars())
+    return found
 
 
 def _look_up(

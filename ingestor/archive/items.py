@@ -120,6 +120,13 @@ class ContentColumns(NamedTuple):
     details: str
 
 
+class NumberColumns(NamedTuple):
+    """What the table `sms_numbers` takes of an SMS, but its id: `rows.number_key` of both numbers."""
+
+    originator: int
+    destination: int
+
+
 class PlaceColumns(NamedTuple):
     """Where an item stood: UID of a folder, or offset and length in a file. `place` is of `rows.place_of`."""
 
@@ -203,23 +210,25 @@ class Row(NamedTuple):
     arrival_content: ArrivalContent
     sms: SmsColumns | None
     content: ContentColumns | None
+    numbers: NumberColumns | None
     payload: PayloadColumns | None
 
     def plain(self) -> tuple[Any, ...]:
         """Return the row as plain tuples, to travel between processes (`marshal` takes no named ones)."""
-        place, arrival_content, sms, content, payload = self[9:]
+        place, arrival_content, sms, content, numbers, payload = self[9:]
         return (
             *self[:9], tuple(place), tuple(arrival_content), sms and tuple(sms), content and tuple(content),
-            payload and tuple(payload),
+            numbers and tuple(numbers), payload and tuple(payload),
         )  # fmt: skip
 
     @classmethod
     def of_plain(cls, values: Sequence[Any]) -> "Row":
         """Return the row of which `plain` made these values."""
-        *simple, place, arrival_content, sms, content, payload = values
+        *simple, place, arrival_content, sms, content, numbers, payload = values
         parts = (
             PlaceColumns._make(place), ArrivalContent._make(arrival_content), sms and SmsColumns._make(sms),
-            content and ContentColumns._make(content), payload and PayloadColumns._make(payload),
+            content and ContentColumns._make(content), numbers and NumberColumns._make(numbers),
+            payload and PayloadColumns._make(payload),
         )  # fmt: skip
         return cls._make((*simple, *parts))
 

@@ -19,6 +19,7 @@ from ingestor.archive.items import (
     ArrivalContent,
     ContentColumns,
     Item,
+    NumberColumns,
     Payload,
     PayloadColumns,
     PlaceColumns,
@@ -42,6 +43,7 @@ _PLACE_BYTES = 16
 _FLAGS = re.compile(r"[:!;]2,[A-Za-z]*\Z")  # the latter two where a file system has no colon
 _READ_OR_NEW = re.compile(r"(^|[/!])(?:cur|new)/([^/]*)\Z")
 
+_NO_DIGIT = re.compile(r"[^0-9]")
 _NO_TIME = bytes(6)
 _MOST_SEGMENTS = 2**31 - 1
 _LONGEST_HELD = 1 << 20
@@ -95,6 +97,7 @@ def row_of(item: Item, secret: bytes) -> Row:
         ),
         sms=sms,
         content=content,
+        numbers=_numbers(content, sms, secret),
         payload=_packed(item.payload),
     )
 
@@ -107,7 +110,7 @@ def _place(item: Item, secret: bytes) -> bytes:
 
 def unreadable(row: Row, why: str) -> Row:
     """Return `row` as one for the quarantine, because the database takes it in no other form."""
-    return row._replace(sms=None, content=None, reason=f"{REFUSED}: {why}")
+    return row._replace(sms=None, content=None, numbers=None, reason=f"{REFUSED}: {why}")
 
 
 def _columns(sms: InboundSms, secret: bytes) -> tuple[SmsColumns, ContentColumns]:
@@ -124,6 +127,31 @@ def _columns(sms: InboundSms, secret: bytes) -> tuple[SmsColumns, ContentColumns
         details_json(sms.details),
     )  # fmt: skip
     return columns, content
+
+
+def _numbers(content: ContentColumns | None, sms: SmsColumns | None, secret: bytes) -> NumberColumns | None:
+    if content is None or sms is None:
+        return None
+    return NumberColumns(number_key(content.originator, secret), number_key(sms.destination, secret))
+
+
+@lru_cache(maxsize=64)
+def number_key(number: str, secret: bytes) -> int:
+    """Return what finds the SMS of `number` in every form that it came in: 8 bytes under the archive's key.
+
+    Of a number its digits count, without a leading + or 00; of a name its letters, whatever their case.
+    """
+    digest = hmac.digest(secret, b"number\0" + number_form(number).encode(), "sha256")
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def number_form(number: str) -> str:
+    """Return the one form of all those in which `number` may be written."""
+    plain = number.strip()
+    if any(map(str.isalpha, plain)):
+        return plain.casefold()
+    digits = _NO_DIGIT.sub("", plain)
+    return digits.removeprefix("00") or plain
 
 
 def _packed(payload: Payload | None) -> PayloadColumns | None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from ingestor.archive import tables
 from ingestor.archive.inserts import (
     arrivals_by_key,
+    erased_among,
     insert_content,
     insert_new,
     read_first,
@@ -47,10 +48,10 @@ answer: a data error sends the item that caused it to the quarantine.
 
 
 class ReadBefore(Exception):
-    """Rows whose bytes had been read before today's parser made a different SMS of them.
+    """Rows whose bytes had been read before today's parser made a different SMS of them, or were erased.
 
     Their SMS must not stay; the transaction is done again, and they stay with `sms`: its id by index, None
-    where their arrival is there already.
+    where their arrival is there already, or was never read before its erasure.
     """
 
     def __init__(self, sms: Mapping[int, int | None]) -> None:
@@ -80,6 +81,8 @@ class _Transaction:
     outcomes: list[Outcome] = field(default_factory=list)
     known: set[tuple[bytes, int, str]] = field(default_factory=set)
     """Content key, number and channel of each item that arrived before: its bytes are kept."""
+    erased: set[bytes] = field(default_factory=set)
+    """The content keys of bytes that were erased, or that an erased SMS came in: nothing of them is kept."""
 
 
 def settle(
@@ -135,16 +138,28 @@ def _read_before(this: _Transaction) -> dict[int, int]:
     Raises ReadBefore where that other one has just been inserted.
     """
     mails = [i for i, row in enumerate(this.rows) if row.channel != Channel.WEBHOOK]
-    arrivals = arrivals_by_key(this.connection, [this.rows[i].content_key for i in mails])
+    again = [i for i, row in enumerate(this.rows) if row.again and row.channel == Channel.WEBHOOK]
+    arrivals = arrivals_by_key(this.connection, [this.rows[i].content_key for i in (*mails, *again)])
     this.known = {(key, number, channel) for key, number, channel, _ in arrivals}
     found = read_first(arrivals)
-    before = {
+    before: dict[int, int] = {
         i: sms_id
         for i in mails
         if (sms_id := found.get(this.rows[i].content_key)) is not None and sms_id != this.sms_ids[i]
     }
-    if not this.own.keys().isdisjoint(before):
-        raise ReadBefore(before)
+    gone = erased_among(this.connection, "arrival", [number for number, _ in arrivals.values()])
+    this.erased = {key for (key, *_), (number, _) in arrivals.items() if number in gone}
+    # Nobody could read them before they were erased; of the items of a POST each counts for itself.
+    unread = {
+        (key, at) for (key, at, *_), (number, sms) in arrivals.items() if number in gone and sms is None
+    }
+    never = [
+        i for i in (*mails, *again)
+        if i not in before and i not in this.read and (i in this.own or this.sms_ids[i] is None)
+        and (this.rows[i].content_key, this.rows[i].number) in unread
+    ]  # fmt: skip
+    if never or not this.own.keys().isdisjoint(before):
+        raise ReadBefore({**before, **dict.fromkeys(never)})
     return before
 
 
@@ -190,16 +205,22 @@ def _arrival(this: _Transaction, i: int, number: int) -> tuple[Any, ...]:
 def _insert_erasable(this: _Transaction, arrived: Mapping[int, int]) -> None:
     """Insert what may be erased of the SMS that went in, and of the arrivals that did: their ids by index.
 
-    Each row gets 32 random bytes: what is hashed with them cannot be guessed once they are gone. The bytes of
-    a mail are kept with its first arrival; a copy of it, at another place, has the same.
+    Of what was erased nothing is kept again, by whatever way it comes. Each row gets 32 random bytes: what is
+    hashed with them cannot be guessed once they are gone. The bytes of a mail are kept with its first
+    arrival; a copy of it, at another place, has the same.
     """
     rows = this.rows
     contents = [
         (number, content) for i, number in this.own.items() if (content := rows[i].content) is not None
     ]
-    arrivals = [(number, rows[i].arrival_content) for i, number in arrived.items()]
+    numbers = [(number, *keyed) for i, number in this.own.items() if (keyed := rows[i].numbers) is not None]
+    others = {i: sms_id for i in arrived if i not in this.own and (sms_id := this.sms_ids[i]) is not None}
+    gone = erased_among(this.connection, "sms", others.values())
+    this.erased |= {rows[i].content_key for i, sms_id in others.items() if sms_id in gone}
+    kept = {i: number for i, number in arrived.items() if rows[i].content_key not in this.erased}
+    arrivals = [(number, rows[i].arrival_content) for i, number in kept.items()]
     payloads = []
-    for i, number in arrived.items():
+    for i, number in kept.items():
         key = rows[i].content_key, rows[i].number, rows[i].channel
         if (payload := rows[i].payload) is not None and key not in this.known:
             this.known.add(key)
@@ -208,6 +229,7 @@ def _insert_erasable(this: _Transaction, arrived: Mapping[int, int]) -> None:
     insert_content(
         this.connection,
         [(number, next(salts), *content) for number, content in contents],
+        numbers,
         [(number, next(salts), *content) for number, content in arrivals],
         [(number, next(salts), *payload) for number, payload in payloads],
     )
@@ -234,7 +256,7 @@ def _settle_repeated(this: _Transaction, repeated: Sequence[int]) -> None:
             this.outcomes[i] = _DUPLICATE
             if i in this.own:
                 read_before[i] = None
-        elif this.sms_ids[i] is not None or row.again:
+        elif this.read.get(i, i) is not None and (this.sms_ids[i] is not None or row.again):
             verdicts[arrival_id] = i  # it stood in the quarantine, and is readable now
     if read_before:
         raise ReadBefore(read_before)

@@ -314,14 +314,83 @@ look_alikes = _table(
 )
 """Ignored mails that have something of ours: `missing` says what they lack beside the sender."""
 
+sms_numbers = _table(
+    "sms_numbers",
+    Column("sms_id", Big, nullable=False, autoincrement=False),
+    Column("originator", Big, nullable=False),
+    Column("destination", Big, nullable=False),
+    PrimaryKeyConstraint("sms_id"),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+    Index("ix_sms_numbers_originator", "originator"),
+    Index("ix_sms_numbers_destination", "destination"),
+)
+"""Both numbers of an SMS as `rows.number_key` has them: by these one is found, whatever form it came in."""
+
+erasures = _table(
+    "erasures",
+    Column("id", Big, nullable=False, autoincrement=True),
+    Column("plan_id", Text, nullable=False),
+    Column("batch", Integer, nullable=False),
+    Column("basis", Text, nullable=False),
+    *(Column(counter, Integer, nullable=False) for counter in ("sms", "arrivals", "payloads", "others")),
+    Column("erased_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("plan_id", "batch"),
+)
+"""One row a batch of an erasure: codes and counts, no word and no number of anybody."""
+
+erased = _table(
+    "erased",
+    Column("kind", Text, nullable=False),
+    Column("row_id", Big, nullable=False),
+    Column("erasure_id", Big, nullable=False),
+    PrimaryKeyConstraint("kind", "row_id"),
+    ForeignKeyConstraint(["erasure_id"], ["erasures.id"]),
+    sqlite_with_rowid=False,
+)
+"""What an erasure took: a trigger removes the content of each row that is named here, and of no other."""
+
+holds = _table(
+    "holds",
+    Column("id", Big, nullable=False, autoincrement=True),
+    Column("number_key", Big),
+    Column("sms_id", Big),
+    Column("arrival_id", Big),
+    Column("ends", Big),
+    Column("noted_at", Instant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("ends"),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+    ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
+    ForeignKeyConstraint(["ends"], ["holds.id"]),
+)
+"""What may not be erased: a row opens a hold, or `ends` one."""
+
+hold_content = _table(
+    "hold_content",
+    Column("hold_id", Big, nullable=False, autoincrement=False),
+    Column("number", Text),
+    Column("reason", Text, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("hold_id"),
+    ForeignKeyConstraint(["hold_id"], ["holds.id"]),
+)
+
 PERMANENT: Final = (
     "archive_key", "dictionaries", "sms", "arrivals", "retries", "consents", "answers", "answer_events",
-    "delivery_reports",
+    "delivery_reports", "erasures", "erased", "holds",
 )  # fmt: skip
 """Append-only for ever."""
 
-ERASABLE: Final = (
-    "sms_content", "arrival_content", "payloads", "consent_content", "answer_content",
-    "delivery_report_content",
-)  # fmt: skip
-"""Never changed; nothing may be removed either, until there is a ledger of erasures to justify it."""
+CONTENT_OF: Final[dict[str, dict[str, str]]] = {
+    "sms": {"sms_content": "sms_id", "sms_numbers": "sms_id"},
+    "arrival": {"arrival_content": "arrival_id", "payloads": "arrival_id"},
+    "consent": {"consent_content": "consent_id"},
+    "answer": {"answer_content": "answer_id"},
+    "report": {"delivery_report_content": "report_id"},
+    "hold": {"hold_content": "hold_id"},
+}
+"""By the kind of row that `erased` names: the tables that hold its content, and their column with its id."""
+
+ERASABLE: Final = tuple(name for tables in CONTENT_OF.values() for name in tables)
+"""Never changed, and removed only together with a row in `erased`."""

@@ -1,12 +1,15 @@
 """Triggers that keep the append-only tables append-only, on both databases.
 
+The content of a row goes by one way alone: whoever names the row in `erased` makes a trigger remove it, in
+the same statement, and what is not named there cannot be removed.
+
 They are dropped before a migration and made again after it: Alembic's batch mode drops them silently
 (measured with 1.20.1).
 """
 
 from sqlalchemy import Connection
 
-from ingestor.archive.tables import ERASABLE, PERMANENT
+from ingestor.archive.tables import CONTENT_OF, ERASABLE, PERMANENT
 
 # What identifies a row: an insert that meets one of these is ignored, never turned into a REPLACE.
 _KEYS = {
@@ -49,22 +52,38 @@ _KEYS = {
     ),
     "delivery_reports": ("id = NEW.id", "post = NEW.post AND number = NEW.number"),
     "delivery_report_content": ("report_id = NEW.report_id",),
+    "sms_numbers": ("sms_id = NEW.sms_id",),
+    "erasures": ("id = NEW.id", "plan_id = NEW.plan_id AND batch = NEW.batch"),
+    "erased": ("kind = NEW.kind AND row_id = NEW.row_id",),
+    "holds": ("id = NEW.id", "ends = NEW.ends"),
+    "hold_content": ("hold_id = NEW.hold_id",),
 }
+# The kind of row in `erased`, and the column with its id, by the table of its content.
+_CONTENT = {name: (kind, key) for kind, of in CONTENT_OF.items() for name, key in of.items()}
 
 
 def expected(dialect: str) -> set[tuple[str, str]]:
     """Return (table, trigger) of every trigger that must exist on `dialect`."""
     kinds = ("no_update", "no_delete", "no_replace" if dialect == "sqlite" else "no_truncate")
-    return {(table, f"{table}_{kind}") for table in PERMANENT + ERASABLE for kind in kinds}
+    takes = (
+        [f"erased_takes_{kind}" for kind in CONTENT_OF] if dialect == "sqlite" else ["erased_takes_content"]
+    )
+    return {
+        *((table, f"{table}_{kind}") for table in PERMANENT + ERASABLE for kind in kinds),
+        *(("erased", name) for name in takes),
+    }
 
 
 def create(connection: Connection) -> None:
     """Make all triggers."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(_REFUSE)
+        for function in (_REFUSE, _GOES, _TAKES):
+            connection.exec_driver_sql(function)
     for table in PERMANENT + ERASABLE:
         for statement in _statements(connection.dialect.name, table):
             connection.exec_driver_sql(statement)
+    for statement in _taking(connection.dialect.name):
+        connection.exec_driver_sql(statement)
 
 
 def drop(connection: Connection, *, every: bool = False) -> None:
@@ -97,16 +116,72 @@ END $$
 """
 
 
-def _statements(dialect: str, table: str) -> list[str]:
+# Once a statement, not once a row. The schema is named, because whoever may make temporary tables could put
+# one of his own before ours. Content is removed with the rights of the tables' owner: nobody else has that
+# right, and who may write the archive may only name in `erased` what is to go.
+_GOES = """
+CREATE OR REPLACE FUNCTION content_goes_by_erasure() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  unnamed boolean;
+BEGIN
+  EXECUTE format('SELECT EXISTS (SELECT FROM gone WHERE NOT EXISTS (SELECT FROM %%I.erased'
+    ' WHERE erased.kind = %%L AND erased.row_id = gone.%%I))', TG_TABLE_SCHEMA, TG_ARGV[0], TG_ARGV[1])
+    INTO unnamed;
+  IF unnamed THEN
+    RAISE EXCEPTION USING ERRCODE = 'restrict_violation',
+      MESSAGE = 'table ' || TG_TABLE_NAME || ' is append-only: DELETE is refused (ingestor erase)';
+  END IF;
+  RETURN NULL;
+END $$
+"""
+_TAKE = (
+    "EXECUTE format('DELETE FROM %%I.{} WHERE {} IN (SELECT row_id FROM gone WHERE kind = ''{}'')',"
+    " TG_TABLE_SCHEMA);"
+)
+_TAKES = """
+CREATE OR REPLACE FUNCTION erasure_takes_content() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  {}
+  RETURN NULL;
+END $$
+""".format("\n  ".join(_TAKE.format(name, key, kind) for name, (kind, key) in _CONTENT.items()))
+
+
+def _taking(dialect: str) -> list[str]:
+    """Return what removes the content of a row as soon as it is named in `erased`."""
     if dialect == "postgresql":
-        return [
+        how = "REFERENCING NEW TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION erasure_takes_content()"
+        return [f"CREATE TRIGGER erased_takes_content AFTER INSERT ON erased {how}"]
+    made = []
+    for kind, of in CONTENT_OF.items():
+        gone = " ".join(f"DELETE FROM {name} WHERE {key} = NEW.row_id;" for name, key in of.items())  # noqa: S608 - names are our own
+        after = f"AFTER INSERT ON erased WHEN NEW.kind = '{kind}'"
+        made.append(f"CREATE TRIGGER erased_takes_{kind} {after} BEGIN {gone} END")
+    return made
+
+
+def _statements(dialect: str, table: str) -> list[str]:
+    kind, key = _CONTENT.get(table, (None, None))
+    if dialect == "postgresql":
+        refused = (("UPDATE", "ROW"), ("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
+        made = [
             f"CREATE TRIGGER {table}_no_{event.lower()} BEFORE {event} ON {table}"
             f" FOR EACH {level} EXECUTE FUNCTION archive_is_append_only()"
-            for event, level in (("UPDATE", "ROW"), ("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
+            for event, level in refused
+            if kind is None or event != "DELETE"
         ]
+        if kind is not None:
+            made.append(
+                f"CREATE TRIGGER {table}_no_delete AFTER DELETE ON {table} REFERENCING OLD TABLE AS gone"
+                f" FOR EACH STATEMENT EXECUTE FUNCTION content_goes_by_erasure('{kind}', '{key}')"
+            )
+        return made
+    unnamed = f"(SELECT 1 FROM erased WHERE kind = '{kind}' AND row_id = OLD.{key})"  # noqa: S608 - names are our own
     refuse = [
         f"CREATE TRIGGER {table}_no_{event.lower()} BEFORE {event} ON {table}"
-        f" BEGIN SELECT RAISE(ABORT, 'table {table} is append-only: {event} is refused'); END"
+        + (f" WHEN NOT EXISTS {unnamed}" if kind is not None and event == "DELETE" else "")
+        + f" BEGIN SELECT RAISE(ABORT, 'table {table} is append-only: {event} is refused'); END"
         for event in ("UPDATE", "DELETE")
     ]
     # IGNORE and not ABORT: ON CONFLICT DO NOTHING stays right, and INSERT OR REPLACE changes nothing.

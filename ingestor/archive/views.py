@@ -12,6 +12,12 @@ from ingestor.archive import consent_views, reply_views
 from ingestor.archive.comments import statements
 from ingestor.archive.tables import Big, Instant
 
+_ERASED = """
+  (SELECT done.erased_at FROM erased AS gone JOIN erasures AS done ON done.id = gone.erasure_id
+    WHERE gone.kind = '{kind}' AND gone.row_id = {id}) AS erased_at,
+  (SELECT done.basis FROM erased AS gone JOIN erasures AS done ON done.id = gone.erasure_id
+    WHERE gone.kind = '{kind}' AND gone.row_id = {id}) AS erasure_basis"""
+
 # Scalar subqueries and not joins: both databases leave out what a query does not ask for, so that a
 # count or a page over a million rows touches only what it shows.
 INBOUND_SMS = """
@@ -43,7 +49,7 @@ SELECT
         WHERE r.sms_id = sms.id
     ) AS every
   ) AS sender_verified,
-  sms.ingested_at
+  sms.ingested_at,{erased}
 FROM sms LEFT JOIN sms_content AS content ON content.sms_id = sms.id
 """
 
@@ -95,7 +101,7 @@ SELECT
   (SELECT min(p.arrival_id) FROM arrivals AS whole JOIN payloads AS p ON p.arrival_id = whole.id
     WHERE whole.content_key = a.content_key AND whole.number = 0 AND whole.channel = a.channel) AS payload_id,
   a.parser,
-  a.run_id
+  a.run_id,{erased}
 FROM {arrivals} LEFT JOIN arrival_content AS content ON content.arrival_id = a.id
 WHERE {condition}
 """
@@ -109,9 +115,33 @@ _READ_LATER = {
     "arrivals": "retries AS r JOIN arrivals AS a ON a.id = r.arrival_id",
     "condition": "r.sms_id IS NOT NULL",
 }
-ARRIVALS_DETAIL = "UNION ALL".join(_DETAIL.format(**half) for half in (_READ_AT_ONCE, _READ_LATER))
+ARRIVALS_DETAIL = "UNION ALL".join(
+    _DETAIL.format(**half, erased=_ERASED.format(kind="arrival", id="a.id"))
+    for half in (_READ_AT_ONCE, _READ_LATER)
+)
 
-NAMES = ("inbound_sms", "quarantine", "arrivals_detail", *consent_views.NAMES, *reply_views.NAMES)
+ERASURES_DONE = """
+SELECT
+  plan_id,
+  min(basis) AS basis,
+  count(*) AS batches,
+  sum(sms) AS sms,
+  sum(arrivals) AS arrivals,
+  sum(payloads) AS payloads,
+  sum(others) AS others,
+  min(erased_at) AS began_at,
+  max(erased_at) AS ended_at
+FROM erasures GROUP BY plan_id
+"""
+
+NAMES = (
+    "inbound_sms",
+    "quarantine",
+    "arrivals_detail",
+    "erasures_done",
+    *consent_views.NAMES,
+    *reply_views.NAMES,
+)
 
 # For queries; not part of the metadata.
 inbound_sms: Final = table(
@@ -126,6 +156,8 @@ inbound_sms: Final = table(
     column("arrivals", Integer),
     column("sender_verified", Boolean),
     column("ingested_at", Instant),
+    column("erased_at", Instant),
+    column("erasure_basis", Text),
 )
 quarantine: Final = table(
     "quarantine",
@@ -149,6 +181,14 @@ arrivals_detail: Final = table(
     *(column(name, Big) for name in ("size", "payload_id")),
     column("parser", Text),
     column("run_id", Big),
+    column("erased_at", Instant),
+    column("erasure_basis", Text),
+)
+erasures_done: Final = table(
+    "erasures_done",
+    *(column(name, Text) for name in ("plan_id", "basis")),
+    *(column(name, Big) for name in ("batches", "sms", "arrivals", "payloads", "others")),
+    *(column(name, Instant) for name in ("began_at", "ended_at")),
 )
 opt_outs: Final = table(
     "opt_outs",
@@ -182,11 +222,12 @@ def definitions(dialect: str) -> dict[str, str]:
     """Return the SELECT of each view, as `dialect` writes it."""
     verified = "bool_or(every.sender_verified)" if dialect == "postgresql" else "max(every.sender_verified)"
     return {
-        "inbound_sms": INBOUND_SMS.format(verified=verified),
+        "inbound_sms": INBOUND_SMS.format(verified=verified, erased=_ERASED.format(kind="sms", id="sms.id")),
         "quarantine": QUARANTINE,
         "arrivals_detail": ARRIVALS_DETAIL,
         **consent_views.definitions(dialect),
         **reply_views.definitions(dialect),
+        "erasures_done": ERASURES_DONE,
     }
 
 

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "credit": ("ingestor.cli.credit", "show what is left of the account at Agile"),
     "quarantine": ("ingestor.cli.quarantine", "look after what could not be read"),
     "optout": ("ingestor.cli.optout", "say who may not be written to, and why"),
+    "erase": ("ingestor.cli.erase", "plan, do and list erasures, and hold what must stay"),
     "snapshot": ("ingestor.cli.snapshot", "write a consistent copy for an auditor"),
     "backup": ("ingestor.cli.backup", "write the whole archive, with its key, into one new file"),
     "restore": ("ingestor.cli.restore", "put a backup in the place of the archive"),

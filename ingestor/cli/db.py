@@ -10,8 +10,9 @@ from ingestor.archive.intact import NotCompared, repair
 from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.migrate import current, head, history, upgrade
 from ingestor.archive.ownership import become_owner
-from ingestor.archive.runs import last_run_of
+from ingestor.archive.runs import begin_run, end_run, last_run_of
 from ingestor.archive.transfer import copy_archive
+from ingestor.archive.vacuum import vacuum
 from ingestor.cli import verbs_of
 from ingestor.cli.opening import (
     archive_exists,
@@ -35,6 +36,7 @@ ingestor db current
 ingestor db history
 ingestor db repair
 ingestor db copy postgresql+psycopg://ingestor@db.example.org/sms
+ingestor db vacuum
 ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgrade
 """
 
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "copy", "copy the whole archive into another database, SQLite or PostgreSQL, to move there"
     )
     copy.add_argument("url", metavar="URL", help="an empty database, or an earlier copy to be brought up")
+    add_verb("vacuum", "write the archive anew, so that no byte of what was erased is left in it")
     add_verb("history", "list all schemas this program knows")
 
 
@@ -56,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the verb says."""
     verbs = {
         "upgrade": _upgrade, "current": _current, "history": _history, "repair": _repair, "copy": _copy,
+        "vacuum": _vacuum,
     }  # fmt: skip
     return verbs[arguments.verb](arguments)
 
@@ -88,6 +92,25 @@ def _history(arguments: argparse.Namespace) -> int:
     engine = open_unchecked(settings) if archive_exists(settings) else None
     rows = [(one.number, "yes" if one.applied else "no", one.title) for one in history(engine)]
     print_table(("revision", "applied", "title"), rows)
+    return 0
+
+
+def _vacuum(arguments: argparse.Namespace) -> int:
+    configure_log(arguments)
+    settings = settings_of(arguments)
+    engine = open_for_writing(settings)
+    file = settings.database.file
+    if file is not None:
+        size = file.stat().st_size
+        print(f"{file} ({size / 1e6:,.0f} MB) is written anew; it takes up to three times its room.")
+    else:
+        print("The tables of content are written anew (VACUUM FULL), each locked meanwhile.")
+    print("Until it is done POSTs go to the spool, and mails stay where they are.", flush=True)
+    began, now = time.monotonic(), datetime.now(UTC)
+    run = begin_run(engine, "db vacuum", {}, now)
+    vacuum(engine)
+    end_run(engine, run, datetime.now(UTC))
+    print(f"Done in {time.monotonic() - began:.1f} s.")
     return 0
 
 

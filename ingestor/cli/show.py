@@ -13,7 +13,7 @@ from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
 from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.printing import print_fields, print_json, print_table, write_raw
+from ingestor.cli.printing import print_fields, print_json, print_table, printable, write_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import todays_reader
 from ingestor.numbers import last_four, normalise_agile
@@ -137,7 +137,8 @@ def _print(evidence: Evidence, doubts: Mapping[int, Doubt], zone: tzinfo | None)
     print_fields({name: value for name, value in sms.items() if value is not None})
     content = evidence.content
     if content is None:
-        print_fields({"content": "erased"})
+        when = f"erased on {printable(sms['erased_at'])}, basis {sms['erasure_basis']}"
+        print_fields({"content": when if sms["erased_at"] else "is missing, and no erasure took it"})
     else:
         raw = {name: content[name] for name in ("originator_raw", "destination_raw", "details")}
         print_fields({name: value for name, value in raw.items() if value != "{}"})

@@ -35,6 +35,8 @@ from ingestor.service.opening import (
     run_options,
 )
 from ingestor.service.reporting import LISTENER_LIMIT, Reporter
+from ingestor.service.retention import LOOK_SECONDS as RETENTION_SECONDS
+from ingestor.service.retention import RetentionCare
 from ingestor.service.schedule import GUARD_SECONDS, ArchiveGuard, next_run, schedule
 from ingestor.service.signals import (
     ANSWERS_SECONDS,
@@ -65,7 +67,7 @@ ANSWERS_LIMIT = 600.0  # an answer with the longest time-outs, and a name that i
 
 PAGES_SECONDS = 0.5
 
-RESTART_ONLY = ("database", "webhook", "metrics", "watch", "opt_out")
+RESTART_ONLY = ("database", "webhook", "metrics", "watch", "opt_out", "retention")
 
 
 def tune_interpreter() -> None:
@@ -160,11 +162,13 @@ class Daemon:
         self._guard = ArchiveGuard(engine, store, self._note_differences)
         self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
+        self._retention = RetentionCare(engine, self._settings.retention)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
         self._start_watching(stops)
         self._answering.start(self._settings)
         stops.callback(self._answering.ask_to_stop)
+        stops.callback(self._retention.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
         tune_interpreter()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
@@ -235,6 +239,8 @@ class Daemon:
         }
         if self._wal_care is not None:
             jobs["archive file"] = (WAL_SECONDS, self._wal_care.look)
+        if self._settings.retention.asks:
+            jobs["retention"] = (RETENTION_SECONDS, self._retention.look)
         return jobs
 
     def _loop(self, signals: Signals) -> None:

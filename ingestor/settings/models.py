@@ -42,6 +42,7 @@ from ingestor.settings import values
 from ingestor.settings.oauth import OAuth
 from ingestor.settings.opt_out import OptOut
 from ingestor.settings.replies import Answer, Answers
+from ingestor.settings.retention import Retention
 from ingestor.settings.values import Command, Credential, FilePath, Network
 from ingestor.settings.watch import Metrics, Watch
 from ingestor.timestamps import zone_name
@@ -329,6 +330,7 @@ class Settings(_WithProviders):
     watch: Watch = Watch()
     answers: Answers = Answers()
     answer: tuple[Answer, ...] = ()
+    retention: Retention = Retention()
 
     _sources: tuple[Path, ...] = PrivateAttr(default=())
 

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import shutil
 import time
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -12,12 +13,13 @@ import pytest
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive import grants, migrate, tables
+from ingestor.archive import erasure, grants, migrate
 from ingestor.archive.engine import reading, sqlite_path
+from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.intact import differences
 from ingestor.archive.items import Item, Payload, Position, Submission
 from ingestor.archive.queries import kept_payload
-from ingestor.archive.rows import NO_PLACE, keyed, mail_content_key, place_of, unique_key
+from ingestor.archive.rows import NO_PLACE, keyed, mail_content_key, number_key, place_of, unique_key
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.errors import SchemaMismatch
@@ -148,6 +150,22 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
             Readable(sms(99), "agile.mail/1"), Channel.IMPORT, "new", b"\1" * 36, given.NOW, payload(b"new")
         )
         assert store.write([Submission(None, (new,))], given.NOW)[0].outcomes == (Outcome.STORED,)
+        erase_all(engine, store)
+        store.write(again(kind, version), given.NOW)
+        assert [number_of(engine, table) for table in ("sms_content", "arrival_content", "payloads")] == [
+            0
+        ] * 3
+
+
+def erase_all(engine: Engine, store: Store) -> None:
+    """Erase every SMS and all of the quarantine."""
+    waiting = [number for (number,) in rows(engine, "SELECT id FROM quarantine")]
+    for selection in (
+        Selection(before=given.NOW + timedelta(days=999)),
+        Selection(quarantine=tuple(waiting)),
+    ):
+        plan = erasure.plan(engine, store.archive_key(), selection, "all", given.NOW)
+        list(erasure.apply(engine, store.archive_key(), plan, lambda: given.NOW, pause=0))
 
 
 def test_every_key_is_what_the_program_computes_today(earlier_url: str) -> None:
@@ -173,8 +191,14 @@ def test_every_key_is_what_the_program_computes_today(earlier_url: str) -> None:
         ):
             there = place_of(secret, path, member, 0) if channel == "import" else NO_PLACE
             assert bytes(place) == there
-        # No earlier program knew opt-outs or answers.
-        for table in set(tables.ERASABLE) - {"consent_content", "answer_content", "delivery_report_content"}:
+        for sms_id, from_key, to_key, from_number, to_number in rows(
+            engine,
+            "SELECT n.sms_id, n.originator, n.destination, c.originator, s.destination FROM sms_content AS c"
+            " JOIN sms AS s ON s.id = c.sms_id LEFT JOIN sms_numbers AS n ON n.sms_id = s.id",
+        ):
+            assert (from_key, to_key) == tuple(number_key(one, secret) for one in (from_number, to_number))
+            assert sms_id
+        for table in ("sms_content", "arrival_content", "payloads"):
             salts = {bytes(salt) for (salt,) in rows(engine, f"SELECT salt FROM {table}")}
             assert {len(salt) for salt in salts} == {32}
             assert len(salts) == number_of(engine, table) > 0

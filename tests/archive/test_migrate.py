@@ -45,6 +45,7 @@ FROZEN = {
     "0008_answers.py": "dcf24efb8eb590d075854e3dc10f7373a2894d8482d2defe8a071404411e7891",
     "0010_conditions.py": "a67aba22b09211e26f76a197f5171a7ccc2657e360b43fba72d65f42b262575b",
     "0005_commit_marks.py": "094ec911481c1f873b7338c6b1e02b6521345b8d6eee5490ce1446ad68c8ebaf",
+    "0011_erasure.py": "39390e6073a9338e8e5369f73075447486d1ac2fdd064eb3200983299d9d43dd",
 }
 
 COMPARED = {"compare_type": True, "compare_server_default": True}

@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive import triggers
+from ingestor.archive import holds, triggers
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
-from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, metadata
+from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, erased, erasures, metadata
 from ingestor.replies.opt_outs import Event, read_secret, write_events
 from tests.archive.reading import rows
 from tests.archive.samples import NOW, broken, item
@@ -26,6 +26,12 @@ def fill(engine: Engine) -> Engine:
         connection.execute(insert(dictionaries).values(id=1, bytes=b"dictionary", created_at=NOW))
         write_events(connection, read_secret(connection), [Event("+393351234567", "*", "add", NOW)], NOW)
     add_rows_of_replies(engine)
+    holds.add(engine, {"sms_id": 1}, None, "a lawsuit", NOW)
+    with writing(engine) as connection:
+        counts = {"sms": 1, "arrivals": 0, "payloads": 0, "others": 0}
+        done = insert(erasures).values(plan_id="p", batch=0, basis="b", erased_at=NOW, **counts)
+        connection.execute(done)
+        connection.execute(insert(erased).values(kind="sms", row_id=2, erasure_id=1))
     return engine
 
 

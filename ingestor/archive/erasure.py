@@ -1,0 +1,376 @@
+"""Erasing one person, or what is old enough: first a plan that names what goes, then the doing of it.
+
+The doing is many small transactions, so that intake never waits long. Each takes the content of one batch and
+leaves one row in `erasures`; what it took is named in `erased`, and triggers remove the content in the same
+statement. Killed anywhere, a batch is done or not begun, and a second call does the rest.
+"""
+
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    union,
+)  # fmt: skip
+
+from ingestor.archive import holds, tables
+from ingestor.archive.engine import reading, writing
+from ingestor.archive.erasure_plan import Batch, Plan, Selection
+from ingestor.archive.inserts import ERASURES_LOCK, erased_among, reserve
+from ingestor.archive.rows import number_key
+from ingestor.archive.tables import WholeSecond
+from ingestor.errors import IngestorError
+from ingestor.timestamps import iso_utc
+
+BATCH: Final = 250
+"""SMS a transaction: some 15 ms of it, and whoever stores waits for one at most."""
+PAUSE_SECONDS: Final = 0.01
+_CHUNK = 500
+_LOCK_TRIES, _LOCK_PAUSE = 200, 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an `apply` did; `before` counts the batches that an earlier call had done."""
+
+    sms: int = 0
+    arrivals: int = 0
+    payloads: int = 0
+    others: int = 0
+    batches: int = 0
+    before: int = 0
+
+    def __add__(self, other: "Done") -> "Done":
+        return Done(*(getattr(self, name) + getattr(other, name) for name in Done.__slots__))
+
+
+@dataclass(slots=True)
+class _Belongings:
+    """What belongs to a batch now: the arrivals and raw mails that go with it, and what is left of others."""
+
+    arrivals: list[int] = field(default_factory=list)
+    payloads: int = 0
+    beside: set[int] = field(default_factory=set)
+    state: str = ""
+
+
+def plan(engine: Engine, secret: bytes, selection: Selection, basis: str, now: datetime) -> Plan:
+    """Return what `selection` would take from the archive; nothing is changed.
+
+    Raises IngestorError where an id is none of the archive's.
+    """
+    with reading(engine) as connection:
+        _require_known(connection, selection)
+        chosen = _selected(connection, selection)
+        return planned(connection, secret, selection, chosen, _quarantined(connection, selection), basis, now)
+
+
+def planned(
+    connection: Connection, secret: bytes, selection: Selection, sms: Sequence[int],
+    quarantine: Sequence[int], basis: str, now: datetime,
+) -> Plan:  # fmt: skip
+    """Return the plan that takes these SMS and arrivals of the quarantine, but for what is under a hold."""
+    standing = holds.standing(connection)
+    held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
+    going = [one for one in sms if one not in held_sms]
+    going_quarantine = [one for one in quarantine if one not in held_quarantine]
+    others = _others(connection, secret, selection.numbers, going)
+    parts: list[tuple[list[int], list[int], dict[str, list[int]]]] = [
+        *((part, [], {}) for part in _parts(going, BATCH)),
+        *(([], part, {}) for part in _parts(going_quarantine, BATCH)),
+        *(([], [], {kind: part}) for kind, ids in others.items() for part in _parts(ids, BATCH)),
+    ]
+    counted_others = sum(map(len, others.values()))
+    batches, counted = [], {"arrivals": 0, "payloads": 0}
+    beside: set[int] = set()
+    for part in parts:
+        found = _belongings(connection, *part)
+        batches.append(Batch(*part, found.state))
+        counted["arrivals"] += len(found.arrivals)
+        counted["payloads"] += found.payloads
+        beside |= found.beside
+    oldest, newest = _span(connection, going)
+    return Plan(
+        str(uuid.uuid4()), _mark_of(secret), basis, iso_utc(now), selection, batches, sorted(held_sms),
+        sorted(held_quarantine), len(going), counted["arrivals"], counted["payloads"], counted_others,
+        len(beside - set(going)), oldest, newest,
+    )  # fmt: skip
+
+
+def apply(
+    engine: Engine, secret: bytes, plan: Plan, now: Callable[[], datetime],
+    *, pause: float = PAUSE_SECONDS, stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Done]:  # fmt: skip
+    """Do what `plan` says; give what was done so far before and after each batch. It may be called again.
+
+    Raises IngestorError, before the first batch where it can be seen then, where the plan is another
+    archive's, something that it names has changed since, or has come under a hold.
+    """
+    if not hmac.compare_digest(plan.archive, _mark_of(secret)):
+        raise IngestorError("this plan was made for another archive; make one here: ingestor erase plan")
+    so_far = Done()
+    with reading(engine) as connection:
+        done = _batches_done(connection, plan)
+        so_far += Done(before=len(done))
+        for number, batch in enumerate(plan.batches):
+            if number not in done:
+                _require_unchanged(connection, batch)
+    yield so_far
+    for number, batch in enumerate(plan.batches):
+        if number in done:
+            continue
+        if stop():
+            return
+        so_far += _apply_batch(engine, plan, number, batch, now())
+        yield so_far
+        time.sleep(pause)
+
+
+def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:
+    """Return the SMS that the plan's selection finds now and that it does not name: they are left."""
+    selection = plan.selection
+    if not (selection.numbers or selection.before):
+        return []
+    named = {one for batch in plan.batches for one in batch.sms} | set(plan.held_sms)
+    with reading(engine) as connection:
+        return [one for one in _selected(connection, selection) if one not in named]
+
+
+def _apply_batch(engine: Engine, plan: Plan, number: int, batch: Batch, now: datetime) -> Done:
+    with writing(engine) as connection:
+        _keep_storing_out(connection)
+        if number in _batches_done(connection, plan):
+            return Done(before=1)  # somebody else applies the same plan
+        found = _require_unchanged(connection, batch)
+        counted = {
+            "sms": len(batch.sms), "arrivals": len(found.arrivals), "payloads": found.payloads,
+            "others": sum(map(len, batch.others.values())),
+        }  # fmt: skip
+        row = {"plan_id": plan.id, "batch": number, "basis": plan.basis, "erased_at": now, **counted}
+        erasure = connection.execute(
+            insert(tables.erasures).values(row).returning(tables.erasures.c.id)
+        ).scalar()
+        for kind, ids in {"sms": batch.sms, "arrival": found.arrivals, **batch.others}.items():
+            _name(connection, kind, ids, int(erasure or 0))
+        _take_out_of_quarantine(connection, found.arrivals, plan.basis, now)
+    return Done(**counted, batches=1)
+
+
+def _name(connection: Connection, kind: str, ids: Sequence[int], erasure: int) -> None:
+    """Name rows in `erased`: their content goes in the same statement."""
+    if not ids:
+        return
+    if connection.dialect.name == "sqlite":
+        rows = [(kind, number, erasure) for number in ids]
+        connection.exec_driver_sql("INSERT INTO erased (kind, row_id, erasure_id) VALUES (?, ?, ?)", rows)
+    else:
+        connection.exec_driver_sql(
+            "INSERT INTO erased (kind, row_id, erasure_id)"
+            " SELECT %s, id, %s FROM unnest(%s::bigint[]) AS id ON CONFLICT DO NOTHING",
+            (kind, erasure, list(ids)),
+        )
+
+
+def _take_out_of_quarantine(
+    connection: Connection, arrivals: Sequence[int], basis: str, now: datetime
+) -> None:
+    """Discard those that stand in the quarantine: there is nothing left to be read again."""
+    r, a = tables.retries.c, tables.arrivals.c
+    settled = select(r.arrival_id).where(or_(r.sms_id.is_not(None), r.outcome == "discarded"))
+    query = select(a.id).where(a.outcome == "quarantined", a.id.not_in(settled))
+    standing = sorted(number for (number,) in _for_ids(connection, query, a.id, arrivals))
+    if standing:
+        [numbers] = reserve(connection, retries=len(standing))
+        verdict = {"outcome": "discarded", "reason": f"erased: {basis}", "retried_at": now}
+        rows = [
+            {"id": number, "arrival_id": arrival_id, **verdict}
+            for number, arrival_id in zip(numbers, standing, strict=True)
+        ]
+        connection.execute(insert(tables.retries), rows)
+
+
+def _keep_storing_out(connection: Connection) -> None:
+    """Wait until nobody stores on PostgreSQL; SQLite has one writer at a time.
+
+    It asks again and again: whoever waits in the server's queue makes all that come later wait behind him.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    for _ in range(_LOCK_TRIES):
+        if connection.execute(select(func.pg_try_advisory_xact_lock(ERASURES_LOCK))).scalar():
+            return
+        time.sleep(_LOCK_PAUSE)
+    connection.execute(select(func.pg_advisory_xact_lock(ERASURES_LOCK)))
+
+
+def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:
+    """Return what goes with `batch`. Raises IngestorError where the plan does not fit any more."""
+    standing = holds.standing(connection)
+    held = standing.among(connection, batch.sms) | standing.quarantined(batch.quarantine)
+    if held:
+        raise IngestorError(
+            f"{len(held)} of what the plan names came under a hold since (the first: {min(held)}); "
+            "make a new plan, which leaves them out"
+        )
+    found = _belongings(connection, batch.sms, batch.quarantine, batch.others)
+    if found.state != batch.state:
+        first = (batch.sms or batch.quarantine or [0])[0]
+        raise IngestorError(
+            f"what the plan names has changed since it was made, in the batch that begins with {first}: "
+            "it arrived again, was read again or was erased; make a new plan"
+        )
+    return found
+
+
+def _batches_done(connection: Connection, plan: Plan) -> set[int]:
+    e = tables.erasures.c
+    return set(connection.execute(select(e.batch).where(e.plan_id == plan.id)).scalars())
+
+
+def _belongings(
+    connection: Connection, sms: Sequence[int], quarantine: Sequence[int], others: Mapping[str, Sequence[int]]
+) -> _Belongings:
+    """Return what goes with these: every arrival of theirs, and every other one of the same bytes.
+
+    Two items of one POST share its raw bytes: they go with the first of them that is erased.
+    """
+    a, r, p = tables.arrivals.c, tables.retries.c, tables.payloads.c
+    by_retry = select(r.arrival_id, a.content_key).join_from(
+        tables.retries, tables.arrivals, a.id == r.arrival_id
+    )
+    keys = {
+        bytes(key)
+        for query, column, ids in (
+            (select(a.id, a.content_key), a.sms_id, sms),
+            (by_retry, r.sms_id, sms),
+            (select(a.id, a.content_key), a.id, quarantine),
+        )
+        for _, key in _for_ids(connection, query, column, ids)
+    }
+    of_bytes = list(_for_ids(connection, select(a.id, a.sms_id), a.content_key, sorted(keys)))
+    every = sorted({number for number, _ in of_bytes})
+    gone = erased_among(connection, "arrival", every)
+    arrivals = [number for number in every if number not in gone]
+    payloads = sum(
+        n
+        for (n,) in _for_ids(
+            connection, select(func.count()).select_from(tables.payloads), p.arrival_id, arrivals
+        )
+    )
+    beside = {sms_id for _, sms_id in of_bytes if sms_id is not None} - set(sms)
+    erased = sorted(erased_among(connection, "sms", sms))
+    gone_others = {kind: sorted(erased_among(connection, kind, ids)) for kind, ids in sorted(others.items())}
+    state = json.dumps([sorted(sms), erased, sorted(quarantine), arrivals, payloads, gone_others]).encode()
+    return _Belongings(arrivals, payloads, beside, hashlib.sha256(state).hexdigest()[:32])
+
+
+def _selected(connection: Connection, selection: Selection) -> list[int]:
+    """Return the SMS that are to go and have content still, ascending."""
+    sms, n, e = tables.sms.c, tables.sms_numbers.c, tables.erased.alias("gone").c
+    unerased = ~select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
+    query: Select[Any] = select(sms.id).where(unerased)
+    if selection.numbers:
+        halves = (select(n.sms_id).where(one.in_(selection.numbers)) for one in (n.originator, n.destination))
+        query = query.where(sms.id.in_(union(*halves)))
+    elif selection.before is not None:
+        query = query.where(sms.received_at < bindparam(None, selection.before, WholeSecond))
+        if selection.destination is not None:
+            query = query.where(sms.destination == selection.destination)
+    else:
+        return sorted(number for (number,) in _for_ids(connection, query, sms.id, selection.sms))
+    return list(connection.execute(query.order_by(sms.id)).scalars())
+
+
+def _others(
+    connection: Connection, secret: bytes, numbers: Sequence[int], sms: Sequence[int]
+) -> dict[str, list[int]]:
+    """Return what else says who is meant, by its kind: all of `numbers`, and answers to `sms` with reports.
+
+    Opt-outs, answers and reports are looked at one by one for a number: they are few beside SMS.
+    """
+    wanted = set(numbers)
+
+    def of_numbers(identity: Any, number: Any) -> set[int]:
+        if not wanted:
+            return set()
+        found = connection.execute(select(identity, number).where(number.is_not(None)))
+        return {one for one, written in found if number_key(written, secret) in wanted}
+
+    c, a, w = tables.consent_content.c, tables.answers.c, tables.answer_content.c
+    r, d = tables.delivery_report_content.c, tables.delivery_reports.c
+    answers = of_numbers(w.answer_id, w.number)
+    answers.update(number for (number,) in _for_ids(connection, select(a.id), a.sms_id, sms))
+    names = [name for (name,) in _for_ids(connection, select(a.message_id), a.id, sorted(answers))]
+    reports = of_numbers(r.report_id, r.destination)
+    reports.update(number for (number,) in _for_ids(connection, select(d.id), d.message_id, names))
+    found = {
+        "hold": holds.ended_for(connection, numbers), "consent": of_numbers(c.consent_id, c.number),
+        "answer": answers, "report": reports,
+    }  # fmt: skip
+    return {
+        kind: left
+        for kind, ids in found.items()
+        if (left := sorted(set(ids) - erased_among(connection, kind, ids)))
+    }
+
+
+def _quarantined(connection: Connection, selection: Selection) -> list[int]:
+    gone = erased_among(connection, "arrival", selection.quarantine)
+    return sorted(set(selection.quarantine) - gone)
+
+
+def _require_known(connection: Connection, selection: Selection) -> None:
+    a, sms = tables.arrivals.c, tables.sms.c
+    stood = select(a.id).where(a.outcome == "quarantined")
+    for what, query, column, ids in (
+        ("SMS", select(sms.id), sms.id, selection.sms),
+        ("arrival that stood in the quarantine", stood, a.id, selection.quarantine),
+    ):
+        unknown = sorted(set(ids) - {number for (number,) in _for_ids(connection, query, column, ids)})
+        if unknown:
+            raise IngestorError(f"there is no {what} with id {', '.join(map(str, unknown[:5]))}")
+
+
+def _span(connection: Connection, sms: Sequence[int]) -> tuple[str | None, str | None]:
+    received = tables.sms.c.received_at
+    span = select(
+        func.min(received, type_=received.type), func.max(received, type_=received.type)
+    )  # an aggregate has no type of its own
+    found = [row for row in _for_ids(connection, span, tables.sms.c.id, sms) if row[0] is not None]
+    if not found:
+        return None, None
+    return iso_utc(min(first for first, _ in found)), iso_utc(max(last for _, last in found))
+
+
+def _for_ids(
+    connection: Connection, query: Select[Any], column: ColumnElement[Any], ids: Sequence[Any]
+) -> Iterator[Any]:
+    """Give the rows of `query` whose `column` is among `ids`, so many at a time as a statement takes."""
+    limited = query.where(column.in_(bindparam("ids", expanding=True)))
+    for part in _parts(ids, _CHUNK):
+        yield from connection.execute(limited, {"ids": part})
+
+
+def _parts(ids: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(ids), size):
+        yield list(ids[start : start + size])
+
+
+def _mark_of(secret: bytes) -> str:
+    """Return what tells this archive from others, and says nothing of its key."""
+    return hmac.digest(secret, b"erasure plans", "sha256").hex()[:16]

@@ -1,0 +1,284 @@
+"""`ingestor erase`: what one person sent, or what is old enough, taken out of the archive for good."""
+
+import argparse
+import os
+from argparse import ArgumentTypeError
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+
+from ingestor.archive import erasure, holds
+from ingestor.archive.engine import reading
+from ingestor.archive.erasure_plan import Plan, Selection, basis_code
+from ingestor.archive.export import plain_row
+from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.rows import number_key
+from ingestor.archive.tables import arrivals
+from ingestor.archive.vacuum import leave_no_bytes
+from ingestor.archive.views import erasures_done
+from ingestor.cli import verbs_of
+from ingestor.cli.arguments import add_utc, count, instant, localised, since, text, zone_of
+from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
+from ingestor.cli.printing import print_fields, print_json, print_table
+from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.numbers import last_four
+from ingestor.record import Channel
+from ingestor.settings import Settings, state_directory
+
+EXAMPLES = """
+ingestor erase plan --number "+39 333 1234567" --basis gdpr-art17 --output plan.json
+ingestor erase plan --before 2016-01-01 --basis retention --output plan.json
+ingestor erase plan --before 2024-01-01 --destination +393331234333 --basis contract-end
+ingestor erase apply plan.json
+ingestor erase list
+ingestor erase hold add --number +393331234567 --reason "lawsuit 12/2026"
+ingestor erase hold list
+ingestor erase hold remove 1
+"""
+
+COLUMNS = ("ended_at", "basis", "plan_id", "batches", "sms", "arrivals", "payloads", "others")
+_MOST = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the four verbs."""
+    add_verb = verbs_of(parser, EXAMPLES)
+    plan = add_verb("plan", "say what would go, and write it down; nothing is changed")
+    what = plan.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--number", metavar="N", action="append", type=_number,
+        help="all SMS from or to it, in whatever form it came; may be given several times",
+    )  # fmt: skip
+    what.add_argument("--sms", metavar="ID", nargs="+", type=count, help="these SMS")
+    what.add_argument("--before", metavar="DATE", type=since, help="all SMS received before it")
+    what.add_argument("--quarantine", metavar="ID", nargs="+", type=count, help="arrivals of the quarantine")
+    plan.add_argument("--destination", metavar="N", type=text, help="with --before: only what was sent to it")
+    plan.add_argument("--basis", required=True, metavar="CODE", type=_basis, help="why: a code, no name")
+    plan.add_argument("--output", metavar="FILE", type=Path, help="the plan, for `erase apply`")
+    add_utc(plan)
+    apply = add_verb("apply", "do what a plan says; called again it does what is left of it")
+    apply.add_argument("plan", metavar="PLAN", type=Path)
+    listed = add_verb("list", "list all erasures, newest first")
+    listed.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_utc(listed)
+    hold = add_verb("hold", "keep what must not be erased: add, remove, list")
+    acts = hold.add_subparsers(dest="act", metavar="ACT", required=True)
+    add = acts.add_parser("add", help="hold a number, an SMS, or an arrival of the quarantine")
+    held = add.add_mutually_exclusive_group(required=True)
+    held.add_argument("--number", metavar="N", type=_number)
+    held.add_argument("--sms", metavar="ID", type=count)
+    held.add_argument("--quarantine", metavar="ID", type=count)
+    add.add_argument("--reason", required=True, type=text, help="why; it goes when its number is erased")
+    remove = acts.add_parser("remove", help="let go of a hold")
+    remove.add_argument("id", metavar="ID", type=count)
+    add_utc(acts.add_parser("list", help="list the holds that stand"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    verbs = {"plan": _plan, "apply": _apply, "list": _list, "hold": _hold}
+    return verbs[arguments.verb](arguments)
+
+
+def _number(written: str) -> str:
+    if not any(map(str.isalnum, written)):
+        raise ArgumentTypeError("is no number and no name")
+    return text(written)
+
+
+def _basis(written: str) -> str:
+    try:
+        return basis_code(written)
+    except (ValueError, IndexError):
+        raise ArgumentTypeError(
+            "is no code: up to 32 letters with - _ . and four digits at most, like gdpr-art17 "
+            "(it stays in the archive for good)"
+        ) from None
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    if arguments.destination is not None and arguments.before is None:
+        raise ConfigurationError("--destination narrows --before down: give both")
+    engine = open_for_reading(settings)
+    secret = read_archive_key(engine)
+    selection = Selection(
+        tuple(sorted({number_key(one, secret) for one in arguments.number or ()})),
+        tuple(sorted(set(arguments.sms or ()))),
+        instant(arguments.before, zone_of(arguments, settings)),
+        arguments.destination,
+        tuple(sorted(set(arguments.quarantine or ()))),
+    )
+    made = erasure.plan(engine, secret, selection, arguments.basis, datetime.now(UTC))
+    print_fields(_fields(made))
+    if not made.batches:
+        print("\nNothing of it is in the archive.")
+        return 0
+    if arguments.output is None:
+        print("\nNothing was written; --output FILE keeps the plan for `ingestor erase apply`.")
+        return 0
+    _write(arguments.output, made.written())
+    print(f"\nTo do it: ingestor erase apply {arguments.output}")
+    return 0
+
+
+def _fields(made: Plan) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "plan": made.id, "basis": made.basis, "SMS": f"{made.sms:,}",
+        "arrivals": f"{made.arrivals:,} (subject, Message-ID, file, address)",
+        "raw mails and POSTs": f"{made.payloads:,}",
+        "transactions": f"{len(made.batches):,}",
+    }  # fmt: skip
+    if made.oldest:
+        fields |= {"oldest": made.oldest, "newest": made.newest}
+    if made.others:
+        fields["other contents"] = f"{made.others:,}"
+    if made.beside:
+        fields["raw bytes of others"] = (
+            f"{made.beside:,} SMS came in one POST with these; their content stays"
+        )
+    if made.held_sms or made.held_quarantine:
+        held = [f"SMS {one}" for one in made.held_sms] + [f"arrival {one}" for one in made.held_quarantine]
+        fields["held, and left"] = _some(held)
+    return fields
+
+
+def _some(words: Sequence[object]) -> str:
+    more = f" and {len(words) - _MOST:,} more" if len(words) > _MOST else ""
+    return ", ".join(map(str, words[:_MOST])) + more
+
+
+def _write(path: Path, written: str) -> None:
+    """Write the plan for its owner alone: it says which SMS are one person's."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists; name another file for the plan") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(written)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    configure_log(arguments)
+    try:
+        plan = Plan.read(arguments.plan.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise ConfigurationError(f"{arguments.plan} is {fault}") from None
+    engine = open_for_writing(settings)
+    steps = erasure.apply(engine, read_archive_key(engine), plan, lambda: datetime.now(UTC))
+    done = deque(steps, maxlen=1).pop()
+    left = leave_no_bytes(engine)
+    print_fields({
+        "plan": plan.id, "basis": plan.basis, "SMS": f"{done.sms:,}", "arrivals": f"{done.arrivals:,}",
+        "raw mails and POSTs": f"{done.payloads:,}", "other contents": f"{done.others:,}",
+        "transactions": f"{done.batches:,}" + (f" ({done.before:,} done before)" if done.before else ""),
+    })  # fmt: skip
+    came = erasure.came_meanwhile(engine, plan)
+    if came:
+        print(f"\nLeft, because they came after the plan was made: SMS {_some(came)}")
+    if left:
+        print(f"\nStill to do: {left}")
+    print("\nWhat else may hold it:")
+    for line in _elsewhere(engine, settings, plan):
+        print(f"  {line}")
+    return 0
+
+
+def _elsewhere(engine: Engine, settings: Settings, plan: Plan) -> list[str]:
+    """Return where else the same content may lie, a line each, with what to do."""
+    lines = []
+    file = settings.database.file
+    if file is not None:
+        beside = sorted(
+            one.name
+            for one in file.absolute().parent.glob(f"{file.name}*")
+            if one.name not in {file.name, f"{file.name}-wal", f"{file.name}-shm"}
+        )
+        if beside:
+            lines.append(f"copies beside the archive: {_some(beside)}: delete them")
+        lines.append("a copy of a moved row in a gap of a page: `ingestor db vacuum` leaves none")
+    else:
+        lines.append(
+            "dead rows in the server's files until `ingestor db vacuum`; its WAL archive and replicas"
+        )
+    lines.append("snapshots, exports and backups made earlier: delete them, or make them anew")
+    spool = state_directory(settings) / "spool"
+    if spool.is_dir():
+        lines.append(f"POSTs in {spool}, where some wait: they are read soon, and kept without content")
+    return lines + _in_mailboxes(engine, plan)
+
+
+def _in_mailboxes(engine: Engine, plan: Plan) -> list[str]:
+    """Return where the mails themselves lie: mailbox, folder and UIDs, as an IMAP client is told them."""
+    a = arrivals.c
+    ids = [one for batch in plan.batches for one in batch.sms]
+    found: dict[tuple[str, str, int], list[int]] = {}
+    with reading(engine) as connection:
+        for start in range(0, len(ids), 500):
+            query = select(a.source, a.folder, a.uidvalidity, a.uid).where(
+                a.sms_id.in_(ids[start : start + 500]), a.channel == Channel.MAILBOX.value
+            )
+            for source, folder, uidvalidity, uid in connection.execute(query):
+                found.setdefault((source, folder, uidvalidity), []).append(uid)
+    return [
+        f"mailbox {source}, folder {folder} (UIDVALIDITY {uidvalidity}): UID {_some(sorted(uids))}; "
+        f"in Dovecot: doveadm expunge -u USER mailbox '{folder}' uid {','.join(map(str, sorted(uids)))}"
+        for (source, folder, uidvalidity), uids in sorted(found.items())
+    ]
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    query = select(erasures_done).order_by(erasures_done.c.ended_at.desc())
+    with reading(open_for_reading(settings)) as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    if arguments.json:
+        for row in rows:
+            print_json(plain_row(row))
+        return 0
+    shown = [localised(row, zone_of(arguments, settings)) for row in rows]
+    print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in shown))
+    return 0
+
+
+def _hold(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    if arguments.act == "list":
+        zone = zone_of(arguments, settings)
+        print_table(
+            ("id", "since", "of", "reason"),
+            (
+                (one.id, one.noted_at.astimezone(zone), _of(one), one.reason)
+                for one in holds.listed(open_for_reading(settings))
+            ),
+        )
+        return 0
+    configure_log(arguments)
+    engine = open_for_writing(settings)
+    now = datetime.now(UTC)
+    if arguments.act == "remove":
+        holds.remove(engine, arguments.id, now)
+        print(f"hold {arguments.id} stands no more")
+        return 0
+    if not arguments.reason.strip():
+        raise IngestorError("--reason is empty; say why, whoever is asked will want to know")
+    if arguments.number is not None:
+        what = {"number_key": number_key(arguments.number, read_archive_key(engine))}
+    elif arguments.sms is not None:
+        what = {"sms_id": arguments.sms}
+    else:
+        what = {"arrival_id": arguments.quarantine}
+    print(f"hold {holds.add(engine, what, arguments.number, arguments.reason, now)} stands")
+    return 0
+
+
+def _of(hold: holds.Hold) -> str:
+    if hold.number is not None:
+        return f"number {last_four(hold.number)}"
+    return f"SMS {hold.sms_id}" if hold.sms_id is not None else f"arrival {hold.arrival_id}"

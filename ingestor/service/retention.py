@@ -1,0 +1,101 @@
+"""What is kept no longer: planned each day, and erased where the configuration says so."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from threading import Event
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+
+from ingestor.archive import erasure
+from ingestor.archive.engine import reading
+from ingestor.archive.erasure_plan import Selection
+from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.mailbox_state import note_source
+from ingestor.archive.retention import Keep, due
+from ingestor.archive.vacuum import leave_no_bytes
+from ingestor.errors import IngestorError
+from ingestor.settings.retention import Retention, before
+
+LOOK_SECONDS: Final = 60.0
+DAY_SECONDS: Final = 24 * 3600.0
+KIND: Final = "retention"
+BASIS: Final = "retention"
+_AT_ONCE = 20_000
+_MOST_COUNTED = 1_000_000
+
+log = structlog.get_logger(__name__)
+
+
+class RetentionCare:
+    """Looks each day for what is due. It erases in batches as small as a person's, and stops between two."""
+
+    def __init__(
+        self, engine: Engine, section: Retention, clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC), pause: float = erasure.PAUSE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._engine, self._section, self._clock, self._now, self._pause = engine, section, clock, now, pause
+        self._looked = -DAY_SECONDS
+        self._stop = Event()
+
+    def stop(self) -> None:
+        """End what is under way after the batch in hand."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Say, or erase, what is due, where a day is over; called once a minute."""
+        if self._clock() - self._looked < DAY_SECONDS:
+            return
+        try:
+            self._look()
+        except IngestorError as error:  # changed meanwhile, or the database is away: again in a minute
+            log.warning("what is kept no longer waits", reason=str(error))
+        else:
+            self._looked = self._clock()
+
+    def _look(self) -> None:
+        sms, waiting = self._due(_MOST_COUNTED)
+        more = " or more" if _MOST_COUNTED in (len(sms), len(waiting)) else ""
+        told = f"{len(sms):,} SMS and {len(waiting):,} of the quarantine{more}"
+        if not self._section.apply:
+            state = "planned"
+            detail = f"due: {told}; retention.apply is false, so they stay"
+        elif sms or waiting:
+            note_source(self._engine, KIND, KIND, "erasing", f"due: {told}", None, self._now(), success=False)
+            done = self._erase()
+            left = leave_no_bytes(self._engine)
+            state = "stopped" if self._stop.is_set() else "done"
+            detail = (
+                f"erased {done.sms:,} SMS and {done.arrivals:,} arrivals with {done.payloads:,} raw bytes"
+            )
+            detail += f"; {left}" if left else ""
+            log.info("what is kept no longer was erased", sms=done.sms, arrivals=done.arrivals)
+        else:
+            state, detail = "done", "nothing is due"
+        note_source(self._engine, KIND, KIND, state, detail, None, self._now(), success=state != "stopped")
+
+    def _erase(self) -> erasure.Done:
+        secret = read_archive_key(self._engine)
+        done = erasure.Done()
+        while not self._stop.is_set():
+            sms, waiting = self._due(_AT_ONCE)
+            if not sms and not waiting:
+                break
+            with reading(self._engine) as connection:
+                plan = erasure.planned(connection, secret, Selection(), sms, waiting, BASIS, self._now())
+            steps = erasure.apply(
+                self._engine, secret, plan, self._now, pause=self._pause, stop=self._stop.is_set
+            )
+            done += deque(steps, maxlen=1).pop()
+        return done
+
+    def _due(self, most: int) -> tuple[list[int], list[int]]:
+        now, section = self._now(), self._section
+        keeps = [Keep(before(one.keep, now), one.destination, one.provider) for one in section.rule]
+        if section.keep is not None:
+            keeps.append(Keep(before(section.keep, now)))
+        quarantine = before(section.quarantine, now) if section.quarantine is not None else None
+        return due(self._engine, keeps, quarantine, most)

@@ -1,0 +1,144 @@
+"""`ingestor erase` and `db vacuum`, as a person calls them."""
+
+import json
+import stat
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from ingestor.archive.items import Item, Submission
+from ingestor.archive.mailbox_state import read_sources
+from ingestor.archive.store import Store
+from ingestor.providers.contract import Readable
+from ingestor.record import Channel
+from ingestor.service.retention import DAY_SECONDS, RetentionCare
+from ingestor.settings.retention import KeepRule, Retention, before, period
+from tests.archive.reading import number_of, one
+from tests.archive.samples import NOW, PARSER, broken, item, sms
+from tests.cli.conftest import Filled
+
+NUMBER = "+393330000002"
+"""Of the SMS that arrived twice."""
+
+
+def test_one_person_from_start_to_end(filled: Filled) -> None:
+    """Plan, apply, show and list: what each says; no number is in the plan, which does nothing again."""
+    plan = filled.folder / "plan.json"
+    shown = filled.call(
+        "erase", "plan", "--number", "0039 333 0000002", "--basis", "gdpr-art17", "--output", plan
+    )
+    assert shown.code == 0, shown.err
+    assert "SMS  1\n" in shown.out
+    assert "2 (subject" in shown.out
+    assert f"ingestor erase apply {plan}" in shown.out
+    assert NUMBER[-7:] not in plan.read_text()
+    assert stat.S_IMODE(plan.stat().st_mode) == 0o600
+    again = filled.call("erase", "plan", "--sms", "1", "--basis", "x", "--output", plan)
+    assert again.faults == [f"ingestor: {plan} exists; name another file for the plan"]
+    (filled.folder / "archive.db.0006.bak").touch()
+    done = filled.call("erase", "apply", plan)
+    assert done.code == 0, done.err
+    assert "snapshots, exports and backups" in done.out
+    assert ("archive.db.0006.bak" in done.out) is (filled.engine.dialect.name == "sqlite")
+    number = one(filled.engine, "SELECT id FROM inbound_sms WHERE erased_at IS NOT NULL")
+    told = filled.call("show", str(number))
+    assert "erased on 20" in told.out
+    assert "basis gdpr-art17" in told.out
+    assert NUMBER not in told.out
+    assert filled.call("show", str(number), "--raw").code == 1
+    assert json.loads(filled.call("show", str(number), "--json").out)["sms"]["text"] is None
+    assert filled.call("search", "--provider", "agile").code == 0
+    [listed] = filled.call("erase", "list", "--json").out.splitlines()
+    assert (json.loads(listed)["sms"], json.loads(listed)["basis"]) == (1, "gdpr-art17")
+    assert "(1 done before)" in filled.call("erase", "apply", plan).out
+    assert filled.call("check").err.count("differs") == 0
+    vacuumed = filled.call("db", "vacuum")
+    assert vacuumed.code == 0, vacuumed.err
+    assert "spool" in vacuumed.out
+
+
+def test_holds_and_wrong_usage(filled: Filled) -> None:
+    """A hold keeps what a plan would take, until it is removed; what is wrong is said in a line, and nothing
+    is done."""
+    held = filled.call("erase", "hold", "add", "--number", NUMBER, "--reason", "lawsuit")
+    assert held.out == "hold 1 stands\n"
+    assert "lawsuit" in filled.call("erase", "hold", "list").out
+    planned = filled.call("erase", "plan", "--number", NUMBER, "--basis", "x")
+    assert "held, and left  SMS " in planned.out
+    assert "Nothing of it is in the archive" in planned.out
+    assert filled.call("erase", "hold", "remove", "1").code == 0
+    assert filled.call("erase", "hold", "remove", "1").code == 1
+    for words, code in (
+        (("plan", "--number", NUMBER, "--basis", "Mr. Rossi"), 2),
+        (("plan", "--number", "++", "--basis", "x"), 2),
+        (("plan", "--sms", "999", "--basis", "x"), 1),
+        (("plan", "--sms", "1", "--destination", "+39", "--basis", "x"), 2),
+        (("plan", "--basis", "x"), 2),
+        (("plan", "--quarantine", "1", "--basis", "x"), 1),
+        (("apply", filled.folder / "nothing.json"), 1),
+        (("hold", "add", "--sms", "999", "--reason", "x"), 1),
+    ):
+        done = filled.call("erase", *words)
+        assert (done.code, len(done.faults)) == (code, 1), (words, done.err)
+    assert number_of(filled.engine, "erasures") == 0
+
+
+def test_an_erasure_names_the_mail_in_its_mailbox(filled: Filled) -> None:
+    """Folder, UIDVALIDITY and UID of what still lies on the server are printed, with a command for it."""
+    Store(filled.engine).write([Submission(None, (item(40, channel=Channel.MAILBOX),))], NOW)
+    number = one(filled.engine, "SELECT max(id) FROM sms")
+    plan = filled.folder / "plan.json"
+    filled.call("erase", "plan", "--sms", str(number), "--basis", "x", "--output", plan)
+    done = filled.call("erase", "apply", plan)
+    assert "mailbox main, folder INBOX (UIDVALIDITY 7): UID 40" in done.out
+    assert "doveadm expunge -u USER mailbox 'INBOX' uid 40" in done.out
+
+
+def _aged(number: int, days: int, **changed: object) -> Item:
+    at = NOW - timedelta(days=days)
+    digits = f"{at:%Y%m%d%H%M%S}"
+    return item(number, reading=Readable(sms(number, received_at=at, date_time=digits, **changed), PARSER))
+
+
+def _look(engine: Engine, section: Retention) -> str:
+    clock = [DAY_SECONDS]
+    care = RetentionCare(engine, section, clock=lambda: clock[0], now=lambda: NOW, pause=0)
+    care.look()
+    care.look()  # within the day: nothing
+    [source] = [one for one in read_sources(engine) if one.kind == "retention"]
+    return f"{source.state}: {source.detail}"
+
+
+def test_what_is_older_than_it_may_be_is_planned_and_then_erased(archive_engine: Engine) -> None:
+    """Each day it is said what is due; it goes only where the configuration says so. The first rule that fits
+    an SMS counts, the quarantine has a period of its own, and a hold keeps what it names."""
+    number = "+390000000"
+    Store(archive_engine).write(
+        [Submission(None, (
+            _aged(1, 800), _aged(2, 100), _aged(3, 100, destination=number), _aged(4, 10, destination=number),
+            broken(5, arrived_at=NOW - timedelta(days=91)), broken(6),
+        ))], NOW,
+    )  # fmt: skip
+    section = Retention(keep="1y", quarantine="90d", rule=(KeepRule(destination=number, keep="2m"),))
+    assert _look(archive_engine, section) == (
+        "planned: due: 2 SMS and 1 of the quarantine; retention.apply is false, so they stay"
+    )
+    assert number_of(archive_engine, "erased") == 0
+    done = _look(archive_engine, section.model_copy(update={"apply": True}))
+    assert done.startswith("done: erased 2 SMS and 3 arrivals with 3 raw bytes")
+    assert number_of(archive_engine, "sms_content") == 2
+    assert number_of(archive_engine, "quarantine") == 1
+    assert _look(archive_engine, section.model_copy(update={"apply": True})) == "done: nothing is due"
+
+
+def test_a_period_is_counted_by_the_calendar() -> None:
+    """Months and years end on the same day of the month, or on its last one."""
+    assert before("90d", NOW) == NOW - timedelta(days=90)
+    assert before("10y", NOW) == NOW.replace(year=2016)
+    assert before("1m", NOW.replace(month=3, day=31)) == NOW.replace(month=2, day=28)
+    assert before("1y", NOW.replace(year=2024, month=2, day=29)) == NOW.replace(year=2023, month=2, day=28)
+    assert before("9999y", NOW).year == 1
+    for wrong in ("", "d", "0d", "10", "10w", "-1d", "1.5y", "99999d"):
+        with pytest.raises(ValueError, match="no period"):
+            period(wrong)
