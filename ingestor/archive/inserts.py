@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Engine,
@@ -164,11 +165,14 @@ def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> An
         return driver.execute(_for_postgresql(*given), arrays)
 
 
-def _by_keys(query: Select[Any], key: ColumnElement[bytes]) -> dict[str, Select[Any]]:
+def _by_keys(query: Select[Any], key: Column[bytes]) -> dict[str, Select[Any]]:
     """Return `query` for the rows whose `key` is among `:keys`, by dialect."""
     array = bindparam("keys", type_=postgresql.ARRAY(LargeBinary))
+    plain: ColumnElement[bytes] = column(
+        str(key.name)
+    )  # without a type, for which SQLAlchemy would wrap each key for sqlite3
     return {
-        "sqlite": query.where(key.in_(bindparam("keys", expanding=True))),
+        "sqlite": query.where(plain.in_(bindparam("keys", expanding=True))),
         "postgresql": query.where(key == any_(array)),
     }
 
