@@ -6,6 +6,10 @@ a time, so that the next ones are free; PostgreSQL draws from sequences. How man
 SQLite, as one array a column on PostgreSQL (27 µs a row of `arrivals`, 140 as VALUES). Which ones went in:
 PostgreSQL says so by RETURNING; on SQLite their number mostly tells, else they are read back. Order: on
 PostgreSQL rows go in by their key, so that two writers that lock the same keys cannot wait for each other.
+
+SQLAlchemy writes each insert once, and the driver runs it: by `Connection.execute` the writer took 117 µs
+of CPU a POST, in batches of 40, instead of 97 on SQLite, and 178 instead of 104 on PostgreSQL (there with all
+that `engine` and one statement for three tables gain).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -168,9 +172,8 @@ def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> An
 def _by_keys(query: Select[Any], key: Column[bytes]) -> dict[str, Select[Any]]:
     """Return `query` for the rows whose `key` is among `:keys`, by dialect."""
     array = bindparam("keys", type_=postgresql.ARRAY(LargeBinary))
-    plain: ColumnElement[bytes] = column(
-        str(key.name)
-    )  # without a type, for which SQLAlchemy would wrap each key for sqlite3
+    # Without a type, for which SQLAlchemy would wrap each key for sqlite3.
+    plain: ColumnElement[bytes] = column(str(key.name))
     return {
         "sqlite": query.where(plain.in_(bindparam("keys", expanding=True))),
         "postgresql": query.where(key == any_(array)),
