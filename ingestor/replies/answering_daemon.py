@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
@@ -29,6 +30,11 @@ class Answering:
     def progress(self) -> float | None:
         """When the last look ended (`time.monotonic`), None where nothing is answered."""
         return None if self._worker is None else self._worker.progress
+
+    @property
+    def credit(self) -> Decimal | None:
+        """What is left of the account at Agile, in EUR, as far as is known."""
+        return None if self._worker is None else self._worker.credit
 
     def start(self, settings: Settings) -> None:
         """Answer by the rules of `settings` from now on, and by no other any more."""

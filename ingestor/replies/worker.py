@@ -73,6 +73,8 @@ class AnswerWorker:
         """
         self._may_write = may_write
         self.progress = time.monotonic()
+        self.credit: Decimal | None = None
+        """What was left of the account when any daemon asked last, in EUR."""
         self._engine = engine
         self._settings = settings
         self._client: AgileClient | None = None
@@ -252,14 +254,15 @@ class AnswerWorker:
     def _poll_credit(self, client: AgileClient) -> None:
         """Ask for the credit once an hour among all daemons, and say when it falls below the floor."""
         with reading(self._engine) as connection:
-            last = answering.value_of(connection, "credit poll")
+            last, known = answering.value_of(connection, "credit poll"), answering.credit(connection)
+            self.credit = None if known is None else known.amount
             if last is not None and database_now(connection) - last[1] < timedelta(seconds=CREDIT_SECONDS):
                 return
         with writing(self._engine) as connection:
             if not answering.take_turn(connection, "credit poll", CREDIT_SECONDS, database_now(connection)):
                 return
         with suppress(ProviderUnavailable):
-            credit = client.credit()
+            credit = self.credit = client.credit()
             with writing(self._engine) as connection:
                 answering.note_credit(connection, credit, database_now(connection))
             low = credit < self._settings.answers.credit_floor

@@ -147,6 +147,7 @@ class Daemon:
         stops.callback(self._installation.close)
         self._answering = Answering(engine, lambda: store.held is None)
         stops.callback(self._answering.join, ANSWERS_SECONDS)
+        self._live.credit = lambda: self._answering.credit
         self._mailboxes = Mailboxes(self._reader, clock=self._clock)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)

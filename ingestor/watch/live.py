@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ def _nothing() -> Iterable[str]:
     return ()
 
 
+def _unknown() -> None:
+    return None
+
+
 @dataclass
 class Live:
     """The daemon's parts, as far as they are there yet; any thread may read.
@@ -36,6 +41,7 @@ class Live:
     writer: Writer | None = None
     mailboxes: Callable[[], Sequence[MailboxThread]] = _nobody
     hanging: Callable[[], Iterable[str]] = _nothing
+    credit: Callable[[], Decimal | None] = _unknown
     differs: str | None = None
 
     def archive_trouble(self) -> str | None:

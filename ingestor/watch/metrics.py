@@ -51,6 +51,10 @@ class Collector:
         yield from self._listener()
         yield from self._archive()
         yield from self._disks()
+        if (credit := self._live.credit()) is not None:
+            yield GaugeMetricFamily(
+                "ingestor_agile_credit_euros", "What is left of the account at Agile.", value=float(credit)
+            )
 
     def _sources(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(

@@ -22,6 +22,7 @@ from ingestor.archive.queries import look_alikes, refusals, standing
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.pauses import pauses
 from ingestor.redaction import redact
+from ingestor.replies.answering import credit
 from ingestor.replies.looking import states_since
 from ingestor.settings import Settings
 from ingestor.watch import troubles
@@ -39,7 +40,8 @@ FRESH: Final = timedelta(hours=1)
 CERTIFICATE: Final = timedelta(days=14)
 ASKED_OF_SQL: Final = frozenset(
     {"source", "login refused", "needs login", "archive differs", "archive refuses", "quarantine",
-     "look-alikes", "source silent", "clock", "answers paused", "answers unknown", "secret ends"}
+     "look-alikes", "source silent", "clock", "answers paused", "answers unknown", "credit",
+     "secret ends"}
 )  # fmt: skip
 """What only the database can tell: while it is away these are neither begun nor over."""
 
@@ -118,7 +120,7 @@ class Watcher:
             *troubles.of_sources(reports),
             *(replace(one, condition="archive refuses") for one in refused),
             *troubles.of_unread(standing(engine), look_alikes(engine), now - FRESH),
-            *_of_answers(engine, now),
+            *_of_answers(engine, now), *_of_credit(engine, settings),
             *silent(engine, settings.watch.expect, now, zone), *clock_off(engine, now),
         ]  # fmt: skip
 
@@ -180,6 +182,17 @@ def _of_answers(engine: Engine, now: datetime) -> list[Trouble]:
         return []
     says, fix = f"of {unknown:,} nobody knows whether they were sent", "see `ingestor answers list --unknown`"
     return [Trouble("answers unknown", "answers", says, fix, grave=False)]
+
+
+def _of_credit(engine: Engine, settings: Settings) -> list[Trouble]:
+    if not settings.answer:
+        return []
+    with reading(engine) as connection:
+        known = credit(connection)
+    if known is None or known.amount >= settings.answers.credit_floor:
+        return []
+    says = f"the credit ({known.amount} EUR) is below answers.credit_floor: nothing is answered"
+    return [Trouble("credit", "answers", says, "top the account up")]
 
 
 def channels_of(settings: Settings) -> dict[str, Send]:

@@ -1,6 +1,8 @@
 """What an answer depends on beside its SMS: opt-outs, the archive's state; and what `status` is told."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,9 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
 from ingestor.replies import answering
+from ingestor.watch.live import Live
+from ingestor.watch.metrics import Pages
+from ingestor.watch.watcher import Watcher
 from tests.archive.reading import rows
 from tests.replies.desk import Desk, arrived, settings_of
 from tests.servers.agile import ScriptedAgile, newer, refusal
@@ -80,3 +85,26 @@ def test_an_archive_that_is_not_as_it_must_be_sends_nothing(desk: Desk, agile: S
     desk.worker._may_write = lambda: True
     desk.worker.work()
     assert desk.rows() == [("any", "sent", None)]
+
+
+def test_the_credit_is_known_to_the_daemon_and_told_below_its_floor(
+    archive_engine: Engine, agile: ScriptedAgile, tmp_path: Path
+) -> None:
+    """Polled at the first look, shown as a metric, and a condition of the watch once it is too low."""
+    settings = settings_of(agile, tmp_path, more='[answers]\ncredit_floor = "20"\n')
+    desk = Desk(archive_engine, settings)
+    live = Live(settings, credit=lambda: desk.worker.credit)
+    heard: list[str] = []
+
+    def look(at: datetime) -> None:
+        Watcher(
+            live, archive_engine, {"mail": lambda told, *_: heard.extend(one.says for one in told)},
+            host="one", clock=lambda: at,
+        ).look()  # fmt: skip
+
+    look(datetime.now(UTC))
+    look(datetime.now(UTC) + timedelta(hours=1))
+
+    assert desk.worker.credit == Decimal("10.324")
+    assert b"\ningestor_agile_credit_euros 10.324\n" in Pages(live).answer("/metrics")[2]
+    assert any("the credit (10.324 EUR) is below answers.credit_floor" in one for one in heard), heard
