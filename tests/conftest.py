@@ -34,12 +34,12 @@ def missing(reason: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of two megabytes."""
+    """A folder on a file system of four megabytes."""
     if os.geteuid() != 0:
         pytest.skip("a small file system can only be mounted by root")
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0755", "none", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "none", folder]
     if subprocess.run(mount, capture_output=True).returncode:
         missing("a small file system cannot be mounted here")
     yield folder

@@ -12,7 +12,7 @@ from ingestor.logins.state import file_of
 from ingestor.settings import mailbox_named, state_directory
 
 EXAMPLES = """
-sudo ingestor login main
+ingestor login main
 ingestor login main && systemctl reload ingestor
 """
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from sqlalchemy import Connection, Engine, select
 
 from ingestor.archive.engine import writing
+from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.reply_tables import answers
-from ingestor.archive.store import Store
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import last_four, normalise_agile
 from ingestor.replies.agile import AgileClient, Message
@@ -33,7 +33,7 @@ def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, s
 
     With `force`, a person's reason, it is sent all the same. Raises ConfigurationError where the id was used.
     """
-    secret = Store(engine).archive_key()
+    secret = read_archive_key(engine)
     hmac = number_hmac(secret, message.number)
     with writing(engine) as connection:
         _require_scanned(connection, force)
@@ -54,7 +54,7 @@ def again(engine: Engine, answer_id: int, reason: str | None) -> tuple[int, Mess
     Raises ConfigurationError where there is no such answer, its content was erased, its number is out, or it
     was sent again before.
     """
-    secret = Store(engine).archive_key()
+    secret = read_archive_key(engine)
     with writing(engine) as connection:
         row = connection.execute(select(answers).where(answers.c.id == answer_id)).first()
         if row is None:

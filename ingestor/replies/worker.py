@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.store import Store
+from ingestor.archive.inserts import read_archive_key
 from ingestor.errors import IngestorError, ProviderUnavailable
 from ingestor.logs import OncePerMinute
 from ingestor.replies import answering
@@ -140,7 +140,7 @@ class AnswerWorker:
 
     def _new_policy(self) -> Policy:
         words = words_of(self._settings.opt_out)
-        return policy_of(self._settings, words, Store(self._engine).archive_key())
+        return policy_of(self._settings, words, read_archive_key(self._engine))
 
     def _who_is_out_is_known(self) -> bool:
         """Say whether the SMS of the past have been read for opt-outs; until then nobody is answered."""

@@ -95,7 +95,7 @@ def test_a_full_disk_takes_nothing_halfway_and_recovers(small_disk: Path) -> Non
 
 def test_a_snapshot_to_a_full_disk_leaves_nothing_behind(sqlite_engine: Engine, small_disk: Path) -> None:
     """A snapshot appears whole or not at all."""
-    raws = [os.urandom(50_000) for _ in range(60)]
+    raws = [os.urandom(50_000) for _ in range(120)]
     mails = tuple(item(n, raw=raw, payload=payload(raw)) for n, raw in enumerate(raws))
     Store(sqlite_engine).write([Submission(None, mails)], NOW)
     with pytest.raises(ArchiveUnavailable, match="make room"):

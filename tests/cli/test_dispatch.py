@@ -29,8 +29,8 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     listed = called.out.partition("\ncommands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split(maxsplit=1)[0] for line in listed] == [
         "run", "check", "login", "token", "import", "rescan", "explain", "search", "show", "follow",
-        "export", "send", "answers", "credit", "quarantine", "optout", "snapshot", "backup", "restore",
-        "status", "db", "config", "webhook", "demo",
+        "export", "send", "answers", "credit", "quarantine", "optout", "erase", "snapshot", "backup",
+        "restore", "status", "db", "config", "webhook", "demo",
     ]  # fmt: skip
     assert all(len(line.split(maxsplit=1)[1]) > 10 for line in listed)
     assert "examples:\n  ingestor demo\n" in called.out

@@ -56,7 +56,7 @@ def test_its_section_is_in_the_sample_and_the_reference(environment: dict[str, s
         in example
     )
     assert "## `[pager]`" in reference
-    assert "| agile \\| infobip \\| ip1 \\| pager |" in reference
+    assert "| agile \\| infobip \\| ip1 \\| pager \\| agile-reports |" in reference
     assert '[pager]\nnumbers = ["+447009000009"]\n' in shown
 
 
