@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
@@ -44,6 +45,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         missing("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a command called in this process makes of the log: the next test listens to it, too."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @contextmanager

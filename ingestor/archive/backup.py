@@ -208,7 +208,15 @@ def _users(path: Path) -> Iterator[str]:
     names = {f"{path.resolve()}{suffix}" for suffix in _BESIDE}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int(process.name) != os.getpid() and any(
-                str(one.readlink()) in names for one in (process / "fd").iterdir()
+            if int(process.name) != os.getpid() and not names.isdisjoint(
+                map(_target, (process / "fd").iterdir())
             ):
                 yield f"process {process.name} ({(process / 'comm').read_text().strip()})"
+
+
+def _target(descriptor: Path) -> str:
+    """Return what a descriptor in /proc leads to; one that was closed meanwhile leads nowhere."""
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""

@@ -14,7 +14,8 @@ from tests.archive.samples import NOW, broken, item
 
 INBOUND_SMS = (
     "id, provider, channel, originator, originator_kind, destination, date_time, received_at, time_quality,"
-    " text, keyword, clean_text, provider_message_id, segments, arrivals, sender_verified, ingested_at"
+    " text, keyword, clean_text, provider_message_id, segments, arrivals, sender_verified, ingested_at,"
+    " erased_at, erasure_basis"
 )
 QUARANTINE = "id, arrived_at, channel, source, reason, subject, size, retries"
 RUNS = "id, command, started_at, ended_at, read, stored, duplicate, ignored, quarantined, failed"

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from ingestor.archive import tables
+from ingestor.archive.backup import _target
 from ingestor.archive.backup import backup as make_backup
 from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.inserts import read_archive_key
@@ -22,6 +23,7 @@ from tests.archive.samples import NOW, item
 from tests.archive.test_transfer import rows, tell
 from tests.cli.calling import Called
 from tests.cli.conftest import Filled
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -160,8 +162,7 @@ def test_an_archive_that_is_open_or_a_file_that_is_no_backup_is_refused(
         os.read(reader, 1)
         os.close(held)
         os._exit(0)
-    while not any(str(one.readlink()) == archive for one in Path(f"/proc/{child}/fd").iterdir()):
-        pass
+    until(lambda: archive in map(_target, Path(f"/proc/{child}/fd").iterdir()), "the archive is open")
     said = filled.call("restore", file)
     os.close(writer)
     os.waitpid(child, 0)

@@ -219,7 +219,8 @@ def test_snapshot_does_not_overwrite_other_files(filled: Filled, tmp_path: Path)
 HIDES = (
     "CREATE VIEW inbound_sms AS SELECT 1 AS id, provider, 'import' AS channel, '' AS originator,"
     " originator_kind, destination, date_time, received_at, time_quality, '' AS text, '' AS keyword,"
-    " '' AS clean_text, provider_message_id, segments, 1 AS arrivals, NULL AS sender_verified, ingested_at"
+    " '' AS clean_text, provider_message_id, segments, 1 AS arrivals, NULL AS sender_verified, ingested_at,"
+    " NULL AS erased_at, NULL AS erasure_basis"
     " FROM sms WHERE id = 1"
 )
 

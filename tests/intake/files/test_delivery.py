@@ -24,7 +24,7 @@ ROW = Row(
     content_key=b"k" * 20, channel="import", number=0, source="", parser="agile.mail/1", reason="odd",
     arrived_at=None, sender_verified=None, again=False,
     place=PlaceColumns(b"", None, None, None, 0, 10), arrival_content=ArrivalContent(*[None] * 5),
-    sms=None, content=None, payload=PayloadColumns(None, 10, b"s" * 32, None, b"packed"),
+    sms=None, content=None, numbers=None, payload=PayloadColumns(None, 10, b"s" * 32, None, b"packed"),
 )  # fmt: skip
 """A mail of ten bytes that cannot be read."""
 
