@@ -27,7 +27,7 @@ LIMITS = (
     "per_minute = 9999\nper_hour = 9999\n"
 )
 POINTS = [
-    pytest.param(8, id="8"),
+    pytest.param(4, id="4"),
     pytest.param(100, id="100", marks=[pytest.mark.torture, pytest.mark.timeout(3600)]),
 ]
 
