@@ -74,7 +74,8 @@ def mail(settings: WatchMail, notice: Notice, now: datetime) -> None:
     message = EmailMessage()
     message["From"] = settings.sender
     message["To"] = ", ".join(settings.to)
-    message["Subject"] = notice.title[:200]
+    # Python 3.13.5 doubles the blank before a word that must be encoded: what we write ourselves is ASCII.
+    message["Subject"] = notice.title[:200].replace("…", "...")
     message["Date"] = format_datetime(now)
     message["Message-ID"] = make_msgid(domain=settings.sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"

@@ -119,7 +119,9 @@ def test_a_lost_archive_comes_back(gone: tuple[Filled, Path]) -> None:
     assert called.code == 0, called.err
     assert "ingestor check" in called.out
     assert stat.S_IMODE(archive.stat().st_mode) == 0o640
-    assert rows(open_engine(filled.url, read_only=True)) == before
+    looked_at = open_engine(filled.url, read_only=True)
+    assert rows(looked_at) == before
+    looked_at.dispose()
     add(filled, 1)
     with reading(filled.engine) as connection:
         assert connection.execute(select(func.count()).select_from(tables.sms)).scalar() == 5
