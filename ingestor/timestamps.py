@@ -22,6 +22,11 @@ _HOUR = timedelta(hours=1)
 _FIRST_YEAR, _LAST_YEAR = 1992, 2199  # the first SMS was sent in 1992
 
 
+def utc_now() -> datetime:
+    """Return the time of now in UTC: the clock of whoever is given none."""
+    return datetime.now(UTC)
+
+
 class TimeQuality(StrEnum):
     """How sure `received_at` is: in the hour that happens twice, or in the one that does not exist."""
 

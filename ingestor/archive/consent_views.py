@@ -54,12 +54,12 @@ WHERE c.effect = 'out'
   AND CASE WHEN {_opened_after("c", "c.scope")} THEN 0 WHEN EXISTS (SELECT 1 FROM consents AS e
     WHERE {_after("c", "e")} AND e.effect = 'out' AND e.scope = c.scope
       AND NOT {_opened_after("e", "e.scope")} {_ONE_BY_ONE}) THEN 0 ELSE 1 END = 1
-"""  # noqa: S608
+"""  # noqa: S608 - our own words
 
 _WAS_OUT = f"""EXISTS (SELECT 1 FROM consents AS e
     WHERE {_after("c", "e")} AND e.effect = 'out' AND (e.scope = c.scope OR e.scope = '*')
       AND NOT EXISTS (SELECT 1 FROM consents AS o WHERE {_after("o", "e")} AND {_after("c", "o")}
-        AND o.effect = 'in' AND (o.scope = c.scope OR o.scope = '*') {_ONE_BY_ONE}) {_ONE_BY_ONE})"""  # noqa: S608
+        AND o.effect = 'in' AND (o.scope = c.scope OR o.scope = '*') {_ONE_BY_ONE}) {_ONE_BY_ONE})"""  # noqa: S608 - our own words
 
 # A START undoes a STOP and is nothing else; what is nearly one matters only from somebody who is out.
 OPT_OUT_EVENTS = f"""
@@ -75,7 +75,7 @@ SELECT
   c.number_hmac
 FROM consents AS c LEFT JOIN consent_content AS content ON content.consent_id = c.id
 WHERE c.kind NOT IN ('start', 'nearly_start') OR {_WAS_OUT}
-"""  # noqa: S608
+"""  # noqa: S608 - our own words
 
 _AT = {
     "sqlite": "replace(c.at, '.000000Z', 'Z')",

@@ -80,7 +80,7 @@ FROM (SELECT a.*,
     {_DELIVERY} AS delivery
   FROM answers AS a) AS one
 LEFT JOIN answer_content AS content ON content.answer_id = one.id
-"""  # noqa: S608
+"""  # noqa: S608 - our own words
 
 DELIVERY_REPORTS_RECEIVED = """
 SELECT

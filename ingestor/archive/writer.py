@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
@@ -20,6 +20,7 @@ from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.logs import OncePerMinute
 from ingestor.pauses import pauses
 from ingestor.record import Outcome
+from ingestor.timestamps import utc_now
 
 MAX_ITEMS = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
@@ -30,10 +31,6 @@ log = structlog.get_logger()
 Waiting = tuple[Submission, "Future[Receipt]"]
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Writer:
     """Takes submissions from any thread and commits them in the order they came.
 
@@ -42,7 +39,7 @@ class Writer:
     archive has not come back by the end of `stop`.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._store = store
         self._clock = clock
         self._waiting: deque[Waiting] = deque()

@@ -36,7 +36,7 @@ _UUID_LENGTH = 36
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Name every parameter of Agile's REST document."""
-    parser.interleaved = True  # type: ignore[attr-defined]
+    parser.interleaved = True  # type: ignore[attr-defined]  # CommandParser's own
     parser.add_argument(
         "numbers",
         nargs="+",

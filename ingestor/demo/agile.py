@@ -65,7 +65,7 @@ class FakeAgile(ThreadingHTTPServer):
         asked = urllib.request.Request(  # noqa: S310 - our own listener
             self.reports_url or "", json.dumps(report).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - our own listener
             answer.read()
 
 

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, Engine
 from ingestor.archive.settle import NewSms, OnStored
 from ingestor.archive.store import Store
 from ingestor.errors import ConfigurationError
-from ingestor.replies.opt_outs import Said, events_of, read_secret, utc_now, write_events
+from ingestor.replies.opt_outs import Said, events_of, read_secret, write_events
 from ingestor.replies.words import Words
 from ingestor.settings import OptOut
+from ingestor.timestamps import utc_now
 
 
 def words_of(section: OptOut) -> Words:

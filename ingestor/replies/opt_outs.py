@@ -171,8 +171,3 @@ def events_of(words: Words, said: Iterable[Said]) -> Iterator[Event]:
             sms.sms_id,
             verdict.rule,
         )
-
-
-def utc_now() -> datetime:
-    """Return the time of now in UTC."""
-    return datetime.now(UTC)

@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine, func, select, update
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import consent_scans, sms, sms_content
 from ingestor.errors import IngestorError
-from ingestor.replies.opt_outs import Said, events_of, read_secret, utc_now, write_events
+from ingestor.replies.opt_outs import Said, events_of, read_secret, write_events
 from ingestor.replies.words import Words
+from ingestor.timestamps import utc_now
 
 STEP = 2000  # SMS at once: with the events of all of them still under 0.3 s in an SQLite file
 GAP_SECONDS = 0.02  # for the daemon's writer

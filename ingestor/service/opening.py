@@ -17,10 +17,10 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
+from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import Balance, begin_run
-from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, IngestorError, SchemaNewer, UpgradeFailed
 from ingestor.pauses import pauses
@@ -52,7 +52,7 @@ def open_archive(settings: Settings, command: str, options: Mapping[str, object]
     engine = open_engine(settings.database.url)
     try:
         ensure_schema(engine, auto_upgrade=settings.database.auto_upgrade)
-        Store(engine).archive_key()
+        read_archive_key(engine)
         return engine, begin_run(engine, command, options, datetime.now(UTC))
     except BaseException:
         engine.dispose()

@@ -145,7 +145,7 @@ class Answers(Section):
     deny: tuple[Annotated[str, AfterValidator(_prefix)], ...] = Field(
         default=(), examples=[["+3989"]], description="Numbers that begin so are never answered."
     )
-    confirm: tuple[Literal[POST_READERS], ...] = Field(  # type: ignore[valid-type]
+    confirm: tuple[Literal[POST_READERS], ...] = Field(  # type: ignore[valid-type]  # names that the providers' table gives
         default=("agile",),
         description="Providers whose STOPs are confirmed by us. Infobip may confirm by a rule of its own.",
     )

@@ -177,7 +177,7 @@ class Pages:
         """Return the address: nothing else counts."""
         return address
 
-    def judge(self, method: bytes, target: bytes, headers: Headers, peer: str) -> str | Refusal:  # noqa: ARG002
+    def judge(self, method: bytes, target: bytes, headers: Headers, peer: str) -> str | Refusal:  # noqa: ARG002 - a gate's signature
         """Let reading in, of whatever path."""
         return target.decode("latin-1") if method in {b"GET", b"HEAD"} else gate.WRONG_METHOD
 

@@ -206,7 +206,7 @@ def channels_of(settings: Settings) -> dict[str, Send]:
     if (by_mail := watch.mail) is not None:
         found["mail"] = lambda told, host, now: notices.mail(by_mail, notices.notice_of(told, host, now), now)
     for number, hook in enumerate(watch.webhook, 1):
-        found[f"webhook-{number}"] = lambda told, host, now, hook=hook: notices.webhook(  # type: ignore[misc]
+        found[f"webhook-{number}"] = lambda told, host, now, hook=hook: notices.webhook(  # type: ignore[misc]  # hook=hook binds it now
             hook, notices.notice_of(told, host, now)
         )
     return found

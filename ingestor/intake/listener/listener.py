@@ -4,7 +4,7 @@ import socket
 import time
 import typing
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -16,15 +16,12 @@ from ingestor.intake.listener.posts import EndpointCounts, PostsRead, RulesByPro
 from ingestor.intake.listener.reception import Limits, Reception
 from ingestor.intake.listener.replay import Keeper
 from ingestor.settings import Endpoint, Webhook, endpoint_passwords
+from ingestor.timestamps import utc_now
 
 if typing.TYPE_CHECKING:
     from ingestor.http.server import HttpServer
 
 _log = structlog.get_logger()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Listener:
@@ -44,7 +41,7 @@ class Listener:
         *,
         passwords: Callable[[Endpoint], Iterable[str]] = endpoint_passwords,
         limits: Limits | None = None,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._webhook = webhook
         self._passwords = passwords
