@@ -24,7 +24,8 @@ class Bounds:
     """Bounds against slow, greedy and broken clients. Seconds are monotonic.
 
     `request_seconds` runs from the first byte of a request (or the connection) to its last one, so that no
-    drip of bytes prolongs it.
+    drip of bytes prolongs it. `queue_seconds` is how long a crowd beyond `connections` waits in the kernel's
+    queue before it hears that it is refused.
     """
 
     connections: int = 512
@@ -34,6 +35,7 @@ class Bounds:
     idle_seconds: float = 75.0
     linger_seconds: float = 2.0
     pipelined: int = 16
+    queue_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,11 @@ class Connection(HttpToolsProtocol):
         """True between requests."""
         return not self._reading and not self._unanswered
 
+    @property
+    def quiet_since(self) -> float:
+        """Since when (the loop's time) no request has begun."""
+        return self.deadline - (self._bounds.idle_seconds if self.busy_once else self._bounds.request_seconds)
+
     def expire(self) -> None:
         """End a connection whose deadline has passed; a request half sent is told that it was too slow."""
         if self._reading and not self._refusal and not self.waiting:

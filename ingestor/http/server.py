@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import structlog
@@ -31,11 +32,13 @@ _FIRST_HANDED_OVER: Final = 3
 _ROUND_SECONDS: Final = 0.25
 _IDLE_ROUND_SECONDS: Final = 3.0  # a first connection ends the wait
 _STOPPING_ROUND_SECONDS: Final = 0.02
-_KNOCKING_SECONDS: Final = 1.0
+_KNOCKING_SECONDS: Final = 2.0
 """How long a stop waits for the first request of a connection that was accepted before it."""
+_NEWCOMER_SECONDS: Final = 0.25
+"""How long a connection is left alone before it may have to make room: what it sent may not be read yet."""
 _CERTIFICATE_SECONDS: Final = 60.0
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_SECONDS_WITHOUT_DESCRIPTORS: Final = 0.02
+_SECONDS_WITHOUT_ROOM: Final = 0.02
 
 
 class Application(Protocol):
@@ -82,6 +85,7 @@ class HttpServer:
         # A crowd must leave descriptors for the archive, the mailboxes and the spool.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
+        self._full_since: float | None = None
         self._stop_at = self._silent_until = float("inf")
         self._stop = asyncio.Event()
         self._woken = asyncio.Event()
@@ -149,16 +153,32 @@ class HttpServer:
 
     def _accept(self, listening: socket.socket) -> None:
         """Take one client; a callback, not a task, which a stop could cancel with the client in its hands."""
+        if not self._room_for_one():
+            self._rest(listening)
+            return
         try:
             client, address = listening.accept()
         except OSError as fault:  # the client went away before it was accepted
             if fault.errno in _OUT_OF_DESCRIPTORS:
                 self._common.refusals.note(refusals.NO_DESCRIPTORS, "")
                 self._make_room()
-                self._loop.remove_reader(listening)
-                self._loop.call_later(_SECONDS_WITHOUT_DESCRIPTORS, self._accept_again, listening)
+                self._rest(listening)
         else:
             self._welcome(client, str(address[0]))
+
+    def _room_for_one(self) -> bool:
+        """Say whether to take one more client; who has waited for too long comes in to be refused."""
+        if len(self._connections) < self._most_connections or self._make_room():
+            self._full_since = None
+            return True
+        now = self._loop.time()
+        self._full_since = self._full_since or now
+        return now - self._full_since >= self._common.bounds.queue_seconds
+
+    def _rest(self, listening: socket.socket) -> None:
+        """Leave the others in the kernel's queue for a moment."""
+        self._loop.remove_reader(listening)
+        self._loop.call_later(_SECONDS_WITHOUT_ROOM, self._accept_again, listening)
 
     def _accept_again(self, listening: socket.socket) -> None:
         if not self._common.stopping:
@@ -166,7 +186,7 @@ class HttpServer:
 
     def _welcome(self, client: socket.socket, address: str) -> None:
         client.setblocking(False)
-        if len(self._connections) >= self._most_connections and not self._make_room():
+        if len(self._connections) >= self._most_connections:
             self._common.refusals.note(refusals.OVERLOADED, address)
             if self._certificate is None:
                 with suppress(OSError):
@@ -207,15 +227,17 @@ class HttpServer:
         So that a crowd of silent connections cannot keep a provider out for longer than it takes to knock.
         """
         for proven in (False, True):
-            for connection in self._connections:
-                if (
-                    connection.busy_once is proven
-                    and not connection.waiting
-                    and (connection.idle or not proven)
-                ):
-                    self._common.refusals.note(refusals.OVERLOADED, connection.address)
-                    self._drop(connection)
-                    return True
+            quiet = [
+                one for one in self._connections
+                if one.busy_once is proven and not one.waiting and (one.idle or not proven)
+            ]  # fmt: skip
+            if quiet:
+                oldest = min(quiet, key=attrgetter("quiet_since"))
+                if oldest.quiet_since > self._loop.time() - _NEWCOMER_SECONDS:
+                    return False
+                self._common.refusals.note(refusals.OVERLOADED, oldest.address)
+                self._drop(oldest)
+                return True
         return False
 
     def _drop(self, connection: Connection) -> None:

@@ -103,6 +103,7 @@ class Daemon:
         self._listener: Listener | None = None
         self._live = Live(settings, hanging=lambda: sorted(self._watchdog.hanging))
         self._ended: Ended | None = None
+        self._stopping_since: float | None = None
 
     def run(self) -> Ended | None:
         """Run until a signal ends it; return how it went, or None where the archive cannot tell.
@@ -125,6 +126,7 @@ class Daemon:
                 with ExitStack() as stops:
                     self._start(*archive, stops, listening)
                     self._loop(signals)
+                    self._stopping_since = self._clock()
                     log.info("daemon stops")
                     self._notifier.stopping("stopping")
         return self._ended
@@ -195,7 +197,12 @@ class Daemon:
         rules = listener_rules(self._settings)
         self._listener = Listener(webhook, rules, self._writer_to_be, directory / "spool")
         self._listener.start()
-        stops.callback(self._listener.stop, LISTENER_SECONDS)
+        stops.callback(self._stop_listener, self._listener)
+
+    def _stop_listener(self, listener: "Listener") -> None:
+        """Finish the requests that have begun; they have what the mailboxes left of their share, too."""
+        gone = 0.0 if self._stopping_since is None else self._clock() - self._stopping_since
+        listener.stop(LISTENER_SECONDS + max(0.0, MAILBOXES_SECONDS - gone))
 
     def _start_pages(self, stops: ExitStack) -> None:
         """Serve [metrics] where it is asked for, also while the archive is waited for."""

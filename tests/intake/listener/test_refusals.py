@@ -189,8 +189,8 @@ def test_a_crowd_of_silent_connections_keeps_nobody_out(make_stand: MakeStand) -
 
 
 def test_at_the_cap_a_full_house_of_waiting_requests_is_overload(make_stand: MakeStand) -> None:
-    """Connections that wait for an answer are never sacrificed: the next one hears 503."""
-    stand = make_stand(limits=Limits(connections=2))
+    """Connections that wait for an answer are never sacrificed: the next one waits, then hears 503."""
+    stand = make_stand(limits=Limits(connections=2, queue_seconds=0.1))
     stand.at_hand.silent = True
     waiting = [stand.client() for _ in range(2)]
     for number, client in enumerate(waiting):
