@@ -35,12 +35,26 @@ from ingestor.archive.inserts import ERASURES_LOCK, erased_among, reserve
 from ingestor.archive.rows import number_key
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
+from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
 BATCH: Final = 250
 """SMS a transaction: some 15 ms of it, and whoever stores waits for one at most."""
 PAUSE_SECONDS: Final = 0.01
 _CHUNK = 500
+# What came in the same bytes as SMS (given twice) and arrivals, and is not erased. Without a join: PostgreSQL
+# takes a table that was filled a moment ago for empty, and would read all of `erased` for each row.
+_OF_BYTES = """SELECT id, sms_id, outcome, (SELECT 1 FROM payloads WHERE arrival_id = arrivals.id)
+    FROM arrivals WHERE content_key {among}(
+      SELECT content_key FROM arrivals WHERE sms_id {given}
+      UNION SELECT content_key FROM arrivals WHERE id {among}(
+        SELECT arrival_id FROM retries WHERE sms_id {given}){end}
+      UNION SELECT content_key FROM arrivals WHERE id {given}){end}
+    AND (SELECT 1 FROM erased WHERE kind = 'arrival' AND row_id = arrivals.id) IS NULL"""
+_BELONGINGS: Final = {
+    "sqlite": _OF_BYTES.format(given="IN (SELECT value FROM json_each(?))", among="IN ", end=""),
+    "postgresql": _OF_BYTES.format(given="= ANY (%s)", among="= ANY (ARRAY ", end=")"),
+}
 _LOCK_TRIES, _LOCK_PAUSE = 200, 0.005
 
 
@@ -61,10 +75,14 @@ class Done:
 
 @dataclass(slots=True)
 class _Belongings:
-    """What belongs to a batch now: the arrivals and raw mails that go with it, and what is left of others."""
+    """What belongs to a batch now: the arrivals and raw mails that go with it, and what is left of others.
+
+    `unread` are those of the arrivals that came into the quarantine; `beside`: see `Plan.beside`.
+    """
 
     arrivals: list[int] = field(default_factory=list)
     payloads: int = 0
+    unread: list[int] = field(default_factory=list)
     beside: set[int] = field(default_factory=set)
     state: str = ""
 
@@ -85,6 +103,7 @@ def planned(
     quarantine: Sequence[int], basis: str, now: datetime,
 ) -> Plan:  # fmt: skip
     """Return the plan that takes these SMS and arrivals of the quarantine, but for what is under a hold."""
+    _by_index(connection)
     standing = holds.standing(connection)
     held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
     going = [one for one in sms if one not in held_sms]
@@ -125,6 +144,7 @@ def apply(
         raise IngestorError("this plan was made for another archive; make one here: ingestor erase plan")
     so_far = Done()
     with reading(engine) as connection:
+        _by_index(connection)
         done = _batches_done(connection, plan)
         so_far += Done(before=len(done))
         for number, batch in enumerate(plan.batches):
@@ -153,8 +173,9 @@ def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:
 
 def _apply_batch(engine: Engine, plan: Plan, number: int, batch: Batch, now: datetime) -> Done:
     with writing(engine) as connection:
+        _by_index(connection)
         _keep_storing_out(connection)
-        if number in _batches_done(connection, plan):
+        if _batches_done(connection, plan, number):
             return Done(before=1)  # somebody else applies the same plan
         found = _require_unchanged(connection, batch)
         counted = {
@@ -165,24 +186,23 @@ def _apply_batch(engine: Engine, plan: Plan, number: int, batch: Batch, now: dat
         erasure = connection.execute(
             insert(tables.erasures).values(row).returning(tables.erasures.c.id)
         ).scalar()
-        for kind, ids in {"sms": batch.sms, "arrival": found.arrivals, **batch.others}.items():
-            _name(connection, kind, ids, int(erasure or 0))
-        _take_out_of_quarantine(connection, found.arrivals, plan.basis, now)
+        named = {"sms": batch.sms, "arrival": found.arrivals, **batch.others}
+        _name(connection, [(kind, one) for kind, ids in named.items() for one in ids], int(erasure or 0))
+        _take_out_of_quarantine(connection, found.unread, plan.basis, now)
     return Done(**counted, batches=1)
 
 
-def _name(connection: Connection, kind: str, ids: Sequence[int], erasure: int) -> None:
-    """Name rows in `erased`: their content goes in the same statement."""
-    if not ids:
-        return
+def _name(connection: Connection, rows: Sequence[tuple[str, int]], erasure: int) -> None:
+    """Name rows, by kind and id, in `erased`: their content goes in the same statement."""
     if connection.dialect.name == "sqlite":
-        rows = [(kind, number, erasure) for number in ids]
-        connection.exec_driver_sql("INSERT INTO erased (kind, row_id, erasure_id) VALUES (?, ?, ?)", rows)
+        values = [(kind, number, erasure) for kind, number in rows]
+        connection.exec_driver_sql("INSERT INTO erased (kind, row_id, erasure_id) VALUES (?, ?, ?)", values)
     else:
         connection.exec_driver_sql(
             "INSERT INTO erased (kind, row_id, erasure_id)"
-            " SELECT %s, id, %s FROM unnest(%s::bigint[]) AS id ON CONFLICT DO NOTHING",
-            (kind, erasure, list(ids)),
+            " SELECT kind, id, %s FROM unnest(%s::text[], %s::bigint[]) AS given (kind, id)"
+            " ON CONFLICT DO NOTHING",
+            (erasure, [kind for kind, _ in rows], [number for _, number in rows]),
         )
 
 
@@ -202,6 +222,12 @@ def _take_out_of_quarantine(
             for number, arrival_id in zip(numbers, standing, strict=True)
         ]
         connection.execute(insert(tables.retries), rows)
+
+
+def _by_index(connection: Connection) -> None:
+    """Let PostgreSQL read no whole table until the transaction ends, however small it takes one for."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
 
 def _keep_storing_out(connection: Connection) -> None:
@@ -237,9 +263,11 @@ def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:
     return found
 
 
-def _batches_done(connection: Connection, plan: Plan) -> set[int]:
+def _batches_done(connection: Connection, plan: Plan, number: int | None = None) -> set[int]:
+    """Return which batches of `plan` are done, or whether that `number` is."""
     e = tables.erasures.c
-    return set(connection.execute(select(e.batch).where(e.plan_id == plan.id)).scalars())
+    query = select(e.batch).where(e.plan_id == plan.id)
+    return set(connection.execute(query if number is None else query.where(e.batch == number)).scalars())
 
 
 def _belongings(
@@ -249,34 +277,18 @@ def _belongings(
 
     Two items of one POST share its raw bytes: they go with the first of them that is erased.
     """
-    a, r, p = tables.arrivals.c, tables.retries.c, tables.payloads.c
-    by_retry = select(r.arrival_id, a.content_key).join_from(
-        tables.retries, tables.arrivals, a.id == r.arrival_id
-    )
-    keys = {
-        bytes(key)
-        for query, column, ids in (
-            (select(a.id, a.content_key), a.sms_id, sms),
-            (by_retry, r.sms_id, sms),
-            (select(a.id, a.content_key), a.id, quarantine),
-        )
-        for _, key in _for_ids(connection, query, column, ids)
-    }
-    of_bytes = list(_for_ids(connection, select(a.id, a.sms_id), a.content_key, sorted(keys)))
-    every = sorted({number for number, _ in of_bytes})
-    gone = erased_among(connection, "arrival", every)
-    arrivals = [number for number in every if number not in gone]
-    payloads = sum(
-        n
-        for (n,) in _for_ids(
-            connection, select(func.count()).select_from(tables.payloads), p.arrival_id, arrivals
-        )
-    )
-    beside = {sms_id for _, sms_id in of_bytes if sms_id is not None} - set(sms)
+    given: list[Any] = [list(sms), list(sms), list(quarantine)]
+    if connection.dialect.name == "sqlite":
+        given = [json.dumps(ids) for ids in given]
+    found = connection.exec_driver_sql(_BELONGINGS[connection.dialect.name], tuple(given)).all()
+    arrivals = sorted(row[0] for row in found)
+    beside = {sms_id for _, sms_id, *_ in found if sms_id is not None} - set(sms)
+    unread = sorted(number for number, _, outcome, _ in found if outcome == Outcome.QUARANTINED)
+    payloads = sum(bool(kept) for *_, kept in found)
+    gone = {kind: sorted(erased_among(connection, kind, ids)) for kind, ids in sorted(others.items())}
     erased = sorted(erased_among(connection, "sms", sms))
-    gone_others = {kind: sorted(erased_among(connection, kind, ids)) for kind, ids in sorted(others.items())}
-    state = json.dumps([sorted(sms), erased, sorted(quarantine), arrivals, payloads, gone_others]).encode()
-    return _Belongings(arrivals, payloads, beside, hashlib.sha256(state).hexdigest()[:32])
+    state = json.dumps([sorted(sms), erased, sorted(quarantine), arrivals, payloads, gone]).encode()
+    return _Belongings(arrivals, payloads, unread, beside, hashlib.sha256(state).hexdigest()[:32])
 
 
 def _selected(connection: Connection, selection: Selection) -> list[int]:

@@ -118,14 +118,17 @@ END $$
 
 # Once a statement, not once a row. The schema is named, because whoever may make temporary tables could put
 # one of his own before ours. Content is removed with the rights of the tables' owner: nobody else has that
-# right, and who may write the archive may only name in `erased` what is to go.
+# right, and who may write the archive may only name in `erased` what is to go. Each row is looked up in
+# `erased`, without a join: while that grows from nothing the server takes it for empty, and read all of it
+# for each row.
 _GOES = """
 CREATE OR REPLACE FUNCTION content_goes_by_erasure() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   unnamed boolean;
 BEGIN
-  EXECUTE format('SELECT EXISTS (SELECT FROM gone WHERE NOT EXISTS (SELECT FROM %%I.erased'
-    ' WHERE erased.kind = %%L AND erased.row_id = gone.%%I))', TG_TABLE_SCHEMA, TG_ARGV[0], TG_ARGV[1])
+  EXECUTE format('SELECT EXISTS (SELECT FROM gone WHERE (SELECT erasure_id FROM %%I.erased'
+    ' WHERE erased.kind = %%L AND erased.row_id = gone.%%I) IS NULL)',
+    TG_TABLE_SCHEMA, TG_ARGV[0], TG_ARGV[1])
     INTO unnamed;
   IF unnamed THEN
     RAISE EXCEPTION USING ERRCODE = 'restrict_violation',
@@ -134,10 +137,10 @@ BEGIN
   RETURN NULL;
 END $$
 """
-_TAKE = (
-    "EXECUTE format('DELETE FROM %%I.{} WHERE {} IN (SELECT row_id FROM gone WHERE kind = ''{}'')',"
-    " TG_TABLE_SCHEMA);"
-)
+_TAKE = """IF EXISTS (SELECT FROM gone WHERE kind = '{2}') THEN
+    EXECUTE format('DELETE FROM %%I.{0} WHERE {1} IN (SELECT row_id FROM gone WHERE kind = ''{2}'')',
+      TG_TABLE_SCHEMA);
+  END IF;"""
 _TAKES = """
 CREATE OR REPLACE FUNCTION erasure_takes_content() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

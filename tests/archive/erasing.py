@@ -1,11 +1,13 @@
 """What the tests of erasures share: her SMS and his, by each way, and how they are erased."""
 
+from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from ingestor.archive import erasure
-from ingestor.archive.engine import sqlite_path
+from ingestor.archive.engine import open_engine, sqlite_path
 from ingestor.archive.erasure_plan import Plan, Selection
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Item, Submission
@@ -70,3 +72,14 @@ def all_bytes(engine: Engine) -> bytes:
     path = sqlite_path(engine.url)
     assert path is not None
     return b"".join(one.read_bytes() for one in sorted(path.parent.glob(f"{path.name}*")))
+
+
+def apply_on(url: str, plan: str, begun: Event) -> None:
+    """Do what the file `plan` says, in a process that is killed meanwhile."""
+    engine = open_engine(url)
+    steps = erasure.apply(engine, read_archive_key(engine), Plan.read(Path(plan).read_text()), lambda: NOW)
+    next(steps)
+    begun.set()
+    for _ in steps:
+        pass
+    engine.dispose()

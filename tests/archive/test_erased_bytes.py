@@ -1,9 +1,8 @@
 """Erased is erased: killed at any point, in the bytes, and by nobody guessed from what stays."""
 
+import multiprocessing
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.archive.erasing import (
     HIS,
     SECRET_TEXT,
     all_bytes,
+    apply_on,
     content,
     erased,
     hers,
@@ -35,19 +35,6 @@ from tests.archive.erasing import (
 from tests.archive.reading import one, rows
 from tests.archive.samples import NOW, PARSER, item, payload
 
-APPLY = """
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-from ingestor.archive.engine import open_engine
-from ingestor.archive.erasure import apply
-from ingestor.archive.erasure_plan import Plan
-from ingestor.archive.inserts import read_archive_key
-engine = open_engine(sys.argv[1])
-plan = Plan.read(Path(sys.argv[2]).read_text())
-for _ in apply(engine, read_archive_key(engine), plan, lambda: datetime.now(UTC), pause=0.02):
-    pass
-"""
 HALF = """SELECT count(*) FROM sms
     LEFT JOIN sms_content AS c ON c.sms_id = sms.id LEFT JOIN sms_numbers AS n ON n.sms_id = sms.id
     JOIN arrivals AS a ON a.sms_id = sms.id
@@ -60,31 +47,30 @@ HALF = """SELECT count(*) FROM sms
 """How many SMS are neither whole nor erased."""
 
 
-def _killed_at(url: str, plan: str, seconds: float) -> None:
-    """Apply `plan` in a process of its own, and kill it after so long."""
-    process = subprocess.Popen([sys.executable, "-c", APPLY, url, plan])
-    time.sleep(seconds)
-    process.kill()
-    process.wait()
-
-
 def killed_again_and_again(engine: Engine, times: int, folder: Path) -> None:
     """Erase half of an archive while somebody kills it at random points, then end it."""
-    numbers = range(1, 301)
-    write(engine, *(mail(number, HER if number % 2 else HIS) for number in numbers))
+    write(engine, *(mail(number, HER if number % 2 else HIS) for number in range(1, 301)))
     plan = folder / "plan.json"
     plan.write_text(planned(engine, numbers=[HER]).written())
     url = engine.url.render_as_string(hide_password=False)
+    processes = multiprocessing.get_context("forkserver")  # so that a start costs no imports
+    processes.set_forkserver_preload([apply_on.__module__])
     at_random = random.Random(times)
-    begun = set()
+    done = [0]
     for _ in range(times):
-        _killed_at(url, str(plan), at_random.uniform(0.3, 1.2))
+        begun = processes.Event()
+        process = processes.Process(target=apply_on, args=(url, str(plan), begun))
+        process.start()
+        assert begun.wait(60)
+        time.sleep(at_random.uniform(0, 3 / times))
+        process.kill()
+        process.join()
         assert one(engine, HALF) == 0
-        begun.add(one(engine, "SELECT count(*) FROM erased WHERE kind = 'sms'"))
+        done.append(one(engine, "SELECT count(*) FROM erased WHERE kind = 'sms'"))
+    assert len(set(done) - {0, 150}) > 2, "it was hardly ever killed in the middle"
     *_, _ = erasure.apply(engine, read_archive_key(engine), Plan.read(plan.read_text()), lambda: NOW)
     assert one(engine, HALF) == 0
     assert content(engine) == [150] * 4
-    assert begun - {0, 150}, "it was never killed in the middle"
     assert one(engine, "SELECT sms FROM erasures_done") == 150
 
 

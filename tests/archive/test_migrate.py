@@ -46,6 +46,7 @@ FROZEN = {
     "0010_conditions.py": "a67aba22b09211e26f76a197f5171a7ccc2657e360b43fba72d65f42b262575b",
     "0005_commit_marks.py": "094ec911481c1f873b7338c6b1e02b6521345b8d6eee5490ce1446ad68c8ebaf",
     "0011_erasure.py": "39390e6073a9338e8e5369f73075447486d1ac2fdd064eb3200983299d9d43dd",
+    "0012_guards_by_index.py": "f210a4278092bfb939de1fc67bc26e750c65008164240e315079348ec84f29f2",
 }
 
 COMPARED = {"compare_type": True, "compare_server_default": True}
