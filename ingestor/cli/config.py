@@ -8,12 +8,14 @@ from ingestor.cli import verbs_of
 from ingestor.cli.opening import settings_of
 from ingestor.errors import ConfigurationError
 from ingestor.providers import ENDPOINTS
+from ingestor.settings import require_work
 from ingestor.settings.sample import reference, sample, shown
 
 EXAMPLES = """
 ingestor config example > /etc/ingestor/ingestor.toml
 ingestor config example --markdown
 ingestor config show
+ingestor config check
 ingestor config new-endpoint agile
 """
 
@@ -21,11 +23,12 @@ _RANDOM_BYTES = 24  # 32 characters of the URL-safe alphabet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the three verbs."""
+    """Describe the verbs."""
     add_verb = verbs_of(parser, EXAMPLES)
     example = add_verb("example", "print the commented sample file")
     example.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
     add_verb("show", "print the effective settings, secrets hidden")
+    add_verb("check", "say whether a start or reload would take the configuration; try nothing of it")
     endpoint = add_verb("new-endpoint", "print an endpoint with a path that nobody can guess")
     endpoint.add_argument("provider", choices=ENDPOINTS)
 
@@ -38,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         settings = settings_of(arguments)
         origin = ", ".join(map(str, settings.sources)) or "no configuration file: these are the defaults"
         sys.stdout.write(f"# {origin}\n{shown(settings)}")
+    elif arguments.verb == "check":
+        require_work(settings_of(arguments))
     else:
         _print_endpoint(arguments)
     return 0

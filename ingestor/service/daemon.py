@@ -22,6 +22,7 @@ from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
+from ingestor.redaction import redact_secrets
 from ingestor.replies.answering_daemon import Answering
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
@@ -50,7 +51,7 @@ from ingestor.service.signals import (
     exit_at_once,
 )
 from ingestor.service.watchdog import Beat, Notifier, Watchdog
-from ingestor.settings import DEFAULT_FILE, Mailbox, Settings, kept_secret, rules_for, state_directory
+from ingestor.settings import Mailbox, Settings, kept_secret, require_work, rules_for, state_directory
 from ingestor.watch.live import Live
 from ingestor.watch.pings import Pinger
 from ingestor.watch.watcher import Watcher, channels_of
@@ -62,6 +63,8 @@ log = structlog.get_logger(__name__)
 
 WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
+YOUNG_SECONDS = 15.0
+YOUNG_LOOK_SECONDS = 0.5  # what `systemctl status` shows just after a start is how it is
 WRITER_LIMIT = 120.0
 ANSWERS_LIMIT = 600.0  # an answer with the longest time-outs, and a name that is not resolved
 
@@ -104,6 +107,8 @@ class Daemon:
         self._live = Live(settings, hanging=lambda: sorted(self._watchdog.hanging))
         self._ended: Ended | None = None
         self._stopping_since: float | None = None
+        self._told = ""
+        self._refused = ""
 
     def run(self) -> Ended | None:
         """Run until a signal ends it; return how it went, or None where the archive cannot tell.
@@ -117,10 +122,14 @@ class Daemon:
             self._start_listener(listening)
             self._start_pages(listening)
             open_engine(self._settings.database.url).dispose()  # what is wrong with the URL is not waited for
+            self._watcher = Watcher(self._live, None, channels_of(self._settings))
+            self._watcher.start()
+            listening.callback(self._watcher.stop)
             archive = patiently(
                 partial(open_archive, self._settings, "run", run_options(self._settings)),
                 stop_wished=signals.wait_for_stop,
-                tell=self._tell_of_waiting,
+                tell=self._say,
+                alive=self._notifier.alive,
             )
             if archive is not None:
                 with ExitStack() as stops:
@@ -168,15 +177,25 @@ class Daemon:
         self._retention = RetentionCare(engine, self._settings.retention)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
-        self._start_watching(stops)
+        self._watcher.open(engine)
+        self._start_pings(stops)
         self._answering.start(self._settings)
         stops.callback(self._answering.ask_to_stop)
         stops.callback(self._retention.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
         tune_interpreter()
         log.info("daemon started", run=run, mailboxes=names, webhook=address or None)
-        self._told = self._reporter.text
-        self._notifier.ready(self._told)
+        self._say(self._text())
+
+    def _say(self, text: str) -> None:
+        """Tell the service manager how we are. The first word ends the start, also where it is that the
+        archive is waited for: POSTs are spooled by then, and `systemctl start` keeps nobody waiting.
+        """
+        (self._notifier.status if self._told else self._notifier.ready)(text)
+        self._told = text
+
+    def _text(self) -> str:
+        return self._reporter.text + self._refused
 
     def _reader(self, mailbox: Mailbox) -> MailboxThread:
         rules = rules_for(self._settings, "agile")
@@ -218,11 +237,8 @@ class Daemon:
             ) from None
         stops.callback(serve(self._settings.metrics, self._live).stop, PAGES_SECONDS)
 
-    def _start_watching(self, stops: ExitStack) -> None:
-        """Look for what to tell, and ping where it is asked for; what cannot be had stops nothing."""
-        watcher = Watcher(self._live, self._engine, channels_of(self._settings))
-        watcher.start()
-        stops.callback(watcher.stop)
+    def _start_pings(self, stops: ExitStack) -> None:
+        """Ping where it is asked for; what cannot be had stops nothing."""
         watch = self._settings.watch
         try:
             url = kept_secret(watch.ping_credential, watch.ping_file)
@@ -255,16 +271,16 @@ class Daemon:
         # Systemd wants to hear at least twice in the time that it gives.
         between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or float("inf")) / 3)
         while True:
-            wish = signals.next_wish(between)
+            young = self._clock() - self._begun < YOUNG_SECONDS
+            wish = signals.next_wish(min(between, YOUNG_LOOK_SECONDS) if young else between)
             if wish is Wish.STOP:
                 return
             if wish is Wish.RELOAD:
                 self._reload()
             self._mailboxes.tend()
             self._watchdog.look(self._beats(), self._clock())
-            if (text := self._reporter.text) != self._told:
-                self._told = text
-                self._notifier.status(text)
+            if (text := self._text()) != self._told:
+                self._say(text)
 
     def _beats(self) -> list[Beat]:
         beats = self._mailboxes.beats()
@@ -287,7 +303,8 @@ class Daemon:
             log.error(  # noqa: TRY400 - the sentence says it all; a traceback would bury it
                 "reload refused", reason=str(error), consequence="the old configuration stays"
             )
-            self._notifier.ready(f"reload refused: {error}")
+            self._refused = f"; reload refused, the old configuration stays: {redact_secrets(str(error))}"
+            self._reloaded()
             return
         for what in needs_restart(self._settings, wanted):
             log.warning("a restart is needed", changed=what, needs="systemctl restart ingestor")
@@ -299,8 +316,12 @@ class Daemon:
             self._listener.reload(listener_rules(self._settings))
         self._answering.start(self._settings)
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
-        self._told = self._reporter.text
-        self._notifier.ready(self._told)
+        self._refused = ""
+        self._reloaded()
+
+    def _reloaded(self) -> None:
+        self._told = ""
+        self._say(self._text())
 
     def _begin_day(self) -> None:
         """Close the run's row and begin another: a year's uptime would be one open balance."""
@@ -336,19 +357,6 @@ class Daemon:
             self._engine.dispose()
         except IngestorError as error:
             log.warning("the run stays open", run=self._run, reason=str(error))
-
-    def _tell_of_waiting(self, reason: str, seconds: float) -> None:
-        self._notifier.still_starting(reason, seconds)
-
-
-def require_work(settings: Settings) -> None:
-    """Raise ConfigurationError where neither a mailbox nor a webhook is configured."""
-    if not settings.mailbox and settings.webhook is None:
-        where = settings.source or DEFAULT_FILE
-        raise ConfigurationError(
-            f"{where}: there is nothing to read: configure a [[mailbox]] or a [webhook] "
-            "(`ingestor config example` prints a file to start from; `ingestor demo` needs none)"
-        )
 
 
 def listener_rules(settings: Settings) -> dict[str, Rules]:

@@ -31,9 +31,11 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LOOK_SECONDS = 0.25
-TRY_SECONDS = 20.0  # longer than a try to connect may take
+BREATH_SECONDS = 1.0
+TRY_SECONDS = 5.0  # longer than opening takes where nothing is amiss
 SAY_SECONDS = 3600.0
 UPGRADE_SECONDS = 1800.0
+"""A try that takes longer has finished nothing: the watchdog is fed no more."""
 
 INSTALLATION: Final = "installation"
 """The file in the state directory that keeps the id of the installation."""
@@ -63,7 +65,8 @@ def patiently(
     attempt: Callable[[], T],
     *,
     stop_wished: Callable[[float], bool],
-    tell: Callable[[str, float], None],
+    tell: Callable[[str], None],
+    alive: Callable[[], None],
 ) -> T | None:
     """Return what `attempt` returns, trying again for as long as the archive cannot be used.
 
@@ -72,12 +75,13 @@ def patiently(
 
     Each try has a thread of its own, which is abandoned when a stop is wished: a connection to a host that
     never answers cannot be interrupted. `stop_wished(seconds)` waits so long and says whether to give up,
-    which makes the answer None; `tell(reason, seconds)` hears what is waited for and how long it may take.
+    which makes the answer None. `tell(reason)` hears within seconds what is waited for, so that whoever
+    started us need not wait too. `alive()` is called all the time, but not in a try longer than any upgrade.
     """
     lengths, waited, said = pauses(FIRST_PAUSE, LONGEST_PAUSE), False, -SAY_SECONDS
     while True:
         trying = _in_background(attempt)
-        if _abandoned(trying, stop_wished, tell):
+        if _abandoned(trying, stop_wished, tell, alive):
             return None
         try:
             answer = trying.result()
@@ -95,9 +99,12 @@ def patiently(
             waited = True
             # A try to upgrade copies the archive first.
             seconds = SAY_SECONDS if isinstance(error, UpgradeFailed) else next(lengths)
-            tell(f"waiting for the archive: {error}", seconds + TRY_SECONDS)
-            if stop_wished(seconds):
-                return None
+            tell(f"waiting for the archive: {error}")
+            next_try = time.monotonic() + seconds
+            while (left := next_try - time.monotonic()) > 0:
+                if stop_wished(min(left, BREATH_SECONDS)):
+                    return None
+                alive()
         else:
             if waited:
                 log.info("the archive is there")
@@ -121,7 +128,10 @@ def _in_background(attempt: Callable[[], T]) -> Future[T]:
 
 
 def _abandoned(
-    trying: Future[T], stop_wished: Callable[[float], bool], tell: Callable[[str, float], None]
+    trying: Future[T],
+    stop_wished: Callable[[float], bool],
+    tell: Callable[[str], None],
+    alive: Callable[[], None],
 ) -> bool:
     """Wait for the end of a try and return False, or return True as soon as a stop is wished."""
     looks = 0
@@ -129,8 +139,10 @@ def _abandoned(
         if stop_wished(0):
             return True
         looks += 1
-        if looks * LOOK_SECONDS % TRY_SECONDS == 0:
-            tell("opening the archive; an upgrade copies it first", UPGRADE_SECONDS)
+        if looks * LOOK_SECONDS == TRY_SECONDS:
+            tell("waiting for the archive: it is being opened; an upgrade copies it first")
+        if looks * LOOK_SECONDS < UPGRADE_SECONDS:
+            alive()
     return False
 
 

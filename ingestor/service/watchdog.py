@@ -46,10 +46,6 @@ class Notifier:
         if self.watchdog_seconds is not None:
             self._send("WATCHDOG=1")
 
-    def still_starting(self, status: str, seconds: float) -> None:
-        """Ask for `seconds` more before the start counts as failed."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}\nSTATUS={_one_line(status)}")
-
     def reloading(self) -> None:
         """Say that a reload begins, in one datagram, or `Type=notify-reload` waits for ever."""
         now = time.monotonic_ns() // 1000

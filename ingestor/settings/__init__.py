@@ -16,7 +16,7 @@ from ingestor.settings.credentials import (
     secret_file,
     with_password,
 )
-from ingestor.settings.loading import DEFAULT_FILE, load, state_directory
+from ingestor.settings.loading import DEFAULT_FILE, load, require_work, state_directory
 from ingestor.settings.models import Database, Endpoint, Mailbox, Settings, Webhook
 from ingestor.settings.oauth import OAuth
 from ingestor.settings.opt_out import OptOut
@@ -39,6 +39,7 @@ __all__ = [
     "load",
     "login_key",
     "mailbox_named",
+    "require_work",
     "rules_for",
     "secret",
     "secret_file",

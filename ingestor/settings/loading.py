@@ -78,6 +78,16 @@ def load(path: Path | None, database_url: str | None) -> Settings:
     return settings
 
 
+def require_work(settings: Settings) -> None:
+    """Raise ConfigurationError where neither a mailbox nor a webhook is configured."""
+    if not settings.mailbox and settings.webhook is None:
+        where = settings.source or DEFAULT_FILE
+        raise ConfigurationError(
+            f"{where}: there is nothing to read: configure a [[mailbox]] or a [webhook] "
+            "(`ingestor config example` prints a file to start from; `ingestor demo` needs none)"
+        )
+
+
 def state_directory(settings: Settings) -> Path:
     """Return where files of ours may lie: $STATE_DIRECTORY, else the SQLite file's folder, else here."""
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates several by colons

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.queries import look_alikes, refusals, standing
-from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
 from ingestor.pauses import pauses
 from ingestor.redaction import redact
 from ingestor.replies.answering import credit
@@ -49,10 +49,10 @@ Send = Callable[[list[Condition], str, datetime], None]
 
 
 class Watcher:
-    """Looks at `live` and at the archive of `engine`; tells `channels`, by name."""
+    """Looks at `live` and at the archive of `engine` (None: not open yet); tells `channels`, by name."""
 
     def __init__(
-        self, live: Live, engine: Engine, channels: Mapping[str, Send], *, host: str | None = None,
+        self, live: Live, engine: Engine | None, channels: Mapping[str, Send], *, host: str | None = None,
         every: float = LOOK_SECONDS, clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:  # fmt: skip
         self._live, self._engine, self._channels = live, engine, dict(channels)
@@ -68,6 +68,10 @@ class Watcher:
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
+
+    def open(self, engine: Engine) -> None:
+        """Look at the archive of `engine` from now on."""
+        self._engine = engine
 
     def stop(self) -> None:
         """Look no more; a message in hand is not waited for."""
@@ -85,9 +89,12 @@ class Watcher:
         now = self._clock()
         age = timedelta(minutes=self._live.settings.watch.after_minutes)
         found = self._of_this_machine(now)
+        engine = self._engine
         try:
-            self._read()
-            found += self._of_archive(now)
+            if engine is None:
+                raise ArchiveUnavailable("not open yet")
+            self._read(engine)
+            found += self._of_archive(engine, now)
             unjudged: frozenset[str] = frozenset()
         except IngestorError:
             unjudged = ASKED_OF_SQL
@@ -109,8 +116,8 @@ class Watcher:
         ]
         return [replace(one, host=self._host) for one in here]
 
-    def _of_archive(self, now: datetime) -> list[Trouble]:
-        settings, engine = self._live.settings, self._engine
+    def _of_archive(self, engine: Engine, now: datetime) -> list[Trouble]:
+        settings = self._live.settings
         kinds = {"mailbox", "webhook", "archive", "answers"}
         reports = judge(settings, [one for one in read_sources(engine) if one.kind in kinds], now)
         zone = ZoneInfo(settings.timezone) if settings.timezone else None
@@ -124,15 +131,15 @@ class Watcher:
             *silent(engine, settings.watch.expect, now, zone), *clock_off(engine, now),
         ]  # fmt: skip
 
-    def _read(self) -> None:
+    def _read(self, engine: Engine) -> None:
         """Take what stands in SQL, where another daemon may have written, unless ours is newer."""
-        stands = load(self._engine, self._host)
+        stands = load(engine, self._host)
         if self._written is None or self._known == self._written:
             self._known = stands
         self._written = stands
 
     def _write(self) -> None:
-        if self._written is None:
+        if self._written is None or self._engine is None:
             return
         try:
             save(self._engine, self._written, self._known)
@@ -165,7 +172,7 @@ class Watcher:
         """Take `name` from those that `one` is owed to; False where another daemon is telling it."""
         owed = tuple(other for other in one.owed if other != name)
         try:
-            if self._written is not None and not claim(self._engine, one, owed):
+            if self._written is not None and self._engine and not claim(self._engine, one, owed):
                 return False
         except IngestorError:
             pass  # the database is away, which may be what is to be told

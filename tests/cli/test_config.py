@@ -34,6 +34,25 @@ def test_show_hides_secrets_and_names_its_source(tmp_path: Path) -> None:
     assert table["database"]["url"] == "postgresql+psycopg://u:***@h/d"
 
 
+def test_check_is_what_a_reload_asks(tmp_path: Path) -> None:
+    """`config check`, which the unit asks before SIGHUP, says nothing or what a reload would refuse."""
+    config, block = tmp_path / "x.toml", '[[mailbox]]\nname = "m"\nhost = "h"\nusername = "u"\n'
+    for written, code, said in (
+        (f'{block}password_credential = "no-such"\n', 0, ""),
+        (block, 2, "x.toml:1"),
+        ("", 2, "nothing to read"),
+    ):
+        config.write_text(written)
+        called = ingestor("--config", config, "config", "check", folder=tmp_path)
+        assert (called.code, called.out) == (code, "")
+        assert said in called.err
+        assert bool(said) is bool(called.err)
+    assert (
+        "/opt/ingestor/bin/ingestor --config /etc/ingestor/ingestor.toml config check"
+        in (ROOT / "systemd/ingestor.service").read_text().partition("ExecReload=")[2].partition("\n")[0]
+    )
+
+
 def test_new_endpoints_load_and_differ(tmp_path: Path) -> None:
     """What `config new-endpoint` prints is a valid configuration with a path of its own each time."""
     paths = set()

@@ -78,8 +78,9 @@ class Running:
         return [line for line in self.log if line["event"] == event]
 
     def wait_ready(self) -> None:
-        """Wait for READY=1 of the start."""
+        """Wait for READY=1 of the start, and for the archive, which READY does not wait for."""
         self.wait_heard("READY=1")
+        until(lambda: self.events("daemon started"), "the archive")
 
     def wait_heard(self, start: str, times: int = 1) -> None:
         """Wait until so many notify messages begin with `start`."""

@@ -20,21 +20,38 @@ MAILS = list(generate(60, seed=41))
 EXPECTED = sorted({tuple(mail.expected.values()) for mail in MAILS if mail.expected is not None})
 
 
-def test_absent_at_boot(postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path) -> None:
-    """The start waits, asking systemd for more time and saying so once, and goes on when it is there."""
+@pytest.mark.parametrize("refused", [True, False])
+def test_absent_at_boot(
+    postgresql: PostgresqlServer, server: ImapServer, tmp_path: Path, refused: bool
+) -> None:
+    """The start ends in seconds with READY and the reason, whether the database refuses or never answers.
+
+    It is said once, the watchdog is fed meanwhile, and all goes on when the database is there.
+    """
     for mail in MAILS:
         server.deliver(mail.raw)
     url = postgresql.url("archive")
-    postgresql.stop()
-    with running(configuration(tmp_path, url, mailbox(server.port))) as daemon:
-        daemon.wait_heard("EXTEND_TIMEOUT_USEC=", 3)
-        assert not any(message.startswith("READY=1") for message in daemon.heard)
-        assert len(daemon.events("the archive is waited for")) == 1
-        postgresql.start()
-        daemon.wait_ready()
-        until(lambda: read_so_far(url) == len(MAILS), "all mails read")
-        assert len(daemon.events("the archive is there")) == 1
-        assert daemon.stop() == 0
+    proxy = FaultProxy(postgresql.port)
+    if refused:
+        postgresql.stop()
+    else:
+        proxy.plan.blackhole = True
+    with proxy.running():
+        through = url if refused else url.replace(str(postgresql.port), str(proxy.port))
+        config = configuration(tmp_path, through, mailbox(server.port))
+        with running(config, environment={"WATCHDOG_USEC": "3000000"}) as daemon:
+            daemon.wait_heard("READY=1\nSTATUS=waiting for the archive: ")
+            daemon.wait_heard("WATCHDOG=1", daemon.heard.count("WATCHDOG=1") + 3)
+            assert not daemon.events("daemon started")
+            assert len(daemon.events("the archive is waited for")) == refused
+            proxy.plan.blackhole = False
+            if refused:
+                postgresql.start()
+            daemon.wait_ready()
+            until(lambda: read_so_far(url) == len(MAILS), "all mails read")
+            daemon.wait_heard("STATUS=60 read")
+            assert sum(message.startswith("READY=1") for message in daemon.heard) == 1
+            assert daemon.stop() == 0
 
     assert stored(url) == EXPECTED
 
@@ -79,7 +96,7 @@ def test_a_stop_while_waiting_at_boot(
     url = postgresql.url("archive")
     postgresql.stop()
     with running(configuration(tmp_path, url, mailbox(server.port))) as daemon:
-        daemon.wait_heard("EXTEND_TIMEOUT_USEC=")
+        daemon.wait_heard("READY=1\nSTATUS=waiting for the archive: ")
         assert daemon.stop() == 0
 
 

@@ -77,12 +77,15 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     assert guest.run("systemctl", "reload", "ingestor").returncode == 0
     until(lambda: "configuration reloaded" in guest.journal("ingestor"), "the reload", seconds=60)
     (guest.root / "etc/ingestor/ingestor.toml").write_text("[mailbx]\n")
-    guest.run("systemctl", "reload", "ingestor")
+    assert guest.run("systemctl", "reload", "ingestor").returncode != 0
+    assert "reload refused" not in guest.journal("ingestor")  # it was not even asked for
+    guest.run("systemctl", "kill", "--signal=HUP", "ingestor")
     refusal = "unknown key; did you mean mailbox?"
     until(lambda: refusal in guest.journal("ingestor"), "the refusal", seconds=60)
     assert guest.show("ingestor", "ActiveState") == "active"
     until(lambda: "reload refused" in _priority(guest, "3"), "the refusal among the errors", seconds=60)
     assert "configuration reloaded" in _priority(guest, "6")
+    assert "reload refused, the old configuration stays" in guest.show("ingestor", "StatusText")
 
     guest.run("systemctl", "stop", "ingestor")
     assert guest.show("ingestor", "Result") == "success"
@@ -90,6 +93,25 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     assert guest.show("ingestor", "ExecMainStatus") == "2"
     assert guest.show("ingestor", "ActiveState") == "failed"
     assert "\ningestor: /etc/ingestor/ingestor.toml:1: mailbx" in _priority(guest, "3")
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_a_start_without_its_archive_keeps_nobody_waiting(
+    guest: booted.BootedGuest, server: dovecot.DovecotServer, kind: str
+) -> None:
+    """`systemctl start` ends in seconds and well, and `systemctl status` says what is waited for."""
+    _configure(guest.root, server, server.account())
+    url = "postgresql://u@127.0.0.1:9/sms" if kind == "postgresql" else "sqlite:////var/lib/ingestor/odd.db"
+    file = guest.root / "etc/ingestor/ingestor.toml"
+    file.write_text(file.read_text().replace("sqlite:////var/lib/ingestor/archive.db", url))
+    guest.run("sh", "-c", "seq 9999 > /var/lib/ingestor/odd.db; chown ingestor: /var/lib/ingestor/odd.db")
+    guest.run("systemctl", "reset-failed", "ingestor")
+    assert guest.run("timeout", "30", "systemctl", "start", "ingestor").returncode == 0
+    assert guest.show("ingestor", "ActiveState") == "active"
+    assert guest.show("ingestor", "StatusText").startswith("waiting for the archive: ")
+    guest.run("sleep", "11")  # longer than the drop-in's WatchdogSec
+    assert guest.show("ingestor", "NRestarts") == "0"
+    assert guest.run("systemctl", "stop", "ingestor").returncode == 0
 
 
 def _priority(guest: booted.BootedGuest, priority: str) -> str:
