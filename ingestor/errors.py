@@ -37,6 +37,10 @@ class TransactionGivenUp(ArchiveUnavailable):
     """The database gave a transaction up for another's sake (a deadlock): it may be tried again at once."""
 
 
+class RunLost(ArchiveUnavailable):
+    """The run that something is to be counted under is not in the archive: a failover has lost its row."""
+
+
 class SchemaMismatch(ConfigurationError):
     """The archive's schema is newer than this program, or older and must not be upgraded by it."""
 

@@ -249,6 +249,17 @@ def one_moment(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def timeline(engine: Engine) -> str:
+    """Return the name of the history that a PostgreSQL server writes: each promotion begins another.
+
+    Not pg_control_checkpoint(): after a promotion that tells of the old one for minutes. Raises
+    ArchiveUnavailable where it cannot be told now, by a standby too.
+    """
+    with reading(engine) as connection:
+        file = connection.exec_driver_sql("SELECT pg_walfile_name(pg_current_wal_lsn())").scalar_one()
+    return str(file)[:8]
+
+
 @contextlib.contextmanager
 def bulk_import_settings(engine: Engine) -> Iterator[None]:
     """Set every SQLite connection up for a big import meanwhile, nothing on PostgreSQL.

@@ -13,19 +13,19 @@ from datetime import datetime
 from operator import is_
 
 import structlog
-from sqlalchemy import Connection, Engine, text, update
+from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.bookkeeping import keep_books
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.faults import DATA_ERRORS, is_data_error, refused
+from ingestor.archive.faults import DATA_ERRORS, is_data_error, place, refused
 from ingestor.archive.inserts import arrivals_by_key, read_archive_key
 from ingestor.archive.items import Item, Receipt, Row, Submission
 from ingestor.archive.reports import write_reports
 from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
 from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
 from ingestor.archive.tables import runs
-from ingestor.errors import ArchiveUnavailable, TransactionGivenUp
+from ingestor.errors import ArchiveUnavailable, RunLost, TransactionGivenUp
 from ingestor.pauses import pauses
 from ingestor.record import Outcome
 
@@ -188,9 +188,18 @@ class Store:
             except (*DATA_ERRORS, DBAPIError) as error:
                 if not is_data_error(error):
                     raise
+                self._require_runs(work)
                 return self._commit_piecemeal(work, now)
             else:
                 return receipts
+
+    def _require_runs(self, work: Sequence[_Work]) -> None:
+        """Raise RunLost where a run is missing: an asynchronous standby was promoted that never had it."""
+        wanted = {number for one in work if (number := one.submission.run_id) is not None}
+        with reading(self.engine) as connection:
+            found = set(connection.execute(select(runs.c.id).where(runs.c.id.in_(wanted))).scalars())
+        if lost := wanted - found:
+            raise RunLost(f"{place(self.engine)} came back without run {min(lost)}")
 
     def _commit_piecemeal(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
         """Write one submission after the other, still in one transaction, and find the refused items."""

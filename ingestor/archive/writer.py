@@ -16,7 +16,7 @@ import structlog
 from ingestor.archive.items import Item, Receipt, Row, Submission
 from ingestor.archive.rows import REFUSED
 from ingestor.archive.store import Store
-from ingestor.errors import ArchiveUnavailable, IngestorError
+from ingestor.errors import ArchiveUnavailable, IngestorError, RunLost
 from ingestor.logs import OncePerMinute
 from ingestor.pauses import pauses
 from ingestor.record import Outcome
@@ -129,10 +129,13 @@ class Writer:
 
     def _write_until_done(self, batch: list[Waiting]) -> bool:
         lengths = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+        submissions = [submission for submission, _ in batch]
         while True:
             try:
-                receipts = self._store.write([submission for submission, _ in batch], self._clock())
+                receipts = self._store.write(submissions, self._clock())
             except IngestorError as error:
+                if isinstance(error, RunLost):  # by the next try there may be another
+                    submissions = [replace(one, run_id=self.run or one.run_id) for one in submissions]
                 self.progress = time.monotonic()
                 self._say_trouble(error)
                 self.progress = time.monotonic()
@@ -143,7 +146,7 @@ class Writer:
                 return self._write_apart(batch, error)
             else:
                 self._say_over()
-                self._note_quarantined([submission for submission, _ in batch], receipts)
+                self._note_quarantined(submissions, receipts)
                 for (_, future), receipt in zip(batch, receipts, strict=True):
                     future.set_result(receipt)
                 return True

@@ -26,7 +26,7 @@ from ingestor.redaction import redact_secrets
 from ingestor.replies.answering_daemon import Answering
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
-from ingestor.service.mailboxes import Mailboxes
+from ingestor.service.mailboxes import Mailboxes, read_again
 from ingestor.service.opening import (
     Ended,
     Installation,
@@ -38,7 +38,14 @@ from ingestor.service.opening import (
 from ingestor.service.reporting import LISTENER_LIMIT, Reporter
 from ingestor.service.retention import LOOK_SECONDS as RETENTION_SECONDS
 from ingestor.service.retention import RetentionCare
-from ingestor.service.schedule import GUARD_SECONDS, ArchiveGuard, next_run, schedule
+from ingestor.service.schedule import (
+    FAILOVER_SECONDS,
+    GUARD_SECONDS,
+    ArchiveGuard,
+    FailoverCare,
+    next_run,
+    schedule,
+)
 from ingestor.service.signals import (
     ANSWERS_SECONDS,
     LAST_RESORT_SECONDS,
@@ -175,6 +182,12 @@ class Daemon:
         self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         self._retention = RetentionCare(engine, self._settings.retention)
+        directory = state_directory(self._settings)
+        self._failover = FailoverCare(
+            engine, directory, lambda: self._run, self._begin_day, self._given_again
+        )
+        self._failover.look()
+        stops.callback(self._failover.stop)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
         self._watcher.open(engine)
@@ -261,11 +274,24 @@ class Daemon:
         jobs: dict[str, tuple[float, Callable[[], None]]] = {
             "archive guard": (GUARD_SECONDS, self._guard.look),
         }
+        if self._engine.dialect.name == "postgresql":
+            jobs["failover"] = (FAILOVER_SECONDS, self._failover.look)
         if self._wal_care is not None:
             jobs["archive file"] = (WAL_SECONDS, self._wal_care.look)
         if self._settings.retention.asks:
             jobs["retention"] = (RETENTION_SECONDS, self._retention.look)
         return jobs
+
+    def _given_again(self, run: int) -> list[Callable[[], bool]]:
+        """Return what is to be done once another server was promoted, counted in `run`."""
+        rules, listener = rules_for(self._settings, "agile"), self._listener
+        steps = [
+            partial(read_again, one, rules, self._writer, self._engine, run) for one in self._settings.mailbox
+        ]
+        if listener is not None:
+            listener.submit_again(run)
+            return [*steps, lambda: not listener.left_again]
+        return [*steps]
 
     def _loop(self, signals: Signals) -> None:
         # Systemd wants to hear at least twice in the time that it gives.
@@ -355,7 +381,7 @@ class Daemon:
             with suppress(IngestorError):
                 self._reporter.note_daemon("stopped")
             self._engine.dispose()
-        except IngestorError as error:
+        except (IngestorError, LookupError) as error:
             log.warning("the run stays open", run=self._run, reason=str(error))
 
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Protocol
 
 import structlog
+from sqlalchemy import Engine
 
 from ingestor.archive.queries import all_refused
 from ingestor.archive.runs import balance, end_run
@@ -15,6 +16,8 @@ from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.answers import FolderMissing
+from ingestor.providers.contract import Rules
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import read_old_sms
 from ingestor.service.opening import Ended, Installation, open_archive, run_options
@@ -93,6 +96,21 @@ class Mailboxes:
                 # A silent name server cannot be interrupted. Nothing uncommitted counts as done.
                 log.warning("mailbox thread left behind", mailbox=thread.name, seconds=seconds)
         self._threads, self._waiting = [], []
+
+
+def read_again(mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run: int) -> bool:
+    """Read what came to `mailbox` yesterday or today once more, also what was moved away; count it in `run`.
+
+    Return True. Raises IngestorError where that could not be done now. What is to be done on the server is
+    left to the mailbox's own thread.
+    """
+    since = (datetime.now(UTC) - timedelta(days=1)).date()
+    MailboxThread(mailbox, rules, writer, engine, run).rescan(None, since)
+    if mailbox.move_to is not None and mailbox.after_store == "move":
+        untouched = mailbox.model_copy(update={"after_store": "keep"})
+        with suppress(FolderMissing):  # nothing was ever moved
+            MailboxThread(untouched, rules, writer, engine, run).rescan(mailbox.move_to, since)
+    return True
 
 
 class Passing(Protocol):

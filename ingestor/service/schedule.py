@@ -1,5 +1,7 @@
 """What is due by the clock: APScheduler looks after the archive and begins a day. A mailbox polls by itself.
 
+It sees a failover, too, and who is given again what the promoted standby may lack.
+
 A job cannot be killed, and must not touch a connection that another thread owns. Settings against its
 defaults: a run that comes more than a second late would be dropped (`misfire_grace_time`), and local time has
 hours that happen twice (UTC).
@@ -7,8 +9,11 @@ hours that happen twice (UTC).
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
 from types import MappingProxyType
 
 import structlog
@@ -20,12 +25,16 @@ from apscheduler.events import (
 )
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
+from ingestor.archive.engine import timeline
 from ingestor.archive.intact import Difference, Grade, NotCompared, differences
-from ingestor.archive.runs import balance, begin_run, end_run
+from ingestor.archive.mailbox_state import kept_alive
+from ingestor.archive.runs import balance, begin_run, end_run, find_run, lease_of
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError
+from ingestor.pauses import pauses
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +43,7 @@ SETTLING_SECONDS = 10.0
 COMPARE_SECONDS = 24 * 3600.0
 SAY_SECONDS = 3600.0
 GUARD_SECONDS = 60.0
+FAILOVER_SECONDS = 5.0
 _MOST_NAMED = 5
 _TROUBLE = {EVENT_JOB_ERROR: "error", EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_INSTANCES: "still_running"}
 
@@ -87,8 +97,8 @@ def next_run(engine: Engine, writer: Writer, run: int, options: Mapping[str, obj
         time.sleep(0.01)
     try:
         end_run(engine, run, datetime.now(UTC))
-        log.info("a new day, and a new run", before=run, read=balance(engine, run).read, run=new)
-    except IngestorError as error:
+        log.info("a new run begins", before=run, read=balance(engine, run).read, run=new)
+    except (IngestorError, LookupError) as error:  # a failover may have lost the row
         log.warning("the run stays open", run=run, reason=str(error))
     return new
 
@@ -145,6 +155,102 @@ class ArchiveGuard:
                 consequence="POSTs go to the spool, mails wait" if harmed else "storing goes on",
                 needs="ingestor check, and ingestor db repair for what is ours",
             )
+
+
+class FailoverCare:
+    """Sees that another PostgreSQL server was promoted, and has that done which makes up for what it lacked.
+
+    A synchronous standby lacks nothing, and an asynchronous one the last commits: POSTs that were
+    acknowledged, and mails over which the cursors of this daemon's memory have passed. So both are submitted
+    again, as a run `rescan`; what is there is a duplicate. The timeline that all was done for stands in the
+    state directory: a daemon that was stopped meanwhile, or in the midst of it, does it at its start.
+    """
+
+    def __init__(
+        self, engine: Engine, directory: Path, run: Callable[[], int], begin_anew: Callable[[], None],
+        steps: Callable[[int], Sequence[Callable[[], bool]]],
+    ) -> None:  # fmt: skip
+        """`run` tells under which run the daemon counts; `begin_anew` begins another: its row may be lost.
+
+        `steps` is given the number of the run of what is done again: each step says whether it is done, or
+        raises IngestorError where it is to be tried again.
+        """
+        self._engine, self._run, self._begin_anew, self._steps = engine, run, begin_anew, steps
+        self._file = directory / "timeline"
+        self._stop = Event()
+        self._done = self._doing = ""
+        with suppress(OSError):
+            self._done = self._file.read_text(encoding="ascii").strip()
+
+    def look(self) -> None:
+        """Begin to make up where another server was promoted; called at the start and every few seconds."""
+        if self._engine.dialect.name != "postgresql":
+            return
+        try:
+            now = timeline(self._engine)
+            lost = not _is_there(self._engine, self._run())
+        except (IngestorError, DBAPIError):
+            return  # it is away, no primary yet, or none that has such a thing
+        if not self._done:
+            self._note(now)
+        if now == self._doing or (now == self._done and not lost):
+            return
+        log.warning(
+            "another PostgreSQL server was promoted; what it may lack is given to it again",
+            timeline=now, before=self._done, run_lost=lost,
+        )  # fmt: skip
+        self._begin_anew()
+        self._stop.set()  # what is done for a server that is no more
+        self._stop, self._doing = Event(), now
+        Thread(target=self._make_up, args=(now, self._stop), name="failover", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin nothing more; what is left is done at the next start."""
+        self._stop.set()
+
+    def _make_up(self, timeline: str, stop: Event) -> None:
+        run: int | None = None
+        left: list[Callable[[], bool]] = []
+        for pause in pauses(30.0, 1800.0):  # a mailbox that refuses the password must not be hammered
+            try:
+                if run is None:
+                    run = begin_run(self._engine, "rescan", {"failover_to": timeline}, datetime.now(UTC))
+                    left = list(self._steps(run))
+                with kept_alive(self._engine, lease_of(run)):
+                    left = [step for step in left if stop.is_set() or not _is_done(step)]
+                if not left:
+                    end_run(self._engine, run, datetime.now(UTC))
+                    outcomes = balance(self._engine, run)
+                    break
+            except (IngestorError, LookupError) as error:
+                log.info("what a failover may have lost is not given again yet", reason=str(error))
+            if stop.wait(pause):
+                return
+        self._note(timeline)
+        self._doing = ""
+        log.info("what the promoted server may have lacked was given to it again", run=run,
+                 lacked=outcomes.stored, known=outcomes.duplicate)  # fmt: skip
+
+    def _note(self, timeline: str) -> None:
+        self._done = timeline
+        with suppress(OSError):
+            self._file.write_text(f"{timeline}\n", encoding="ascii")
+
+
+def _is_done(step: Callable[[], bool]) -> bool:
+    try:
+        return step()
+    except IngestorError as error:
+        log.info("what a failover may have lost is not given again yet", reason=str(error))
+        return False
+
+
+def _is_there(engine: Engine, run: int) -> bool:
+    try:
+        find_run(engine, run)
+    except LookupError:
+        return False
+    return True
 
 
 def named(found: list[Difference]) -> str:

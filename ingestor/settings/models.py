@@ -274,6 +274,11 @@ class Webhook(Section):
         default=65536,
         description="A larger body is refused (413); raise it for many SMS in one POST.",
     )
+    spool_first: StrictBool = Field(
+        default=False,
+        description="For a PostgreSQL with asynchronous standbys: write each POST to the spool before the "
+        "database, keep it there for ten minutes after its commit, and submit it again after a failover.",
+    )
     endpoint: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
 
     @property

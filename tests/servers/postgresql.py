@@ -84,11 +84,27 @@ class PostgresqlServer:
             self._process.wait(30)
             self._process = None
 
-    def standby(self) -> "PostgresqlServer":
-        """Make a standby, and let every commit wait for it from now on."""
+    def standby(self, *, synchronous: bool = True) -> "PostgresqlServer":
+        """Make a standby, and let every commit wait for it from now on, unless it is not `synchronous`."""
         standby = PostgresqlServer(self._binaries, fsync=self._fsync, primary=self)
-        self.wait_for_standby("standby")
+        self.wait_for_standby("standby" if synchronous else "")
         return standby
+
+    def catch_up(self, standby: "PostgresqlServer") -> None:
+        """Wait until `standby` has all that this server has committed by now."""
+        here = self.sql("SELECT pg_current_wal_lsn()").strip()
+        deadline = time.monotonic() + 30
+        while standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{here}'").strip() != "t":
+            if time.monotonic() > deadline:
+                raise RuntimeError("the standby does not catch up")
+            time.sleep(0.02)
+
+    def cut_off(self) -> None:
+        """As a standby, hear nothing more of the primary from now on."""
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        self.sql("SELECT pg_reload_conf()")
+        while self.sql("SELECT count(*) FROM pg_stat_wal_receiver").strip() != "0":
+            time.sleep(0.02)
 
     def wait_for_standby(self, name: str) -> None:
         """Let commits wait for the standby `name`, whether there is one or not."""

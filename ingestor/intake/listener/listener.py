@@ -47,11 +47,12 @@ class Listener:
         self._passwords = passwords
         self._limits = limits or Limits()
         self._posts = PostsRead(name for name, _ in named(webhook))
-        self._keeper = Keeper(spool_directory, writer, rules, self._posts)
+        self._keeper = Keeper(spool_directory, writer, rules, self._posts, keeps=webhook.spool_first)
         self._refusals = RefusalLog()
         self._reception = Reception(
-            writer, self._keeper, rules, self._limits, self._refusals, self._posts, now
-        )
+            writer, self._keeper, rules, self._limits, self._refusals, self._posts, now,
+            spool_first=webhook.spool_first,
+        )  # fmt: skip
         self._server: HttpServer | None = None
         self._sockets: list[socket.socket] = []
         self._address: tuple[str, int] = webhook.host, webhook.port
@@ -75,6 +76,11 @@ class Listener:
     def spool_trouble(self) -> str | None:
         """Why the spool takes no writes, or None."""
         return self._keeper.trouble
+
+    @property
+    def left_again(self) -> int:
+        """How many POSTs of those to be submitted once more are not committed yet."""
+        return self._keeper.left_again
 
     @property
     def accepted(self) -> int:
@@ -134,6 +140,10 @@ class Listener:
     def reload(self, rules: RulesByProvider) -> None:
         """Read from now on by new `rules` (numbers, time zone); replays too."""
         self._keeper.rules = self._reception.rules = rules
+
+    def submit_again(self, run: int) -> None:
+        """Submit what the spool keeps after its commit once more, counted under `run`; see `left_again`."""
+        self._keeper.submit_again(run)
 
     def stop(self, timeout: float = 10.0) -> bool:
         """Refuse what is new, answer what was accepted, end; say whether all of it was done in time."""

@@ -1,5 +1,7 @@
 """From an admitted request to a durable one: the writer first, the spool where it does not answer in time.
 
+With `spool_first` both: the spool, then the writer, and what is in the spool is answered in any case.
+
 An ASGI application. Everything here runs in the server's event loop, except `_finished` and `_spooled`, which
 the writer's and the spool's threads call.
 """
@@ -58,7 +60,7 @@ class Limits(Bounds):
 class _Entry:
     """One POST from its arrival to its answer."""
 
-    __slots__ = ("answer", "future", "outcomes", "received", "since", "spooled")
+    __slots__ = ("answer", "future", "in_spool", "outcomes", "received", "since", "spooled")
 
     def __init__(
         self, received: ReceivedPost, answer: "asyncio.Future[Refusal | None]", since: float
@@ -68,6 +70,7 @@ class _Entry:
         self.since = since
         self.future: Future[Receipt] | None = None
         self.spooled = False
+        self.in_spool = False
         self.outcomes: tuple[str, ...] = (SPOOLED,)
 
 
@@ -76,7 +79,7 @@ class Reception:
 
     def __init__(
         self, writer: Taker, keeper: Keeper, rules: RulesByProvider, limits: Limits, refusals: RefusalLog,
-        posts: PostsRead, now: Callable[[], datetime],
+        posts: PostsRead, now: Callable[[], datetime], *, spool_first: bool = False,
     ) -> None:  # fmt: skip
         self.rules = rules
         self.accepted = 0
@@ -88,6 +91,7 @@ class Reception:
         self._posts = posts
         self._loop: asyncio.AbstractEventLoop  # there once the server has begun
         self._now = now
+        self._spool_first = spool_first
         self._patience = limits.writer_seconds
         self._unanswered: dict[bytes, _Entry] = {}
         self._bytes = 0
@@ -167,12 +171,32 @@ class Reception:
     def _submit(self, entry: _Entry, work: Submission) -> None:
         if self._writer.trouble is not None:
             self._spool(entry, with_writer=False)
-            return
+        elif self._spool_first:
+            entry.spooled = True
+            told = partial(self._in_spool, entry, work)
+            self._keeper.keep(entry.received, told, with_writer=True)
+        else:
+            self._hand_over(entry, work)
+
+    def _in_spool(self, entry: _Entry, work: Submission, fault: OSError | None) -> None:
+        """Go on to the writer, with or without the spool; called in the spool's thread."""
+        entry.spooled = entry.in_spool = fault is None
+        try:
+            self._loop.call_soon_threadsafe(self._hand_over, entry, work)
+        except RuntimeError:  # the loop has ended
+            if fault is None:
+                self._keeper.settle(entry.received, durable=False)
+
+    def _hand_over(self, entry: _Entry, work: Submission) -> None:
         try:
             entry.future = self._writer.submit(work)
         except (IngestorError, RuntimeError) as fault:  # it is stopping
             _log.warning("the writer took no POST", error=type(fault).__name__)
-            self._spool(entry, with_writer=False)
+            if entry.in_spool:
+                self._keeper.settle(entry.received, durable=False)
+                self._answer(entry, None)
+            else:
+                self._spool(entry, with_writer=False)
         else:
             entry.future.add_done_callback(partial(self._finished, entry))
 
@@ -198,6 +222,8 @@ class Reception:
                 if entry.received.identity not in self._unanswered:  # it was counted as spooled
                     self._posts.note(entry.received.source, entry.outcomes, None)
                 self._answer(entry, None)
+            elif entry.in_spool:
+                self._answer(entry, None)
             elif not entry.spooled:
                 self._spool(entry, with_writer=False)
 
@@ -210,6 +236,8 @@ class Reception:
     # To the spool
 
     def _give_up_on_writer(self, entry: _Entry) -> None:
+        if entry.in_spool:
+            self._answer(entry, None)
         if entry.spooled or entry.future is None:
             return
         entry.spooled = True

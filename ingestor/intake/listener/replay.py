@@ -1,13 +1,19 @@
-"""The thread that keeps the spool: it writes what must wait, and replays it when the database is back."""
+"""The thread that keeps the spool: it writes what must wait, and replays it when the database is back.
+
+Where the spool comes first, a file stays in the folder `kept` for ten minutes after its commit. A standby
+that lacked the commit and is promoted gets it from there: the POST is the same arrival, by its UUID.
+"""
 
 import errno
 import heapq
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -31,6 +37,8 @@ _FILES_AT_ONCE = 64
 _REPLAYS_AT_ONCE = 256
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
+_SECONDS_KEPT = 600.0
+_SECONDS_BETWEEN_EXPIRIES = 30.0
 _MOVED = OSError(errno.ESTALE, "the folder was moved or replaced while it was open; put it back")
 
 Told = Callable[[OSError | None], None]
@@ -56,9 +64,17 @@ class Keeper:
     (after a crash in between), it is one arrival: its UUID is unique in the archive.
     """
 
-    def __init__(self, directory: Path, writer: Taker, rules: RulesByProvider, posts: PostsRead) -> None:
+    def __init__(
+        self, directory: Path, writer: Taker, rules: RulesByProvider, posts: PostsRead, *,
+        keeps: bool = False, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """`keeps` says that a file stays after its commit, for ten minutes by `clock`."""
         self.rules = rules
         self._posts = posts
+        self._keeps, self._clock = keeps, clock
+        self._kept: deque[tuple[float, str]] = deque()
+        self._again: dict[str, int] = {}
+        self._asked: int | None = None
         self.depth = 0
         self.trouble: str | None = None
         self._directory = directory
@@ -87,6 +103,8 @@ class Keeper:
         if (why := moved(self._directory)) is not None:
             _log.error("POSTs were left in a spool folder that was moved", reason=why)
         self._ready = spool.names(self._directory)
+        # Committed when, the files do not say; by a daemon whose settings may have been others.
+        self._kept.extend((self._clock(), name) for name in spool.names(self._directory / spool.KEPT))
         self._count()
         if self._ready:
             _log.info("POSTs wait in the spool from an earlier run", posts=len(self._ready))
@@ -114,6 +132,16 @@ class Keeper:
         """Say how the writer ended with a POST kept `with_writer`: its file may go, or is to be replayed."""
         self._jobs.put(_Settle(spool.name_of(received), durable))
 
+    def submit_again(self, run: int) -> None:
+        """Submit all that is kept after its commit once more, to be counted under `run`."""
+        self._asked = run
+        self._jobs.put(None)
+
+    @property
+    def left_again(self) -> int:
+        """How many of those are not committed yet."""
+        return len(self._again) + (self._asked is not None)
+
     def _run(self) -> None:
         while True:
             try:
@@ -124,6 +152,7 @@ class Keeper:
                     return
                 self._collect()
                 self._replay()
+                self._expire()
             except Exception:  # noqa: BLE001 - this thread holds acknowledged SMS: it must outlive every fault
                 _log.exception("the spool thread failed and goes on")
                 time.sleep(1.0)
@@ -152,7 +181,8 @@ class Keeper:
         try:
             # Without anything to look after it sleeps until somebody brings something.
             waits = self._ready or self._deferred or self._replaying or self._moved is not None
-            job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else None)
+            rest = _SECONDS_BETWEEN_EXPIRIES if self._kept else None
+            job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else rest)
             while True:
                 if job is not None:
                     jobs.append(job)
@@ -169,9 +199,12 @@ class Keeper:
             if isinstance(job, _Settle) and job.name in self._held:
                 self._held.discard(job.name)
                 if job.durable:
-                    self._remove(job.name)
+                    self._done(job.name)
                 else:
                     heapq.heappush(self._ready, job.name)
+        if (run := self._asked) is not None:
+            self._take_up_kept(run)
+            self._asked = None
         self._count()
 
     def _write(self, jobs: list[_Keep]) -> None:
@@ -187,7 +220,7 @@ class Keeper:
                 self._note_fault(result)
                 job.told(result)
                 continue
-            if not self.depth:
+            if not self.depth and not (self._keeps and job.with_writer):
                 _log.warning("POSTs go to the spool", reason=self._writer.trouble or "the database is slow")
             self.trouble = None
             if job.with_writer:
@@ -210,7 +243,7 @@ class Keeper:
                 outcomes = committed(future)
                 if outcomes is not None:
                     self._posts.note(endpoint, outcomes, None)
-                    self._remove(name)
+                    self._done(name)
                     self._replayed += 1
                 else:
                     self._later(name)
@@ -240,6 +273,7 @@ class Keeper:
                 work = submission_of(received, self.rules)
             except FileNotFoundError:
                 _log.warning("a POST that waited in the spool is gone; somebody removed its file", file=name)
+                self._again.pop(name, None)
             except OSError as fault:
                 _log.error("a spool file cannot be read now", file=name, error=fault.strerror)
                 self._later(name)
@@ -253,6 +287,7 @@ class Keeper:
         self._count()
 
     def _submit(self, name: str, endpoint: str, work: Submission) -> None:
+        work = replace(work, run_id=self._again.get(name))
         try:
             future = self._writer.submit(work)
         except (IngestorError, RuntimeError):
@@ -266,6 +301,7 @@ class Keeper:
         heapq.heappush(self._deferred, (time.monotonic() + _SECONDS_AFTER_FAILURE, name))
 
     def _set_aside(self, name: str, fault: Exception) -> None:
+        self._again.pop(name, None)
         try:
             spool.set_aside(self._folder.place, name)
         except OSError as why:
@@ -274,7 +310,37 @@ class Keeper:
             reason = str(fault) if isinstance(fault, spool.Corrupt) else "unknown provider"
             _log.error("a spool file is corrupt", file=name, set_aside=True, reason=reason)
 
+    def _done(self, name: str) -> None:
+        """Let a file go whose POST is committed, at once or in ten minutes."""
+        if not self._keeps:
+            self._remove(name)
+            return
+        self._again.pop(name, None)
+        try:
+            spool.set_aside(self._folder.place, name, spool.KEPT)
+        except FileNotFoundError:
+            return
+        except OSError:  # it is the same arrival when it is submitted once more
+            self._later(name)
+        else:
+            self._kept.append((self._clock(), name))
+
+    def _take_up_kept(self, run: int) -> None:
+        """Let all that is kept wait for the writer once more."""
+        while self._kept:
+            _, name = self._kept.popleft()
+            with suppress(FileNotFoundError):
+                (self._folder.place / spool.KEPT / name).rename(self._folder.place / name)
+                self._again[name] = run
+                heapq.heappush(self._ready, name)
+
+    def _expire(self) -> None:
+        while self._kept and self._kept[0][0] <= self._clock() - _SECONDS_KEPT:
+            self._remove(f"{spool.KEPT}/{self._kept[0][1]}")
+            self._kept.popleft()
+
     def _remove(self, name: str) -> None:
+        self._again.pop(name, None)
         (self._folder.place / name).unlink(missing_ok=True)
 
     def _count(self) -> None:

@@ -25,6 +25,7 @@ from ingestor.providers.contract import Post
 
 ENDING = ".post"
 SET_ASIDE = "corrupt"
+KEPT = "kept"
 
 _MAGIC = b"ingestor spool 1"
 _UNFINISHED = ".tmp"
@@ -116,9 +117,9 @@ def read(directory: Path, name: str) -> ReceivedPost:
     return unpack((directory / name).read_bytes())
 
 
-def set_aside(directory: Path, name: str) -> None:
-    """Move a file that cannot be read out of the way, where a person can look at it."""
-    aside = directory / SET_ASIDE
+def set_aside(directory: Path, name: str, where: str = SET_ASIDE) -> None:
+    """Move a file that cannot be read out of the way, where a person can look at it; or to `where` else."""
+    aside = directory / where
     aside.mkdir(mode=0o700, exist_ok=True)
     (directory / name).rename(aside / name)
 
