@@ -56,11 +56,11 @@ class Block:
         return self.offset + len(self.data)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LongMail:
     """One mail longer than a block.
 
-    `raw` is what was kept (None: not ours); `size` and `content_key` are over all of it.
+    `raw` is what was kept (None: not ours, or packed since); `size` and `content_key` are over all of it.
     """
 
     offset: int

@@ -292,6 +292,7 @@ class Packing:
         """Add a mail that was longer than a block: it is never parsed. `copies` as of a block."""
         self.flush()
         found = self._long_mails.read(mail)
+        mail.raw = None  # packed: whoever still holds the mail would keep 32 MiB while it is written
         stretch = Stretch([(place, mail.offset)], found.covered, found=found, copies=copies)
         if step:
             stretch.add_step(step)
