@@ -18,6 +18,7 @@ _SHORT_CODE = re.compile(r"[0-9]{3,8}")
 _PLUSLESS = re.compile(r"[1-9][0-9]{10,14}")
 _ENCODED = re.compile(r"\+?(?:[ \t\u00a0\u202f()./-]*[0-9]){7,15}")
 _MOST_ENCODINGS = 3
+_DIGITS_OF_A_PART = 10
 _GATEWAY = re.compile(r"[1-9][0-9]{8,14}")
 
 
@@ -45,6 +46,16 @@ def normalise_agile(raw: str) -> Number:
     Source: the examples of Agile's inbound guide always show +39 numbers; older set-ups post them bare.
     """
     return _normalise(raw, _PLUSLESS)
+
+
+def whole_number(written: str) -> str | None:
+    """Return the E.164 number that a person means by `written`; None for what may be a part of one.
+
+    With + or 00 that takes ten digits, without either eleven.
+    """
+    number = normalise_agile(written)
+    whole = number.kind is OriginatorKind.MSISDN and len(number.value) > _DIGITS_OF_A_PART
+    return number.value if whole else None
 
 
 @lru_cache(maxsize=64)  # we have few numbers, and everything is for them

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, select, union
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
@@ -16,6 +16,7 @@ from ingestor.archive.payloads import unpack
 from ingestor.archive.rows import REFUSED
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms, quarantine
+from ingestor.numbers import whole_number
 from ingestor.providers.contract import NEAR_MISSES
 from ingestor.record import Channel
 
@@ -28,8 +29,9 @@ _LAST_LETTER_WITH_A_CASE = 0x1E943  # of Adlam; beyond it Unicode has none
 class Filters:
     """What to look for; None looks for everything.
 
-    `originator`, `destination` and `text` are found anywhere in the column, in any case. `since` (included)
-    and `until` (excluded) are aware, taken to the whole second, and compared with `received_at`.
+    `originator`, `destination` and `text` are found anywhere in the column, in any case; a whole number
+    (`numbers.whole_number`) is found as that alone, by an index. `since` (included) and `until` (excluded)
+    are aware, taken to the whole second, and compared with `received_at`.
     """
 
     originator: str | None = None
@@ -124,16 +126,15 @@ def search(engine: Engine, filters: Filters) -> list[Row]:
 def filtered(filters: Filters) -> Select[Any]:
     """Return the SELECT over `inbound_sms` for `filters`, without an order."""
     columns = inbound_sms.c
-    conditions: list[ColumnElement[bool]] = [
-        condition
-        for column, wanted in (
-            (columns.originator, filters.originator),
-            (columns.destination, filters.destination),
-            (columns.text, filters.text),
-        )
-        if wanted
-        for condition in _found_in(column, wanted)
-    ]
+    conditions: list[ColumnElement[bool]] = []
+    for column, wanted in (
+        (columns.originator, filters.originator), (columns.destination, filters.destination),
+    ):  # fmt: skip
+        if wanted:
+            whole = whole_number(wanted)
+            conditions += [column == whole] if whole else _found_in(column, wanted)
+    if filters.text:
+        conditions += _found_in(columns.text, filters.text)
     if filters.since is not None:
         conditions.append(columns.received_at >= bindparam(None, filters.since, WholeSecond))
     if filters.until is not None:
@@ -179,7 +180,10 @@ def _cases() -> dict[str, str]:
 def show(engine: Engine, sms_id: int) -> Evidence | None:
     """Return everything known about one SMS, None where there is none with that id."""
     content, a, r, p = tables.sms_content, tables.arrivals, tables.retries, tables.payloads
-    by_retry = select(r.c.arrival_id).where(r.c.sms_id == sms_id)
+    # Two halves, each by its index: with OR PostgreSQL read all arrivals and all payloads.
+    every = union(
+        select(a.c.id).where(a.c.sms_id == sms_id), select(r.c.arrival_id).where(r.c.sms_id == sms_id)
+    )
     arrivals = (
         select(
             *_of_arrival(),
@@ -190,7 +194,7 @@ def show(engine: Engine, sms_id: int) -> Evidence | None:
         )
         .select_from(_whole_arrivals())
         .outerjoin(p, p.c.arrival_id == _payload_owner())
-        .where(or_(a.c.sms_id == sms_id, a.c.id.in_(by_retry)))
+        .where(a.c.id.in_(every))
         .order_by(a.c.id)
     )
     with reading(engine) as connection:

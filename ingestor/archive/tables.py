@@ -121,6 +121,8 @@ sms = _table(
         name="time_quality",
     ),
     Index(None, "received_at"),
+    Index(None, "date_time"),
+    Index("ix_sms_destination", "destination", "received_at"),
 )
 
 sms_content = _table(
@@ -136,6 +138,7 @@ sms_content = _table(
     Column("salt", LargeBinary, nullable=False),
     PrimaryKeyConstraint("sms_id"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+    Index(None, "originator"),
 )
 
 arrivals = _table(

@@ -97,8 +97,12 @@ def instant(written: datetime | None, zone: tzinfo | None) -> datetime | None:
 
 def add_filters(parser: argparse.ArgumentParser, times: str) -> None:
     """Add the options; all of them together narrow the result down. `times`: what one without offset is."""
-    parser.add_argument("--originator", metavar="N", type=text, help="sender: any part of the number or name")
-    parser.add_argument("--destination", metavar="N", type=text, help="any part of the number it was sent to")
+    parser.add_argument(
+        "--originator", metavar="N", type=text, help="sender: a whole number, or any part of one or of a name"
+    )
+    parser.add_argument(
+        "--destination", metavar="N", type=text, help="the number it was sent to, or any part of it"
+    )
     parser.add_argument("--provider", choices=tuple(PROVIDERS), help="only from this provider")
     parser.add_argument(
         "--since",

@@ -47,6 +47,7 @@ FROZEN = {
     "0005_commit_marks.py": "094ec911481c1f873b7338c6b1e02b6521345b8d6eee5490ce1446ad68c8ebaf",
     "0011_erasure.py": "39390e6073a9338e8e5369f73075447486d1ac2fdd064eb3200983299d9d43dd",
     "0012_guards_by_index.py": "f210a4278092bfb939de1fc67bc26e750c65008164240e315079348ec84f29f2",
+    "0013_questions.py": "d5ed7292247b5823acdee6e0661bba4cdd844b6f06159608dbc49e2e4136b0b7",
 }
 
 COMPARED = {"compare_type": True, "compare_server_default": True}
