@@ -43,6 +43,13 @@ _WHO: Final = {
     "message_id": "Message-ID of the mail",
     "peer": "address that sent the POST",
 }
+_CHECK: Final = {
+    "method": "how the sender was checked: `dkim`, `rfc8601` or `exchange-online`",
+    "finding": "what was found, in words; `pass` where the sender was proven",
+    "domain": "the domain that signed, where it is the sender's; else NULL",
+    "selector": "under which name the domain's key was found in the DNS",
+    "public_key": "the DNS record of the key as it was that day: keys change",
+}
 _SMS: Final = {
     "provider": "`agile`, `infobip` or `ip1`",
     "originator_kind": "`msisdn` (phone number), `short` (short code), `alpha` (name) or `unknown`",
@@ -127,6 +134,7 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "parser": _ITEM["parser"],
             "run_id": _ITEM["run_id"],
             **_ERASED,
+            **{f"sender_{name}": meaning for name, meaning in _CHECK.items()},
         },
     ),
     "erasures_done": (
@@ -180,7 +188,12 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             ),
             **_ITEM,
             "sms_id": "the SMS that it became or was a copy of; NULL where it could not be read then",
+            "sender_check_id": "what the check of its sender found; NULL: none was made",
         },
+    ),
+    "sender_checks": (
+        "append-only: what checks of the sender found, once for all mails of which it is the same",
+        {"id": "8 bytes of SHA-256 over the other columns", **_CHECK},
     ),
     "arrival_content": (
         "erasable: what of an arrival may name a person",
@@ -262,12 +275,7 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
     ),
     "hold_content": (
         "erasable: who is meant by a hold, and why",
-        {
-            "hold_id": "the hold",
-            "number": "the number, as it was given",
-            "reason": "why",
-            "salt": _SALT,
-        },
+        {"hold_id": "the hold", "number": "the number, as it was given", "reason": "why", "salt": _SALT},
     ),
     "runs": (
         "one row a command that read something; `read` is the sum of what follows, as the database enforces",
@@ -350,11 +358,7 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
     ),
     "leases": (
         "which program acts on a mailbox",
-        {
-            "name": "what for",
-            "holder": "which program",
-            "expires_at": "until when, by the database's clock",
-        },
+        {"name": "what for", "holder": "which program", "expires_at": "until when, by the database's clock"},
     ),
     "sources": (
         "how each mailbox and endpoint fares",

@@ -13,7 +13,7 @@ that `engine` and one statement for three tables gain).
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
@@ -52,6 +52,7 @@ from ingestor.archive.items import (
     PayloadColumns,
     PlaceColumns,
     RetryColumns,
+    SenderCheck,
     SmsColumns,
 )
 from ingestor.archive.open_file import open_file
@@ -97,6 +98,7 @@ _ARRIVALS_TARGET = _Target(
     ("content_key", "number", "channel", "place"),
 )  # fmt: skip
 _RETRIES_TARGET = _Target(tables.retries, RetryColumns._fields, ("arrival_id",), text("sms_id IS NOT NULL"))
+_CHECKS_TARGET = _Target(tables.sender_checks, ("id", *SenderCheck._fields), ("id",))
 _CONTENT: Final = (
     _Target(tables.sms_content, ("sms_id", "salt", *ContentColumns._fields)),
     _Target(tables.sms_numbers, ("sms_id", *NumberColumns._fields)),
@@ -276,6 +278,15 @@ def insert_content(connection: Connection, sms: Rows, numbers: Rows, arrivals: R
         return
     for target, rows in given.items():
         _insert_in_steps(connection, target, rows)
+
+
+def insert_sender_checks(connection: Connection, checks: Collection[SenderCheck]) -> None:
+    """Insert what arrivals are about to name, where it is not there already; mostly there is none."""
+    rows = sorted((one.id, *one) for one in checks)
+    if rows and connection.dialect.name == "postgresql":
+        _insert_at_once(connection, {_CHECKS_TARGET: rows})
+    else:
+        _insert_in_steps(connection, _CHECKS_TARGET, rows)
 
 
 def sms_by_fingerprint(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, int]:

@@ -4,6 +4,8 @@ An intake makes an `Item`; `rows.row_of` makes the one `Row` of it that the data
 imports the database library: the processes of an import make rows, too, and stay small.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -45,6 +47,26 @@ class Position:
     copy: int = 0
 
 
+class SenderCheck(NamedTuple):
+    """What a check of a mail's sender found, without personal content; `finding` is words.
+
+    `domain` is set only where it is one of our senders', `selector` and `public_key` (the DNS record) where
+    the key was found. `method` is `dkim`, `rfc8601` or `exchange-online`.
+    """
+
+    method: str
+    finding: str
+    domain: str | None = None
+    selector: str | None = None
+    public_key: str | None = None
+
+    @property
+    def id(self) -> int:
+        """The number under which the archive keeps it: 8 bytes of SHA-256 over what it says."""
+        digest = hashlib.sha256(json.dumps(self).encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
+
 class Item(NamedTuple):
     """One SMS-to-be: what it means, how it reached us, and its raw bytes.
 
@@ -66,6 +88,7 @@ class Item(NamedTuple):
     number: int = 0
     peer: str | None = None
     sender_verified: bool | None = None
+    sender_check: SenderCheck | None = None
     kept_key: bytes | None = None
     kept_place: bytes = b""
 
@@ -175,6 +198,7 @@ class ArrivalColumns(NamedTuple):
     run_id: int | None
     arrived_at: str
     ingested_at: str
+    sender_check_id: int | None
 
 
 class RetryColumns(NamedTuple):
@@ -205,6 +229,7 @@ class Row(NamedTuple):
     reason: str | None
     arrived_at: str | None
     sender_verified: bool | None
+    sender_check: SenderCheck | None
     again: bool
     place: PlaceColumns
     arrival_content: ArrivalContent
@@ -215,9 +240,9 @@ class Row(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """Return the row as plain tuples, to travel between processes (`marshal` takes no named ones)."""
-        place, arrival_content, sms, content, numbers, payload = self[9:]
+        place, arrival_content, sms, content, numbers, payload = self[10:]
         return (
-            *self[:9], tuple(place), tuple(arrival_content), sms and tuple(sms), content and tuple(content),
+            *self[:10], tuple(place), tuple(arrival_content), sms and tuple(sms), content and tuple(content),
             numbers and tuple(numbers), payload and tuple(payload),
         )  # fmt: skip
 

@@ -83,6 +83,7 @@ def row_of(item: Item, secret: bytes) -> Row:
         reason=reason,
         arrived_at=None if arrived_at is None else iso_utc(arrived_at),
         sender_verified=item.sender_verified,
+        sender_check=item.sender_check,
         again=item.kept_key is not None,
         place=PlaceColumns(
             item.kept_place or _place(item, secret),

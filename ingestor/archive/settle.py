@@ -18,6 +18,7 @@ from ingestor.archive.inserts import (
     erased_among,
     insert_content,
     insert_new,
+    insert_sender_checks,
     read_first,
     reserve,
     sms_by_fingerprint,
@@ -105,6 +106,7 @@ def settle(
         _STORED if i in this.own else _QUARANTINED if sms_id is None and i not in read else _DUPLICATE
         for i, sms_id in enumerate(this.sms_ids)
     ]
+    insert_sender_checks(connection, {row.sender_check for row in rows if row.sender_check is not None})
     arrivals = _without_standing(this, dict(zip(fresh, arrival_ids, strict=True)))
     new = insert_new(connection, tables.arrivals, [_arrival(this, i, id_) for i, id_ in arrivals.items()])
     _settle_repeated(
@@ -198,6 +200,7 @@ def _arrival(this: _Transaction, i: int, number: int) -> tuple[Any, ...]:
         run_id=this.run_ids[i],
         arrived_at=row.arrived_at or this.now,
         ingested_at=this.now,
+        sender_check_id=row.sender_check.id if row.sender_check is not None else None,
     )
     return columns + row.place
 

@@ -36,12 +36,15 @@ __all__ = [
     "ANSWERABLE", "ERASABLE", "PERMANENT", "Big", "Flag", "Instant", "Small", "WholeSecond",
     "answer_content", "answer_events", "answering", "answers", "archive_key", "arrival_content", "arrivals",
     "conditions", "consent_content", "consent_scans", "consents", "cursors", "delivery_report_content",
-    "delivery_reports", "dictionaries", "leases", "look_alikes", "metadata", "payloads", "pending",
-    "retries", "run_inputs", "runs", "sms", "sms_content", "sources",
+    "delivery_reports", "dictionaries", "erased", "erasures", "hold_content", "holds", "leases",
+    "look_alikes", "metadata", "payloads", "pending", "retries", "run_inputs", "runs", "sender_checks", "sms",
+    "sms_content", "sources",
 ]  # fmt: skip
 
 ANSWERABLE: Final = "outcome = 'stored' AND (channel = 'mailbox' OR channel = 'webhook')"
 """Of the arrivals those that brought an SMS first, and not from a file."""
+
+SENDER_CHECKED: Final = "sender_check_id IS NOT NULL"
 
 archive_key = _table(
     "archive_key",
@@ -128,18 +131,23 @@ sms = _table(
 sms_content = _table(
     "sms_content",
     Column("sms_id", Big, nullable=False, autoincrement=False),
-    Column("originator", Text, nullable=False),
-    Column("originator_raw", Text, nullable=False),
-    Column("destination_raw", Text, nullable=False),
-    Column("text", Text, nullable=False),
-    Column("keyword", Text),
-    Column("clean_text", Text),
+    *(Column(n, Text, nullable=False) for n in ("originator", "originator_raw", "destination_raw", "text")),
+    *(Column(name, Text) for name in ("keyword", "clean_text")),
     Column("details", Text, nullable=False),
     Column("salt", LargeBinary, nullable=False),
     PrimaryKeyConstraint("sms_id"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     Index(None, "originator"),
 )
+
+sender_checks = _table(
+    "sender_checks",
+    Column("id", Big, nullable=False, autoincrement=False),
+    *(Column(name, Text, nullable=False) for name in ("method", "finding")),
+    *(Column(name, Text) for name in ("domain", "selector", "public_key")),
+    PrimaryKeyConstraint("id"),
+)
+"""What checks of the sender found, a row a finding: the same of many mails is kept once."""
 
 arrivals = _table(
     "arrivals",
@@ -163,10 +171,12 @@ arrivals = _table(
     Column("run_id", Big),
     Column("arrived_at", Instant, nullable=False),
     Column("ingested_at", Instant, nullable=False),
+    Column("sender_check_id", Big),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("content_key", "number", "channel", "place"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    ForeignKeyConstraint(["sender_check_id"], ["sender_checks.id"]),
     CheckConstraint("channel = 'mailbox' OR channel = 'webhook' OR channel = 'import'", name="channel"),
     CheckConstraint(
         "((outcome = 'stored' OR outcome = 'duplicate') AND sms_id IS NOT NULL)"
@@ -183,16 +193,17 @@ arrivals = _table(
         "ix_arrivals_answerable", "ingested_at",
         sqlite_where=text(ANSWERABLE), postgresql_where=text(ANSWERABLE),
     ),
+    # Of those whose sender was checked; all others pay nothing for it.
+    Index(
+        "ix_arrivals_sender_checked", "source", "ingested_at", "sender_verified",
+        sqlite_where=text(SENDER_CHECKED), postgresql_where=text(SENDER_CHECKED),
+    ),
 )  # fmt: skip
 
 arrival_content = _table(
     "arrival_content",
     Column("arrival_id", Big, nullable=False, autoincrement=False),
-    Column("subject", Text),
-    Column("message_id", Text),
-    Column("input", Text),
-    Column("member", Text),
-    Column("peer", Text),
+    *(Column(name, Text) for name in ("subject", "message_id", "input", "member", "peer")),
     Column("salt", LargeBinary, nullable=False),
     PrimaryKeyConstraint("arrival_id"),
     ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
@@ -243,10 +254,8 @@ payloads = _table(
 
 cursors = _table(
     "cursors",
-    Column("mailbox", Text, nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("uidvalidity", Big, nullable=False),
-    Column("last_uid", Big, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("mailbox", "folder")),
+    *(Column(name, Big, nullable=False) for name in ("uidvalidity", "last_uid")),
     Column("updated_at", Instant, nullable=False),
     Column("accounts", Text),
     Column("uids", Text),
@@ -256,10 +265,8 @@ cursors = _table(
 
 pending = _table(
     "pending",
-    Column("mailbox", Text, nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("uidvalidity", Big, nullable=False),
-    Column("uid", Big, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("mailbox", "folder")),
+    *(Column(name, Big, nullable=False) for name in ("uidvalidity", "uid")),
     Column("action", Text, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("reason", Text),
@@ -279,9 +286,7 @@ leases = _table(
 
 sources = _table(
     "sources",
-    Column("name", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("name", "kind", "state")),
     Column("detail", Text),
     Column("poll_seconds", Integer),
     Column("last_success", Instant),
@@ -291,12 +296,10 @@ sources = _table(
 
 conditions = _table(
     "conditions",
-    Column("condition", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("host", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("says", Text, nullable=False),
-    Column("fix", Text, nullable=False),
+    *(
+        Column(name, Text, nullable=False)
+        for name in ("condition", "subject", "host", "state", "says", "fix")
+    ),
     Column("grave", Small, nullable=False),
     Column("began_at", Instant, nullable=False),
     Column("gone_at", Instant),
@@ -308,8 +311,7 @@ conditions = _table(
 look_alikes = _table(
     "look_alikes",
     Column("run_id", Big, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("missing", Text, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("source", "missing")),
     Column("number", Big, nullable=False),
     Column("last_at", Instant, nullable=False),
     PrimaryKeyConstraint("run_id", "source", "missing"),
@@ -356,10 +358,7 @@ erased = _table(
 holds = _table(
     "holds",
     Column("id", Big, nullable=False, autoincrement=True),
-    Column("number_key", Big),
-    Column("sms_id", Big),
-    Column("arrival_id", Big),
-    Column("ends", Big),
+    *(Column(name, Big) for name in ("number_key", "sms_id", "arrival_id", "ends")),
     Column("noted_at", Instant, nullable=False),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("ends"),
@@ -380,8 +379,8 @@ hold_content = _table(
 )
 
 PERMANENT: Final = (
-    "archive_key", "dictionaries", "sms", "arrivals", "retries", "consents", "answers", "answer_events",
-    "delivery_reports", "erasures", "erased", "holds",
+    "archive_key", "dictionaries", "sms", "sender_checks", "arrivals", "retries", "consents", "answers",
+    "answer_events", "delivery_reports", "erasures", "erased", "holds",
 )  # fmt: skip
 """Append-only for ever."""
 

@@ -16,6 +16,7 @@ _KEYS = {
     "archive_key": ("id = NEW.id",),
     "dictionaries": ("id = NEW.id",),
     "sms": ("id = NEW.id", "fingerprint = NEW.fingerprint"),
+    "sender_checks": ("id = NEW.id",),
     "arrivals": (
         "id = NEW.id",
         (

@@ -10,6 +10,7 @@ from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, 
 
 from ingestor.archive import consent_views, reply_views
 from ingestor.archive.comments import statements
+from ingestor.archive.items import SenderCheck
 from ingestor.archive.tables import Big, Instant
 
 _ERASED = """
@@ -101,8 +102,14 @@ SELECT
   (SELECT min(p.arrival_id) FROM arrivals AS whole JOIN payloads AS p ON p.arrival_id = whole.id
     WHERE whole.content_key = a.content_key AND whole.number = 0 AND whole.channel = a.channel) AS payload_id,
   a.parser,
-  a.run_id,{erased}
+  a.run_id,{erased},
+  checked.method AS sender_method,
+  checked.finding AS sender_finding,
+  checked.domain AS sender_domain,
+  checked.selector AS sender_selector,
+  checked.public_key AS sender_public_key
 FROM {arrivals} LEFT JOIN arrival_content AS content ON content.arrival_id = a.id
+  LEFT JOIN sender_checks AS checked ON checked.id = a.sender_check_id
 WHERE {condition}
 """
 _READ_AT_ONCE = {
@@ -183,6 +190,7 @@ arrivals_detail: Final = table(
     column("run_id", Big),
     column("erased_at", Instant),
     column("erasure_basis", Text),
+    *(column(f"sender_{name}", Text) for name in SenderCheck._fields),
 )
 erasures_done: Final = table(
     "erasures_done",

@@ -48,6 +48,7 @@ FROZEN = {
     "0011_erasure.py": "39390e6073a9338e8e5369f73075447486d1ac2fdd064eb3200983299d9d43dd",
     "0012_guards_by_index.py": "f210a4278092bfb939de1fc67bc26e750c65008164240e315079348ec84f29f2",
     "0013_questions.py": "d5ed7292247b5823acdee6e0661bba4cdd844b6f06159608dbc49e2e4136b0b7",
+    "0014_sender_checks.py": "fc1b4f473319d40ade3ab38447c7446251a8ac08058590b74338b889020f6bd0",
 }
 
 COMPARED = {"compare_type": True, "compare_server_default": True}

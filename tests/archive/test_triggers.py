@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive import holds, triggers
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.items import Submission
+from ingestor.archive.items import SenderCheck, Submission
 from ingestor.archive.store import Store
 from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, erased, erasures, metadata
 from ingestor.replies.opt_outs import Event, read_secret, write_events
@@ -20,7 +20,9 @@ TABLES = PERMANENT + ERASABLE
 def fill(engine: Engine) -> Engine:
     """Put a row into every append-only table."""
     store = Store(engine)
-    store.write([Submission(None, (item(1), item(2), broken(3)))], NOW)
+    store.write(
+        [Submission(None, (item(1, sender_check=SenderCheck("dkim", "pass")), item(2), broken(3)))], NOW
+    )
     store.write([Submission(None, (item(3),))], NOW)
     with writing(engine) as connection:
         connection.execute(insert(dictionaries).values(id=1, bytes=b"dictionary", created_at=NOW))

@@ -224,7 +224,7 @@ def _known_arrival(key: tuple[bytes, int, str, bytes], known: tuple[int, int | N
         id=-arrival_id, content_key=content_key, channel=channel, number=number, source="",
         sender_verified=None, size=None, outcome="quarantined" if sms_id is None else "duplicate",
         reason="known", sms_id=None if sms_id is None else -sms_id, parser="", run_id=None, arrived_at="",
-        ingested_at="",
+        ingested_at="", sender_check_id=None,
     )  # fmt: skip
     return columns + PlaceColumns(place, None, None, None, None, None)
 
