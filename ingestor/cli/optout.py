@@ -13,12 +13,12 @@ from ingestor.archive.engine import reading, writing
 from ingestor.archive.export import plain_row
 from ingestor.archive.views import opt_outs
 from ingestor.cli import complain, verbs_of
-from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.arguments import add_utc, count, instant, localised, since, text, zone_of
 from ingestor.cli.export import output
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields, print_json, print_table
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.numbers import last_four, normalise_agile
+from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.hearing import words_of
 from ingestor.replies.lists import Unusable, phone_number, read_list, take_list, write_list
 from ingestor.replies.opt_outs import (
@@ -28,9 +28,10 @@ from ingestor.replies.opt_outs import (
     are_out,
     number_hmac,
     read_secret,
+    without_country,
     write_events,
 )
-from ingestor.replies.reviews import Figures, decide, open_reviews
+from ingestor.replies.reviews import Figures, decide, dismiss_before, open_reviews
 from ingestor.replies.scanning import Scan, begin_scan, pause_scan, scan, scan_state
 from ingestor.replies.words import cleaned
 
@@ -46,6 +47,7 @@ ingestor optout export out.csv
 ingestor optout scan
 ingestor optout review
 ingestor optout review 17 --out --reason "plainly wants no more"
+ingestor optout review --before 2025-01-01 --dismiss --reason "of the import, long settled"
 """
 
 CHECK_CODES = """\
@@ -98,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verdict.add_argument("--out", action="store_const", const="add", dest="verdict", help="it was an opt-out")
     verdict.add_argument("--in", action="store_const", const="remove", dest="verdict", help="it undid one")
     verdict.add_argument("--dismiss", action="store_const", const="dismiss", dest="verdict", help="neither")
+    review.add_argument(
+        "--before", metavar="D", type=since, help="with --dismiss: all that were sent before this day or time"
+    )
     review.add_argument("--every", action="store_true", help="for every number of ours")
     review.add_argument("--reason", type=text, help="why; it stays in the archive")
     review.add_argument(
@@ -190,14 +195,22 @@ def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
     any_out = any_unknown = False
     for some in _in_parts(arguments.numbers):
         numbers = {written: phone_number(written) for written in some}
-        keys = {number: number_hmac(secret, number) for number in numbers.values() if number}
+        forms = {number: (number, *without_country(number)) for number in numbers.values() if number}
+        keys = {form: number_hmac(secret, form) for those in forms.values() for form in those}
         found = are_out(connection, list(keys.values()), ours)
         for written in some:
-            number = numbers[written]
+            number, *national = forms.get(numbers[written] or "", ("",))
             out = found[keys[number]] if number else None
+            doubtful = next((one for one in national if out is None and found[keys[one]]), None)
             any_out |= out is not None
-            any_unknown |= number is None
-            print(f"{written}\t{_in_words(out) if number else 'not known: no phone number with its country'}")
+            any_unknown |= not number or doubtful is not None
+            if not number:
+                words = "not known: no phone number with its country"
+            elif doubtful:
+                words = f"not known: {doubtful} is out, and nobody knows of which country it is"
+            else:
+                words = _in_words(out)
+            print(f"{written}\t{words}")
     if any_out:
         return 1
     return NOT_KNOWN if any_unknown else 0
@@ -230,7 +243,13 @@ def _each(numbers: Sequence[str]) -> Iterator[str]:
 
 
 def _scope(arguments: argparse.Namespace, without: str | None) -> str | None:
-    return normalise_agile(arguments.our_number).value if arguments.our_number else without
+    """Return the number of ours that is meant. Raises ConfigurationError where nobody could say which."""
+    if not arguments.our_number:
+        return without
+    ours = normalise_agile(arguments.our_number)
+    if ours.kind is OriginatorKind.UNKNOWN:
+        raise ConfigurationError(f"--our-number {ours.value}: no number with its country, like +393331234333")
+    return ours.value
 
 
 def _try(arguments: argparse.Namespace) -> int:
@@ -329,7 +348,10 @@ def show_scan(state: Scan) -> None:
 
 def _review(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
-    if arguments.id is None:
+    before = instant(arguments.before, zone_of(arguments, settings))
+    if before is not None and (arguments.id is not None or arguments.verdict != "dismiss"):
+        raise ConfigurationError("--before is for --dismiss, without the id of an SMS")
+    if arguments.id is None and before is None:
         if arguments.verdict:
             raise ConfigurationError("name the SMS: ingestor optout review lists them with their ids")
         return _list_reviews(arguments, open_for_reading(settings))
@@ -338,6 +360,9 @@ def _review(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     engine = open_for_writing(settings)
     now = datetime.now(UTC)
+    if before is not None:
+        print(f"{dismiss_before(engine, before, arguments.reason, now):,} SMS: noted")
+        return 0
     with writing(engine) as connection:
         found = decide(
             connection, arguments.id, arguments.verdict, arguments.reason, now, every=arguments.every

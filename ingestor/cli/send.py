@@ -16,9 +16,8 @@ from ingestor.errors import ConfigurationError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.access import client_of
 from ingestor.replies.agile import AgileClient, Message
-from ingestor.replies.answers import hex_parts
 from ingestor.replies.commands import prepare, send_now
-from ingestor.replies.parts import parts_of
+from ingestor.replies.parts import hex_parts, parts_of, why_not_with_header
 from ingestor.replies.rules import reports_wanted
 from ingestor.replies.verdicts import Fate, Verdict
 from ingestor.settings import Settings
@@ -32,6 +31,7 @@ ingestor send +393351234567 --sender MyShop --text "Tomorrow at 10" --schedule 2
 """
 
 _UUID_LENGTH = 36
+_MOST_PARTS = 255  # 3GPP TS 23.040, 9.2.3.24.1: one byte says how many there are
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +106,13 @@ def _body(arguments: argparse.Namespace) -> str:
     ):
         if written and not _is_hex(written):
             raise ConfigurationError(f"{name} is no HEX: pairs of 0-9 and A-F")
+    if arguments.udh is not None and (
+        why := why_not_with_header(arguments.udh, body, hex_body=arguments.hex_body)
+    ):
+        raise ConfigurationError(f"--udh {arguments.udh}: {why}")
+    parts = hex_parts(body) if arguments.hex_body else parts_of(body).parts
+    if parts > _MOST_PARTS:
+        raise ConfigurationError(f"the text takes {parts} parts, and a message has at most {_MOST_PARTS}")
     return body
 
 
@@ -183,16 +190,17 @@ def _tell_first(arguments: argparse.Namespace, body: str) -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr if arguments.json else sys.stdout, flush=True)
 
+    found = parts_of("" if arguments.hex_body else body)
+    parts = hex_parts(body) if arguments.hex_body else found.parts
     if arguments.hex_body:
-        tell(f"HEX, {len(body) // 2} bytes, {_so_many(hex_parts(body))}")
+        tell(f"HEX, {len(body) // 2} bytes, {_so_many(parts)}")
     else:
-        found = parts_of(body)
         why = f" (because of {', '.join(found.culprits[:5])})" if found.culprits else ""
-        tell(f"{found.encoding}{why}, {len(body)} characters, {_so_many(found.parts)}")
-        if arguments.no_concatenated and found.parts > 1:
-            tell("note: Agile does not document what --no-concatenated makes of a text of several parts")
-        if arguments.no_unicode and found.culprits:
-            tell("note: Agile does not document what --no-unicode makes of such characters")
+        tell(f"{found.encoding}{why}, {len(body)} characters, {_so_many(parts)}")
+    if arguments.no_concatenated and parts > 1:
+        tell("note: Agile does not document what --no-concatenated makes of a text of several parts")
+    if arguments.no_unicode and found.culprits:
+        tell("note: Agile does not document what --no-unicode makes of such characters")
     if arguments.schedule is not None:
         tell("note: Agile documents no call that cancels a scheduled message: a STOP that comes later cannot")
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive.reply_tables import answer_content, answer_events, answers
 from ingestor.replies.agile import Message
-from ingestor.replies.parts import parts_of
+from ingestor.replies.parts import hex_parts, parts_of
 from ingestor.replies.verdicts import Fate, Verdict
 
 TRIES: Final = 3
@@ -104,12 +104,6 @@ def decide(
             answer_id=answer_id, number=message.number, text=message.body, salt=secrets.token_bytes(32)
         ))  # fmt: skip
     return answer_id
-
-
-def hex_parts(body: str) -> int:
-    """Return in how many parts the bytes of a HEX body go (140 in one, 134 in each of several)."""
-    size = len(body) // 2
-    return 1 if size <= 140 else -(-size // 134)
 
 
 def claim(connection: Connection, answer_id: int, attempt: int, now: datetime) -> bool:

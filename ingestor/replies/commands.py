@@ -10,7 +10,7 @@ from ingestor.archive.engine import writing
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.reply_tables import answers
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.numbers import last_four, normalise_agile
+from ingestor.numbers import last_four
 from ingestor.replies.agile import AgileClient, Message
 from ingestor.replies.answers import (
     TRIES,
@@ -20,7 +20,7 @@ from ingestor.replies.answers import (
     decide,
     message_of,
 )
-from ingestor.replies.opt_outs import is_out, number_hmac
+from ingestor.replies.opt_outs import is_out, number_hmac, our_number_of
 from ingestor.replies.scanning import scan_state
 from ingestor.replies.sending import attempt
 from ingestor.replies.verdicts import Fate, Verdict
@@ -37,7 +37,7 @@ def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, s
     hmac = number_hmac(secret, message.number)
     with writing(engine) as connection:
         _require_scanned(connection, force)
-        out = is_out(connection, secret, message.number, normalise_agile(message.sender).value)
+        out = is_out(connection, secret, message.number, our_number_of(message.sender))
         kind = Kind.SIMULATION if message.simulation else Kind.COMMAND
         suppressed = OUT if out and force is None else None
         decision = Decision(kind, message, suppressed=suppressed, reason=force if out else None)
@@ -64,7 +64,10 @@ def again(engine: Engine, answer_id: int, reason: str | None) -> tuple[int, Mess
             raise ConfigurationError(f"the content of answer {answer_id} was erased")
         message = replace(message, id=str(uuid.uuid4()))
         _require_scanned(connection, reason)
-        if is_out(connection, secret, message.number, row.our_number or row.sender) and reason is None:
+        if (
+            is_out(connection, secret, message.number, row.our_number or our_number_of(row.sender))
+            and reason is None
+        ):
             raise ConfigurationError(
                 f"answer {answer_id} is for a number that is out; --force REASON sends it"
             )

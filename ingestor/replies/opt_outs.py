@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ingestor.archive.consent_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
-from ingestor.numbers import OriginatorKind
+from ingestor.numbers import OriginatorKind, normalise_agile
 from ingestor.replies.words import Kind, Words
 
 EVERY: Final = "*"
@@ -52,8 +52,7 @@ class OptOut:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What of an SMS matters here; `received_at` is aware or ISO 8601 text."""
 
     sms_id: int
@@ -75,6 +74,19 @@ def number_hmac(secret: bytes, number: str) -> bytes:
 def read_secret(connection: Connection) -> bytes:
     """Return the archive's key, in a transaction that is open already."""
     return bytes(connection.execute(select(archive_key.c.secret)).scalar_one())
+
+
+def our_number_of(sender: str) -> str | None:
+    """Return the number of ours that `sender` is; None where it is a name, or has no country: then no
+    number of ours is told by it, and any opt-out counts."""
+    ours = normalise_agile(sender)
+    return ours.value if ours.kind in (OriginatorKind.MSISDN, OriginatorKind.SHORT) else None
+
+
+def without_country(number: str) -> tuple[str, ...]:
+    """Return how `number` (E.164) may stand in the archive where it came without its country (`unknown`)."""
+    national = [number[1 + digits :] for digits in (1, 2, 3)]
+    return (*national, *(f"0{one}" for one in national))
 
 
 def is_out(connection: Connection, secret: bytes, number: str, our_number: str | None) -> OptOut | None:

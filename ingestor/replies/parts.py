@@ -1,7 +1,7 @@
 """How a text travels: GSM 7-bit or UCS-2, and in how many parts it is paid for.
 
-Sources: 3GPP TS 23.038 (alphabet and extension table), TS 23.040 (a concatenation header takes 7 septets or
-3 UCS-2 characters of each part: 153 instead of 160, 67 instead of 70).
+Sources: 3GPP TS 23.038 (alphabet and extension table), TS 23.040 (140 bytes a part; a concatenation header
+takes 7 septets or 3 UCS-2 characters of each: 153 instead of 160, 67 instead of 70; 9.2.3.24: the header).
 """
 
 from typing import Final, NamedTuple
@@ -12,6 +12,10 @@ _BASIC: Final = frozenset(
 )
 _EXTENSION: Final = frozenset("\f^{}\\[~]|€")
 """Each is sent as an escape and a second septet. A lone escape is no character of a text."""
+
+_BYTES: Final = 140
+_JOINING: Final = {0x00: 3, 0x08: 4}
+"""The elements that join parts, and how long they are: a reference, how many parts, which of them."""
 
 
 class Parts(NamedTuple):
@@ -45,3 +49,47 @@ def _split(units: list[int], alone: int, joined: int) -> int:
             parts, room = parts + 1, joined
         room -= size
     return parts
+
+
+def hex_parts(body: str) -> int:
+    """Return in how many parts the bytes of a HEX body go (140 in one, 134 in each of several)."""
+    size = len(body) // 2
+    return 1 if size <= _BYTES else -(-size // 134)
+
+
+def why_not_with_header(header: str, body: str, *, hex_body: bool) -> str | None:
+    """Return why a message cannot have the user data header `header` (HEX), None where it can.
+
+    A phone that cannot read the header drops the message, and nobody is told.
+    """
+    octets = bytes.fromhex(header)
+    if len(octets) < 3 or octets[0] != len(octets) - 1:
+        return f"its first byte must say how many follow, {len(octets) - 1:02X}"
+    if (why := _why_no_elements(octets[1:])) is not None:
+        return why
+    room = _BYTES - len(octets)
+    found = parts_of("" if hex_body else body)
+    if hex_body:
+        used, unit = len(body) // 2, "bytes"
+    elif found.culprits:
+        used, room, unit = found.units, room // 2, "UCS-2 characters"
+    else:
+        used, room, unit = found.units, room * 8 // 7, "septets"
+    if used > room:
+        return (
+            f"it leaves room for {max(room, 0)} {unit}, and the text has {used}; Agile splits no such message"
+        )
+    return None
+
+
+def _why_no_elements(octets: bytes) -> str | None:
+    """Return why `octets` are no information elements: a byte of kind, one of length, and the data."""
+    at = 0
+    while at < len(octets):
+        kind, data = octets[at], octets[at + 2 :][: octets[at + 1] if at + 1 < len(octets) else 0]
+        if at + 1 >= len(octets) or len(data) != octets[at + 1]:
+            return f"the element {kind:02X} in it is cut off"
+        if kind in _JOINING and (len(data) != _JOINING[kind] or not 1 <= data[-1] <= data[-2]):
+            return "it says that this is no part of its message: the last two bytes are parts and part"
+        at += 2 + len(data)
+    return None

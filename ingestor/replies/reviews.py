@@ -8,14 +8,15 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from ingestor.archive.columns import Ordered, WholeSecond
-from ingestor.archive.engine import reading
+from ingestor.archive.engine import reading, writing
 from ingestor.replies.opt_outs import EVERY, Event, read_secret, write_events
-from ingestor.replies.scanning import scan_state
+from ingestor.replies.scanning import pause_scan, scan_state
 
-# Decided is what the same SMS made later; moot is a doubt about somebody who has said it clearly since.
+# Decided is what the same SMS made later; moot is a doubt about somebody who has said it clearly since, or
+# whose words were erased.
 _OPEN: Final = """
 FROM opt_out_events AS v JOIN consents AS c ON c.id = v.id
-WHERE v.kind = 'review'
+WHERE v.kind = 'review' AND v.number IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM consents AS d WHERE d.sms_id = v.sms_id AND d.effect <> 'none'
     OR d.sms_id = v.sms_id AND d.kind = 'dismiss')
   AND CASE WHEN EXISTS (SELECT 1 FROM opt_outs AS o WHERE o.number_hmac = v.number_hmac
@@ -29,6 +30,7 @@ _LISTED: Final = (
     )
     + " ORDER BY v.at DESC, v.sms_id DESC"
 )
+_STEP: Final = 500
 _ONE: Final = """
 SELECT sms.received_at, sms.destination, content.originator FROM sms
 JOIN sms_content AS content ON content.sms_id = sms.id WHERE sms.id = :sms_id
@@ -66,6 +68,23 @@ def decide(
     event = Event(row.originator, scope, kind, row.received_at, sms_id, reason=reason)
     write_events(connection, read_secret(connection), [event], now)
     return True
+
+
+def dismiss_before(engine: Engine, before: datetime, reason: str, now: datetime) -> int:
+    """Write down that none of the SMS sent before `before` that wait for a person was an opt-out, each by an
+    event of its own; return how many. In steps, beside a daemon: given again, it goes on where it was killed.
+    """
+    with reading(engine) as connection:
+        old = [row for row in open_reviews(connection) if row["at"] < before]
+    for start in range(0, len(old), _STEP):
+        events = [
+            Event(row["number"], row["scope"], "dismiss", row["at"], row["sms_id"], reason=reason)
+            for row in old[start : start + _STEP]
+        ]
+        with writing(engine) as connection:
+            write_events(connection, read_secret(connection), events, now)
+        pause_scan()
+    return len(old)
 
 
 def figures(engine: Engine, since: datetime) -> Figures:

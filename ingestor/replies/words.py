@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from ingestor.replies.word_sets import (
@@ -28,15 +29,14 @@ RULES_VERSION: Final = 1
 """Goes up when the same words mean something else: old SMS are then read again."""
 
 _WORD = re.compile(r"[^\W_]+")
-_ASCII_LETTERS = re.compile(r"[a-z]+")  # seven times as fast as the next one, which knows all alphabets
-_LETTERS = re.compile(r"[^\W\d_]+")
+_PIECE = 24  # letters: a longer word is looked at in pieces
+_ASCII_LETTERS = re.compile(rf"[a-z]{{1,{_PIECE}}}")  # seven times as fast as the next one, for all alphabets
+_LETTERS = re.compile(rf"[^\W\d_]{{1,{_PIECE}}}")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-_SPELLED_OUT = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]+[^\W_](?![^\W_])){2}")
-_STRETCHED = re.compile(r"([^\W\d_])\1(?![^\W\d_])")
-_ASCII_STRETCHED = re.compile(r"([a-z])\1(?![a-z])")
 _LOOK_ALIKES = str.maketrans(LOOK_ALIKES)
 _LOOK_ALIKE = frozenset(LOOK_ALIKES)
 _LEAST_SPELLED = 3
+_SPELLED_OUT = bytes([1] * _LEAST_SPELLED)  # lengths of words
 _MOST_WORDS = 40  # of an SMS that is a word and nothing else, however often and politely
 
 Tokens = tuple[str, ...]
@@ -90,13 +90,17 @@ class Words:
         starts = [key for key, (kind, _, _) in self._exact.items() if kind is Kind.START]
         self._starts = _Finder([*starts, *map(cleaned, NEARLY_START)])
         self._phrases = _Finder(map(cleaned, PHRASES))
-        known = (*self._stops.phrases, *self._starts.phrases, *self._phrases.phrases, *self._exact)
-        single = {one[0] for one in known if len(one) == 1}
-        several = {max(one, key=len) for one in known if single.isdisjoint(one)}
-        self._anchors = frozenset(single | several)
-        self._squeezed = self._stops.squeezed.keys() | self._starts.squeezed.keys()
-        # A user's own word with a digit in it is beyond the quick look.
-        self._quick = all(map(_LETTERS.fullmatch, self._anchors))
+        known = {*self._stops.phrases, *self._starts.phrases, *self._phrases.phrases, *self._exact}
+        self._single = frozenset(one[0] for one in known if len(one) == 1)
+        several = [one for one in known if self._single.isdisjoint(one)]
+        self._several: dict[str, list[str]] = {}
+        for one in several:
+            self._several.setdefault(max(one, key=len), []).append(f" {' '.join(one)} ")
+        squeezed = (*self._stops.squeezed, *self._starts.squeezed)
+        stretched = {word + word[-1] * more for word in squeezed for more in range(1, _PIECE - len(word) + 1)}
+        self._telling = self._single | stretched | self._several.keys()
+        # A user's own word that is very long, or has a digit in it, is beyond the quick look.
+        self._quick = all(map(_LETTERS.fullmatch, (*self._single, *squeezed, *chain(*several))))
         given = sorted((" ".join(key), *map(str, value)) for key, value in self._exact.items())
         self.mark = hashlib.sha256(repr((RULES_VERSION, given)).encode()).digest()[:16]
 
@@ -120,15 +124,19 @@ class Words:
         self._exact[key] = (kind, every, " ".join(key).upper())
 
     def _harmless(self, plain: str) -> bool:
-        """Say whether nothing in a text can matter: this is asked of every SMS of an import."""
-        ascii_only = plain.isascii()
-        words = (_ASCII_LETTERS if ascii_only else _LETTERS).findall(plain)
-        stretched = _ASCII_STRETCHED if ascii_only else _STRETCHED
-        return (
-            self._anchors.isdisjoint(words)
-            and (stretched.search(plain) is None or self._squeezed.isdisjoint(map(_squeezed, words)))
-            and ([*map(len, words)].count(1) < _LEAST_SPELLED or _SPELLED_OUT.search(plain) is None)
-        )
+        """Say whether nothing in a text can matter: this is asked of every SMS that is stored."""
+        words = (_ASCII_LETTERS if plain.isascii() else _LETTERS).findall(plain)
+        if not self._telling.isdisjoint(words) and self._may_tell(words):
+            return False
+        return _SPELLED_OUT not in bytes(map(len, words))
+
+    def _may_tell(self, words: Sequence[str]) -> bool:
+        """Say whether `words` have more of a phrase than the word it is looked for by."""
+        telling = self._telling.intersection(words)
+        if not telling <= self._several.keys():
+            return True
+        whole = f" {' '.join(words)} "
+        return any(phrase in whole for word in telling for phrase in self._several[word])
 
     def _exactly(self, tokens: Tokens) -> Verdict | None:
         tail = ""
@@ -192,13 +200,19 @@ def cleaned(text: str) -> Tokens:
 def _plain(text: str) -> str:
     if text.isascii():
         return text.lower()
-    return _NOT_ASCII.sub(lambda match: _kept(match[0]), unicodedata.normalize("NFKD", text)).casefold()
+    return _NOT_ASCII.sub(lambda match: _plain_form(match[0]), text).casefold()
 
 
 @lru_cache(maxsize=4096)
-def _kept(character: str) -> str:
+def _plain_form(character: str) -> str:
+    """Return letters and digits without marks: mostly ASCII, which is looked through sooner."""
+    kept = (one for one in unicodedata.normalize("NFKD", character) if not _is_mark(one))
+    return "".join(one if one.isalnum() else " " for one in kept)
+
+
+def _is_mark(character: str) -> bool:
     category = unicodedata.category(character)
-    return "" if category[0] == "M" or category == "Cf" else character
+    return category[0] == "M" or category == "Cf"
 
 
 def _ordinary(language: str) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.cli import main
+from ingestor.numbers import OriginatorKind
+from ingestor.providers.contract import Readable
 from ingestor.replies.hearing import hearing_store
 from ingestor.replies.lists import Unusable, read_list
 from ingestor.replies.opt_outs import Event
@@ -77,6 +79,20 @@ def test_check_answers_by_its_exit_code(engine: Engine, archive_url: str, tmp_pa
     assert check("nonsense") == 3
     assert check("3351234567") == 3  # of which country?
     assert check() == 2
+    assert check(SHE, "--our-number", "3331234333") == 2  # else nobody would be out of it
+
+
+def test_check_knows_a_number_that_came_without_its_country(engine: Engine, archive_url: str) -> None:
+    """A STOP of a number of kind `unknown` may be that of any country's: neither 0 nor 1."""
+    one = said(7, "STOP")
+    assert isinstance(one.reading, Readable)
+    written = one.reading.sms._replace(originator="3357654321", originator_kind=OriginatorKind.UNKNOWN)
+    put(engine, one._replace(reading=one.reading._replace(sms=written)))
+
+    for number in (HE, "3357654321", "+1335765432"):
+        done = optout(archive_url, "check", number)
+        assert (done.code, "not known" in done.out) == ((3, True) if number != "+1335765432" else (0, False))
+    assert optout(archive_url, "check", HE, SHE).code == 1
 
 
 def test_check_takes_a_campaign_from_stdin(engine: Engine, archive_url: str, tmp_path: Path) -> None:
@@ -172,6 +188,30 @@ def test_a_person_decides_what_is_doubtful(engine: Engine, archive_url: str, tmp
     put(engine, said(4, "stop it now", minutes=60 * 24 * 366))
     assert optout(archive_url, "review", "4", "--out", "--every", "--reason", "plain").code == 0
     assert optout(archive_url, "check", SHE, "--our-number", OTHER).code == 1
+
+
+def test_old_cases_are_dismissed_at_once(engine: Engine, archive_url: str) -> None:
+    """Each by an event of its own, at the SMS's time and with the reason; newer ones and the clear stay."""
+    put(engine, *(said(n, f"please stop {n}", minutes=60 * 24 * (365 + n)) for n in range(10, 20)))
+    assert optout(archive_url, "review", "--before", "2027-05-27").code == 2
+    assert optout(archive_url, "review", "--before", "2027-05-27", "--dismiss").code == 2
+    assert (
+        optout(archive_url, "review", "9", "--before", "2027-05-27", "--dismiss", "--reason", "x").code == 2
+    )
+    optout(archive_url, "remove", SHE, "--reason", "x", "--our-number", OURS)
+
+    before = ("review", "--before", "2027-05-27", "--dismiss", "--reason", "of the import", "--utc")
+    done, again = optout(archive_url, *before), optout(archive_url, *before)
+
+    assert (done.code, done.out, again.out) == (0, "4 SMS: noted\n", "0 SMS: noted\n")
+    left = [json.loads(line)["sms_id"] for line in optout(archive_url, "review", "--json").out.splitlines()]
+    assert sorted(left) == list(range(6, 13))
+    events = optout(archive_url, "export", "--events").out
+    dismissed = [one for one in csv.DictReader(io.StringIO(events)) if one["kind"] == "dismiss"]
+    assert [(one["at"], one["reason"]) for one in dismissed] == [
+        (f"{day}:00:00Z", "of the import")
+        for day in ("2026-05-14T09", "2027-05-24T10", "2027-05-25T10", "2027-05-26T10")
+    ]
 
 
 def test_try_says_what_a_text_means_and_why(tmp_path: Path) -> None:

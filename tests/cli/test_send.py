@@ -193,6 +193,9 @@ def test_the_row_is_committed_before_the_request_leaves(desk: Desk) -> None:
         (["+393351234567", "--max-id-len", "20"], "has no room for a UUID"),
         (["+393351234567", "--hex-body"], "is no HEX"),
         (["+393351234567", "--udh", "0G"], "--udh is no HEX"),
+        (["+393351234567", "--udh", "060003CC0201"], "its first byte must say how many follow, 05"),
+        (["+393351234567", "--udh", "040003CC02"], "the element 00 in it is cut off"),
+        (["+393351234567", "--udh", "050003CC0103"], "it says that this is no part of its message"),
         (["+393351234567", "--schedule", "2020-01-01T10:00Z"], "in the past"),
         (["+393351234567", "--schedule", "2099-01-01T10:00"], "needs an offset"),
         (["+393351234567", "-"], "the text is given twice"),
@@ -206,6 +209,64 @@ def test_wrong_usage_is_one_line_and_sends_nothing(desk: Desk, arguments: list[s
     assert len(done.faults) == 1
     assert says in done.faults[0]
     assert desk.agile.requests == []
+
+
+@pytest.mark.parametrize(
+    ("udh", "body", "room"),
+    [
+        ("050003CC0201", "x" * 153, "153 septets"),
+        ("050003CC0201", "è" * 151 + "€", "153 septets"),
+        ("050003CC0201", "È" * 67, "67 UCS-2 characters"),
+        ("0605040B8423F0", "0A" * 133, "133 bytes"),
+        ("0A0804CC01020105021234", "00" * 129, "129 bytes"),
+    ],
+)
+def test_a_header_and_its_text_fit_into_one_part(desk: Desk, udh: str, body: str, room: str) -> None:
+    """What fits leaves as it is; a byte more is refused, with the room that the header leaves."""
+    hex_body = ["--hex-body"] if room.endswith("bytes") else []
+
+    def send(text: str) -> Called:
+        return desk.called(
+            "--config", str(desk.config), "send", "+393351234567", "--sender", "MyShop",
+            "--text", text, "--udh", udh, *hex_body,
+        )  # fmt: skip
+
+    done, longer = send(body), send(body + body[:2])
+
+    assert (done.code, longer.code, len(desk.agile.requests)) == (0, 2, 1), done.err
+    assert desk.agile.requests[0]["messages"][0]["udhData"] == udh
+    assert f"it leaves room for {room}, and the text has" in longer.err
+
+
+def test_a_text_of_more_parts_than_there_can_be_is_refused(desk: Desk) -> None:
+    """255 parts leave, 256 do not, as text and as HEX; several parts and no splitting is pointed out."""
+
+    def send(text: str, *more: str) -> Called:
+        return desk.called(
+            "--config", str(desk.config), "send", "+393351234567", "--sender", "MyShop", "--text", text, *more
+        )
+
+    assert send("x" * 153 * 255).code == 0
+    assert "the text takes 256 parts" in send("x" * (153 * 255 + 1)).err
+    assert (
+        "--no-concatenated makes of a text" in send("00" * 134 * 255, "--hex-body", "--no-concatenated").out
+    )
+    assert "the text takes 256 parts" in send("00" * (134 * 255 + 1), "--hex-body").err
+    assert len(desk.agile.requests) == 2
+
+
+def test_a_sender_without_its_country_tells_no_number_of_ours(desk: Desk) -> None:
+    """Somebody who is out of one number of ours is not written to as from it, however it is spelled."""
+    out = ["optout", "add", "+393351234567", "--our-number", "+393331234333", "--reason", "by letter"]
+    assert desk.send("+393351234568").code == 0
+    assert desk.called("--config", str(desk.config), *out).code == 0
+
+    for sender in ("+393331234333", "00393331234333", "393331234333", "3331234333", "MyShop"):
+        done = desk.called(
+            "--config", str(desk.config), "send", "+393351234567", "--sender", sender, "--text", "x"
+        )
+        assert (done.code, "is out" in done.out) == (1, True), sender
+    assert len(desk.agile.requests) == 1
 
 
 def test_an_id_is_used_once(desk: Desk) -> None:
