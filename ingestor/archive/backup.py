@@ -18,6 +18,7 @@ from sqlalchemy import Engine, func, select
 
 from ingestor.archive import tables
 from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.erased_again import Again, erase_again
 from ingestor.archive.export import is_snapshot, leaving
 from ingestor.archive.faults import translated
 from ingestor.archive.inserts import read_archive_key
@@ -42,11 +43,15 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put back: how many SMS, their schema, and where the archive before it was put, if any."""
+    """What was put back: how many SMS, their schema, and where the archive before it was put, if any.
+
+    `again` says what of it was erased on the way, because the archive before it had erased it.
+    """
 
     sms: int
     schema: str
     before: Path | None
+    again: Again
 
 
 def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | None = None) -> Backup:
@@ -119,8 +124,9 @@ def restore(
     """Put the backup `file` in the place of the archive at `url`.
 
     A PostgreSQL database must be empty. An SQLite archive that has what `file` lacks is replaced only where
-    `replace` says so, and is kept beside its place in any case. As root the owner stays who it was. Raises
-    ConfigurationError where a process has the archive open, or it may not be written.
+    `replace` says so, and is kept beside its place in any case; what it has erased is erased in its successor
+    before that is there. As root the owner stays who it was. Raises ConfigurationError where a process has
+    the archive open, or it may not be written.
     """
     sms = _look_at(file)
     engine = open_engine(f"sqlite:///{file.absolute()}", read_only=True)
@@ -128,9 +134,8 @@ def restore(
         schema = current(engine) or ""
         path = sqlite_path(url)
         if path is not None:
-            return Restored(
-                sms, schema, _put(file, path.absolute(), url, state_directory, now, replace=replace)
-            )
+            before, again = _put(file, path.absolute(), url, state_directory, now, replace=replace)
+            return Restored(sms + again.later, head() if again.done else schema, before, again)
         if schema != head():
             raise ConfigurationError(
                 f"{file} has schema {schema}; bring a copy of it up first: "
@@ -143,13 +148,13 @@ def restore(
             target.dispose()
     finally:
         engine.dispose()
-    return Restored(sms, schema, None)
+    return Restored(sms, schema, None, Again())
 
 
 def _put(
     file: Path, path: Path, url: str, state_directory: Path, now: datetime, *, replace: bool
-) -> Path | None:
-    """Put `file` at `path`; return where what was there has gone."""
+) -> tuple[Path | None, Again]:
+    """Put `file` at `path`; return where what was there has gone, and what was erased once more."""
     if path.exists() and path.samefile(file):
         raise ConfigurationError(f"{file} is the archive itself; name a backup")
     if not os.access(path.parent, os.W_OK):
@@ -168,18 +173,20 @@ def _put(
         )
     owner = foreign_owner(url, state_directory)
     before = path.with_name(f"{path.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
-    held = False
+    held, again = False, Again()
     with leaving(path, 0o640) as temporary:
         with closing(_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+        if path.exists():
+            again = erase_again(temporary, path)
         if owner is not None:
             os.chown(temporary, owner, _group(owner))
         for suffix in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{path}{suffix}").rename(f"{before}{suffix}")
                 held = True
-    return before if held else None
+    return (before if held else None), again
 
 
 def _group(user: int) -> int:

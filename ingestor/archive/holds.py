@@ -1,4 +1,7 @@
-"""What may not be erased though somebody asks for it: a number, an SMS, or a quarantined arrival."""
+"""What is older than it may be, and what may not be erased though somebody asks for it.
+
+A hold is on a number, an SMS, or a quarantined arrival.
+"""
 
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -6,10 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    insert,
+    not_,
+    or_,
+    select,
+    true,
+)  # fmt: skip
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
+from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
 
 _SALT_BYTES = 32
@@ -122,3 +137,51 @@ def _standing() -> Any:
     return select(h.id, h.number_key, h.sms_id, h.arrival_id, h.noted_at).where(
         h.ends.is_(None), ~select(over.c.id).where(over.c.ends == h.id).exists()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """SMS received before `before` (aware) are due: those of a `destination` or `provider`, None is any."""
+
+    before: datetime
+    destination: str | None = None
+    provider: str | None = None
+
+    @property
+    def fits(self) -> ColumnElement[bool]:
+        """Whether it is for an SMS at all."""
+        sms = tables.sms.c
+        return and_(
+            true() if self.destination is None else sms.destination == self.destination,
+            true() if self.provider is None else sms.provider == self.provider,
+        )
+
+
+def due(
+    engine: Engine, keeps: Sequence[Keep], quarantined_before: datetime | None, most: int
+) -> tuple[list[int], list[int]]:
+    """Return the ids of SMS and of arrivals in the quarantine that are due, oldest ids first, `most` of each.
+
+    Of `keeps` the first that fits an SMS counts. What is under a hold is left out.
+    """
+    sms, a, e = tables.sms.c, tables.arrivals.c, tables.erased.alias("gone").c
+    is_old = [
+        and_(keep.fits, sms.received_at < bindparam(None, keep.before, WholeSecond),
+             *(not_(earlier.fits) for earlier in keeps[:at]))
+        for at, keep in enumerate(keeps)
+    ]  # fmt: skip
+    erased = select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
+    old = select(sms.id).where(~erased, or_(*is_old)).order_by(sms.id).limit(most)
+    gone = select(e.row_id).where(e.kind == "arrival", e.row_id == a.id).exists()
+    r = tables.retries.c
+    read = select(r.id).where(r.arrival_id == a.id, r.sms_id.is_not(None)).exists()
+    stale = select(a.id).where(
+        a.outcome == "quarantined", ~gone, ~read,
+        a.arrived_at < bindparam(None, quarantined_before, WholeSecond),
+    ).order_by(a.id).limit(most)  # fmt: skip
+    with reading(engine) as connection:
+        held = standing(connection)
+        found = list(connection.execute(old).scalars()) if keeps else []
+        held_sms = held.among(connection, found)
+        waiting = list(connection.execute(stale).scalars()) if quarantined_before is not None else []
+    return [one for one in found if one not in held_sms], sorted(set(waiting) - held.arrivals)

@@ -99,13 +99,13 @@ def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
     upgrade(engine)
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, *, copy: bool = True) -> None:
     """Bring the schema to `head()`, once: other processes that ask at the same time wait and find it done.
 
-    An SQLite file with an older schema is copied first, beside itself, as `NAME.REVISION.bak`. On PostgreSQL
-    every role that writes the archive is granted what this schema needs, also where it is current. Raises
-    SchemaNewer, UpgradeFailed where no migration knows what it finds, and SchemaMismatch where the role may
-    not change tables.
+    An SQLite file with an older schema is copied first (unless `copy` is false), beside itself, as
+    `NAME.REVISION.bak`. On PostgreSQL every role that writes the archive is granted what this schema needs,
+    also where it is current. Raises SchemaNewer, UpgradeFailed where no migration knows what it finds, and
+    SchemaMismatch where the role may not change tables.
     """
     stands: str | None = None
     try:
@@ -113,7 +113,8 @@ def upgrade(engine: Engine) -> None:
             stands = _current(connection)
             if stands != head():
                 _refuse_unusable(engine, connection)
-                _copy_before(engine, stands)
+                if copy:
+                    _copy_before(engine, stands)
                 _run_alembic(connection)
             if engine.dialect.name == "postgresql":
                 _grant(connection)

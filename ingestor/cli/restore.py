@@ -1,10 +1,12 @@
 """`ingestor restore`: a backup in the place of the archive; it stops and starts nothing by itself."""
 
 import argparse
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingestor.archive.backup import restore
+from ingestor.archive.erased_again import Again
 from ingestor.archive.migrate import head
 from ingestor.archive.ownership import become_owner
 from ingestor.cli.opening import configure_log, settings_of
@@ -37,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{done.sms:,} SMS are in their place again.")
     if done.before is not None:
         print(f"What was there before is now {printable(done.before)}; remove it once all is well.")
+    for line in _of_erasures(done.again, printable(arguments.file)):
+        print(line)
     if done.schema != head():
         print(f"The backup has schema {done.schema}; the daemon's start brings it to {head()}.")
     print(
@@ -44,3 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
         "it reads by itself; the POSTs since only their provider has."
     )
     return 0
+
+
+def _of_erasures(again: Again, file: str) -> Iterator[str]:
+    if again.unknown is not None:
+        yield (
+            f"What was erased since the backup nobody can tell ({printable(again.unknown)}): erase it again "
+            "before anybody reads this."
+        )
+    elif again.sms or again.others or again.later:
+        yield (
+            f"Erased in it, as in the archive before it: {again.sms:,} SMS and {again.others:,} contents of "
+            f"other kinds. {again.later:,} SMS that came after the backup and were erased are without it."
+        )
+        yield f"{file} itself holds it still: make a new backup, and delete that one."

@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 from ingestor.archive import erasure
 from ingestor.archive.engine import reading
 from ingestor.archive.erasure_plan import Selection
+from ingestor.archive.holds import Keep, due
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.mailbox_state import note_source
-from ingestor.archive.retention import Keep, due
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.errors import IngestorError
 from ingestor.settings.retention import Retention, before
