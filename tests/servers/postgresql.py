@@ -42,7 +42,7 @@ class PostgresqlServer:
         self._user = _unprivileged()
         if self._user:
             shutil.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         if primary is None:
             self._run(
@@ -98,6 +98,13 @@ class PostgresqlServer:
             if time.monotonic() > deadline:
                 raise RuntimeError("the standby does not catch up")
             time.sleep(0.02)
+
+    def terminate_clients(self) -> None:
+        """Cut every connection of programs, as an administrator or a firewall may."""
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
 
     def cut_off(self) -> None:
         """As a standby, hear nothing more of the primary from now on."""
@@ -173,7 +180,7 @@ def _unprivileged() -> pwd.struct_passwd | None:
     raise RuntimeError("PostgreSQL refuses root, and there is neither a user postgres nor nobody")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
