@@ -188,12 +188,19 @@ def _monitor(arguments: argparse.Namespace) -> int:
 def _of_daemons(daemons: list[Daemon], zone: tzinfo | None) -> list[Trouble]:
     return [
         Trouble(
-            "daemon", "daemon", _of_daemon(one, printable(one.since.astimezone(zone))),
-            "run `systemctl restart ingestor`" if one.state == "silent" else "run `systemctl start ingestor`",
+            "daemon", "daemon", _of_daemon(one, printable(one.since.astimezone(zone))), _mend(one),
             since=one.since,
         )
         for one in daemons if one.late
     ]  # fmt: skip
+
+
+def _mend(daemon: Daemon) -> str:
+    if daemon.state == "silent":
+        return "run `systemctl restart ingestor`"
+    return (
+        "bring its machine back, or its state directory" if daemon.spool else "run `systemctl start ingestor`"
+    )
 
 
 def _left_alone(reports: list[Report], daemons: list[Daemon]) -> list[Report]:
@@ -269,7 +276,8 @@ def _of_daemon(daemon: Daemon, since: str) -> str:
         "gone": f"GONE without a stop (killed or crashed; systemctl start ingestor), last seen {since}",
     }
     who = f" (pid {daemon.pid} on {daemon.host})" if daemon.host else ""
-    return f"{words[daemon.state]}, run {daemon.run}{who}"
+    spool = f", {daemon.spool:,} POSTs in its spool" if daemon.spool else ""
+    return f"{words[daemon.state]}, run {daemon.run}{who}{spool}"
 
 
 def _state(run: Run, found: Found) -> str:
@@ -357,7 +365,11 @@ def _fields(found: Found, now: datetime, zone: tzinfo | None) -> dict[str, objec
     told = partial(when, now=now, zone=zone)
     counts = found.counts
     fields: dict[str, object] = {
-        "daemon": "\n".join(_of_daemon(one, told(one.since)) for one in found.daemons) or "none",
+        "daemon": "\n".join(
+            _of_daemon(one, told(one.since)) + (f", heard {age(one.since, now)}" if one.lives else "")
+            for one in found.daemons
+        )
+        or "none",
         "SMS": f"{counts.sms:,}",
         "arrivals": f"{counts.arrivals:,}",
         "quarantined": f"{counts.quarantined:,}",

@@ -98,7 +98,7 @@ class Reporter:
 
     def note_daemon(self, state: str) -> None:
         """Write down that the daemon is `running`, or `stopped` by somebody. Raises IngestorError."""
-        detail = note_of_this_process(self.run)
+        detail = note_of_this_process(self.run, self._listener[1].spool_depth if self._listener else None)
         note_source(
             self._engine, self._name, KIND, state, detail,
             poll_seconds=int(REPORT_SECONDS), now=datetime.now(UTC), success=True,
@@ -170,6 +170,7 @@ class Daemon:
 
     `state` is `running`, `silent` (it lives and says nothing), `stopped` (cleanly, as by `systemctl stop`) or
     `gone` (killed, crashed, or its machine is off). `late` is what makes the exit code of `status` 1.
+    `spool` is how many POSTs waited in the spool of its machine then, None where it had none.
     """
 
     state: str
@@ -179,6 +180,7 @@ class Daemon:
     run: int
     late: bool = False
     begun: datetime | None = None
+    spool: int | None = None
 
     @property
     def lives(self) -> bool:
@@ -186,12 +188,16 @@ class Daemon:
         return self.state in {"running", "silent"}
 
 
-def note_of_this_process(run: int) -> str:
-    """Return who this process is and which run is its own, for `daemons` of any other process."""
+def note_of_this_process(run: int, spool: int | None = None) -> str:
+    """Return who this process is, which run is its own, and how many POSTs wait in its spool.
+
+    It is for `daemons` of any other process, on this machine or another.
+    """
     stands = _stands(os.getpid())
     return json.dumps(
         {"host": socket.gethostname(), "pid": os.getpid(), "run": run, "machine": _machine(),
-         "started": stands and stands[1], "begun": _BEGUN.isoformat()}
+         "started": stands and stands[1], "begun": _BEGUN.isoformat(),
+         "spool": spool}
     )  # fmt: skip
 
 
@@ -213,7 +219,8 @@ def daemons(noted: Sequence[Source], last: Run | None, now: datetime) -> list[Da
         once = last is not None and last.command == "run --once" and last.started_at > one.since
         missed = not served and not once
         fresh = one.state == "gone" and now - one.since < _REMEMBERED
-        if one.lives or missed or fresh:
+        # Nobody else can replay the spool of another machine, however long ago that was.
+        if one.lives or missed or fresh or one.spool:
             late = one.state != "running"
             judged.append(replace(one, late=late))
     return sorted(judged, key=lambda one: (not one.lives, now - one.since))
@@ -234,8 +241,9 @@ def _daemon(source: Source, now: datetime) -> Daemon:
         state = "silent" if silent else "running"
     begun = datetime.fromisoformat(note["begun"]) if "begun" in note else None
     return Daemon(
-        state, source.updated_at, note.get("host"), note.get("pid"), int(note.get("run", 0)), begun=begun
-    )
+        state, source.updated_at, note.get("host"), note.get("pid"), int(note.get("run", 0)), begun=begun,
+        spool=note.get("spool"),
+    )  # fmt: skip
 
 
 def _lives(note: Mapping[str, Any]) -> bool | None:

@@ -129,10 +129,23 @@ DEAD = {"started": 1}
             [("running", False), ("gone", True)],
         ),
         ([_noted("running", 5), _noted("running", 99999, **ELSEWHERE)], None, [("running", False)]),
+        (
+            [_noted("running", 5), _noted("running", 99999, **ELSEWHERE, spool=2)],
+            None,
+            [("running", False), ("gone", True)],
+        ),
+        (
+            [_noted("running", 5), _noted("stopped", 99999, **ELSEWHERE, spool=2)],
+            None,
+            [("running", False), ("stopped", True)],
+        ),
     ],
 )
 def test_notes_are_judged(noted: list[Source], last: Run | None, states: list[tuple[str, bool]]) -> None:
-    """One of several that was killed is late for a day, a stopped one is not; `run --once` is no daemon."""
+    """One of several that was killed is late for a day, a stopped one is not; `run --once` is no daemon.
+
+    One whose spool was not empty is late until it is there again.
+    """
     assert [(one.state, one.late) for one in daemons(noted, last, NOW)] == states
 
 
