@@ -17,8 +17,8 @@ from ingestor.settings.credentials import (
     with_password,
 )
 from ingestor.settings.loading import DEFAULT_FILE, load, require_work, state_directory
-from ingestor.settings.models import Database, Endpoint, Mailbox, Settings, Webhook
-from ingestor.settings.oauth import OAuth
+from ingestor.settings.mailbox import Mailbox, OAuth, Trust
+from ingestor.settings.models import Database, Endpoint, Settings, Webhook
 from ingestor.settings.opt_out import OptOut
 from ingestor.settings.values import hide_url_password
 
@@ -31,6 +31,7 @@ __all__ = [
     "OptOut",
     "Section",
     "Settings",
+    "Trust",
     "Webhook",
     "credential",
     "endpoint_passwords",

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import register_secret
-from ingestor.settings.models import Endpoint, Mailbox
-from ingestor.settings.oauth import OAuth
+from ingestor.settings.mailbox import Mailbox, OAuth
+from ingestor.settings.models import Endpoint
 from ingestor.settings.values import CREDENTIAL_NAME
 
 # Where LoadCredential= and LoadCredentialEncrypted= look for a bare name: systemd.exec(5).

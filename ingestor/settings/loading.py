@@ -20,7 +20,8 @@ from ingestor.errors import ConfigurationError, nearest
 from ingestor.providers.contract import Section
 from ingestor.redaction import register_secret
 from ingestor.settings import values
-from ingestor.settings.models import Home, Settings, table_of
+from ingestor.settings.mailbox import Home
+from ingestor.settings.models import Settings, table_of
 
 DEFAULT_FILE = Path("/etc/ingestor/ingestor.toml")
 FURTHER_FILES = "conf.d"

@@ -13,8 +13,6 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    Literal,
-    NamedTuple,
     Self,
     TypeVar,
     Union,
@@ -27,7 +25,6 @@ from pydantic import (
     AfterValidator,
     Field,
     PrivateAttr,
-    SecretStr,
     StrictBool,
     StrictInt,
     ValidationInfo,
@@ -37,21 +34,18 @@ from pydantic import (
 )  # fmt: skip
 
 from ingestor import providers
-from ingestor.providers.contract import LARGEST_KEPT, ProviderSection, Section, Text
+from ingestor.providers.contract import ProviderSection, Section, Text
 from ingestor.settings import values
-from ingestor.settings.oauth import OAuth
+from ingestor.settings.mailbox import Mailbox
 from ingestor.settings.opt_out import OptOut
 from ingestor.settings.replies import Answer, Answers
 from ingestor.settings.retention import Retention
-from ingestor.settings.values import Command, Credential, FilePath, Network
+from ingestor.settings.values import Credential, FilePath, Network
 from ingestor.settings.watch import Metrics, Watch
 from ingestor.timestamps import zone_name
 
 Table = TypeVar("Table", bound=ProviderSection)
 Named = TypeVar("Named", "Mailbox", Answer)
-
-PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
-TOKEN_KEYS = ("token_command", "oauth")
 
 
 class Database(Section):
@@ -77,138 +71,6 @@ class Database(Section):
         if not self.url.startswith("sqlite:///"):
             return None
         return Path(unquote(self.url.removeprefix("sqlite:///").partition("?")[0]))
-
-
-class Home(NamedTuple):
-    """Where a process of its own finds a mailbox again: the configuration file, and the state directory."""
-
-    config: Path
-    state: Path
-
-
-class Mailbox(Section):
-    """A mailbox to read over IMAP; repeat the block for each further one. Mail of others is never touched."""
-
-    active = frozenset({"port", "security", "password_credential"})
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
-        examples=["main"],
-        description="What logs, `status` and the archive call it. Keep it: the place reached in the mailbox "
-        "is kept under this name.",
-    )
-    host: Text = Field(examples=["imap.example.org"], description="The IMAP server.")
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
-        default=993, description="993 with tls; 143 when left out with starttls or plain."
-    )
-    security: Literal["tls", "starttls", "plain"] = Field(
-        default="tls",
-        description="tls | starttls | plain. Certificates are always verified; plain is for loopback only, "
-        "unless allow_plain = true.",
-    )
-    allow_plain: StrictBool = Field(
-        default=False, description='Let security = "plain" send the password readable over a network.'
-    )
-    ca_file: FilePath | None = Field(
-        default=None, examples=["/etc/ssl/private-ca.pem"],
-        description="Certificate authority of a private server, in PEM; in place of the system's own.",
-    )  # fmt: skip
-    username: Text = Field(examples=["sms@example.org"], description="The login.")
-    password_credential: Credential | None = Field(
-        default=None, examples=["imap-main"],
-        description="The password, in ONE of four ways, or access tokens (token_command, [mailbox.oauth]). "
-        "Best: a systemd credential (LoadCredential= or LoadCredentialEncrypted= of the unit).",
-    )  # fmt: skip
-    password_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/imap-main.password"],
-        description="A file that holds the password alone, readable by the service user only.",
-    )  # fmt: skip
-    password_command: Command | None = Field(
-        default=None, examples=[["pass", "show", "imap/main"]], repr=False,
-        description="A program that prints the password; run without a shell.",
-    )  # fmt: skip
-    password: SecretStr | None = Field(
-        default=None, examples=["…"], description="The password itself, written here: discouraged."
-    )
-    token_command: Command | None = Field(
-        default=None, examples=[["oauth2-token", "main"]], repr=False,
-        description="A program that prints an OAuth2 access token; called at each connect, without a shell.",
-    )  # fmt: skip
-    folders: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
-        default=("INBOX",), description="IDLE watches the first; all are read at each wake-up and poll."
-    )
-    idle: StrictBool = Field(default=True, description="Be told of new mail at once (IDLE) where offered.")
-    poll_seconds: Annotated[StrictInt, Field(ge=1, le=86400)] = Field(
-        default=60, description="Look again after this long, told or not."
-    )
-    max_mail_bytes: Annotated[StrictInt, Field(ge=1024)] = Field(
-        default=LARGEST_KEPT,
-        description="Of a mail larger than this only the header and the first MiB are kept (quarantined).",
-    )
-    after_store: Literal["keep", "seen", "move", "delete"] = Field(
-        default="keep",
-        description="What happens on the server to a mail whose SMS is durable: keep | seen | move | delete. "
-        "Quarantined mail and mail that is not ours stays as it is.",
-    )
-    move_to: Text | None = Field(
-        default=None, examples=["Stored"], description='The folder for after_store = "move".'
-    )
-    oauth: OAuth | None = None
-
-    _home: Home | None = PrivateAttr(default=None)
-
-    @property
-    def home(self) -> Home | None:
-        """Where `ingestor token` finds this mailbox again; None where no file was read."""
-        return self._home
-
-    @property
-    def by_token(self) -> bool:
-        """Whether an access token is sent in place of a password."""
-        return self.oauth is not None or self.token_command is not None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _port_of_security(cls, table: Any) -> Any:
-        if isinstance(table, dict) and "port" not in table and table.get("security") in {"starttls", "plain"}:
-            return {**table, "port": 143}
-        return table
-
-    @field_validator("folders")
-    @classmethod
-    def _folders_once(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
-        seen = ["INBOX" if name.upper() == "INBOX" else name for name in folders]
-        if len(set(seen)) < len(seen):
-            raise ValueError("names a folder twice")
-        return folders
-
-    @field_validator("host")
-    @classmethod
-    def _is_a_name_alone(cls, host: str) -> str:
-        if "://" in host:
-            raise ValueError("is an address with a scheme; write the name alone, and security = … beside it")
-        name, colon, port = host.rpartition(":")
-        if colon and ":" not in name and port.isdecimal():
-            raise ValueError(f'has a port in it; write host = "{name}" and port = {port}')
-        return host
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        given = [key for key in (*PASSWORD_KEYS, *TOKEN_KEYS) if getattr(self, key) is not None]
-        if not given:
-            ways = ", ".join((*PASSWORD_KEYS, *TOKEN_KEYS))
-            raise ValueError(f"has no password; give one of {ways}")
-        if len(given) > 1:
-            raise ValueError(f"has more than one password; keep one of {', '.join(given)}")
-        if self.security == "plain" and not self.allow_plain and not values.is_loopback(self.host):
-            raise ValueError(
-                'security = "plain" sends the password readable over the network; '
-                'use "tls" or "starttls", or set allow_plain = true'
-            )
-        if self.after_store == "move" and self.move_to is None:
-            raise ValueError('after_store = "move" needs move_to')
-        if self.after_store == "move" and self.move_to in self.folders:
-            raise ValueError("move_to is one of folders; moved mail would be read again for ever")
-        return self
 
 
 class Endpoint(Section):

@@ -130,6 +130,25 @@ def split_listen(written: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def name_server(written: str) -> str:
+    """Return `ADDRESS` or `ADDRESS:PORT` as written, where a name server can be asked there."""
+    address, port = split_server(written)
+    try:
+        ip_address(address)
+    except ValueError:
+        raise ValueError("needs the IP address of a name server, like 127.0.0.1 or [::1]:5353") from None
+    if not 0 < port <= 65535:
+        raise ValueError("has no port between 1 and 65535")
+    return written
+
+
+def split_server(written: str) -> tuple[str, int]:
+    """Return the address of a name server without brackets, and its port (53 where none is written)."""
+    if written.startswith("[") or written.count(":") == 1:
+        return split_listen(written)
+    return written, 53
+
+
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
     """Return the check that a value is one of `names`, which another table gives."""
     *most, last = map(repr, names)

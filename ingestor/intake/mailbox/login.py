@@ -25,6 +25,7 @@ from ingestor.intake.mailbox.connection import Wire
 from ingestor.intake.mailbox.context import Bell, Stopped, ready
 from ingestor.redaction import forget_secret, register_secret
 from ingestor.settings import Mailbox, secret
+from ingestor.settings.mailbox import EXCHANGE_ONLINE
 
 HELPER_SECONDS: Final = 40.0
 """Twice what the helper process needs at worst: its wait for another one, and one answer."""
@@ -39,7 +40,7 @@ _PASSING: Final = re.compile(
 """What passes by itself (RFC 5530 3, and what servers say without a code); any other NO is a refusal."""
 
 _HOSTS: Final = {
-    "microsoft": re.compile(r"(?:^|\.)(?:office365\.com|outlook\.com|office\.com|outlook\.cn)$"),
+    "microsoft": EXCHANGE_ONLINE,
     "google": re.compile(r"(?:^|\.)(?:gmail|googlemail)\.com$"),
 }
 _CHAPTER: Final = "see OPERATING.md, `Logins by OAuth2`"
