@@ -45,6 +45,7 @@ class Kept:
     place: bytes
     raw: bytes | None = field(repr=False)
     whole: bool
+    sender_verified: bool | None = None
 
     @property
     def provider(self) -> str:
@@ -133,6 +134,7 @@ def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
         place=bytes(row.place),
         raw=payload.raw if payload else None,
         whole=payload is not None and payload.whole,
+        sender_verified=row.sender_verified,
     )
 
 

@@ -112,7 +112,8 @@ def _retry(arguments: argparse.Namespace) -> int:
     began, now = time.monotonic(), datetime.now(UTC)
     run_id = begin_run(engine, "quarantine retry", {"ids": arguments.ids}, now)
     store = hearing_store(engine, settings.opt_out)
-    reader = todays_reader(lambda provider: rules_for(settings, provider))
+    strict = {one.name for one in settings.mailbox if one.trust and one.trust.policy == "require"}
+    reader = todays_reader(lambda provider: rules_for(settings, provider), strict)
     try:
         with kept_alive(engine, lease_of(run_id)):
             verdicts = list(retry(store, reader, run_id, now, arguments.ids or None))

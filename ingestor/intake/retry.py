@@ -1,6 +1,6 @@
 """The quarantine as an intake: kept bytes are read again with today's parsers, and go to the one store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,8 +10,9 @@ from ingestor import providers
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.quarantine import Kept, Reader, kept_arrival, read_today, standing_ids
 from ingestor.archive.store import Store
+from ingestor.intake.mailbox.trust import unproven
 from ingestor.providers import posts
-from ingestor.providers.contract import NEAR_MISSES, Reading, Report, Rules, near_miss_in_words
+from ingestor.providers.contract import NEAR_MISSES, Readable, Reading, Report, Rules, near_miss_in_words
 from ingestor.record import Channel, Outcome
 
 _BATCH = 200
@@ -26,8 +27,12 @@ class Verdict:
     reason: str | None
 
 
-def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
-    """Return a reader that asks today's parser of each arrival's provider; `rules_for` takes its name."""
+def todays_reader(rules_for: Callable[[str], Rules], strict: Collection[str] = ()) -> Reader:
+    """Return a reader that asks today's parser of each arrival's provider; `rules_for` takes its name.
+
+    Of a `strict` mailbox it reads only mails whose sender was proven when they came: today's DNS says nothing
+    of that day.
+    """
 
     def read(kept: Kept) -> Sequence[Reading]:
         rules = rules_for(kept.provider)
@@ -39,7 +44,11 @@ def todays_reader(rules_for: Callable[[str], Rules]) -> Reader:
                 return list[Reading](again)
             # The reports among them were stored then; what was none stands here by its place among those.
             return [one for one in again if not isinstance(one, Report)]
-        return [providers.mail_reader(kept.provider).read_mail(raw, rules)]
+        reading = providers.mail_reader(kept.provider).read_mail(raw, rules)
+        doubtful = kept.channel is Channel.MAILBOX and kept.source in strict and not kept.sender_verified
+        if doubtful and isinstance(reading, Readable):
+            return [unproven(reading, 'he was not when the mail came; policy = "record" lets it in')]
+        return [reading]
 
     return read
 

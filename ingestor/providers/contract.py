@@ -220,6 +220,9 @@ class MailReader(Protocol):
     def sender_shown(self, raw: bytes) -> str:
         """Return from whom the mail `raw` says it comes, fit for a line on a terminal."""
 
+    def sender_of(self, raw: bytes, rules: Rules) -> str | None:
+        """Return the one From address of `raw` in lower case, None where it is none of the senders."""
+
     def is_ours(self, header: bytes, rules: Rules) -> bool:
         """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""
 

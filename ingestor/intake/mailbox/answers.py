@@ -9,6 +9,7 @@ import imaplib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from imapclient import imap_utf7
@@ -126,10 +127,14 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """From, Subject, Date and Message-ID lines, and the size the server claims (None: it does not say)."""
+    """From, Subject, Date and Message-ID lines, and the size the server claims (None: it does not say).
+
+    `received_at` (aware) is when the server got the mail, where that was asked for.
+    """
 
     lines: bytes
     size: int | None
+    received_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,11 @@ def searched_uids(answer: Sequence[Any]) -> set[int]:
                 raise ProtocolError("a SEARCH answer holds what is no number")
             uids.add(bounded_number(word) or 0)
     return uids - {0}
+
+
+def aware_time(value: Any) -> datetime | None:
+    """Return a time with its zone, None for what a server gave in the place of one."""
+    return value if isinstance(value, datetime) and value.tzinfo is not None else None
 
 
 def bounded_number(digits: object) -> int | None:

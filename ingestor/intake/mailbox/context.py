@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from sqlalchemy import Engine
@@ -22,6 +22,9 @@ from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.providers.contract import MailReader, Rules
 from ingestor.record import Outcome
 from ingestor.settings import Mailbox
+
+if TYPE_CHECKING:  # it costs memory, and not everybody has what it needs
+    from ingestor.intake.mailbox.trust import Judge
 
 ACTIONS: Final = {"keep": None, "seen": Action.SEEN, "move": Action.MOVE, "delete": Action.DELETE}
 
@@ -339,6 +342,8 @@ class Context:
     lease: Lease
     delivery: Delivery
     memory: Memory
+    judge: "Judge | None" = None
+    """Who says whether a mail comes from whom it says, where somebody asks."""
 
     @property
     def after_store(self) -> Action | None:

@@ -21,6 +21,9 @@ GROUP_BYTES: Final = 4 * 1024 * 1024
 
 NO_BODY: Final = "the server sends no body"
 NOTICE: Final = "the server sends a notice of its own instead of the mail"
+NO_VERDICT: Final = "no name server answers, so that its sender cannot be proven"
+CAME: Final = (NO_BODY, NOTICE, NO_VERDICT)
+"""Why a mail is fetched again over which no connection broke."""
 
 _HEADER_END = re.compile(rb"\r?\n[ \t]*\r?\n")
 _NOTICE = re.compile(
@@ -72,7 +75,8 @@ class Fetch:
             return {}
         doubt = max(self._suspects.of(self._place(uid)) for uid in able)
         with self._watched(able):
-            return self._session.headers(able, sized=doubt == 0, bounded=doubt > 1)
+            dated = self._context.judge is not None
+            return self._session.headers(able, sized=doubt == 0, bounded=doubt > 1, dated=dated)
 
     def why_missing(self, uid: int) -> str:
         """Return why a mail that is there could not be had."""
@@ -162,9 +166,20 @@ class Fetch:
             return None
         if isinstance(reading, NotOurs):
             return reading
-        return self._arrival(
+        judge, now, verdict = self._context.judge, self._context.clock(), None
+        if judge is not None:
+            verdict = judge.verdict(raw, reading, header.received_at or now, now)
+        if judge is not None and verdict is not None:
+            if verdict.later and judge.strict and isinstance(reading, Readable):
+                self.unready[uid] = Unready(NO_VERDICT, raw)
+                return None
+            reading = judge.admitted(reading, verdict)
+        item = self._arrival(
             uid, reading, pack(raw, dictionary=self._context.memory.dictionary), mail_content_key(raw)
         )
+        if verdict is None:
+            return item
+        return item._replace(sender_verified=verdict.verified, sender_check=verdict.check)
 
     def _not_there_yet(self, raw: bytes, header: Header, reading: Reading) -> str | None:
         """Return why `raw` cannot be the mail whose `header` came first; None where it is that mail."""

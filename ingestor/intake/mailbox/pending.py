@@ -23,7 +23,7 @@ from ingestor.archive.rows import keyed, mail_content_key
 from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.answers import Refused, Selected
 from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Unwritable
-from ingestor.intake.mailbox.fetch import NO_BODY, NOTICE
+from ingestor.intake.mailbox.fetch import CAME, NO_BODY
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import PIECE_BYTES
 from ingestor.providers.contract import NotOurs
@@ -51,7 +51,7 @@ def put_off(context: Context, folder: Selected) -> list[int]:
     return [
         entry.work.uid for entry in work
         if entry.work.action is Action.FETCH and entry.work.uidvalidity == folder.uidvalidity
-        and entry.attempts and entry.reason not in (NO_BODY, NOTICE)
+        and entry.attempts and entry.reason not in CAME
     ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from ingestor.intake.mailbox.answers import (
     Refused,
     SearchUseless,
     Selected,
+    aware_time,
     bounded_number,
     listed_folders,
     searched_uids,
@@ -258,18 +259,24 @@ class Session:
         found = (bounded_number(row.get(b"UID")) for row in rows.values())
         return [uid for uid in found if uid]
 
-    def headers(self, uids: Sequence[int], *, sized: bool = True, bounded: bool = False) -> dict[int, Header]:
+    def headers(
+        self, uids: Sequence[int], *, sized: bool = True, bounded: bool = False, dated: bool = False
+    ) -> dict[int, Header]:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
-        wrongly, yet gives the header); `bounded` asks for the first 64 KiB of the lines only.
+        wrongly, yet gives the header); `bounded` asks for the first 64 KiB of the lines only. `dated` asks
+        when the server got each, too.
         """
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}
-        for uid, row in self._fetch(uids, f"(RFC822.SIZE {item})" if sized else f"({item})").items():
+        about = "INTERNALDATE RFC822.SIZE " if dated else "RFC822.SIZE "
+        for uid, row in self._fetch(uids, f"({about if sized else ''}{item})").items():
             lines = section(row, b"BODY[HEADER")
             if lines is not None:
-                found[uid] = Header(lines, bounded_number(row.get(b"RFC822.SIZE")))
+                found[uid] = Header(
+                    lines, bounded_number(row.get(b"RFC822.SIZE")), aware_time(row.get(b"INTERNALDATE"))
+                )
         return found
 
     def whole_header(self, uid: int) -> bytes:

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import Engine
@@ -28,9 +29,12 @@ from ingestor.intake.mailbox.session import Session, connect
 from ingestor.intake.mailbox.visit import Visit
 from ingestor.pauses import pauses
 from ingestor.providers import mail_reader
-from ingestor.providers.contract import Rules
+from ingestor.providers.contract import MailReader, Rules
 from ingestor.record import Outcome
 from ingestor.settings import Mailbox
+
+if TYPE_CHECKING:  # it costs memory, and not everybody has what it needs
+    from ingestor.intake.mailbox.trust import Judge
 
 NOTED_EVERY = 10.0  # seconds between two reports of the same state, unless the mailbox is polled more often
 
@@ -71,9 +75,11 @@ class MailboxThread:
         token: `LoginFault`), `waiting` (for the archive), `misconfigured`, `failing` or `stopped`."""
         self.last_success: datetime | None = None
         """When all its folders were last read (aware UTC)."""
+        reader = mail_reader("agile")
         self._context = Context(
-            mailbox, rules, mail_reader("agile"), engine, run_id, clock, lease, self._delivery, memory
-        )
+            mailbox, rules, reader, engine, run_id, clock, lease, self._delivery, memory,
+            judge_of(mailbox, reader, rules),
+        )  # fmt: skip
         self._credential = Credential(mailbox)
         self._timing = timing or Timing()
         self._writer = writer
@@ -301,6 +307,18 @@ class MailboxThread:
                 context.clock(), success=success,
             )  # fmt: skip
             self._noted_at = time.monotonic()
+
+
+def judge_of(mailbox: Mailbox, reader: MailReader, rules: Rules) -> "Judge | None":
+    """Return who judges the senders of `mailbox`, None where nobody is asked to.
+
+    Raises ConfigurationError where what that needs is not installed.
+    """
+    if mailbox.trust is None:
+        return None
+    from ingestor.intake.mailbox.trust import Judge
+
+    return Judge(mailbox.trust, reader, rules)
 
 
 def _state_of(fault: IngestorError) -> str:

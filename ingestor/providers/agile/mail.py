@@ -48,6 +48,8 @@ PARSER = "agile.mail/1"
 _LONGEST_SHOWN = 998
 _LOOKED_AT = 16384  # of somebody else's body: a reply or a forward has the block near its beginning
 _CRS = re.compile(rb"\r++\n")
+_QUOTED = re.compile(rb'"[^"\\]*+"')
+_GROUP = re.compile(rb"[:;]")
 _BLOCK_SOMEWHERE = re.compile(
     rb"From:[^\n]{0,200}\n[> \t\r\n]*To:[^\n]{0,200}\n[> \t\r\n]*"
     rb"Date/Time:[^\n]{0,200}\n[> \t\r\n]*(?:Body|Text):"
@@ -91,6 +93,16 @@ def sender_shown(raw: bytes) -> str:
     values = split_mail(raw)[0].values_of(b"from")
     shown = " and ".join(" ".join(decode_header(value).split()) for value in values[:3])
     return one_line(shown)[:200] or "nobody"
+
+
+def sender_of(raw: bytes, rules: Rules) -> str | None:
+    """Return the one From address of `raw` in lower case, None where it is none of the senders."""
+    header, body_at = split_mail(raw)
+    envelope, written = read_envelope(header, rules), header.only(b"from") or b""
+    if envelope.sender is None or not envelope.known or hides_a_from(raw, body_at):
+        return None
+    # Others see the name of a group, or nobody, where we see its one member.
+    return None if _GROUP.search(_QUOTED.sub(b"", written)) else envelope.sender.lower()
 
 
 def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:

