@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import URL, Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
@@ -31,6 +30,7 @@ from ingestor.errors import (
     SchemaNewer,
     UpgradeFailed,
 )
+from ingestor.logs import get_logger
 
 UNFINISHED = "being copied"
 """The schema of an archive into which another one is being copied (`transfer`): nobody opens it."""
@@ -40,7 +40,7 @@ _PAGES_A_STEP = 4096  # of the copy: some 30 MB, far less than a second
 _SECONDS_BETWEEN_LINES = 5.0
 _REVISION_FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.py")
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

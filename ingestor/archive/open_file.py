@@ -20,11 +20,11 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.tables import PERMANENT
 from ingestor.errors import ArchiveUnavailable
+from ingestor.logs import get_logger
 
 _MARK = ".saved-"
 
@@ -123,7 +123,7 @@ def _read(path: Path) -> sqlite3.Connection:
 _FILES = ("", "-wal", "-shm")
 _Identity = tuple[int, int] | None
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class OpenFile:

@@ -12,6 +12,9 @@ from sqlalchemy import CursorResult, Engine, RowMapping, bindparam, func, insert
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
 
+IMPORT = "import"
+"""The command whose runs go on where they were stopped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from operator import is_
 
-import structlog
 from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -26,6 +25,7 @@ from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
 from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
 from ingestor.archive.tables import runs
 from ingestor.errors import ArchiveUnavailable, RunLost, TransactionGivenUp
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.record import Outcome
 
@@ -34,7 +34,7 @@ _REFUSED_IN_A_ROW = 3
 _SAY_SECONDS = 3600.0
 _PATIENCE = text("SET LOCAL lock_timeout = '10s'")
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.open_file import OpenFile, open_file, require_in_place
 from ingestor.errors import ArchiveUnavailable
+from ingestor.logs import get_logger
 
 IDLE_SECONDS, LONGEST_SECONDS = 60.0, 3600.0
 LARGE = 16 * 2**20
@@ -22,7 +22,7 @@ LARGE = 16 * 2**20
 
 _READ_MARKS = range(123, 128)  # the bytes of the -shm that readers lock (SQLite's "WAL-mode file format")
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 Tell = Callable[[str | None], None]
 

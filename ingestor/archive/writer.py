@@ -11,13 +11,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime
 
-import structlog
-
 from ingestor.archive.items import Item, Receipt, Row, Submission
 from ingestor.archive.rows import REFUSED
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError, RunLost
-from ingestor.logs import OncePerMinute
+from ingestor.logs import OncePerMinute, get_logger
 from ingestor.pauses import pauses
 from ingestor.record import Outcome
 from ingestor.timestamps import utc_now
@@ -26,7 +24,7 @@ MAX_ITEMS = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _SAY_SECONDS = 3600.0
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 Waiting = tuple[Submission, "Future[Receipt]"]
 

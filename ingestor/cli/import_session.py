@@ -25,7 +25,7 @@ from ingestor.cli.opening import (
     settings_of,
 )
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.intake.files.books import COMMAND, Books, find
+from ingestor.intake.files.books import Books, find
 from ingestor.intake.files.importer import Importer, Wishes
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.parse import LongMails, Window
@@ -54,7 +54,7 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     engine = open_for_writing(settings, create=True)
     options = _options(arguments)
     if arguments.resume is None:
-        run_id = runs.begin_run(engine, COMMAND, options, datetime.now(UTC))
+        run_id = runs.begin_run(engine, runs.IMPORT, options, datetime.now(UTC))
     else:
         run = find(engine, arguments.resume)
         run_id, options = run.id, _agreed(options, run.options)

@@ -9,10 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from ingestor.archive.runs import Balance
 from ingestor.redaction import TURNING, one_line
 
@@ -80,6 +76,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
 
 def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> int:
+    # Only where there is a terminal: rich takes 60 ms.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(
@@ -151,7 +152,8 @@ def share_done() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _of: None
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn  # 60 ms
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
     columns = BarColumn(bar_width=40), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -22,13 +22,12 @@ from ingestor.archive.queries import (
     refusals,
     standing,
 )
-from ingestor.archive.runs import Run, last_run_of, last_runs, lease_of
+from ingestor.archive.runs import IMPORT, Run, last_run_of, last_runs, lease_of
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.optout import status_fields
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.intake.files.books import COMMAND
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.replies.reviews import Figures, figures
 from ingestor.service import reporting
@@ -293,7 +292,7 @@ def _took(run: Run, found: Found) -> str:
     if run.ended_at is not None:
         return f"{(run.ended_at - run.started_at).total_seconds():,.0f} s"
     state = _state(run, found)
-    return f"stopped; import --resume {run.id}" if (run.command, state) == (COMMAND, "stopped") else state
+    return f"stopped; import --resume {run.id}" if (run.command, state) == (IMPORT, "stopped") else state
 
 
 def _print(found: Found, now: datetime, zone: tzinfo | None) -> None:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
-import structlog
+from ingestor.logs import OncePerMinute, get_logger
 
-from ingestor.logs import OncePerMinute
-
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 _WARNINGS = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED})
 
 

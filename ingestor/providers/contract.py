@@ -147,7 +147,7 @@ class Section(BaseModel):
     reference page say; `examples` is the value shown where the default would teach nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     active: ClassVar[frozenset[str]] = frozenset()
     """Optional keys that the sample file sets; the others stand there commented out."""

@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive.reply_tables import answering
+from ingestor.logs import get_logger
 from ingestor.replies.verdicts import Verdict
 
 PROBE_SECONDS: Final = 60.0
 CLOCK: Final = "clock agile"
 """Under this name stands by how many whole hours the provider's clock seems to be off."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

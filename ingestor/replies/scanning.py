@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Connection, Engine, func, select, update
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import consent_scans, sms, sms_content
 from ingestor.errors import IngestorError
+from ingestor.logs import get_logger
 from ingestor.replies.opt_outs import Said, events_of, read_secret, write_events
 from ingestor.replies.words import Words
 from ingestor.timestamps import utc_now
@@ -26,7 +26,7 @@ _RETRY_SECONDS = 10.0
 _STOP_SECONDS = 0.3
 _SECONDS_BETWEEN_LINES = 5.0
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

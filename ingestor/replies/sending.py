@@ -5,11 +5,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection, Engine
 
 from ingestor.archive.engine import writing
 from ingestor.errors import ArchiveUnavailable
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.replies import answering
 from ingestor.replies.agile import AgileClient, Message
@@ -22,7 +22,7 @@ Check = Callable[[Connection, datetime], str | None]
 
 _NOTE_SECONDS: Final = 20.0
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def attempt(

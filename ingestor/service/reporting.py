@@ -14,19 +14,19 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.mailbox_state import Source, drop_source, note_source
 from ingestor.archive.runs import Balance, Run, balance
 from ingestor.errors import IngestorError
+from ingestor.logs import get_logger
 from ingestor.watch.found import ENDPOINT
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
     from ingestor.intake.listener.posts import EndpointCounts
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 REPORT_SECONDS = 10.0
 KIND: Final = "daemon"

@@ -22,8 +22,6 @@ from ingestor.intake.files.streams import Stream
 from ingestor.providers.contract import near_miss_in_words
 from ingestor.record import Outcome
 
-COMMAND = "import"
-
 LONGEST_NAME = 1000
 """Bytes of a path or a member's name: a longer one is kept short in the books, whole with its arrivals."""
 
@@ -39,7 +37,7 @@ def find(engine: Engine, run_id: int) -> runs.Run:
         run = runs.find_run(engine, run_id)
     except LookupError:
         raise ConfigurationError(f"there is no run {run_id}; `ingestor status` lists the last runs") from None
-    if run.command != COMMAND:
+    if run.command != runs.IMPORT:
         raise ConfigurationError(f"run {run_id} was `{run.command}`, not an import; only imports are resumed")
     return run
 

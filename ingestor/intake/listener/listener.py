@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
-import structlog
-
 from ingestor.errors import ConfigurationError
 from ingestor.http import RefusalLog
 from ingestor.intake.listener.gate import Gate, named
 from ingestor.intake.listener.posts import EndpointCounts, PostsRead, RulesByProvider, Taker
 from ingestor.intake.listener.reception import Limits, Reception
 from ingestor.intake.listener.replay import Keeper
+from ingestor.logs import get_logger
 from ingestor.settings import Endpoint, Webhook, endpoint_passwords
 from ingestor.timestamps import utc_now
 
 if typing.TYPE_CHECKING:
     from ingestor.http.server import HttpServer
 
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 
 
 class Listener:

@@ -11,16 +11,14 @@ from threading import Lock
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
-import structlog
-
 from ingestor.archive.items import Item, Payload, Receipt, ReportItem, Submission
-from ingestor.logs import OncePerMinute
+from ingestor.logs import OncePerMinute, get_logger
 from ingestor.providers import post_reader
 from ingestor.providers.contract import Post, Report, Rules, Unreadable
 from ingestor.providers.posts import A_TEST, payload_of
 from ingestor.record import Channel, Outcome
 
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 
 SPOOLED = "spooled"
 TEST = "test"

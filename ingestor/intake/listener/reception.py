@@ -15,8 +15,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import structlog
-
 from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.http import OVERLOADED, Bounds, Refusal, RefusalLog
@@ -35,9 +33,10 @@ from ingestor.intake.listener.posts import (
     submission_of,
 )
 from ingestor.intake.listener.replay import Keeper
+from ingestor.logs import get_logger
 from ingestor.providers.contract import Answer, Post
 
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 
 _HEALTHY = Answer(200, "text/plain", b"ok")
 _LONGEST_WAIT_AT_STOP = 3.0

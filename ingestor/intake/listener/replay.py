@@ -16,8 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import structlog
-
 from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
 from ingestor.intake.listener import spool
@@ -30,8 +28,9 @@ from ingestor.intake.listener.posts import (
     submission_of,
 )
 from ingestor.intake.listener.spool import SpoolFolder, moved
+from ingestor.logs import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 
 _FILES_AT_ONCE = 64
 _REPLAYS_AT_ONCE = 256
