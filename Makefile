@@ -5,11 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := .ci/requirements.txt
 SERVER_REQUIREMENTS := .ci/requirements-server.txt
-STAMP := $(VENV)/.installed
 
-.PHONY: run test quick check torture bench release setup lock install uninstall deb clean
+.PHONY: run test quick check torture bench release setup server lock install uninstall deb clean
 
-run: setup
+run: server
 	$(BIN)/ingestor demo
 
 # A worker a core: most tests wait for a server.
@@ -48,19 +47,12 @@ release: check torture
 bench: setup
 	$(BIN)/python -m tests.benchmarks
 
-# An editable install: .venv runs the code that is checked out, even when the folder has been moved.
-EDITABLE := -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
-setup: $(STAMP)
-	@cd / && '$(CURDIR)/$(BIN)/python' -c 'import sys, ingestor; sys.exit(not ingestor.__file__.startswith(sys.argv[1]))' \
-	  '$(CURDIR)/' || { cd '$(CURDIR)' && $(BIN)/python $(EDITABLE); }
+# What a server runs is enough for `make run`; the tests need more.
+server:
+	@.ci/environment $(SERVER_REQUIREMENTS) $(PYTHON)
 
-$(STAMP): pyproject.toml $(REQUIREMENTS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "ingestor needs Python 3.11 or newer; call: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r $(REQUIREMENTS)
-	$(BIN)/python $(EDITABLE)
-	@touch $@
+setup:
+	@.ci/environment $(REQUIREMENTS) $(PYTHON)
 
 # Two files of one resolution: everything for the checkout, and what a server runs.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

@@ -224,5 +224,5 @@ def test_it_is_what_make_run_calls() -> None:
     """The first of the two commands that a stranger needs runs the demo from the checkout's environment."""
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
 
-    assert "run: setup\n\t$(BIN)/ingestor demo" in makefile
+    assert "run: server\n\t$(BIN)/ingestor demo" in makefile
     assert shutil.which("make") is None or "demo" in makefile
