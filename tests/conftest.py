@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,15 @@ def missing(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each reason for skips once, with how many tests it has kept from running."""
+    skipped = [one.longrepr[2] for one in terminalreporter.stats.get("skipped", ())]
+    if skipped:
+        terminalreporter.write_sep("=", "skipped")
+    for reason, count in Counter(skipped).most_common():
+        terminalreporter.write_line(f"{count:5}  {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.fixture

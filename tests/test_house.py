@@ -1,8 +1,10 @@
 """The house itself: which room may know which, and what a stranger must never find in it."""
 
 import ast
+import os
 import re
 import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
@@ -155,6 +157,21 @@ def test_every_test_says_what_it_holds() -> None:
     ]
 
     assert silent == []
+
+
+def test_skips_are_told_by_reason(tmp_path: Path) -> None:
+    """A machine without PostgreSQL skips hundreds of tests for one reason, and reads it in one line."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_terminal_summary\n")
+    (tmp_path / "test_three.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('name', 'abc')\n"
+        "def test_one(name): pytest.skip('no server' if name < 'c' else 'no disk')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    told = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    ).stdout
+
+    assert "    2  no server\n    1  no disk\n" in told
 
 
 def test_the_pinned_requirements_name_no_registry() -> None:
