@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.servers.booted import ROOT, bootstrap, host_suite
 
 INSTALL = "no package to build: apt-get install debhelper dh-python dpkg-dev lintian"
-_BUILDS_WITH = "debhelper,dh-python,python3-venv,ca-certificates"
+_BUILDS_WITH = "build-essential,debhelper,dh-python,python3-venv,ca-certificates"
 # The network as this machine has it: names, authorities, and where pip looks.
 _NETWORK = ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt", "etc/pip.conf")
 
@@ -29,10 +29,13 @@ def build(suite: str, folder: Path) -> Path:
         for name in _NETWORK:
             if Path("/", name).exists():
                 shutil.copy(Path("/", name), root / name)
-        copy = 'git -C "$2" ls-files -z | tar -C "$2" --null --files-from=- -cf - | tar -xf - -C "$1/checkout"'
+        copy = (
+            'git -C "$2" ls-files -z | tar -C "$2" --null --files-from=- -cf - | tar -xf - -C "$1/checkout"'
+        )
         script = (
             f'mkdir "$1/checkout" "$1/dist"; {copy}; mount -t proc proc "$1/proc";'
-            ' mount --rbind /dev "$1/dev"; exec chroot "$1" env LANG=C.UTF-8 /checkout/systemd/debian/build /dist'
+            ' mount --rbind /dev "$1/dev";'
+            ' exec chroot "$1" env LANG=C.UTF-8 /checkout/systemd/debian/build /dist'
         )
         _run(["unshare", "--mount", "sh", "-ec", script, "sh", str(root), str(ROOT)])
         for package in (root / "dist").glob("*.deb"):
