@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
@@ -26,7 +26,8 @@ _BTREES = """SELECT {check}(x.indexrelid, true) FROM pg_index x JOIN pg_class i 
 
 
 def damage(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str]:
-    """Yield what is damaged, a sentence each: the database's own check, then each payload's SHA-256.
+    """Yield what is damaged, a sentence each: the database's own check, content that is missing though no
+    erasure took it, then each payload's SHA-256.
 
     `progress` is told how many payloads of how many have been compared. At most ten of a kind are named.
     """
@@ -35,6 +36,7 @@ def damage(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str
     if len(own) > _MOST_NAMED:
         yield f"the database's own check finds {len(own) - _MOST_NAMED} faults more"
     try:
+        yield from _content(engine)
         yield from _payloads(engine, progress)
     except IngestorError as error:
         yield str(error)
@@ -82,6 +84,51 @@ def _amcheck(connection: Connection) -> Iterator[str]:
                 connection.exec_driver_sql(f"SELECT count(t) FROM {table.name} t").all()  # noqa: S608 - our own names
         except DBAPIError as error:
             yield f"PostgreSQL cannot read {table.name}: {str(error.orig).splitlines()[0][:160]}"
+
+
+# By kind of row, as `erased` names it: its table and what it is called.
+_ROWS_OF: Final = {
+    "sms": ("sms", "SMS"), "arrival": ("arrivals", "arrival"), "consent": ("consents", "opt-out event"),
+    "answer": ("answers", "answer"), "report": ("delivery_reports", "delivery report"),
+    "hold": ("holds", "hold"),
+}  # fmt: skip
+_NO = "NOT EXISTS (SELECT 1 FROM {0} AS c WHERE c.{1} = r.id)"
+_NOT_ERASED = "NOT EXISTS (SELECT 1 FROM erased AS e WHERE e.kind = '{0}' AND e.row_id = r.id)"
+# Of bytes that were erased, or in which an erased SMS came, a later arrival keeps nothing.
+_OF_BYTES = "NOT EXISTS (SELECT 1 FROM arrivals AS b JOIN {0} WHERE b.content_key = r.content_key)"
+_NOR_OTHERS = " AND ".join(
+    _OF_BYTES.format(f"erased AS e ON e.kind = '{kind}' AND e.row_id = b.{key}")
+    for kind, key in (("sms", "sms_id"), ("arrival", "id"))
+)
+# The bytes of a mail are kept with its first arrival by each channel; a POST's with its first item.
+_NOR_KEPT = _OF_BYTES.format("payloads AS p ON p.arrival_id = b.id AND b.channel = r.channel")
+_HAS_CONTENT: Final = {
+    "arrival_content": _NOR_OTHERS,
+    "payloads": f"r.size IS NOT NULL AND {_NOR_KEPT} AND {_NOR_OTHERS}",
+    "hold_content": "r.ends IS NULL",
+}
+
+
+def _content(engine: Engine) -> Iterator[str]:
+    """Yield which rows have lost their content past all erasures, and which have it after one."""
+    with reading(engine) as connection:
+        for kind, of in tables.CONTENT_OF.items():
+            table, called = _ROWS_OF[kind]
+            for content, key in of.items():
+                unerased = _NOT_ERASED.format(kind)
+                missing = " AND ".join(
+                    (_NO.format(content, key), unerased, _HAS_CONTENT.get(content, "1 = 1"))
+                )
+                there = f"NOT ({_NO.format(content, key)}) AND NOT ({unerased})"
+                for where, says in (
+                    (missing, "is missing, and no erasure took it: it was removed past the program"),
+                    (there, "is there, though it was erased: it was put back past the program"),
+                ):
+                    query = f"SELECT r.id FROM {table} AS r WHERE {where} ORDER BY r.id"  # noqa: S608 - our own names
+                    ids = list(connection.exec_driver_sql(query).scalars())
+                    yield from (f"what {content} has of {called} {one} {says}" for one in ids[:_MOST_NAMED])
+                    if len(ids) > _MOST_NAMED:
+                        yield f"what {content} has of {len(ids) - _MOST_NAMED:,} further rows {says}"
 
 
 def _payloads(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ingestor.archive import erasure, grants, migrate
 from ingestor.archive.engine import reading, sqlite_path
 from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.intact import differences
+from ingestor.archive.integrity import damage
 from ingestor.archive.items import Item, Payload, Position, Submission
 from ingestor.archive.queries import kept_payload
 from ingestor.archive.rows import NO_PLACE, keyed, mail_content_key, number_key, place_of, unique_key
@@ -146,6 +147,7 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
         lost = kind in ("ee5f5c2", "0bcd13c", "69ef039")
         assert one(engine, "SELECT count(*) FROM arrivals") == arrivals + lost
         assert rows(engine, SHOWN) == before
+        assert [one for one in damage(engine, lambda *_: None) if "erasure" in one] == []
         new = Item(
             Readable(sms(99), "agile.mail/1"), Channel.IMPORT, "new", b"\1" * 36, given.NOW, payload(b"new")
         )
@@ -155,6 +157,7 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
         assert [number_of(engine, table) for table in ("sms_content", "arrival_content", "payloads")] == [
             0
         ] * 3
+        assert list(damage(engine, lambda *_: None)) == []
 
 
 def erase_all(engine: Engine, store: Store) -> None:

@@ -10,9 +10,12 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import sqlite_path, writing
 from ingestor.archive.integrity import damage
-from ingestor.archive.items import Submission
+from ingestor.archive.items import Position, Submission
 from ingestor.archive.store import Store
-from tests.archive.samples import NOW, item
+from ingestor.record import Channel
+from tests.archive.erasing import HER, HIS, erased, mail, post, write
+from tests.archive.reading import one
+from tests.archive.samples import NOW, broken, item
 
 
 def _filled(engine: Engine, number: int) -> None:
@@ -44,6 +47,47 @@ def test_a_payload_that_is_not_what_arrived_is_named(archive_engine: Engine, col
             connection.exec_driver_sql(f"UPDATE payloads SET {column} = '\\x00ff' WHERE arrival_id = 2")
     [sentence] = _found(archive_engine)
     assert sentence.startswith("arrival 2: ")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "called"),
+    [
+        ("sms_content", "sms_id", "SMS"),
+        ("sms_numbers", "sms_id", "SMS"),
+        ("arrival_content", "arrival_id", "arrival"),
+        ("payloads", "arrival_id", "arrival"),
+    ],
+)
+def test_content_that_no_erasure_took_is_named(
+    archive_engine: Engine, table: str, column: str, called: str
+) -> None:
+    """Whoever deletes content past the guards is found, and so is what an erasure took and somebody put back;
+    what was erased, and what arrived again after that, is no damage."""
+    write(archive_engine, mail(1), mail(2), mail(3, HIS), post(4, 5), post(5, 5, HIS, at=1), broken(6))
+    write(archive_engine, mail(3, HIS, channel=Channel.IMPORT, position=Position(input="a", copy=1)))
+    erased(archive_engine, numbers=[HER])
+    write(archive_engine, mail(1, channel=Channel.IMPORT), post(4, 6), post(5, 6, HIS, at=1))
+    assert _found(archive_engine) == []
+    his = one(
+        archive_engine, f"SELECT id FROM inbound_sms WHERE originator = '{HIS}' AND channel = 'mailbox'"
+    )
+    number = (
+        his if called == "SMS" else one(archive_engine, f"SELECT min(id) FROM arrivals WHERE sms_id = {his}")
+    )
+    with writing(archive_engine) as connection:
+        sqlite = archive_engine.dialect.name == "sqlite"
+        off = f"DROP TRIGGER {table}_no_delete" if sqlite else f"ALTER TABLE {table} DISABLE TRIGGER USER"
+        connection.exec_driver_sql(off)
+        connection.exec_driver_sql(f"CREATE TABLE aside AS SELECT * FROM {table} WHERE {column} = {number}")
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE {column} = {number}")
+    [sentence] = _found(archive_engine)
+    assert sentence.startswith(f"what {table} has of {called} {number} is missing, and no erasure took it")
+    erased(archive_engine, sms=(his,))
+    assert _found(archive_engine) == []
+    with writing(archive_engine) as connection:
+        connection.exec_driver_sql(f"INSERT INTO {table} SELECT * FROM aside")
+    [sentence] = _found(archive_engine)
+    assert sentence.startswith(f"what {table} has of {called} {number} is there, though it was erased")
 
 
 def _leaf_of(path: Path, name: str) -> tuple[int, int]:

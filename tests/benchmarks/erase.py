@@ -1,0 +1,171 @@
+"""An erasure by age beside a daemon that takes POSTs: SMS a second, and how long a POST waits meanwhile.
+
+The archive is filled by the store; what is measured are `ingestor erase plan` and `erase apply`, as a person
+calls them, a real daemon with its listener, and POSTs that come at an even rate. A POST's time counts from
+the moment it was to be sent.
+"""
+
+import http.client
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from queue import SimpleQueue
+
+from ingestor.archive.engine import bulk_import_settings, open_engine
+from ingestor.archive.items import Submission
+from ingestor.archive.migrate import ensure_schema
+from ingestor.archive.payloads import pack
+from ingestor.archive.store import Store
+from tests.archive.samples import NOW, item
+from tests.benchmarks._post_load import request
+from tests.benchmarks.webhook import _break_in
+from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.service.process import configuration, running
+
+ROWS = int(os.environ.get("BENCHMARK_ROWS", "100000"))
+RATE = float(os.environ.get("BENCHMARK_RATE", "200"))
+SENDERS = 20
+QUIET_SECONDS = 10.0
+A_SECOND = 1_000_000 / 300
+P99_MS = 50.0
+PATH = "/agile/" + "b" * 32
+
+
+def main() -> None:
+    """Print the figures of both databases."""
+    with tempfile.TemporaryDirectory() as folder:
+        _measure("SQLite", Path(folder), f"sqlite:///{folder}/archive.db")
+    found = binaries()
+    if found is None:
+        print(INSTALL)
+        return
+    server = PostgresqlServer(found, fsync=True)
+    try:
+        _break_in(server)
+        server.sql("CREATE DATABASE archive")
+        with tempfile.TemporaryDirectory() as folder:
+            _measure("PostgreSQL", Path(folder), server.url("archive"))
+    finally:
+        server.close()
+
+
+def _measure(database: str, folder: Path, url: str) -> None:
+    _fill(url)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    webhook = (
+        f'[webhook]\nlisten = "127.0.0.1:{port}"\n[[webhook.endpoint]]\npath = "{PATH}"\nprovider = "agile"\n'
+    )
+    config = configuration(folder, url, webhook)
+    with running(config) as daemon:
+        daemon.wait_ready()
+        with _posts(port, first=1) as quiet:
+            time.sleep(QUIET_SECONDS)
+        with _posts(port, first=5_000_000) as busy:
+            began = time.perf_counter()
+            cpu = _call(
+                config, "erase", "plan", "--before", "2100-01-01", "--basis", "bench", "--output", "plan"
+            )
+            planned = time.perf_counter() - began
+            cpu += _call(config, "erase", "apply", "plan")
+            seconds = time.perf_counter() - began
+        daemon.stop()
+    print(
+        f"{database:<11} {ROWS:,} SMS in {seconds:.0f} s (plan {planned:.0f} s, {cpu:.0f} s of CPU in both):"
+        f" {ROWS / seconds:,.0f} a second (at least {A_SECOND:,.0f})"
+    )
+    print(
+        f"{database:<11} POSTs at {RATE:.0f}/s: p99 {_p99(busy()):.1f} ms beside it (at most {P99_MS:.0f}),"
+        f" {_p99(quiet()):.1f} ms without; {len(busy()):,} answered, the slowest {1000 * max(busy()):.0f} ms"
+    )
+
+
+def _fill(url: str) -> None:
+    engine = open_engine(url)
+    ensure_schema(engine, auto_upgrade=True)
+    store = Store(engine)
+    with bulk_import_settings(engine):
+        for start in range(0, ROWS, 5000):
+            store.write([Submission(None, tuple(map(_item, range(start, min(start + 5000, ROWS)))))], NOW)
+    engine.dispose()
+
+
+def _item(number: int):  # type: ignore[no-untyped-def]
+    raw = f"Subject: mail {number}\n\ntext of {number}\n{'some more of it ' * 40}".encode()
+    return item(number, raw=raw)._replace(payload=pack(raw))
+
+
+def _call(config: Path, *words: str) -> float:
+    """Call the program, and return the seconds of CPU it took."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ingestor", "--config", str(config), *words], cwd=config.parent,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, words
+    return used.ru_utime + used.ru_stime
+
+
+@contextmanager
+def _posts(port: int, first: int) -> Iterator[Callable[[], list[float]]]:
+    """Post at `RATE` from a process of its own meanwhile; gives what returns how long each took."""
+    processes = get_context("spawn")
+    stop, queue = processes.Event(), processes.Queue()
+    process = processes.Process(target=_post_on, args=(port, first, stop, queue))
+    process.start()
+    waits: list[float] = []
+    try:
+        yield lambda: waits
+    finally:
+        stop.set()
+        waits += queue.get()
+        process.join()
+
+
+def _post_on(port: int, first: int, stop: Event, queue: "SimpleQueue[list[float]]") -> None:
+    waits: list[float] = []
+    numbers = itertools.count(first)
+    began = time.perf_counter()
+
+    def send(place: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.connect()
+        for turn in itertools.count():
+            due = began + (turn * SENDERS + place) / RATE
+            time.sleep(max(0.0, due - time.perf_counter()))
+            if stop.is_set():
+                break
+            connection.sock.sendall(request(PATH, next(numbers), int(time.time())))
+            answer = http.client.HTTPResponse(connection.sock)
+            answer.begin()
+            assert answer.status == 200
+            answer.read()
+            waits.append(time.perf_counter() - due)
+        connection.close()
+
+    threads = [threading.Thread(target=send, args=(place,)) for place in range(SENDERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    queue.put(waits)
+
+
+def _p99(waits: list[float]) -> float:
+    return 1000 * sorted(waits)[int(len(waits) * 0.99)]
+
+
+if __name__ == "__main__":
+    main()
