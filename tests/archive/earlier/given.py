@@ -1,6 +1,6 @@
 """What every kept archive was given: mails by mailbox and by import, POSTs, and one mail too long to keep.
 
-`make.py` runs this with the code of earlier commits, so it uses nothing of the program.
+It uses nothing of the program: `make.py` ran it with the code of each commit.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -87,3 +87,13 @@ def identity(number: int, version: int) -> bytes:
 def arrived(number: int) -> datetime:
     """Return when item `number` of its kind reached us."""
     return NOW + timedelta(minutes=number)
+
+
+CALLS: tuple[tuple[str, ...], ...] = (
+    ("optout", "add", "+393339990000", "--reason", "by hand"),
+    ("erase", "hold", "add", "--number", "+393330000001", "--reason", "held"),
+    ("erase", "plan", "--number", "+393330000009", "--basis", "asked", "--output", "PLAN"),
+    ("erase", "apply", "PLAN"),
+    ("send", "+393335556667", "--sender", "Shop", "--text", "Ciao"),
+)
+"""The commands that archives from 6668b56 on saw at their end; PLAN is a file."""
