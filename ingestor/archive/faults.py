@@ -4,9 +4,14 @@ No statement, parameter or value ever gets into a message: it would carry messag
 """
 
 import contextlib
+import os
+import pwd
 import re
+import shlex
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -139,12 +144,12 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError | None:
         return ArchiveUnavailable(f"{name} is locked by another program")
     if code == sqlite3.SQLITE_FULL:
         return ArchiveUnavailable(f"the disk of {name} is full; make room")
-    if code == sqlite3.SQLITE_READONLY:
-        return ArchiveUnavailable(f"{name} or its folder may not be written by this user; check the owner")
-    if code == sqlite3.SQLITE_CANTOPEN:
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        why = unwritable(Path(engine.url.database or ""))
         return ArchiveUnavailable(
-            f"{name} cannot be opened; check that it exists and who may read its folder"
-        )
+            "; ".join(why) if why is not None
+            else f"{name} cannot be opened; check that it exists and who may read its folder"
+        )  # fmt: skip
     if code == sqlite3.SQLITE_IOERR:
         return ArchiveUnavailable(
             f"the disk of {name} is full, or fails to read or write; look at `df` and at the kernel's log"
@@ -211,3 +216,62 @@ def as_sqlalchemy(connection: Connection) -> Iterator[None]:
             "INSERT", None, error, base, hide_parameters=True, dialect=connection.dialect,
             connection_invalidated=connection.dialect.is_disconnect(error, None, None),
         ) from error  # fmt: skip
+
+
+def unwritable(place: Path) -> tuple[str, str] | None:
+    """Return what keeps this user from writing `place`, a file or a folder, and what to do; None if nothing.
+
+    SQLite needs the folder of its file too. The advice is never to work as root.
+    """
+    folder = place if place.is_dir() else place.parent
+    if read_only(folder):
+        return (
+            f"{folder} lies on a read-only file system",
+            (
+                "mount it read-write, after a look at the kernel's log (where only the service finds it so: "
+                f"ReadWritePaths={folder} by `systemctl edit ingestor`)"
+            ),
+        )
+    closed = [one for one in dict.fromkeys((place, folder)) if one.exists() and not os.access(one, os.W_OK)]
+    if not closed:
+        return None
+    if place.is_file() and is_snapshot(place):
+        return f"{place} is a snapshot, for reading only", "name the archive in database.url"
+    return f"{closed[0]} may not be written by this user", _given_back(closed[0])
+
+
+def read_only(folder: Path) -> bool:
+    """Say whether nobody may write `folder`, since its file system is mounted so."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def is_snapshot(path: Path) -> bool:
+    """Say whether the SQLite file at `path` is what `ingestor snapshot` made."""
+    uri = f"file:{urllib.parse.quote(str(path.absolute()))}?mode=ro&immutable=1"
+    query = "SELECT 1 FROM sqlite_master WHERE name = 'snapshot_of'"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            return connection.execute(query).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def _given_back(place: Path) -> str:
+    me = os.geteuid()
+    owner = place.stat().st_uid
+    if owner == me:
+        return shlex.join(["chmod", "u+rwX", str(place)])
+    if owner == 0 or place.parent.stat().st_uid == me:
+        return shlex.join(["chown", f"{user_name(me)}:", str(place)])
+    return f"run it as the owner: sudo -u {user_name(owner)} ingestor …"
+
+
+def user_name(user: int) -> str:
+    """Return the name of `user`, or # and the number."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"#{user}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ingestor.archive.engine import sqlite_path
+from ingestor.archive.faults import user_name
 from ingestor.errors import ConfigurationError
 
 # capabilities(7), and the version of capset(2) that takes 64 bits.
@@ -36,13 +37,13 @@ def ownership_advice(url: str, state_directory: Path) -> str | None:
             continue
         if os.geteuid() == 0:
             return (
-                f"root would leave files in {_folder(place)} that their owner {_name(owner)} cannot write; "
-                f"run: {sudo_line(owner)}"
+                f"root would leave files in {_folder(place)} that their owner {user_name(owner)} cannot "
+                f"write; run: {sudo_line(owner)}"
             )
         if not _writable(place):
             whose = _owner(place.parent)
             if owner == 0 and whose:  # copied back by root, say, into a folder of the service's user
-                line = shlex.join(["chown", f"{_name(whose)}:", str(place)])
+                line = shlex.join(["chown", f"{user_name(whose)}:", str(place)])
                 return f"{place} belongs to root, who alone may write it; run: {line}"
             return f"{place} may not be written by this user; run: {sudo_line(owner)}"
     return None
@@ -126,7 +127,7 @@ def sudo_line(owner: int) -> str:
     preserve = [f"--preserve-env={','.join(kept)}"] if kept else []
     program = Path(sys.argv[0]).name
     called = "ingestor" if program in ("ingestor", "__main__.py", "-c", "") else sys.argv[0]
-    return shlex.join(["sudo", *preserve, "-u", _name(owner), called, *sys.argv[1:]])
+    return shlex.join(["sudo", *preserve, "-u", user_name(owner), called, *sys.argv[1:]])
 
 
 def _owner(place: Path) -> int | None:
@@ -150,10 +151,3 @@ def _writable(place: Path) -> bool:
 
 def _folder(place: Path) -> Path:
     return place if place.is_dir() else place.parent
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"#{user}"

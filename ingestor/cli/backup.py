@@ -9,6 +9,8 @@ from ingestor.cli.arguments import count
 from ingestor.cli.opening import configure_log, differs, open_for_reading, settings_of
 from ingestor.cli.printing import printable, share_done
 from ingestor.errors import ConfigurationError
+from ingestor.settings import Settings
+from ingestor.watch.pings import pinged
 
 EXAMPLES = """
 ingestor backup /var/backups/ingestor
@@ -30,6 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("--keep 0 would remove the new one too; keep 1 at least")
     configure_log(arguments)
     settings = settings_of(arguments)
+    with pinged(settings.watch, "backup_ping") as ended:
+        ended.code = _backup(arguments, settings)
+    return ended.code
+
+
+def _backup(arguments: argparse.Namespace, settings: Settings) -> int:
     engine = open_for_reading(settings)
     doubtful = differs(settings)
     with share_done() as tell:

@@ -37,6 +37,7 @@ from ingestor.record import Outcome
 from ingestor.replies.hearing import hearing_store
 from ingestor.service.signals import STOPS, Signals, exit_at_once
 from ingestor.settings import Settings, rules_for
+from ingestor.watch.pings import pinged
 
 _KEPT = ("format", "source", "since", "until")
 _DAY = 86400.0  # a stop finishes the batches in hand, however slow the database is; a second Ctrl-C does not
@@ -46,7 +47,11 @@ def import_files(arguments: argparse.Namespace, pool: Pool) -> int:
     """Import what `arguments` name; return the exit code."""
     settings = settings_of(arguments)
     configure_log(arguments)
-    return (_try if arguments.dry_run else _import)(arguments, settings, pool)
+    if arguments.dry_run:
+        return _try(arguments, settings, pool)
+    with pinged(settings.watch, "import_ping") as ended:
+        ended.code = _import(arguments, settings, pool)
+    return ended.code
 
 
 def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:

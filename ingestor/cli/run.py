@@ -5,6 +5,7 @@ Most is imported when it is used: a SIGHUP that comes before it is held back wou
 
 import argparse
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from ingestor.service.signals import hold_reload_back
@@ -52,7 +53,8 @@ def _look_at(settings: "Settings") -> None:
     advice = ownership_advice(settings.database.url, state_directory(settings))
     if advice is not None:
         raise ConfigurationError(advice)
-    for caution in cautions(settings):
+    root = ["running as root; a user of its own is safer (the shipped unit has one)"]
+    for caution in (root if os.geteuid() == 0 else []) + cautions(settings):
         structlog.get_logger(__name__).warning("unwise configuration", what=caution)
 
 

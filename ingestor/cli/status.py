@@ -145,7 +145,8 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     found = [
         *troubles.of_archive(refused, lacks), *troubles.of_disks(disks_of(settings)),
         *troubles.of_secrets(settings, now),
-        *_of_daemons(daemons, zone), *troubles.of_sources(reports), *troubles.of_spool(spool),
+        *_of_daemons(daemons, zone), *troubles.of_sources(reports), *troubles.of_retention(reports),
+        *troubles.of_spool(spool),
         *troubles.of_unread(quarantine, alike, now - timedelta(days=1)),
     ]  # fmt: skip
     midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -58,9 +58,9 @@ from ingestor.service.signals import (
     exit_at_once,
 )
 from ingestor.service.watchdog import Beat, Notifier, Watchdog
-from ingestor.settings import Mailbox, Settings, kept_secret, require_work, rules_for, state_directory
+from ingestor.settings import Mailbox, Settings, require_work, rules_for, state_directory
+from ingestor.watch import pings
 from ingestor.watch.live import Live
-from ingestor.watch.pings import Pinger
 from ingestor.watch.watcher import Watcher, channels_of
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ ANSWERS_LIMIT = 600.0  # an answer with the longest time-outs, and a name that i
 
 PAGES_SECONDS = 0.5
 
-RESTART_ONLY = ("database", "webhook", "metrics", "watch", "opt_out", "retention")
+RESTART_ONLY = ("database", "webhook", "metrics", "opt_out", "retention")
 
 
 def tune_interpreter() -> None:
@@ -191,7 +191,8 @@ class Daemon:
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
         self._watcher.open(engine)
-        self._start_pings(stops)
+        self._stop_pings = pings.begin(self._live, self._settings.watch)
+        stops.callback(lambda: self._stop_pings())  # noqa: PLW0108 - a reload puts another in its place
         self._answering.start(self._settings)
         stops.callback(self._answering.ask_to_stop)
         stops.callback(self._retention.stop)
@@ -249,21 +250,6 @@ class Daemon:
                 "[metrics] needs what is not installed: pip install 'agile-sms-ingestor[metrics]'"
             ) from None
         stops.callback(serve(self._settings.metrics, self._live).stop, PAGES_SECONDS)
-
-    def _start_pings(self, stops: ExitStack) -> None:
-        """Ping where it is asked for; what cannot be had stops nothing."""
-        watch = self._settings.watch
-        try:
-            url = kept_secret(watch.ping_credential, watch.ping_file)
-        except IngestorError as error:
-            log.error("no dead-man pings are sent", reason=str(error))  # noqa: TRY400 - the sentence says it all
-            return
-        if url is not None:
-            from ingestor.watch.sending import post  # its libraries are for those alone who want pings
-
-            pinger = Pinger(self._live, url, post)
-            pinger.start()
-            stops.callback(pinger.stop)
 
     def _note_differences(self, found: str | None) -> None:
         self._live.differs = found
@@ -341,6 +327,9 @@ class Daemon:
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
         self._answering.start(self._settings)
+        self._watcher.tell(channels_of(self._settings))
+        self._stop_pings()
+        self._stop_pings = pings.begin(self._live, settings.watch)
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])
         self._refused = ""
         self._reloaded()

@@ -61,7 +61,7 @@ class RetentionCare:
         more = " or more" if _MOST_COUNTED in (len(sms), len(waiting)) else ""
         told = f"{len(sms):,} SMS and {len(waiting):,} of the quarantine{more}"
         if not self._section.apply:
-            state = "planned"
+            state = "due" if sms or waiting else "planned"
             detail = f"due: {told}; retention.apply is false, so they stay"
         elif sms or waiting:
             note_source(self._engine, KIND, KIND, "erasing", f"due: {told}", None, self._now(), success=False)

@@ -19,7 +19,7 @@ from ingestor.settings.credentials import (
 from ingestor.settings.loading import DEFAULT_FILE, load, require_work, state_directory
 from ingestor.settings.mailbox import Mailbox, OAuth, Trust
 from ingestor.settings.models import Database, Endpoint, Settings, Webhook
-from ingestor.settings.opt_out import OptOut
+from ingestor.settings.replies import OptOut
 from ingestor.settings.values import hide_url_password
 
 __all__ = [

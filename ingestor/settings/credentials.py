@@ -105,7 +105,7 @@ def _find(name: str) -> bytes:
             return _content(store / name)
     raise ConfigurationError(
         f"there is no credential {name}: put it into {STORES[0]}/{name} (owner root, mode 0400), add "
-        f"LoadCredential={name} to the unit with `systemctl edit ingestor`, and run this command as root"
+        f"LoadCredential={name} to the unit with `systemctl edit ingestor`; only `sudo ingestor …` reads it"
     )
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 
 from ingestor.providers.contract import LARGEST_KEPT, Section, Text
 from ingestor.settings import values
-from ingestor.settings.values import Command, Credential, FilePath, WebAddress
+from ingestor.settings.values import Command, Credential, FilePath, Host, WebAddress
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
 TOKEN_KEYS = ("token_command", "oauth")
@@ -240,7 +240,7 @@ class Mailbox(Section):
         description="What logs, `status` and the archive call it. Keep it: the place reached in the mailbox "
         "is kept under this name.",
     )
-    host: Text = Field(examples=["imap.example.org"], description="The IMAP server.")
+    host: Host = Field(examples=["imap.example.org"], description="The IMAP server.")
     port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
         default=993, description="993 with tls; 143 when left out with starttls or plain."
     )
@@ -325,16 +325,6 @@ class Mailbox(Section):
         if len(set(seen)) < len(seen):
             raise ValueError("names a folder twice")
         return folders
-
-    @field_validator("host")
-    @classmethod
-    def _is_a_name_alone(cls, host: str) -> str:
-        if "://" in host:
-            raise ValueError("is an address with a scheme; write the name alone, and security = … beside it")
-        name, colon, port = host.rpartition(":")
-        if colon and ":" not in name and port.isdecimal():
-            raise ValueError(f'has a port in it; write host = "{name}" and port = {port}')
-        return host
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -37,8 +37,7 @@ from ingestor import providers
 from ingestor.providers.contract import ProviderSection, Section, Text
 from ingestor.settings import values
 from ingestor.settings.mailbox import Mailbox
-from ingestor.settings.opt_out import OptOut
-from ingestor.settings.replies import Answer, Answers
+from ingestor.settings.replies import Answer, Answers, OptOut
 from ingestor.settings.retention import Retention
 from ingestor.settings.values import Credential, FilePath, Network
 from ingestor.settings.watch import Metrics, Watch
@@ -111,7 +110,7 @@ class Endpoint(Section):
         return self
 
 
-class Webhook(Section):
+class Webhook(values.Listening):
     """The listener for providers that post; without this section there is none."""
 
     active = frozenset({"listen"})
@@ -142,16 +141,6 @@ class Webhook(Section):
         "database, keep it there for ten minutes after its commit, and submit it again after a failover.",
     )
     endpoint: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
-
-    @property
-    def host(self) -> str:
-        """The address to listen on, without brackets."""
-        return values.split_listen(self.listen)[0]
-
-    @property
-    def port(self) -> int:
-        """The port to listen on (0: any free one)."""
-        return values.split_listen(self.listen)[1]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -211,6 +200,11 @@ class Settings(_WithProviders):
         """The first file that was read, or None where there was none."""
         return next(iter(self._sources), None)
 
+    @property
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Every key that names a file, and that file."""
+        return _files_in(self)
+
     def section(self, kind: type[Table]) -> Table:
         """Return a provider's own table: `settings.section(Agile).numbers`."""
         return next(value for _, value in self if isinstance(value, kind))
@@ -230,6 +224,15 @@ class Settings(_WithProviders):
         if self.answer and not any(getattr(table, "api", None) for _, table in self):
             raise ValueError("[[answer]] needs [agile.api]: nothing can be sent without it")
         return self
+
+
+def _files_in(table: Section) -> Iterator[tuple[str, Path]]:
+    for key, value in table:
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Path):
+                yield key, one
+            elif isinstance(one, Section):
+                yield from _files_in(one)
 
 
 def table_of(annotation: Any) -> type[Section] | None:

@@ -1,4 +1,4 @@
-"""`[[answer]]` and `[answers]`: what is answered to whom, by which rule and within which limits."""
+"""`[[answer]]`, `[answers]` and `[opt_out]`: what is answered to whom, by which rule, within which limits."""
 
 import re
 from datetime import time
@@ -16,6 +16,7 @@ TEXT_NAMES = ("our_number", "sender", "date", "time")
 """What may stand in braces in the text of an answer; nothing of the incoming SMS is among it."""
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Language = Literal["en", "it", "es", "de", "fr-ca"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _NAME = re.compile(r"\{([^{}]*)\}")
@@ -149,3 +150,29 @@ class Answers(Section):
         default=("agile",),
         description="Providers whose STOPs are confirmed by us. Infobip may confirm by a rule of its own.",
     )
+
+
+class OptOut(Section):
+    """Words that opt a sender out, beside STOP and its like in five languages, which always count."""
+
+    languages: tuple[Language, ...] = Field(
+        default=(), examples=[["en", "it"]],
+        description="Let ordinary replies of these languages opt out, too. en: END QUIT CANCEL REMOVE; "
+        "it: BASTA ANNULLA CANCELLA; es: CANCELAR; de: ENDE; fr-ca: TD.",
+    )  # fmt: skip
+    stop: tuple[Text, ...] = Field(
+        default=(), examples=[["NO", "NON SCRIVETEMI"]],
+        description="Further words that close the number written to. After a change the daemon reads all SMS "
+        "for them at its next start; `ingestor optout scan` does it at once.",
+    )  # fmt: skip
+    stop_all: tuple[Text, ...] = Field(
+        default=(), examples=[["BASTA A TUTTI"]], description="Further words that close every number of ours."
+    )
+    start: tuple[Text, ...] = Field(
+        default=(), examples=[["RIPRENDI"]],
+        description="Further words that undo a STOP, beside START, UNSTOP and DEBUT.",
+    )  # fmt: skip
+    help: tuple[Text, ...] = Field(
+        default=(), examples=[["INFO"]],
+        description="Further words that ask for help, beside HELP, AIDE, AIUTO, HILFE and AYUDA.",
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
-from ingestor.providers.contract import Text
+from ingestor.providers.contract import Section, Text
 from ingestor.redaction import HIDDEN
 
 CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -149,6 +149,32 @@ def split_server(written: str) -> tuple[str, int]:
     return written, 53
 
 
+def host_name(written: str) -> str:
+    """Return the name of a server, which stands alone: neither a scheme nor a port is in it."""
+    if "://" in written:
+        raise ValueError("is an address with a scheme; write the name alone, and security = … beside it")
+    name, colon, port = written.rpartition(":")
+    if colon and ":" not in name and port.isdecimal():
+        raise ValueError(f'has a port in it; write host = "{name}" and port = {port}')
+    return written
+
+
+class Listening(Section):
+    """What a table has that listens: `listen` as ADDRESS:PORT."""
+
+    listen: str
+
+    @property
+    def host(self) -> str:
+        """The address to listen on, without brackets."""
+        return split_listen(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to listen on (0: any free one)."""
+        return split_listen(self.listen)[1]
+
+
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
     """Return the check that a value is one of `names`, which another table gives."""
     *most, last = map(repr, names)
@@ -189,6 +215,7 @@ def web_address(url: str) -> str:
     raise ValueError("must be an https:// address; http:// would send secrets readable over the network")
 
 
+Host = Annotated[Text, AfterValidator(host_name)]
 FilePath = Annotated[Path, BeforeValidator(file_path)]
 Credential = Annotated[str, AfterValidator(credential_name)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(network)]

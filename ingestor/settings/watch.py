@@ -1,20 +1,30 @@
 """How the daemon is watched: [metrics] for who asks, [watch] for whom it tells."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from ingestor.providers.contract import Section, Text
 from ingestor.settings import values
-from ingestor.settings.values import Credential, FilePath
+from ingestor.settings.values import Credential, FilePath, Host
 
 _HOURS = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 
 
-def _http(written: str) -> str:
-    if not written.startswith(("https://", "http://")):
+def web_url(written: str) -> str:
+    """Return a URL to call. Raises ValueError in words that do not repeat it."""
+    try:
+        parts = urlsplit(written)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is no URL: its host or port cannot be read") from None
+    if parts.scheme not in {"https", "http"}:
         raise ValueError("must begin with https:// or http://")
+    if not parts.hostname or re.search(r"[\s\x00-\x1f]", written):
+        raise ValueError("is no URL: it names no host, or has blanks in it")
     return written
 
 
@@ -58,7 +68,7 @@ def _loopback(written: str) -> str:
     return listen
 
 
-class Metrics(Section):
+class Metrics(values.Listening):
     """/metrics for Prometheus, /healthz and /readyz, on a port of their own; without this section none of it.
 
     No number and no text is in it, and nothing asks the database.
@@ -71,16 +81,6 @@ class Metrics(Section):
         default="127.0.0.1:9469", description="ADDRESS:PORT to listen on: a loopback address."
     )
 
-    @property
-    def host(self) -> str:
-        """The address to listen on, without brackets."""
-        return values.split_listen(self.listen)[0]
-
-    @property
-    def port(self) -> int:
-        """The port to listen on (0: any free one)."""
-        return values.split_listen(self.listen)[1]
-
 
 class WatchMail(Section):
     """Notices by mail: what begins and what is over, once each. They carry Auto-Submitted: auto-generated."""
@@ -88,7 +88,7 @@ class WatchMail(Section):
     active = frozenset({"port", "security"})
     optional = True
 
-    host: Text = Field(examples=["mail.example.org"], description="The SMTP server.")
+    host: Host = Field(examples=["mail.example.org"], description="The SMTP server.")
     port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
         default=587, description="587 with starttls, 465 with tls, 25 for a relay."
     )
@@ -130,7 +130,7 @@ class WatchWebhook(Section):
     active = frozenset({"content_type"})
     optional = True
 
-    url: Annotated[str, AfterValidator(_http)] | None = Field(
+    url: Annotated[str, AfterValidator(web_url)] | None = Field(
         default=None, examples=["https://ntfy.example.org/ingestor"], repr=False,
         description="Where to, in ONE of three ways. Written here it is no secret.",
     )  # fmt: skip
@@ -215,6 +215,22 @@ class Watch(Section):
         default=None, examples=["/etc/ingestor/ping-url"], description="The same from a file."
     )
 
+    import_ping_credential: Credential | None = Field(
+        default=None, examples=["import-ping-url"],
+        description="The same for imports, with a URL of its own: /start when one begins, then itself "
+        "or /fail, all with the same rid. Only who may read it pings, like `sudo ingestor import`.",
+    )  # fmt: skip
+    import_ping_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/import-ping-url"], description="The same from a file."
+    )
+    backup_ping_credential: Credential | None = Field(
+        default=None, examples=["backup-ping-url"],
+        description="The same for `ingestor backup`, with a URL of its own; its unit needs the "
+        "LoadCredential= too.",
+    )  # fmt: skip
+    backup_ping_file: FilePath | None = Field(
+        default=None, examples=["/etc/ingestor/backup-ping-url"], description="The same from a file."
+    )
     after_minutes: Annotated[StrictInt, Field(ge=1, le=1440)] = Field(
         default=5,
         description="How long something is wrong before it is told, and right again before that is told.",
@@ -225,6 +241,11 @@ class Watch(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.ping_credential is not None and self.ping_file is not None:
-            raise ValueError("has ping_credential and ping_file; keep one")
+        for what in ("ping", "import_ping", "backup_ping"):
+            if None not in self.place_of(what):
+                raise ValueError(f"has {what}_credential and {what}_file; keep one")
         return self
+
+    def place_of(self, what: str) -> tuple[str | None, Path | None]:
+        """Return the credential and the file of the ping URL `what`: `ping`, `import_ping`, `backup_ping`."""
+        return getattr(self, f"{what}_credential"), getattr(self, f"{what}_file")

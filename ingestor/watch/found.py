@@ -1,7 +1,7 @@
 """How the sources, the spool and the disk fare, as `ingestor status` and the daemon's own watch see them."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -29,15 +29,9 @@ ENDPOINT: Final = "endpoint"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """One source as it fares; times are aware UTC. `late` says that it needs a person."""
+class Report(Source):
+    """A source as it fares; `late` says that it needs a person."""
 
-    name: str
-    kind: str
-    state: str
-    detail: str | None
-    poll_seconds: int | None
-    last_success: datetime | None
     late: bool
 
 
@@ -85,11 +79,10 @@ def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report
         late = late or (not dropped and _stuck(source))
         late = late or source.state == "changed"  # somebody's hand was in the archive
         state = "not configured" if dropped else source.state
-        reports.append(
-            Report(source.name, source.kind, state, source.detail, poll, source.last_success, late)
-        )
+        reports.append(Report(**asdict(replace(source, state=state, poll_seconds=poll)), late=late))
     for name, mailbox in configured.items():
-        reports.append(Report(name, "mailbox", "never read", None, mailbox.poll_seconds, None, late=True))
+        never = Source(name, "mailbox", "never read", None, mailbox.poll_seconds, None, now)
+        reports.append(Report(**asdict(never), late=True))
     return sorted(reports, key=lambda report: (report.kind, report.name))
 
 

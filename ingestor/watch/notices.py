@@ -5,6 +5,7 @@ text of an SMS, no secret.
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -12,7 +13,7 @@ import smtplib
 import ssl
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
@@ -23,7 +24,7 @@ from typing import Final
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import redact
 from ingestor.settings import kept_secret
-from ingestor.settings.watch import WatchMail, WatchWebhook
+from ingestor.settings.watch import WatchMail, WatchWebhook, web_url
 from ingestor.watch.conditions import Condition
 from ingestor.watch.sending import SECONDS, NotSent, post
 
@@ -80,16 +81,23 @@ def mail(settings: WatchMail, notice: Notice, now: datetime) -> None:
     message["Message-ID"] = make_msgid(domain=settings.sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(notice.text)
+    with logged_in(settings) as server:
+        try:
+            server.send_message(message, from_addr="", to_addrs=settings.to)
+        except smtplib.SMTPSenderRefused:
+            server.send_message(message, from_addr=settings.sender, to_addrs=settings.to)
+
+
+@contextlib.contextmanager
+def logged_in(settings: WatchMail) -> Iterator[smtplib.SMTP]:
+    """Give the mail server, logged in where that is asked for; raises as `mail` does, for the block too."""
     password = kept_secret(settings.password_credential, settings.password_file)
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
         with _connected(settings, context) as server:
             if settings.username is not None:
                 server.login(settings.username, password or "")
-            try:
-                server.send_message(message, from_addr="", to_addrs=settings.to)
-            except smtplib.SMTPSenderRefused:
-                server.send_message(message, from_addr=settings.sender, to_addrs=settings.to)
+            yield server
     except (OSError, smtplib.SMTPException, ValueError) as fault:
         code = f" {fault.smtp_code}" if isinstance(fault, smtplib.SMTPResponseException) else ""
         raise NotSent(f"the mail server did not take it ({type(fault).__name__}{code})") from None
@@ -113,9 +121,7 @@ def webhook(settings: WatchWebhook, notice: Notice) -> None:
 
     Signed as standardwebhooks.com says where there is a secret: HMAC-SHA-256 over id, time and body.
     """
-    url = kept_secret(settings.url_credential, settings.url_file) or settings.url
-    if url is None:
-        raise ConfigurationError("watch.webhook has no URL")
+    url = url_of(settings)
     values = {"title": notice.title, "text": notice.text, "host": notice.host, "state": notice.state}
     as_json = "json" in settings.content_type
     body = filled(settings.body, values, as_json=as_json).encode()
@@ -128,6 +134,15 @@ def webhook(settings: WatchWebhook, notice: Notice) -> None:
     post(url, body, headers | (signed(secret, body) if secret is not None else {}))
 
 
+def url_of(settings: WatchWebhook) -> str:
+    """Return where to; raises ConfigurationError (without it) where it cannot be had, or is no URL."""
+    url = kept_secret(settings.url_credential, settings.url_file) or settings.url or ""
+    try:
+        return web_url(url)
+    except ValueError as fault:
+        raise ConfigurationError(f"the URL of a [[watch.webhook]] {fault}") from None
+
+
 def filled(template: str, values: Mapping[str, str], *, as_json: bool) -> str:
     """Return `template` with $title, $text, $host and $state filled in, for JSON as its strings want it."""
     if as_json:
@@ -136,9 +151,15 @@ def filled(template: str, values: Mapping[str, str], *, as_json: bool) -> str:
 
 
 def signed(secret: str, body: bytes) -> dict[str, str]:
-    """Return the headers by which the receiver knows that `body` is ours, and fresh."""
+    """Return the headers by which the receiver knows that `body` is ours, and fresh.
+
+    Raises ConfigurationError where the secret is none.
+    """
     identity, moment = f"msg_{uuid.uuid4().hex}", str(int(time.time()))
-    key = base64.b64decode(secret[len(_SIGNED) :]) if secret.startswith(_SIGNED) else secret.encode()
+    try:
+        key = base64.b64decode(secret[len(_SIGNED) :]) if secret.startswith(_SIGNED) else secret.encode()
+    except ValueError:
+        raise ConfigurationError(f"the signing secret is no base64 behind {_SIGNED}") from None
     content = f"{identity}.{moment}.".encode() + body
     digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
     return {"webhook-id": identity, "webhook-timestamp": moment, "webhook-signature": f"v1,{digest}"}

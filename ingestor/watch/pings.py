@@ -4,18 +4,25 @@ Conventions of healthchecks.io: a POST to the URL is a success, to URL/fail a fa
 people. The thread only looks at the parts; no part ever waits for it.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
 from ingestor.errors import IngestorError
 from ingestor.pauses import pauses
-from ingestor.watch.live import Live
+from ingestor.settings import kept_secret
+from ingestor.settings.watch import Watch
+
+if TYPE_CHECKING:  # who imports files pings too, and needs none of the daemon's parts
+    from ingestor.watch.live import Live
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +35,7 @@ class Pinger:
     """Pings `url` whenever every part of `live` has finished a cycle since the last ping."""
 
     def __init__(
-        self, live: Live, url: str, send: Callable[[str, bytes], None], *, every: float = EVERY_SECONDS
+        self, live: "Live", url: str, send: Callable[[str, bytes], None], *, every: float = EVERY_SECONDS
     ) -> None:
         """`send` posts a body to a URL and raises IngestorError where nobody heard it."""
         self._live, self._url, self._send, self._every = live, url, send, every
@@ -73,7 +80,66 @@ class Pinger:
                 return
 
 
+def begin(live: "Live", watch: Watch) -> Callable[[], None]:
+    """Ping where `watch` asks for it, and return what stops it; a URL that cannot be had stops nothing."""
+    try:
+        url = kept_secret(*watch.place_of("ping"))
+    except IngestorError as error:
+        log.error("no dead-man pings are sent", reason=str(error))  # noqa: TRY400 - the sentence says it all
+        url = None
+    if url is None:
+        return lambda: None
+    from ingestor.watch.sending import post  # its libraries are for those alone who want pings
+
+    pinger = Pinger(live, url, post)
+    pinger.start()
+    return pinger.stop
+
+
 def failing(url: str) -> str:
     """Return the URL that says failure: /fail behind the path, before a query."""
+    return _with(url, "/fail", "")
+
+
+def _with(url: str, path: str, query: str) -> str:
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail"))
+    query = "&".join(filter(None, (parts.query, query)))
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path if path else parts.path, query=query))
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a job ended: `code` is its exit code, 1 unless it says another."""
+
+    code: int = 1
+
+
+@contextlib.contextmanager
+def pinged(watch: Watch, what: str) -> Iterator[Ended]:
+    """Ping the URL `what` (`import_ping`, `backup_ping`) of `watch`: /start, then itself or /fail.
+
+    All have the same rid. The job waits for no answer but that of the last ping, ten seconds at most.
+    """
+    ended = Ended()
+    try:
+        url = kept_secret(*watch.place_of(what))
+    except IngestorError as fault:
+        log.warning("a dead-man ping cannot be sent", reason=str(fault))
+        url = None
+    if url is None:
+        yield ended
+        return
+    from ingestor.watch.sending import post  # its libraries are for those alone who want pings
+
+    def ping(path: str, says: str) -> None:
+        try:
+            post(_with(url, path, f"rid={rid}"), says.encode())
+        except IngestorError as fault:
+            log.warning("a dead-man ping was not heard", reason=str(fault))
+
+    rid = uuid.uuid4()
+    threading.Thread(target=ping, args=("/start", ""), name="ping", daemon=True).start()
+    try:
+        yield ended
+    finally:
+        ping("" if ended.code == 0 else "/fail", f"exit code {ended.code}")

@@ -79,6 +79,15 @@ def _condition(report: Report) -> str:
     return "login refused" if report.state == "refused" else "source"
 
 
+def of_retention(reports: Iterable[Report]) -> list[Trouble]:
+    """Return that something is kept for longer than [retention] says, where the daemon may not erase it."""
+    fix = "see `ingestor erase plan`, or set retention.apply"
+    return [
+        Trouble("retention due", "retention", one.detail or "", fix, grave=False)
+        for one in reports if one.kind == "retention" and one.state == "due"
+    ]  # fmt: skip
+
+
 def of_secrets(settings: Settings, now: datetime) -> list[Trouble]:
     """Return a trouble for each client secret whose day is written down and near; past it, a grave one."""
     found = []

@@ -41,7 +41,7 @@ CERTIFICATE: Final = timedelta(days=14)
 ASKED_OF_SQL: Final = frozenset(
     {"source", "login refused", "needs login", "archive differs", "archive refuses", "quarantine",
      "look-alikes", "source silent", "clock", "answers paused", "answers unknown", "credit",
-     "secret ends"}
+     "secret ends", "retention due"}
 )  # fmt: skip
 """What only the database can tell: while it is away these are neither begun nor over."""
 
@@ -73,6 +73,10 @@ class Watcher:
         """Look at the archive of `engine` from now on."""
         self._engine = engine
 
+    def tell(self, channels: Mapping[str, Send]) -> None:
+        """Tell `channels` from now on."""
+        self._channels = dict(channels)
+
     def stop(self) -> None:
         """Look no more; a message in hand is not waited for."""
         self._stopped.set()
@@ -100,7 +104,7 @@ class Watcher:
             unjudged = ASKED_OF_SQL
         self._known = step(self._known, found, now, age, list(self._channels), unjudged)
         self._write()
-        for name, send in self._channels.items():
+        for name, send in dict(self._channels).items():
             self._tell(name, send, now)
 
     def _of_this_machine(self, now: datetime) -> list[Trouble]:
@@ -118,13 +122,13 @@ class Watcher:
 
     def _of_archive(self, engine: Engine, now: datetime) -> list[Trouble]:
         settings = self._live.settings
-        kinds = {"mailbox", "webhook", "archive", "answers"}
+        kinds = {"mailbox", "webhook", "archive", "answers", "retention"}
         reports = judge(settings, [one for one in read_sources(engine) if one.kind in kinds], now)
         zone = ZoneInfo(settings.timezone) if settings.timezone else None
         refused = troubles.of_archive(refusals(engine), None)
         return [
             *troubles.of_secrets(settings, now),
-            *troubles.of_sources(reports),
+            *troubles.of_sources(reports), *troubles.of_retention(reports),
             *(replace(one, condition="archive refuses") for one in refused),
             *troubles.of_unread(standing(engine), look_alikes(engine), now - FRESH),
             *_of_answers(engine, now), *_of_credit(engine, settings),

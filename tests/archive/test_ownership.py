@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.archive import ownership
+from ingestor.archive.faults import user_name
 from ingestor.archive.ownership import foreign_owner, ownership_advice, refuse_closed
 from ingestor.errors import ConfigurationError
 
@@ -37,7 +38,7 @@ def test_somebody_else_gets_the_exact_line(
     if there:
         (tmp_path / "archive.db").touch()
     url = f"sqlite:///{tmp_path / 'archive.db'}"
-    owner = ownership._name(tmp_path.stat().st_uid)
+    owner = user_name(tmp_path.stat().st_uid)
     line = f"sudo -u {owner} ingestor import '/mail/old box.mbox'"
     mine = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: mine + 1 if mine == 0 else 0)

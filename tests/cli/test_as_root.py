@@ -6,7 +6,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -155,7 +155,7 @@ def test_a_file_of_root_in_it_is_named(machine: Server) -> None:
     assert called.code == 2
     assert f"chown {machine.user.pw_name}: {machine.state / 'archive.db'}" in called.err
     check = ingestor("--config", machine.config, "check", folder=machine.folder)
-    assert check.code == 1
+    assert check.code == 2  # there is nothing to read either
     assert f"chown -R {machine.user.pw_name}: {machine.state}" in check.out
 
 
@@ -178,3 +178,104 @@ def test_postgresql_that_knows_its_users_by_name(machine: Server) -> None:
             called = machine.call(*words)
             assert called.code == 0, (words, called)
         assert f'can be read and written by "{machine.user.pw_name}"' in machine.call("check").out
+
+
+def _installed(machine: Server, server: ImapServer) -> Path:
+    """Put a unit, a credential and a mailbox that needs it in place; return the unit's folder."""
+    units = machine.folder / "units"
+    units.mkdir()
+    secret = machine.folder / "secret"
+    secret.write_text("demo\n")
+    secret.chmod(0o400)
+    (units / "ingestor.service").write_text(
+        f"[Service]\nUser={machine.user.pw_name}\nExecStart=/x/ingestor --config {machine.config} run\n"
+        f"Environment=STATE_DIRECTORY={machine.state}\n# a comment\n"
+        f"LoadCredential=\\\nimap-main:{secret}\nPrivateTmp=no\n"
+    )
+    # The interpreter of the tests may lie where nobody but root reads: what it loads late is loaded now.
+    (units / "sitecustomize.py").write_text("import encodings.idna, encodings.utf_16_be, encodings.utf_7\n")
+    machine.environment = {
+        "SYSTEMD_UNIT_PATH": str(units), "STATE_DIRECTORY": str(machine.state), "PYTHONPATH": str(units),
+    }  # fmt: skip
+    block = mailbox(server.port).replace('password = "demo"', 'password_credential = "imap-main"')
+    machine.config = configuration(machine.folder, machine.url, block)
+    os.chown(machine.config, 0, machine.user.pw_gid)
+    machine.config.chmod(0o640)
+    assert machine.call("db", "upgrade").code == 0
+    return units
+
+
+def _spoilt_archive(machine: Server) -> None:
+    os.chown(machine.state / "archive.db", 0, 0)
+    (machine.state / "archive.db").chmod(0o644)
+
+
+def _snapshot(machine: Server) -> None:
+    copy = machine.folder / "copy.db"
+    assert machine.call("snapshot", copy).code == 0
+    copy.replace(machine.state / "archive.db")
+    (machine.state / "archive.db").chmod(0o444)
+    os.chown(machine.state / "archive.db", machine.user.pw_uid, machine.user.pw_gid)
+
+
+SPOILT: dict[str, tuple[str | Callable[[Server], None], str]] = {
+    "nothing": ("", "looked at as {folder}/units/ingestor.service runs it: as {user}, with its credentials"),
+    "no credential": ("LoadCredential=\n", "the unit passes no credential imap-main"),
+    "another user": ("User=nobody-at-all\n", "run: systemd-sysusers"),
+    "hidden": ("PrivateTmp=yes\n", "{state} is hidden from it (PrivateTmp=yes)"),
+    "closed": ("ProtectSystem=strict\n", "add ReadWritePaths={state} by `systemctl edit ingestor`"),
+    "archive of root": (_spoilt_archive, "chown {user}: {state}/archive.db"),
+    "snapshot": (_snapshot, "{state}/archive.db is a snapshot, for reading only"),
+    "configuration": (lambda one: one.config.chmod(0o600), "chgrp {user} {folder}/ingestor.toml"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_check_sees_what_the_daemon_will_see(machine: Server, what: str) -> None:
+    """As root it looks with the unit's user, credentials and sandbox; it never says that root should work."""
+    spoil, expected = SPOILT[what]
+    with ImapServer().running() as server:
+        units = _installed(machine, server)
+        if isinstance(spoil, str):
+            (units / "ingestor.service.d").mkdir()
+            (units / "ingestor.service.d" / "site.conf").write_text(f"[Service]\n{spoil}")
+        else:
+            spoil(machine)
+        check = ingestor(
+            "--config", machine.config, "check", folder=machine.folder, environment=machine.environment
+        )
+    said = expected.format(folder=machine.folder, state=machine.state, user=machine.user.pw_name)
+    assert said in check.out, check.out
+    assert check.code == {"nothing": 0, "configuration": 2}.get(what, 1), check.out
+    assert "-u root" not in check.out
+    assert "as root" not in check.out
+    assert not list(Path("/dev/shm").glob("*/imap-main"))
+
+
+def test_a_read_only_file_system_is_called_that(machine: Server) -> None:
+    """By `check` and by whoever opens the archive, in place of an advice about owners."""
+    with ImapServer().running() as server:
+        _installed(machine, server)
+        bind = ["mount", "--bind", str(machine.state), str(machine.state)]
+        subprocess.run(bind, check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(machine.state)], check=True)
+            check = machine.call("check")
+            retry = machine.call("quarantine", "retry")
+        finally:
+            subprocess.run(["umount", str(machine.state)], check=True)
+    assert f"state: {machine.state} lies on a read-only file system; mount it" in check.out
+    assert check.code == 1
+    assert "read-only file system" in retry.err
+
+
+def test_another_configuration_is_not_the_units(machine: Server) -> None:
+    """What the unit does not run is looked at by root's own rights, and that is said."""
+    with ImapServer().running() as server:
+        _installed(machine, server)
+        other = machine.folder / "other.toml"
+        other.write_text(f"{machine.config.read_text().partition('[[mailbox]]')[0]}{mailbox(server.port)}")
+        machine.config = other
+        check = machine.call("check")
+    assert "so this file was looked at with root's eyes" in check.out
+    assert check.code == 0, check.out

@@ -1,5 +1,6 @@
 """Dead-man pings: after finished cycles alone, never in the way of an SMS, and their URL in no log."""
 
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from ingestor.settings import Settings
 from ingestor.watch.live import Live
 from ingestor.watch.pings import Pinger, failing
 from ingestor.watch.sending import NotSent, post
+from tests.cli.calling import ingestor
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer
 from tests.service.archive import read_so_far
@@ -90,6 +92,44 @@ def test_no_fault_names_the_url() -> None:
         server.status = 404
         with pytest.raises(NotSent, match="answered with 404"):
             post(f"{server.url}/planted-secret", b"")
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_imports_and_backups_ping_their_beginning_and_their_end(tmp_path: Path, ends: int) -> None:
+    """/start, then the URL itself or /fail, with one rid a job; a dry run pings nobody."""
+    box, place = tmp_path / "box.mbox", tmp_path / "there"
+    box.write_bytes(
+        b"From x Thu Jan  1 00:00:00 2026\n" + next(generate(1, seed=3, unrelated=0)).raw + b"\n\n"
+    )
+    if not ends:
+        place.mkdir()
+    with receiving() as switch:
+        (tmp_path / "url").write_text(f"{switch.url}/planted-secret?create=1\n")
+        watch = f'[watch]\nimport_ping_file = "{tmp_path}/url"\nbackup_ping_file = "{tmp_path}/url"\n'
+        config = configuration(tmp_path, f"sqlite:///{tmp_path}/a.db", watch)
+        dry = ingestor("--config", config, "import", "--dry-run", box, folder=tmp_path)
+        assert (dry.code, switch.received) == (0, [])
+        done = ingestor("--config", config, "import", box, folder=tmp_path)
+        made = ingestor("--config", config, "backup", place, folder=tmp_path)
+    assert bool(made.code) is bool(ends)
+    paths = [re.sub(r"rid=[0-9a-f-]{36}$", "rid=R", one.path) for one in switch.received]
+    last = "/planted-secret/fail?create=1&rid=R" if ends else "/planted-secret?create=1&rid=R"
+    assert sorted(paths[2:]) == sorted(["/planted-secret/start?create=1&rid=R", last])
+    assert len({one.path.partition("rid=")[2] for one in switch.received}) == 2
+    assert "planted" not in done.err + made.err
+
+
+def test_a_switch_that_is_gone_fails_no_import(tmp_path: Path) -> None:
+    """The log says that nobody heard it; the exit code is the import's."""
+    (tmp_path / "url").write_text("http://127.0.0.1:1/planted-secret\n")
+    (tmp_path / "box.mbox").touch()
+    config = configuration(
+        tmp_path, f"sqlite:///{tmp_path}/a.db", f'[watch]\nimport_ping_file = "{tmp_path}/url"\n'
+    )
+    done = ingestor("--config", config, "import", tmp_path / "box.mbox", folder=tmp_path)
+    assert done.code == 0, done.err
+    assert done.err.count("a dead-man ping was not heard") == 2
+    assert "planted" not in done.err
 
 
 def test_a_hung_switch_delays_no_sms(tmp_path: Path, sqlite_url: str) -> None:

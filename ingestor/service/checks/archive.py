@@ -11,6 +11,7 @@ from sqlalchemy import Engine, inspect, text
 
 from ingestor.archive import grants
 from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.faults import unwritable
 from ingestor.archive.intact import NotCompared, differences_of
 from ingestor.archive.integrity import can_check_itself, damage
 from ingestor.archive.items import Item, Payload
@@ -135,10 +136,8 @@ def _file(path: Path, settings: Settings) -> Finding | None:
         what, _, fix = why.partition("; ")
         return fail("database", what, fix)
     if not path.exists():
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return fail(
-                "database", f"{folder} may not be written, so {path.name} cannot be made", _as_owner(folder)
-            )
+        if (why_not := unwritable(folder)) is not None:
+            return fail("database", f"{why_not[0]}, so {path.name} cannot be made", why_not[1])
         if not settings.database.auto_upgrade:
             engine = open_engine(settings.database.url, read_only=True)
             return fail(
@@ -147,19 +146,8 @@ def _file(path: Path, settings: Settings) -> Finding | None:
                 f"run: {upgrade_command(engine)}",
             )
         return ok("database", f"{path} does not exist yet; the first start makes it")
-    # WAL needs the folder too: two files are made beside the archive.
-    unwritable = [place for place in (path, folder) if not os.access(place, os.W_OK)]
-    if unwritable:
-        return fail("database", f"{unwritable[0]} may not be written by this user", _as_owner(unwritable[0]))
-    return None
-
-
-def _as_owner(path: Path) -> str:
-    try:
-        owner = path.owner()
-    except KeyError:
-        owner = f"#{path.stat().st_uid}"
-    return f"run it as the owner: sudo -u {owner} ingestor check"
+    unwritten = unwritable(path)
+    return fail("database", *unwritten) if unwritten is not None else None
 
 
 def _schema(engine: Engine, settings: Settings) -> Finding:

@@ -22,6 +22,7 @@ from ingestor.intake.mailbox.login import Credential
 from ingestor.intake.mailbox.session import Session, connect
 from ingestor.service.checks import Finding, fail, ok, warn
 from ingestor.settings import Mailbox, Webhook, endpoint_passwords, login_key
+from ingestor.settings.values import Listening
 from ingestor.watch.troubles import ENDS_SOON
 
 TIMING = Timing(connect=8.0, silence=8.0, command=15.0)
@@ -200,28 +201,28 @@ def _try_move(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Find
 
 def check_webhook(webhook: Webhook) -> Sequence[Finding]:
     """Return what is found about the listener of `webhook`."""
-    return [port(webhook), *certificate(webhook, datetime.now(UTC)), *passwords(webhook)]
+    return [port(webhook, "webhook"), *certificate(webhook, datetime.now(UTC)), *passwords(webhook)]
 
 
-def port(webhook: Webhook) -> Finding:
+def port(section: Listening, subject: str) -> Finding:
     """Say whether its address and port can be listened on, by binding to it for a moment."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
-            webhook.host, webhook.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            section.host, section.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
             with socket.socket(family, kind, protocol) as listening:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            fix = f"fine if that is the running daemon; else see: ss -ltnp 'sport = :{webhook.port}'"
-            return warn("webhook", f"somebody listens on {webhook.listen} already", fix)
+            fix = f"fine if that is the running daemon; else see: ss -ltnp 'sport = :{section.port}'"
+            return warn(subject, f"somebody listens on {section.listen} already", fix)
         if error.errno == errno.EACCES:
             fix = "use a port above 1023 behind a proxy, or grant CAP_NET_BIND_SERVICE"
-            return fail("webhook", f"this user may not listen on {webhook.listen}", fix)
+            return fail(subject, f"this user may not listen on {section.listen}", fix)
         fix = "give `listen` an address of this machine"
-        return fail("webhook", f"{webhook.listen} cannot be listened on ({error.strerror})", fix)
-    return ok("webhook", f"{webhook.listen} is free")
+        return fail(subject, f"{section.listen} cannot be listened on ({error.strerror})", fix)
+    return ok(subject, f"{section.listen} is free")
 
 
 def certificate(webhook: Webhook, now: datetime) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """All checks, from the machine outward; here those of settings, time zone, clock and state directory."""
 
 import os
-import pwd
 import shutil
 import stat
 from collections.abc import Iterator
@@ -10,13 +9,26 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from ingestor.archive.faults import unwritable, user_name
 from ingestor.archive.ownership import as_owner, ownership_advice
 from ingestor.providers.agile import Agile
-from ingestor.service.checks import Finding, Level, archive, fail, intakes, ok, sending, together, warn
+from ingestor.service.checks import (
+    Check,
+    Finding,
+    Level,
+    archive,
+    fail,
+    intakes,
+    ok,
+    sending,
+    together,
+    warn,
+)
 from ingestor.settings import DEFAULT_FILE, Settings, rules_for, state_directory
 
 LITTLE_SPACE = 200 * 1024 * 1024
 _RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
+_NO_SECRETS = frozenset({"ca_file", "tls_certificate"})
 SECONDS = 30.0
 """The longest that the database takes, and then all others together; each connection has shorter limits."""
 
@@ -33,13 +45,14 @@ def check_everything(settings: Settings) -> Iterator[Finding]:
     state_fails = state(settings).level is Level.FAIL
     with as_owner(settings.database.url, state_directory(settings)):
         yield from list(together([("database", partial(archive.check, settings, state_fails))], SECONDS))
-    checks = [
+    checks: list[tuple[str, Check]] = [
         (f"mailbox {mailbox.name}", partial(intakes.check_mailbox, mailbox)) for mailbox in settings.mailbox
     ]
     if settings.webhook is not None:
         checks.append(("webhook", partial(intakes.check_webhook, settings.webhook)))
     if settings.section(Agile).api is not None:
         checks.append(("agile.api", partial(sending.check, settings)))
+    checks += sending.watching(settings)
     yield from together(checks, SECONDS)
 
 
@@ -58,31 +71,17 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
 
 def cautions(settings: Settings) -> list[str]:
     """Return what is allowed but unwise, a line each: warnings, never refusals."""
-    found = []
-    if os.geteuid() == 0:
-        found.append("running as root; a user of its own is safer (the shipped unit has one)")
-    found += [
+    found = [
         f"mailboxes {first} and {second} read the same folder {folder!r}: each mail is read twice, and with "
         "after_store each takes it from the other; keep one of them"
         for first, second, folder in _same_folders(settings)
     ]
     inline = [f"mailbox {one.name}" for one in settings.mailbox if one.password is not None]
     found += [f"{one}: password stands in the configuration; password_credential is safer" for one in inline]
-    if inline:
-        for path in settings.sources:
-            found += _open_mode(path)
-    for mailbox in settings.mailbox:
-        if mailbox.password_file is not None:
-            found += _open_mode(mailbox.password_file)
-    for endpoint in settings.webhook.endpoint if settings.webhook else ():
-        for path in endpoint.basic_password_files:
-            found += _open_mode(path)
-    if (api := settings.section(Agile).api) is not None:
-        for secret in (api.api_key_file, api.password_file):
-            found += _open_mode(secret) if secret is not None else []
+    secrets = [path for key, path in settings.files if key not in _NO_SECRETS]
+    for path in (*(settings.sources if inline else ()), *secrets):
+        found += _open_mode(path)
     if settings.webhook is not None:
-        if settings.webhook.tls_key is not None:
-            found += _open_mode(settings.webhook.tls_key)
         found += [
             f"webhook endpoint {number} ({one.provider}): its path is easily guessed; "
             f"`ingestor config new-endpoint {one.provider}` makes a strong one"
@@ -137,11 +136,15 @@ def clock(now: datetime) -> Finding:
 def state(settings: Settings) -> Finding:
     """Say whether the state directory is there, may be written, and has room."""
     directory = state_directory(settings)
+    root = os.geteuid() == 0
     if not directory.is_dir():
-        fix = f"make it: install -d -o {_user()} -m 0750 {directory}"
+        owner = "ingestor" if root else user_name(os.geteuid())
+        fix = f"make it: install -d -o {owner} -m 0750 {directory}"
         return fail("state", f"the folder {directory} does not exist", fix)
     advice = ownership_advice(settings.database.url, directory)
-    if advice is not None and os.geteuid() != 0:
+    if (why := unwritable(directory)) is not None:
+        return fail("state", *why)
+    if advice is not None and not root:
         return fail("state", advice)
     free = shutil.disk_usage(directory).free
     if free < LITTLE_SPACE:
@@ -170,12 +173,5 @@ def spool(folder: Path) -> Iterator[Finding]:
         yield fail("spool", what, fix)
     if folder.exists() and not folder.is_dir():
         yield fail("spool", f"{folder} is no folder", "move it away: `run` makes the spool there")
-    elif folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        yield fail("spool", f"{folder} may not be written by this user", f"chown -R {_user()} {folder}")
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
+    elif folder.is_dir() and (unwritten := unwritable(folder)) is not None:
+        yield fail("spool", *unwritten)
