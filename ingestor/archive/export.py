@@ -1,25 +1,27 @@
 """What leaves the archive as a file: JSON Lines, CSV, and an auditor's snapshot, whole or not at all.
 
-JSON Lines and CSV are exact; CSV also has a form that spreadsheets cannot hurt. A snapshot is a consistent
-copy of the archive, one SQLite file without the archive's key.
+JSON Lines and CSV are exact; CSV also has forms that spreadsheets cannot hurt (`xlsx` has the workbook). A
+snapshot is a consistent copy of the archive, one SQLite file without the archive's key.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
+import shutil
 import signal
 import sqlite3
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from sqlalchemy import Connection, Engine, Table, create_engine, insert, select
 from sqlalchemy.exc import DBAPIError
@@ -73,6 +75,7 @@ def _sweep(folder: Path) -> None:
                 left.unlink()
                 for beside in ("-wal", "-shm"):  # of an SQLite file that was being made
                     left.with_name(left.name + beside).unlink(missing_ok=True)
+                shutil.rmtree(left.with_name(f"{left.name}-parts"), ignore_errors=True)  # of a workbook
             finally:
                 os.close(handle)
 
@@ -103,43 +106,70 @@ def folder_to_disk(folder: Path) -> None:
         os.close(handle)
 
 
+_ROWS: Final = 1000
 COLUMNS = tuple(column.name for column in inbound_sms.c)
 _NUMBERS = ("originator", "destination")
 # A cell that begins so may run as a formula (OWASP); every E.164 number does.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_LONGEST_IN_FORMULA = 255  # of a text in a formula
+_WORDS_OR_NUMBER = re.compile(r"\d|(?i:true|false|vero|falso)$")
 
 
-def export_jsonl(engine: Engine, out: TextIO, filters: Filters | None = None) -> int:
+Tell = Callable[[int, int], None]
+"""Hears now and then how far an export is: the id of a row, and the highest that there is."""
+
+
+def quiet(_done: int, _of: int) -> None:
+    """Tell nobody."""
+
+
+def rows_of(engine: Engine, filters: Filters | None, tell: Tell) -> Iterator[Row]:
+    """Give the rows of `inbound_sms` that `filters` ask for, oldest id first, without ever holding all."""
+    columns = inbound_sms.c
+    with reading(engine) as connection:
+        # By the index of the ids; max(id) of the view reads them all.
+        last = connection.execute(select(columns.id).order_by(columns.id.desc()).limit(1)).scalar() or 0
+        query = filtered(filters or Filters()).order_by(columns.id)
+        for number, row in enumerate(stream(connection, query)):
+            if number % _ROWS == 0:
+                tell(row["id"], last)
+            yield row
+
+
+def export_jsonl(engine: Engine, out: TextIO, filters: Filters | None = None, tell: Tell = quiet) -> int:
     """Write one JSON object a row of `inbound_sms` to `out`, oldest id first; return how many.
 
     Times are ISO 8601 in UTC with Z; `out` should be UTF-8 and not translate line ends.
     """
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     number = 0
-    with reading(engine) as connection:
-        for number, row in enumerate(stream(connection, _query(filters)), 1):  # noqa: B007 - it is returned
-            out.write(encode({name: plain(value) for name, value in row.items()}) + "\n")
+    for number, row in enumerate(rows_of(engine, filters, tell), 1):  # noqa: B007 - it is returned
+        out.write(encode(plain_row(row)) + "\n")
     return number
 
 
 def export_csv(
-    engine: Engine, out: TextIO, filters: Filters | None = None, *, spreadsheet_safe: bool = False
-) -> int:
+    engine: Engine, out: TextIO, filters: Filters | None = None, tell: Tell = quiet, *,
+    spreadsheet_safe: bool = False, separator: str | None = None,
+) -> int:  # fmt: skip
     """Write `inbound_sms` as CSV (RFC 4180) to `out`, with a header; return how many rows.
 
     Exact: text is always quoted, so that an empty text is `""` and NULL is nothing. With
     `spreadsheet_safe`, a text that a spreadsheet might run as a formula gets an apostrophe in front, and
-    the numbers follow once more without their plus, in columns of their own.
+    the numbers follow once more without their plus, in columns of their own. With a `separator` it is for
+    Excel: a byte order mark in front, and a text that it would take for a number or a date as `="…"`.
     """
     extra = tuple(f"{name}_digits" for name in _NUMBERS) if spreadsheet_safe else ()
-    out.write(_line([*COLUMNS, *extra]))
+    between = separator or ","
+    out.write(("\ufeff" if separator else "") + _line([*COLUMNS, *extra], between))
     number = 0
-    with reading(engine) as connection:
-        for number, row in enumerate(stream(connection, _query(filters)), 1):  # noqa: B007 - it is returned
-            values = [plain(row[name]) for name in COLUMNS]
-            if spreadsheet_safe:
-                values = [_defused(value) for value in values] + [_digits(row[name]) for name in _NUMBERS]
-            out.write(_line(values))
+    for number, row in enumerate(rows_of(engine, filters, tell), 1):  # noqa: B007 - it is returned
+        values = [plain(row[name]) for name in COLUMNS]
+        if separator:
+            values = [_for_excel(row[name]) for name in COLUMNS]
+        elif spreadsheet_safe:
+            values = [_defused(value) for value in values] + [_digits(row[name]) for name in _NUMBERS]
+        out.write(_line(values, between))
     return number
 
 
@@ -157,12 +187,8 @@ def plain_row(row: Row) -> dict[str, Any]:
     return {name: plain(value) for name, value in row.items()}
 
 
-def _query(filters: Filters | None) -> Any:
-    return filtered(filters or Filters()).order_by(inbound_sms.c.id)
-
-
-def _line(values: Iterable[Any]) -> str:
-    return ",".join(map(_cell, values)) + "\r\n"
+def _line(values: Iterable[Any], separator: str) -> str:
+    return separator.join(map(_cell, values)) + "\r\n"
 
 
 def _cell(value: Any) -> str:
@@ -177,14 +203,22 @@ def _defused(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
+def _for_excel(value: Any) -> Any:
+    """Return a text so that Excel shows it as it is: what has a digit may be a number or a date there."""
+    if not isinstance(value, str):
+        return plain(value)
+    in_formula = len(value) <= _LONGEST_IN_FORMULA and not set("\r\n") & set(value)
+    if in_formula and (value.startswith(_FORMULA) or _WORDS_OR_NUMBER.search(value)):
+        quoted = value.replace('"', '""')
+        return f'="{quoted}"'
+    return _defused(value)
+
+
 def _digits(number: str | None) -> str | None:
     if number is None:
         return None
     bare = number.removeprefix("+")
     return bare if bare.isdecimal() else None
-
-
-_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)

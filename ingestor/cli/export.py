@@ -1,4 +1,4 @@
-"""`ingestor export`: the archive as JSON lines or CSV."""
+"""`ingestor export`: the archive as JSON lines, CSV or a workbook."""
 
 import argparse
 import contextlib
@@ -8,29 +8,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
 
-from ingestor.archive.export import export_csv, export_jsonl, leaving
+from sqlalchemy import Engine
+
+from ingestor.archive.export import Tell, export_csv, export_jsonl, leaving, quiet
+from ingestor.archive.queries import Filters
+from ingestor.cli import complain
 from ingestor.cli.arguments import add_filters, filters_of
 from ingestor.cli.opening import differs, open_for_reading, settings_of
-from ingestor.cli.printing import Harmless
-from ingestor.errors import ConfigurationError
+from ingestor.cli.printing import Harmless, share_done
+from ingestor.errors import ConfigurationError, IngestorError
 
 EXAMPLES = """
 ingestor export --format jsonl > sms.jsonl
 ingestor export --format csv --since 2025-01-01 --until 2025-12-31 --output 2025.csv
-ingestor export --format csv --spreadsheet-safe --output for-excel.csv
+ingestor export --format xlsx --output sms.xlsx
+ingestor export --format csv --excel semicolon --output for-excel.csv
 """
+
+SEPARATORS = {"semicolon": ";", "comma": ","}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
     parser.add_argument(
-        "--format", choices=("jsonl", "csv"), default="jsonl", help="JSON lines (default) or CSV; both exact"
-    )
+        "--format", choices=("jsonl", "csv", "xlsx"), default="jsonl",
+        help="JSON lines (default) or CSV, both exact; or a workbook for Excel and LibreOffice",
+    )  # fmt: skip
     parser.add_argument(
         "--output", "-o", metavar="FILE", type=Path,
         help="write this file, whole or not at all, readable by you alone (default: stdout)",
     )  # fmt: skip
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--excel", choices=tuple(SEPARATORS),
+        help="CSV that Excel opens by a double click; semicolon where decimals have a comma, as in Italy",
+    )  # fmt: skip
+    form.add_argument(
         "--spreadsheet-safe", action="store_true",
         help="CSV whose texts cannot run as formulas, with the numbers again without their plus",
     )  # fmt: skip
@@ -39,19 +52,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write, and say on stderr how many."""
-    if arguments.spreadsheet_safe and arguments.format != "csv":
-        raise ConfigurationError("--spreadsheet-safe is for --format csv")
+    for option in ("spreadsheet_safe", "excel"):
+        if getattr(arguments, option) and arguments.format != "csv":
+            raise ConfigurationError(f"--{option.replace('_', '-')} is for --format csv")
+    path, workbook = arguments.output, arguments.format == "xlsx"
+    if workbook and (path is None or (path.exists() and not path.is_file())):
+        raise ConfigurationError("a workbook is a file: name it with --output FILE.xlsx")
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     doubtful = differs(settings, through_views=True)
     filters = filters_of(arguments)
-    with output(arguments.output) as out:
+    with contextlib.ExitStack() as stack:
+        on_screen = path is None and sys.stdout.isatty()
+        tell = quiet if on_screen else stack.enter_context(share_done())
+        if workbook:
+            doubtful |= _workbook(engine, path, filters, tell)
+            return int(doubtful)
+        out = stack.enter_context(output(path))
         if arguments.format == "csv":
-            written = export_csv(engine, out, filters, spreadsheet_safe=arguments.spreadsheet_safe)
+            safe, separator = arguments.spreadsheet_safe, SEPARATORS.get(arguments.excel)
+            written = export_csv(engine, out, filters, tell, spreadsheet_safe=safe, separator=separator)
         else:
-            written = export_jsonl(engine, out, filters)
+            written = export_jsonl(engine, out, filters, tell)
     print(f"{written:,} SMS exported", file=sys.stderr)
     return int(doubtful)
+
+
+def _workbook(engine: Engine, path: Path, filters: Filters, tell: Tell) -> bool:
+    """Write the workbook, and say what it has; return whether a text of it is cut."""
+    try:
+        from ingestor.archive.xlsx import LONGEST_TEXT, export_xlsx  # of an extra, and for this format alone
+    except ImportError as error:
+        raise IngestorError(
+            f"{error.name} is not installed; install `agile-sms-ingestor[xlsx]`, or take --format csv"
+        ) from error
+    with whole(path) as temporary:
+        written = export_xlsx(engine, temporary, filters, tell)
+    sheets = f" on {written.sheets} sheets" if written.sheets > 1 else ""
+    print(f"{written.sms:,} SMS exported{sheets}", file=sys.stderr)
+    if written.cut:
+        complain(
+            f"{written.cut:,} texts are longer than a cell's {LONGEST_TEXT:,} characters and are cut; "
+            "--format jsonl has them whole"
+        )
+    return bool(written.cut)
 
 
 @contextlib.contextmanager
@@ -76,14 +120,27 @@ def output(path: Path | None) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
-    """Give a file that takes the name `path` only when everything is written and on the disk.
-
-    It is readable by its owner alone, as it holds messages.
-    """
+    """Give a file that takes the name `path` only when everything is written and on the disk."""
     if path.exists() and not path.is_file():
         with path.open("wb") as device:  # /dev/stdout, a named pipe
             yield device
         return
 
-    with leaving(path, 0o600) as temporary, temporary.open("wb") as file:
+    with whole(path) as temporary, temporary.open("wb") as file:
         yield file
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a file to be written that takes the name `path` when the block ends well.
+
+    It is readable by its owner alone, as it holds messages. Raises IngestorError where the disk is full.
+    """
+    try:
+        with leaving(path, 0o600) as temporary:
+            yield temporary
+    except OSError as error:
+        raise IngestorError(
+            f"{path} could not be written ({error.strerror or type(error).__name__}) and is left as it was; "
+            "make room, or name another place"
+        ) from error
