@@ -26,7 +26,7 @@ from ingestor.redaction import redact_secrets
 from ingestor.replies.answering_daemon import Answering
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
-from ingestor.service.mailboxes import Mailboxes, read_again
+from ingestor.service.mailboxes import Mailboxes
 from ingestor.service.opening import (
     Ended,
     Installation,
@@ -270,14 +270,12 @@ class Daemon:
 
     def _given_again(self, run: int) -> list[Callable[[], bool]]:
         """Return what is to be done once another server was promoted, counted in `run`."""
-        rules, listener = rules_for(self._settings, "agile"), self._listener
-        steps = [
-            partial(read_again, one, rules, self._writer, self._engine, run) for one in self._settings.mailbox
-        ]
+        steps = self._mailboxes.again(self._settings, self._writer, self._engine, run)
+        listener = self._listener
         if listener is not None:
             listener.submit_again(run)
-            return [*steps, lambda: not listener.left_again]
-        return [*steps]
+            steps.append(lambda: not listener.left_again)
+        return steps
 
     def _loop(self, signals: Signals) -> None:
         # Systemd wants to hear at least twice in the time that it gives.

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Thread
 from typing import Protocol
 
@@ -34,6 +35,7 @@ from ingestor.settings import Mailbox, Settings, rules_for, state_directory
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.1
+CATCH_UP_SECONDS = 15.0
 TROUBLE_SECONDS = 60.0  # how long a database that went away is waited for
 
 
@@ -82,6 +84,19 @@ class Mailboxes:
         """The threads, for whoever shows how they fare."""
         return tuple(self._threads)
 
+    def again(self, settings: Settings, writer: Writer, engine: Engine, run: int) -> list[Callable[[], bool]]:
+        """Return a step for each mailbox that reads yesterday's and today's mails once more: `read_again`."""
+        now = datetime.now(UTC)
+
+        def caught_up(name: str) -> bool:
+            return any(one.name == name and (one.last_success or now) > now for one in self._threads)
+
+        rules = rules_for(settings, "agile")
+        return [
+            partial(read_again, one, rules, writer, engine, run, partial(caught_up, one.name))
+            for one in settings.mailbox
+        ]
+
     def states(self) -> dict[str, str]:
         """Return how each mailbox fares at this moment; any thread may ask."""
         return {one.name: one.state for one in self._threads}
@@ -98,12 +113,17 @@ class Mailboxes:
         self._threads, self._waiting = [], []
 
 
-def read_again(mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run: int) -> bool:
+def read_again(
+    mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run: int, caught_up: Callable[[], bool]
+) -> bool:
     """Read what came to `mailbox` yesterday or today once more, also what was moved away; count it in `run`.
 
     Return True. Raises IngestorError where that could not be done now. What is to be done on the server is
-    left to the mailbox's own thread.
+    left to the mailbox's own thread, and so is what is new, which may be answered: `caught_up` says when.
     """
+    until = time.monotonic() + CATCH_UP_SECONDS
+    while not caught_up() and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
     since = (datetime.now(UTC) - timedelta(days=1)).date()
     MailboxThread(mailbox, rules, writer, engine, run).rescan(None, since)
     if mailbox.move_to is not None and mailbox.after_store == "move":
