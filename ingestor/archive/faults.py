@@ -180,6 +180,11 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
         )
     if state is not None and state.startswith(_OUR_FAULT):
         return None
+    if state == _SERIALISATION and engine.get_execution_options().get("read_only"):
+        return ArchiveUnavailable(
+            f"{name} is a standby and ended what it was asked, since the primary had changed those rows or "
+            "tables meanwhile; call it again, or at the primary (max_standby_streaming_delay gives it longer)"
+        )
     if state in (_DEADLOCK, _SERIALISATION):
         return TransactionGivenUp(f"{name} gave a transaction up for another's sake")
     if state == "53100":

@@ -189,10 +189,23 @@ def differences(engine: Engine) -> list[Difference]:
 def differences_of(url: str) -> list[Difference]:
     """Return what `differences` does for the archive at `url`, over an engine of its own; raises alike."""
     sqlite = sqlite_path(url) is not None
+    if not sqlite and _is_standby(url):
+        raise NotCompared(
+            "a standby takes no tables to compare with; `ingestor check` at the primary does it"
+        )
     # On PostgreSQL what it is compared with is made there, and rolled back.
     engine = open_engine(url, read_only=sqlite)
     try:
         return differences(engine)
+    finally:
+        engine.dispose()
+
+
+def _is_standby(url: str) -> bool:
+    engine = open_engine(url, read_only=True)
+    try:
+        with reading(engine) as connection:
+            return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
     finally:
         engine.dispose()
 

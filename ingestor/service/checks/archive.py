@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, inspect, text
 
@@ -29,6 +30,13 @@ from ingestor.timestamps import TimeQuality
 
 MOST_NAMED = 20
 
+_REPLICATION = text(
+    "SELECT current_setting('synchronous_standby_names'),"
+    " (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'),"
+    " (SELECT count(*) FROM pg_stat_replication), pg_backend_pid()"
+)
+_WEAK = ("off", "local", "remote_write")
+
 _OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('sms')")
 
 
@@ -48,7 +56,7 @@ def check(settings: Settings, state_fails: bool) -> Sequence[Finding]:
         schema = _schema(engine, settings)
         missing = _not_fetched(engine) if schema.level is Level.OK else []
         if engine.dialect.name == "postgresql":
-            found = [_rights(engine, shown), schema]
+            found = [_rights(engine, shown), schema, *_servers(engine, settings)]
         else:
             copies = [
                 warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
@@ -211,6 +219,33 @@ def _sample(now: datetime) -> Item:
     )  # fmt: skip
     payload = Payload(b"", 0, hashlib.sha256(b"").digest())
     return Item(Readable(sms, "check/1"), Channel.IMPORT, "check", os.urandom(36), now, payload)
+
+
+def _servers(engine: Engine, settings: Settings) -> list[Finding]:
+    """Say which of OPERATING.md's steps it is: one server, standbys, and whether commits wait for them."""
+    with reading(engine) as connection:
+        if connection.execute(text("SELECT pg_is_in_recovery()")).scalar():
+            return []
+        names, default, standbys, process = connection.execute(_REPLICATION).one()
+        driver: Any = connection.connection.dbapi_connection
+        pooled = driver.info.backend_pid != process  # a pooler makes its own up
+    found = [ok("database", "a pooler such as PgBouncer stands in between")] if pooled else []
+    if names:
+        waits = f"each commit waits for a standby ({names})"
+        raised = f"; the role's synchronous_commit = {default} is raised to on" if default in _WEAK else ""
+        return [*found, ok("replication", waits + raised)]
+    if not standbys:
+        return [*found, ok("replication", "one server; no standby is connected")]
+    lost = ["POSTs"] if settings.webhook and not settings.webhook.spool_first else []
+    lost += ["mails"] if any(one.after_store == "delete" for one in settings.mailbox) else []
+    seen = f"no commit waits for a standby, and {standbys} {'are' if standbys > 1 else 'is'} connected"
+    if not lost:
+        return [*found, ok("replication", f"{seen}; what a failover loses is submitted again")]
+    wanted = ["synchronous_standby_names (Patroni: synchronous_mode)"]
+    wanted += ["[webhook] spool_first = true"] if "POSTs" in lost else []
+    wanted += ['after_store = "move"'] if "mails" in lost else []
+    fix = f"set {' or '.join(wanted)}; OPERATING.md, several machines"
+    return [*found, warn("replication", f"{seen}: a failover loses the last {' and '.join(lost)}", fix)]
 
 
 def _rights(engine: Engine, shown: str) -> Finding:

@@ -1,0 +1,126 @@
+"""A PostgreSQL with standbys: what `check` says of them, and reading commands on one."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingestor.archive.engine import open_engine
+from ingestor.archive.items import Submission
+from ingestor.archive.migrate import ensure_schema
+from ingestor.archive.runs import begin_run
+from ingestor.archive.store import Store
+from ingestor.service.checks.archive import check
+from ingestor.settings import load
+from tests.archive.samples import NOW, item
+from tests.servers.pgbouncer import PgBouncer, program
+from tests.servers.postgresql import PostgresqlServer
+from tests.service.process import configuration, mailbox
+
+pytestmark = pytest.mark.postgresql
+
+SMS = 4000
+WEBHOOK = '[webhook]\nlisten = "127.0.0.1:0"\n{}[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
+
+
+@pytest.fixture
+def standby(postgresql: PostgresqlServer) -> Iterator[PostgresqlServer]:
+    """An asynchronous standby of an archive with some SMS."""
+    engine = open_engine(postgresql.url("archive"))
+    ensure_schema(engine, auto_upgrade=True)
+    run = begin_run(engine, "run", {}, NOW)
+    Store(engine).write([Submission(run, tuple(item(number) for number in range(SMS)))], NOW)
+    engine.dispose()
+    server = postgresql.standby(synchronous=False)
+    postgresql.catch_up(server)
+    yield server
+    server.close()
+    postgresql.wait_for_standby("")
+
+
+def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `ingestor --database-url URL WORDS`."""
+    call = [sys.executable, "-m", "ingestor", "--database-url", url, *words]
+    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_reading_commands_work_on_a_standby(standby: PostgresqlServer, tmp_path: Path) -> None:
+    """Each prints what the primary has; one that writes says in a line why it cannot."""
+    url = standby.url("archive")
+    out = tmp_path / "out.jsonl"
+    assert command(url, "search", "text of 17").stdout.count("\n") >= 2
+    assert "text of 16" in command(url, "show", "17").stdout
+    exported = command(url, "export", "-o", str(out))
+    assert (exported.returncode, out.read_text().count("\n")) == (0, SMS)
+    assert "a standby takes no tables to compare with" in exported.stderr
+    assert command(url, "snapshot", str(tmp_path / "copy.db")).returncode == 0
+    followed = command(url, "follow", "--since", "2020-01-01", "--count", "3")
+    assert (followed.returncode, followed.stdout.count("\n")) == (0, 3)
+    refused = command(url, "import", "/dev/null")
+    assert refused.returncode == 1
+    assert "standby" in refused.stderr
+    assert refused.stderr.strip().count("\n") == 0
+
+
+def test_a_query_that_the_primary_gets_in_the_way_of_ends_in_one_line(
+    postgresql: PostgresqlServer, standby: PostgresqlServer
+) -> None:
+    """A recovery conflict says what it is and what to do, and exits with 1."""
+    standby.sql("ALTER SYSTEM SET max_standby_streaming_delay = '50ms'")
+    standby.sql("SELECT pg_reload_conf()")
+    call = [sys.executable, "-m", "ingestor", "--database-url", standby.url("archive"), "export"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as export:
+        assert export.stdout
+        assert export.stderr
+        export.stdout.read(10)  # it stands still then, in the middle of its query
+        lock = "BEGIN; LOCK TABLE sms_content, sms, arrivals IN ACCESS EXCLUSIVE MODE; COMMIT"
+        postgresql.sql(f"{lock}; SELECT pg_switch_wal()", "archive")
+        postgresql.catch_up(standby)
+        export.stdout.read()
+        said = export.stderr.read().splitlines()
+        assert export.wait(30) == 1
+    assert "is a standby and ended what it was asked" in said[-1]
+    assert "Traceback" not in "".join(said)
+
+
+def found(url: str, folder: Path, *blocks: str) -> list[str]:
+    """Return what `check` says of the servers."""
+    lines = check(load(configuration(folder, url, *blocks), None), state_fails=False)
+    return [
+        f"{one.level}: {one.says}" for one in lines if one.subject == "replication" or "pooler" in one.says
+    ]
+
+
+def test_check_says_which_step_it_sees(
+    postgresql: PostgresqlServer, standby: PostgresqlServer, tmp_path: Path
+) -> None:
+    """No commit waits: a warning for what a failover would lose, none where it is submitted again."""
+    url = postgresql.url("archive")
+    lost = "warn: no commit waits for a standby, and 1 is connected: a failover loses the last "
+    deletes = mailbox(1, after_store="delete")
+    assert found(url, tmp_path, WEBHOOK.format(""), deletes) == [f"{lost}POSTs and mails"]
+    assert found(url, tmp_path, WEBHOOK.format(""), mailbox(1)) == [f"{lost}POSTs"]
+    [well] = found(url, tmp_path, WEBHOOK.format("spool_first = true\n"), mailbox(1))
+    assert well.startswith("ok: no commit waits for a standby, and 1 is connected; ")
+    postgresql.wait_for_standby("standby")
+    postgresql.sql("CREATE ROLE hasty LOGIN SUPERUSER")
+    postgresql.sql("ALTER ROLE hasty SET synchronous_commit = local")
+    waits = "ok: each commit waits for a standby (standby)"
+    assert found(url, tmp_path, WEBHOOK.format("")) == [waits]
+    raised = f"{waits}; the role's synchronous_commit = local is raised to on"
+    assert found(postgresql.url("archive", "hasty"), tmp_path, WEBHOOK.format("")) == [raised]
+    postgresql.wait_for_standby("")
+    standby.stop()
+    assert found(url, tmp_path, WEBHOOK.format("")) == ["ok: one server; no standby is connected"]
+
+
+@pytest.mark.skipif(program() is None, reason="PgBouncer is not installed")
+def test_check_sees_a_pooler(postgresql: PostgresqlServer, standby: PostgresqlServer, tmp_path: Path) -> None:
+    """PgBouncer between it and the server is named."""
+    pooler = PgBouncer(postgresql.port, "archive")
+    try:
+        assert "ok: a pooler such as PgBouncer stands in between" in found(pooler.url, tmp_path, mailbox(1))
+    finally:
+        pooler.close()
