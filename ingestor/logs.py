@@ -83,7 +83,7 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO, stream: TextI
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *(() if is_journal(stream) else (structlog.processors.TimeStamper(fmt="iso", utc=True),)),
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
     structlog.configure(
@@ -142,6 +142,7 @@ def _rendering(log_format: Literal["json", "console"], stream: TextIO) -> "list[
         return [
             structlog.processors.ExceptionRenderer(structured),
             withhold,
+            _for_a_person,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     if log_format == "console":
@@ -151,6 +152,11 @@ def _rendering(log_format: Literal["json", "console"], stream: TextIO) -> "list[
             structlog.dev.ConsoleRenderer(colors=_colours_wanted(stream)),
         ]
     assert_never(log_format)
+
+
+def _for_a_person(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Let a line begin with its sentence."""
+    return {"event": event.pop("event", None), **event}
 
 
 def _colours_wanted(stream: TextIO) -> bool:

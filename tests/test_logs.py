@@ -222,7 +222,10 @@ def test_very_short_secrets_do_not_hide_the_log() -> None:
 def test_journald_is_told_each_priority(
     log_format: LogFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every line that goes to the journal begins with its priority; a stream that is another has none."""
+    """Every line that goes to the journal begins with its priority; a stream that is another has none.
+
+    In JSON the sentence comes first, and the time is said once: the journal has its own.
+    """
     for journal in (True, False):
         with (tmp_path / "stream").open("w+") as stream:
             status = os.fstat(stream.fileno())
@@ -244,10 +247,14 @@ def test_journald_is_told_each_priority(
             assert set(beginnings[7:]) <= {"<3>"}
         else:
             assert not any(beginning.startswith("<") for beginning in beginnings)
+        if log_format == "json":
+            told = [json.loads(line[3 if journal else 0 :]) for line in lines]
+            assert {next(iter(line)) for line in told} == {"event"}
+            assert {"timestamp" in line for line in told} == {not journal}
 
 
 def test_what_a_command_dies_of_is_an_error_in_the_journal(tmp_path: Path) -> None:
-    """A start that fails says so with one line of priority 3."""
+    """A start that fails says so with one line of priority 3, in JSON like all others."""
     with (tmp_path / "stream").open("w+") as stream:
         status = os.fstat(stream.fileno())
         command = [sys.executable, "-m", "ingestor", "--config", str(tmp_path / "none.toml"), "run"]
@@ -256,8 +263,9 @@ def test_what_a_command_dies_of_is_an_error_in_the_journal(tmp_path: Path) -> No
         stream.seek(0)
         said = stream.read()
     assert done.returncode == 2
-    assert said.startswith("<3>ingestor: ")
+    assert said.startswith('<3>{"event": ')
     assert said.count("\n") == 1
+    assert "no such configuration file" in json.loads(said[3:])["event"]
 
 
 HOSTILE = ("\n", " \n", "\t", "DETAIL:", "DETAIL:\n", "[parameters: ", "1", "+1 ", "+1\u00a0", "001", "a")

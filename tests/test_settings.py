@@ -42,8 +42,12 @@ def faults(folder: Path, text: str, database_url: str | None = None) -> list[str
     with pytest.raises(ConfigurationError) as caught:
         load(path, database_url)
     assert caught.value.exit_code == 2
-    place = re.compile(rf"{path}(:[0-9]+)?( \((mailbox|endpoint) [^)]+\))?: ")
-    return [place.sub("", line, count=1) for line in str(caught.value).splitlines()]
+    place = re.compile(rf"{path}(:[0-9]+)?: ")
+    lines = [place.sub("", line, count=1) for line in str(caught.value).splitlines()]
+    return [
+        re.sub(r"^\[\[(\w)[\w.]*\]\] 1 \"[^\"]+\": ", lambda block: f"{{{block[1].upper()}}}", one)
+        for one in lines
+    ]
 
 
 def test_no_file_means_defaults() -> None:
@@ -134,7 +138,7 @@ basic_password_credentials = ["a", "b"]
         ("[databse]", "databse: unknown key; did you mean database?"),
         ("[database]\nurI = 1", "database.urI: unknown key; did you mean url?"),
         ("[agile.labels]\ntexts = []", "agile.labels.texts: unknown key; did you mean text?"),
-        (MAILBOX + "pasword = 'x'", "mailbox[0].pasword: unknown key; did you mean password?"),
+        (MAILBOX + "pasword = 'x'", "{M}pasword: unknown key; did you mean password?"),
         ("zzzz = 1", "zzzz: unknown key"),
         ("agile = 3", "agile: must be a table: write [agile], with single brackets"),
         ("[mailbox]\nname = 'x'", "mailbox: is a list of tables: write [[mailbox]], with double brackets"),
@@ -147,40 +151,40 @@ basic_password_credentials = ["a", "b"]
         ("[agile]\nsender = 'Agile <a@b.it>'",
          "agile.sender: is no single mail address like smsin@agiletelecom.com"),
         ("[agile]\nnumbers = ['+393331234333', 'Agile']",
-         "agile.numbers[1]: is no phone number; write it like +393331234333"),
+         "agile.numbers, entry 2: is no phone number; write it like +393331234333"),
         ("[agile]\nnumbers = '+393331234333'", 'agile.numbers: must be a list, like ["…"]'),
         ("[infobip]\nnumbers = ['12']",
-         "infobip.numbers[0]: is no phone number; write it like +393331234333"),
+         "infobip.numbers, entry 1: is no phone number; write it like +393331234333"),
         (MAILBOX.replace('= "imap', '= "imaps://imap'),
-         "mailbox[0].host: is an address with a scheme; write the name alone, and security = … beside it"),
+         "{M}host: is an address with a scheme; write the name alone, and security = … beside it"),
         (MAILBOX.replace('.org"', '.org:993"'),
-         'mailbox[0].host: has a port in it; write host = "imap.example.org" and port = 993'),
-        (MAILBOX + "port = '993'", "mailbox[0].port: must be a whole number, without quotes"),
-        (MAILBOX + "port = true", "mailbox[0].port: must be a whole number, without quotes"),
-        (MAILBOX + "port = 70000", "mailbox[0].port: must be 65535 or less"),
-        (MAILBOX + "poll_seconds = 0", "mailbox[0].poll_seconds: must be 1 or more"),
-        (MAILBOX + "idle = 'yes'", "mailbox[0].idle: must be true or false"),
-        (MAILBOX + "security = 'ssl'", "mailbox[0].security: must be one of 'tls', 'starttls' or 'plain'"),
-        (MAILBOX + "folders = []", "mailbox[0].folders: is empty; give at least one"),
-        (MAILBOX + "folders = ['INBOX', 'inbox']", "mailbox[0].folders: names a folder twice"),
-        (MAILBOX + "folders = ['']", "mailbox[0].folders[0]: is empty"),
-        (MAILBOX + "ca_file = ''", "mailbox[0].ca_file: is empty; give a path or leave it out"),
-        (MAILBOX + "after_store = 'move'", 'mailbox[0]: after_store = "move" needs move_to'),
+         '{M}host: has a port in it; write host = "imap.example.org" and port = 993'),
+        (MAILBOX + "port = '993'", "{M}port: must be a whole number, without quotes"),
+        (MAILBOX + "port = true", "{M}port: must be a whole number, without quotes"),
+        (MAILBOX + "port = 70000", "{M}port: must be 65535 or less"),
+        (MAILBOX + "poll_seconds = 0", "{M}poll_seconds: must be 1 or more"),
+        (MAILBOX + "idle = 'yes'", "{M}idle: must be true or false"),
+        (MAILBOX + "security = 'ssl'", "{M}security: must be one of 'tls', 'starttls' or 'plain'"),
+        (MAILBOX + "folders = []", "{M}folders: is empty; give at least one"),
+        (MAILBOX + "folders = ['INBOX', 'inbox']", "{M}folders: names a folder twice"),
+        (MAILBOX + "folders = ['']", "{M}folders, entry 1: is empty"),
+        (MAILBOX + "ca_file = ''", "{M}ca_file: is empty; give a path or leave it out"),
+        (MAILBOX + "after_store = 'move'", '{M}after_store = "move" needs move_to'),
         (MAILBOX + "after_store = 'move'\nmove_to = 'INBOX'",
-         "mailbox[0]: move_to is one of folders; moved mail would be read again for ever"),
+         "{M}move_to is one of folders; moved mail would be read again for ever"),
         (MAILBOX + "password = 'x'",
-         "mailbox[0]: has more than one password; keep one of password_file, password"),
+         "{M}has more than one password; keep one of password_file, password"),
         (MAILBOX.replace('password_file = "/x"', ""),
-         ("mailbox[0]: has no password; give one of password_credential, password_file, password_command, "
+         ("{M}has no password; give one of password_credential, password_file, password_command, "
          "password, token_command, oauth")),
         (MAILBOX + "security = 'plain'",
-         ('mailbox[0]: security = "plain" sends the password readable over the network; use "tls" or '
+         ('{M}security = "plain" sends the password readable over the network; use "tls" or '
          '"starttls", or set allow_plain = true')),
         (MAILBOX.replace('password_file = "/x"', "password_credential = '../x'"),
-         ("mailbox[0].password_credential: is no credential name: letters, digits, dot, dash and underscore, "
+         ("{M}password_credential: is no credential name: letters, digits, dot, dash and underscore, "
          "no path")),
         (MAILBOX.replace('"main"', '"a b"'),
-         ("mailbox[0].name: must begin with a letter or digit and hold only letters, digits, dot, dash and "
+         ("{M}name: must begin with a letter or digit and hold only letters, digits, dot, dash and "
          "underscore")),
         (MAILBOX + MAILBOX, "mailbox: two mailboxes are called 'main'; give each a name of its own"),
         ("[webhook]\nlisten = '0.0.0.0:80'\n" + ENDPOINT,
@@ -196,16 +200,16 @@ basic_password_credentials = ["a", "b"]
         ("[webhook]\ntls_key = 'x'\n" + ENDPOINT, "webhook: tls_certificate and tls_key go together"),
         ("[webhook]\n" + ENDPOINT + ENDPOINT, "webhook: two endpoints have the same path"),
         ("[webhook]\n" + ENDPOINT + "allow_from = ['10.0.0.1/24']",
-         "webhook.endpoint[0].allow_from[0]: '10.0.0.1/24' has bits beyond its mask; write 10.0.0.0/24"),
+         "{W}allow_from, entry 1: '10.0.0.1/24' has bits beyond its mask; write 10.0.0.0/24"),
         ("[webhook]\n" + ENDPOINT + "allow_from = ['example.org']",
-         ("webhook.endpoint[0].allow_from[0]: 'example.org' is no network like 198.51.100.0/24 or "
+         ("{W}allow_from, entry 1: 'example.org' is no network like 198.51.100.0/24 or "
          "2001:db8::/32")),
         ("[webhook]\n" + ENDPOINT + "basic_username = 'x'",
-         "webhook.endpoint[0]: basic_username needs basic_password_credentials or basic_password_files"),
+         "{W}basic_username needs basic_password_credentials or basic_password_files"),
         ("[webhook]\n" + ENDPOINT.replace("/agile/", "agile/"),
-         "webhook.endpoint[0].path: must start with /"),
+         "{W}path: must start with /"),
         ("[webhook]\n" + ENDPOINT.replace("/agile/", "/agile?"),
-         "webhook.endpoint[0].path: may hold only letters, digits and . _ ~ - /"),
+         "{W}path: may hold only letters, digits and . _ ~ - /"),
         ("[database]\nurl = 'mysql://x/y'",
          ("database.url: names the unknown database 'mysql'; use sqlite:///FILE or "
          "postgresql+psycopg://USER@HOST/DATABASE")),
@@ -230,7 +234,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     text = "[agile]\ntimezone = 'x/y'\nnumbers = ['?']\n[web]\n" + MAILBOX + "port = 0\nmove = 1\n"
 
     assert [line.partition(": ")[0] for line in faults(tmp_path, text)] == [
-        "agile.timezone", "agile.numbers[0]", "mailbox[0].port", "mailbox[0].move", "web",
+        "agile.timezone", "agile.numbers, entry 1", "{M}port", "{M}move", "web",
     ]  # fmt: skip
 
 

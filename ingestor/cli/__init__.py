@@ -277,13 +277,17 @@ def _report(fault: Exception) -> int:
 
 
 def complain(message: str) -> None:
-    """Print each line of `message` on stderr, as an error where that is the journal.
+    """Print each line of `message` on stderr; in the journal as an error, in JSON like all that stands there.
 
     A name in it, of a file or a folder, may carry what a terminal would obey.
     """
+    import json
+
     from ingestor.cli.printing import printable
     from ingestor.logs import is_journal
 
-    error = "<3>" if is_journal(sys.stderr) else ""
+    journal = is_journal(sys.stderr)
     for line in message.split("\n"):
-        print(f"{error}ingestor: {printable(line)}", file=sys.stderr)
+        told = {"event": printable(line), "level": "error"}
+        shown = f"<3>{json.dumps(told, ensure_ascii=False)}" if journal else f"ingestor: {told['event']}"
+        print(shown, file=sys.stderr)

@@ -6,6 +6,7 @@ Most is imported when it is used: a SIGHUP that comes before it is held back wou
 import argparse
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from ingestor.service.signals import hold_reload_back
@@ -61,12 +62,14 @@ def _look_at(settings: "Settings") -> None:
 def _for_ever(arguments: argparse.Namespace, settings: "Settings") -> int:
     from ingestor.cli.opening import settings_of
     from ingestor.cli.printing import print_balance
+    from ingestor.logs import is_journal
     from ingestor.service.daemon import Daemon
     from ingestor.service.watchdog import Notifier
 
     ended = Daemon(settings, lambda: settings_of(arguments), Notifier()).run()
     if ended is not None:
-        print_balance(ended.run, ended.balance, ended.seconds, as_json=arguments.json)
+        as_json = arguments.json or is_journal(sys.stdout)
+        print_balance(ended.run, ended.balance, ended.seconds, as_json=as_json)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The configuration files read, merged and checked: every fault at once, a line each, with file and line.
 
-    /etc/ingestor/ingestor.toml:12 (mailbox main): mailbox[0].port: must be 65535 or less
+    /etc/ingestor/ingestor.toml:12: [[mailbox]] 1 "main": port: must be 65535 or less
 
 The file of the command line (or the default one) comes first, then `conf.d/*.toml` beside it in the order
 of their names: tables merge, arrays of tables grow, and a key set twice is a fault that names both files.
@@ -38,6 +38,7 @@ class _File(NamedTuple):
     table: dict[str, Any]
 
 
+_BLOCK_ENDS = (*"0123456789", '"')
 _SENTENCES = {
     "missing": "is missing",
     "string_type": "must be text in quotes",
@@ -179,7 +180,7 @@ def _merged(files: Sequence[_File]) -> dict[str, Any]:
     for file in files:
         for place in _merge(table, file.table, file, setters, ()):
             here, there = (_where(place, [one], one.path) for one in (file, setters[place]))
-            twice.append(f"{here}: {toml_path(place)}: is set in {there} too; keep one")
+            twice.append(f"{here}: {_shown(place, table)}: is set in {there} too; keep one")
     if twice:
         raise ConfigurationError("\n".join(twice))
     return table
@@ -274,33 +275,30 @@ def _fault_lines(
         if given and place == _DATABASE_URL:
             yield f"database URL (--database-url or INGESTOR_DATABASE_URL): {sentence}"
             continue
-        where = _where(place, files, source) + _block(place, table)
-        yield f"{where}: {toml_path(place)}: {sentence}" if place else f"{where}: {sentence}"
+        where = _where(place, files, source)
+        yield f"{where}: {_shown(place, table)}: {sentence}" if place else f"{where}: {sentence}"
 
 
-def _block(place: Place, table: Any) -> str:
-    """Return which block of an array the `place` is in, by the name that its user gave it."""
+def _shown(place: Place, table: Any) -> str:
+    """Return a place as its user finds it: blocks counted from 1, by the name that he gave them.
+
+    `[[mailbox]] 2 "sales": port`, `agile.numbers, entry 3`.
+    """
     shown = ""
-    for at, part in enumerate(place):
+    for part in place:
         try:
             table = table[part]
         except (LookupError, TypeError):
-            break
-        if isinstance(part, int) and isinstance(table, dict):
+            table = None
+        if isinstance(part, str):
+            shown += f"{': ' if shown.endswith(_BLOCK_ENDS) else '.' if shown else ''}{part}"
+        elif isinstance(table, dict):
             name = table.get("name") or table.get("provider")
-            shown = f" ({place[at - 1]} {name[:64]})" if isinstance(name, str) else ""
-    return shown
-
-
-def toml_path(location: Place) -> str:
-    """Return a location as TOML users write it: `mailbox[0].port`."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
+            called = f' "{name[:64]}"' if isinstance(name, str) else ""
+            shown = f"[[{shown}]] {part + 1}{called}"
         else:
-            path += f".{part}" if path else part
-    return path
+            shown += f", entry {part + 1}"
+    return shown
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -68,7 +68,7 @@ def test_its_section_is_checked_like_the_others(environment: dict[str, str], tmp
 
     assert called.code == 2
     assert "pager.number: unknown key; did you mean numbers?" in called.err
-    assert "pager.numbers[0]: is no phone number" in called.err
+    assert "pager.numbers, entry 1: is no phone number" in called.err
 
 
 def test_what_it_posts_and_mails_is_archived(environment: dict[str, str], tmp_path: Path) -> None:

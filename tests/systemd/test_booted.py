@@ -1,5 +1,6 @@
 """The shipped unit under a real systemd, installed as the README says, against a real Dovecot."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,11 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     assert guest.run("systemctl", "start", "ingestor").returncode != 0
     assert guest.show("ingestor", "ExecMainStatus") == "2"
     assert guest.show("ingestor", "ActiveState") == "failed"
-    assert "\ningestor: /etc/ingestor/ingestor.toml:1: mailbx" in _priority(guest, "3")
+    assert '{"event": "/etc/ingestor/ingestor.toml:1: mailbx: unknown key' in _priority(guest, "3")
+    said = guest.run("journalctl", "--no-pager", "--output", "cat", "_SYSTEMD_UNIT=ingestor.service").stdout
+    odd = [line for line in said.splitlines() if not line.startswith(('{"event": ', '{"run": '))]
+    assert not odd, odd
+    assert not any("timestamp" in json.loads(line) for line in said.splitlines())
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
