@@ -356,11 +356,12 @@ def sms_of_mails(connection: Connection, secret: bytes, content_keys: Sequence[b
     return [found.get(key) for key in keys]
 
 
-def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, int | None]:
+def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, int | str | None]:
     """Return what the archive has of the mail `raw`, of which today's reader makes `sms`.
 
     `read_as`: the SMS its bytes became; `same_sms`: the SMS that has what `sms` says; `quarantined_as`: the
-    arrival as which its bytes stand in the quarantine. None where there is none.
+    arrival as which its bytes stand in the quarantine. None where there is none. `sender`, where he was
+    checked when it came: what was found, in words.
     """
     secret = read_archive_key(engine)
     key = keyed(mail_content_key(raw), secret)
@@ -369,6 +370,13 @@ def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, 
         same = next(iter(sms_by_fingerprint(connection, unique).values()), None)
         arrivals = arrivals_by_key(connection, [key])
         read = read_first(arrivals).get(key)
+        checks = tables.sender_checks.c
+        checked = connection.execute(
+            select(_a.sender_verified, *(checks[name] for name in SenderCheck._fields))
+            .where(_a.content_key == key, checks.id == _a.sender_check_id)
+            .limit(1)
+        ).first()
     waiting = [number for number, sms_id in arrivals.values() if sms_id is None]
     stands = min(waiting) if waiting and read is None else None
-    return {"read_as": read, "same_sms": same, "quarantined_as": stands}
+    sender = {"sender": SenderCheck(*checked[1:]).said(checked[0])} if checked is not None else {}
+    return {"read_as": read, "same_sms": same, "quarantined_as": stands, **sender}

@@ -60,6 +60,11 @@ class SenderCheck(NamedTuple):
     selector: str | None = None
     public_key: str | None = None
 
+    def said(self, verified: bool | None) -> str:
+        """Return a verdict by it in words."""
+        proven = "could not be told" if verified is None else "proven" if verified else "not proven"
+        return f"{proven} ({', '.join(filter(None, (self.method, self.finding, self.domain)))})"
+
     @property
     def id(self) -> int:
         """The number under which the archive keeps it: 8 bytes of SHA-256 over what it says."""

@@ -9,12 +9,13 @@ import contextlib
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Engine, and_, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive import tables
@@ -170,6 +171,22 @@ def read_sources(engine: Engine) -> list[Source]:
         return [
             Source(*row) for row in connection.execute(select(tables.sources).order_by(tables.sources.c.name))
         ]
+
+
+def senders_checked(engine: Engine, mailbox: str, since: datetime) -> tuple[Counter[bool | None], bool]:
+    """Return how many mails of `mailbox` that came `since` (aware UTC) had which verdict on their sender.
+
+    Beside it, whether any was checked before that.
+    """
+    a = tables.arrivals.c
+    checked = (text(tables.SENDER_CHECKED), a.source == mailbox)
+    begin = bindparam(None, since, tables.WholeSecond)
+    verdicts = select(a.sender_verified, func.count()).where(*checked, a.ingested_at >= begin)
+    earlier = select(a.id).where(*checked, a.ingested_at < begin).limit(1)
+    with reading(engine) as connection:
+        found = connection.execute(verdicts.group_by(a.sender_verified)).all()
+        counts = Counter({None if value is None else bool(value): count for value, count in found})
+        return counts, connection.execute(earlier).first() is not None
 
 
 def drop_source(engine: Engine, name: str) -> None:

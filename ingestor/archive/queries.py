@@ -368,16 +368,18 @@ def stream(connection: Connection, query: Select[Any]) -> Iterator[Row]:
 
 
 def _whole_arrivals() -> Any:
-    """Return the arrivals with what may name a person, which is missing once it was erased."""
-    a, content = tables.arrivals, tables.arrival_content
-    return a.outerjoin(content, content.c.arrival_id == a.c.id)
+    """Return the arrivals, with what was found of their senders, and what may name a person until erased."""
+    a, content, checks = tables.arrivals, tables.arrival_content, tables.sender_checks
+    whole = a.outerjoin(content, content.c.arrival_id == a.c.id)
+    return whole.outerjoin(checks, checks.c.id == a.c.sender_check_id)
 
 
 def _of_arrival() -> list[Any]:
     """Return the columns of `_whole_arrivals` that say something to a person: keys and salt do not."""
     content = tables.arrival_content.c
     return [
-        *(one for one in tables.arrivals.c if one.name != "place"),
+        *(one for one in tables.arrivals.c if one.name not in ("place", "sender_check_id")),
+        *(one.label(f"sender_{one.name}") for one in tables.sender_checks.c if one.name != "id"),
         *(one for one in content if one.name not in ("arrival_id", "salt")),
     ]
 

@@ -6,7 +6,7 @@ It reads only: no flag, no cursor, no row.
 import argparse
 import contextlib
 from collections.abc import Iterator
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
@@ -22,6 +22,8 @@ from ingestor.errors import ConfigurationError
 from ingestor.intake.files.leaves import each_mail
 from ingestor.intake.mailbox.fetch import look
 from ingestor.intake.mailbox.login import credential_of
+from ingestor.intake.mailbox.thread import judge_of
+from ingestor.intake.mailbox.trust import Judge
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Explanation, NotOurs, Readable, Rules
 from ingestor.settings import Settings, mailbox_named, rules_for
@@ -97,6 +99,7 @@ def _in_files(files: list[str], rules: Rules) -> Iterator[Case]:
 def _in_mailbox(settings: Settings, arguments: argparse.Namespace, rules: Rules) -> Iterator[Case]:
     reader = mail_reader(_PROVIDER)
     mailbox = mailbox_named(settings, arguments.mailbox)
+    judge = judge_of(mailbox, reader, rules)
     seen = look(
         mailbox,
         credential_of(mailbox),
@@ -116,7 +119,27 @@ def _in_mailbox(settings: Settings, arguments: argparse.Namespace, rules: Rules)
                 made = made._replace(rule=f"{made.rule}; so only its From and Subject were fetched")
                 yield Case(place, None, False, made)
             else:
-                yield Case(place, one.raw, one.size is None, reader.explain_mail(one.raw, rules, one.size))
+                made = reader.explain_mail(one.raw, rules, one.size)
+                if judge is not None and one.size is None:
+                    made, sender = _by_sender(judge, made, one.raw, one.received_at or datetime.now(UTC))
+                    place |= {"sender": sender} if sender else {}
+                yield Case(place, one.raw, one.size is None, made)
+
+
+def _by_sender(
+    judge: Judge, made: Explanation, raw: bytes, received_at: datetime
+) -> tuple[Explanation, str | None]:
+    """Return what becomes of a mail by its sender, too, and what is found of him now, in words."""
+    if isinstance(made.reading, NotOurs):
+        return made, None
+    verdict = judge.verdict(raw, made.reading, received_at, datetime.now(UTC))
+    if verdict is None:
+        return made, None
+    said = verdict.check.said(verdict.verified)
+    admitted = judge.admitted(made.reading, verdict)
+    if admitted is not made.reading:
+        made = made._replace(reading=admitted, rule=f"{made.rule}; but the sender is {said}")
+    return made, said
 
 
 def _reached(engine: Engine, place: dict[str, Any]) -> str:
@@ -158,6 +181,8 @@ def _verdict(case: Case, known: dict[str, Any]) -> str:
 
 def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool, zone: tzinfo | None) -> None:
     fields: dict[str, Any] = {**case.place, "verdict": _verdict(case, known)}
+    if known.get("sender"):
+        fields["sender"] = f"{known['sender']} when it came"
     made = case.explanation
     if made is None:
         fields["rule"] = case.fault

@@ -34,7 +34,7 @@ from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
 from ingestor.settings import Settings
 from ingestor.watch import troubles
-from ingestor.watch.found import ENDPOINT, Report, Spool, disks_of, judge, spool_of
+from ingestor.watch.found import ENDPOINT, Report, Senders, Spool, disks_of, judge, senders_of, spool_of
 from ingestor.watch.troubles import Trouble, sentence
 from ingestor.watch.usual import Today, today
 
@@ -85,6 +85,7 @@ class Found:
     missing: list[PendingWork]
     live: set[str]
     opt_outs: Figures
+    senders: list[Senders]
 
     @property
     def well(self) -> bool:
@@ -153,7 +154,7 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     return Found(
         found, today(engine, midnight, now), daemons, reports, refused, spool, lacks, counts(engine),
         last_runs(engine, _RUNS), quarantine, alike, not_fetched(engine), live_leases(engine),
-        figures(engine, midnight),
+        figures(engine, midnight), senders_of(settings, engine, now),
     )  # fmt: skip
 
 
@@ -252,6 +253,7 @@ def _print_json(found: Found, now: datetime, zone: tzinfo | None) -> None:
             for one in found.missing
         ],
         "opt_outs": _plain(found.opt_outs),
+        "senders": [_plain(one) for one in found.senders],
         "refused": found.refused and _plain(found.refused),
         "spool": found.spool and _plain(found.spool),
         "runs": [
@@ -384,5 +386,6 @@ def _fields(found: Found, now: datetime, zone: tzinfo | None) -> dict[str, objec
         )
     if found.spool is not None:
         fields["spool"] = _in_words(found.spool, now)
+    fields |= {f"sender proven, {one.mailbox}": one.says for one in found.senders}
     fields |= status_fields(found.opt_outs)
     return fields

@@ -26,7 +26,7 @@ from ingestor.redaction import redact_secrets
 from ingestor.replies.answering_daemon import Answering
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
-from ingestor.service.mailboxes import Mailboxes
+from ingestor.service.mailboxes import Mailboxes, require_judges
 from ingestor.service.opening import (
     Ended,
     Installation,
@@ -309,6 +309,7 @@ class Daemon:
             wanted = self._read_again()
             settings = merged(self._settings, wanted)
             require_work(settings)
+            require_judges(settings)
         except IngestorError as error:
             log.error(  # noqa: TRY400 - the sentence says it all; a traceback would bury it
                 "reload refused", reason=str(error), consequence="the old configuration stays"
@@ -343,11 +344,8 @@ class Daemon:
 
     def _stop_writer(self) -> None:
         if not self._writer.stop(WRITER_SECONDS):
-            log.warning(
-                "the writer was left with work",
-                submissions=self._writer.queued,
-                consequence="it is read again",
-            )
+            log.warning("the writer was left with work", submissions=self._writer.queued,
+                        consequence="it is read again")  # fmt: skip
 
     def _end_run(self) -> None:
         """Close the run's row and note its balance, unless the database keeps us waiting."""

@@ -18,6 +18,8 @@ from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.answers import FolderMissing
+from ingestor.intake.mailbox.thread import judge_of
+from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.replies.hearing import hearing, words_of
 from ingestor.replies.scanning import read_old_sms
@@ -131,6 +133,12 @@ def read_again(
         with suppress(FolderMissing):  # nothing was ever moved
             MailboxThread(untouched, rules, writer, engine, run).rescan(mailbox.move_to, since)
     return True
+
+
+def require_judges(settings: Settings) -> None:
+    """Raise ConfigurationError where a table [mailbox.trust] needs what is not installed."""
+    for mailbox in settings.mailbox:
+        judge_of(mailbox, mail_reader("agile"), rules_for(settings, "agile"))
 
 
 class Passing(Protocol):

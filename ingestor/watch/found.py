@@ -2,11 +2,13 @@
 
 import shutil
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from ingestor.archive.mailbox_state import Source
+from sqlalchemy import Engine
+
+from ingestor.archive.mailbox_state import Source, senders_checked
 from ingestor.intake.listener.gate import named
 from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
 from ingestor.settings import Settings, state_directory
@@ -26,6 +28,7 @@ STUCK: Final = NO_TOKEN | {"refused", "misconfigured", "no folder", "failing", "
 """States that do not pass by themselves: somebody is needed at once, not only after three polls."""
 
 ENDPOINT: Final = "endpoint"
+PROVEN_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,41 @@ def _stuck(source: Source) -> bool:
         return False
     read = source.kind == "mailbox" and source.state in {"watching", "polling"}
     return source.state in STUCK or (read and source.detail is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """Of how many mails of a mailbox in PROVEN_DAYS days the sender was proven, not, or could not be told.
+
+    `propose` says that policy = "require" would have kept nothing of it out; `says` is all of it in words.
+    """
+
+    mailbox: str
+    policy: str
+    proven: int
+    unproven: int
+    untold: int
+    propose: bool
+    says: str
+
+
+def senders_of(settings: Settings, engine: Engine, now: datetime) -> list[Senders]:
+    """Return how the check of the senders went at `now` (aware UTC), of each mailbox that has one."""
+    found = []
+    for mailbox in settings.mailbox:
+        if mailbox.trust is None:
+            continue
+        since = now - timedelta(days=PROVEN_DAYS)
+        counts, longer = senders_checked(engine, mailbox.name, since)
+        proven, unproven, untold = counts[True], counts[False], counts[None]
+        mails, policy = proven + unproven + untold, mailbox.trust.policy
+        propose = policy == "record" and longer and 0 < proven == mails
+        says = f"{proven:,} of {mails:,} mails in {PROVEN_DAYS} days" if mails else "no mail was judged yet"
+        says += f" ({100 * proven // mails} %)" if mails else ""
+        says += f", {untold:,} could not be told" if untold else ""
+        says += '; every one: policy = "require" is safe, and keeps forged mail out' if propose else ""
+        found.append(Senders(mailbox.name, policy, proven, unproven, untold, propose, says))
+    return found
 
 
 def spool_of(settings: Settings, now: datetime) -> Spool | None:

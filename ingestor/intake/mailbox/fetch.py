@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Generator, Iterator, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from ingestor.archive.items import Item, Payload, Position
@@ -280,7 +281,7 @@ def pack_pieces(pieces: list[bytes], size: int) -> tuple[Payload, bytes]:
 class Seen(NamedTuple):
     """A mail of a folder: its From and Subject lines, and its bytes where it would be fetched whole.
 
-    `size` is set where `raw` is only its beginning.
+    `size` is set where `raw` is only its beginning, `received_at` where senders are judged.
     """
 
     folder: str
@@ -288,6 +289,7 @@ class Seen(NamedTuple):
     lines: bytes
     raw: bytes | None
     size: int | None = None
+    received_at: datetime | None = None
 
 
 def look(
@@ -304,7 +306,7 @@ def look(
         name = session.require_folder(folder or mailbox.folders[0])
         session.select(name, writable=False)
         for wanted in [uid] if uid is not None else session.newest(last):
-            header = session.headers([wanted]).get(wanted)
+            header = session.headers([wanted], dated=mailbox.trust is not None).get(wanted)
             if header is None:
                 raise IngestorError(f"{mailbox.name}: the folder {name} has no mail {wanted}")
             raw, size = None, None
@@ -313,6 +315,6 @@ def look(
                     raw, size = session.piece(wanted, 0), header.size
                 else:
                     raw = session.bodies([wanted]).get(wanted)
-            yield Seen(name, wanted, header.lines, raw, size)
+            yield Seen(name, wanted, header.lines, raw, size, header.received_at)
     finally:
         session.close()

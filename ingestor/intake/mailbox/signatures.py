@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import dkim
 import dns.exception
-import dns.nameserver
 import dns.resolver
 import nacl.signing  # dkimpy does without, and then takes a good signature for a bad one
 from dkim.util import parse_tag_value
@@ -101,6 +100,14 @@ class Keys:
         self._known[name] = now + lives, record
         return record
 
+    def answers(self, domain: str) -> bool:
+        """Say whether a name server answers about `domain`, whatever it says."""
+        try:
+            self._asked(domain)
+        except Unanswered:
+            return False
+        return True
+
     def _asked(self, name: str) -> tuple[bytes | None, float]:
         """Ask for `name`; return the record, and for how many seconds it is good."""
         try:
@@ -118,8 +125,8 @@ class Keys:
         """Return a resolver for one question: /etc/resolv.conf may have changed since the last."""
         made = dns.resolver.Resolver(configure=not self._resolvers)
         if self._resolvers:
-            servers = [split_server(one) for one in self._resolvers]
-            made.nameservers = [dns.nameserver.Do53Nameserver(*one) for one in servers]
+            ports = dict(split_server(one) for one in self._resolvers)
+            made.nameservers, made.nameserver_ports = list(ports), ports
         made.timeout, made.lifetime, made.retry_servfail = LOOK_UP_SECONDS / 3, LOOK_UP_SECONDS, True
         return made
 

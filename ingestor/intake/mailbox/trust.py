@@ -17,7 +17,7 @@ from ingestor.errors import ConfigurationError
 from ingestor.providers.contract import NEAR_MISSES, MailReader, Readable, Rules, Unreadable
 from ingestor.settings import Trust
 
-EXTRA: Final = "'dkimpy[ed25519]>=1.1.8' 'dnspython>=2.7'"
+EXTRA: Final = "'dkimpy[ed25519]>=1.1.4' 'dnspython>=2.3'"
 NOT_A_SENDER: Final = "From is not exactly one of our senders"
 MENDED: Final = "the mail could be read only after it was mended"
 OLD: Final = timedelta(days=3)
@@ -144,7 +144,7 @@ def _noted(
 
     `aligned` says whether a domain may speak for the sender. Without an `authserv_id` it is Exchange's.
     """
-    results = _topmost(raw, authserv_id)
+    results = topmost(raw, authserv_id)
     if isinstance(results, str):
         return False, SenderCheck(method, results)
     for (name, result), *properties in results:
@@ -164,7 +164,7 @@ def _signer(said: dict[str, str]) -> str | None:
     return domain if identity is None or f".{identity}".endswith(f".{domain}") else None
 
 
-def _topmost(raw: bytes, authserv_id: str | None) -> list[Pairs] | str:
+def topmost(raw: bytes, authserv_id: str | None) -> list[Pairs] | str:
     """Return the results of the first Authentication-Results, or in words why it is not believed."""
     for name, value in _fields(raw):
         if name == "authentication-results":

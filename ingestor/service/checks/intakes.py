@@ -8,7 +8,7 @@ import contextlib
 import errno
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError, LoginFault
 from ingestor.http.tls import server_context, validity
 from ingestor.intake.listener.gate import named
-from ingestor.intake.mailbox.answers import Refused, SearchUseless, Selected
+from ingestor.intake.mailbox.answers import FolderMissing, Refused, SearchUseless, Selected
 from ingestor.intake.mailbox.context import Bell, Timing
 from ingestor.intake.mailbox.login import Credential
 from ingestor.intake.mailbox.session import Session, connect
+from ingestor.intake.mailbox.trust import EXTRA, topmost
 from ingestor.service.checks import Finding, fail, ok, warn
-from ingestor.settings import Mailbox, Webhook, endpoint_passwords, login_key
+from ingestor.settings import Mailbox, Trust, Webhook, endpoint_passwords, login_key
 from ingestor.settings.values import Listening
 from ingestor.watch.troubles import ENDS_SOON
 
@@ -31,8 +32,8 @@ TOKEN_CLOCK_SLACK = 120.0  # seconds; servers give tokens and signatures a few m
 NOBODYS_UID = 2**32 - 1  # the largest that RFC 3501 allows
 
 
-def check_mailbox(mailbox: Mailbox) -> Sequence[Finding]:
-    """Return what is found about `mailbox`."""
+def check_mailbox(mailbox: Mailbox, senders: Collection[str] = ()) -> Sequence[Finding]:
+    """Return what is found about `mailbox`, whose mails come from `senders`."""
     subject = f"mailbox {mailbox.name}"
     credential = Credential(mailbox)
     ends = list(_ends(mailbox, subject, datetime.now(UTC)))
@@ -49,6 +50,7 @@ def check_mailbox(mailbox: Mailbox) -> Sequence[Finding]:
                 ok(subject, f"logged in to {mailbox.host}:{mailbox.port} ({mailbox.security})"),
                 *_folders(mailbox, session, subject),
                 *_abilities(mailbox, session, subject),
+                *(_trust(mailbox.trust, mailbox, session, subject, senders) if mailbox.trust else ()),
             ]
         finally:
             session.close()
@@ -197,6 +199,48 @@ def _try_move(mailbox: Mailbox, session: Session, subject: str) -> Iterator[Find
             )
         else:
             yield warn(subject, f"move_to: {mailbox.move_to} cannot be opened: {_in_full(refusal)}")
+
+
+def _trust(
+    trust: Trust, mailbox: Mailbox, session: Session, subject: str, senders: Collection[str]
+) -> Iterator[Finding]:
+    """Say what [mailbox.trust] will do, and whether it can."""
+    does = {
+        "record": "each verdict is kept beside the SMS",
+        "require": "a mail of ours whose sender is not proven goes to the quarantine",
+    }[trust.policy]
+    if trust.method == "dkim":
+        yield from _name_servers(trust, subject, does, senders)
+        return
+    try:
+        session.select(session.require_folder(mailbox.folders[0]), writable=False)
+    except FolderMissing:
+        return  # that is told already
+    for uid in session.newest(1):
+        noted = topmost(session.whole_header(uid), trust.authserv_id)
+        if isinstance(noted, str):
+            fix = "look at its header: your mail server must write the topmost Authentication-Results"
+            yield warn(subject, f"trust: of the newest mail in {mailbox.folders[0]}: {noted}", fix)
+        else:
+            yield ok(subject, f"trust: the newest mail has what your mail server noted; {does}")
+        return
+    yield ok(subject, f"trust: there is no mail yet to look at; {does}")
+
+
+def _name_servers(trust: Trust, subject: str, does: str, senders: Collection[str]) -> Iterator[Finding]:
+    """Ask about the domains of the senders."""
+    try:
+        from ingestor.intake.mailbox.signatures import Keys
+    except ImportError:
+        yield fail(subject, 'trust: method = "dkim" needs what is not installed', f"pip install {EXTRA}")
+        return
+    for domain in sorted({one.rpartition("@")[2] for one in senders}):
+        if Keys(trust.resolvers).answers(domain):
+            yield ok(subject, f"trust: a name server answers about {domain}; {does}")
+        else:
+            told, waits = (warn, "no verdict") if trust.policy == "record" else (fail, "mails wait for one")
+            fix = f"look by hand: dig TXT {domain}"
+            yield told(subject, f"trust: no name server answers about {domain}; {waits}", fix)
 
 
 def check_webhook(webhook: Webhook) -> Sequence[Finding]:

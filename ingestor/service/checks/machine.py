@@ -45,8 +45,10 @@ def check_everything(settings: Settings) -> Iterator[Finding]:
     state_fails = state(settings).level is Level.FAIL
     with as_owner(settings.database.url, state_directory(settings)):
         yield from list(together([("database", partial(archive.check, settings, state_fails))], SECONDS))
+    senders = rules_for(settings, "agile").senders
     checks: list[tuple[str, Check]] = [
-        (f"mailbox {mailbox.name}", partial(intakes.check_mailbox, mailbox)) for mailbox in settings.mailbox
+        (f"mailbox {mailbox.name}", partial(intakes.check_mailbox, mailbox, senders))
+        for mailbox in settings.mailbox
     ]
     if settings.webhook is not None:
         checks.append(("webhook", partial(intakes.check_webhook, settings.webhook)))

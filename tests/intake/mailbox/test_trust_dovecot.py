@@ -1,5 +1,6 @@
 """`[mailbox.trust]` over a real Dovecot and a name server: what is recorded, kept out, and waits."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -190,3 +191,46 @@ def test_without_the_extra_the_start_says_what_to_install(
     with pytest.raises(ConfigurationError, match=r"needs dkim.*extra `trust`.*dkimpy\[ed25519\]"):
         desk.thread(1, start=False, trust={"method": "dkim"})
     desk.thread(1, start=False, trust={"method": "rfc8601", "authserv_id": "mx"})
+
+
+def test_what_came_long_ago_is_judged_by_its_day(
+    desk: Desk, dovecot: DovecotServer, names: NameServer
+) -> None:
+    """The server's date of receipt counts: of last month a key that is gone says nothing."""
+    desk.now = datetime.now(UTC)
+    user = dovecot.account()
+    dovecot.deliver(user, [signed(mail(1)), signed(mail(2), selector="gone"), mail(3)])
+    for path in (dovecot.maildir(user) / "new").iterdir():
+        os.utime(path, (desk.now.timestamp() - 30 * 86400,) * 2)
+
+    once(desk, dovecot, user, names)
+
+    assert desk.column(CHECKED) == [
+        "text 1: 1, pass",
+        f"text 2: NULL, {signatures.NO_KEY}{signatures.TOO_OLD}",
+        f"text 3: {UNSIGNED}",
+    ]
+
+
+def test_a_rescan_judges_again_and_the_first_verdict_stays(
+    desk: Desk, dovecot: DovecotServer, names: NameServer
+) -> None:
+    """A good signature lets in what was kept out; nothing is stored twice, and no verdict is changed."""
+    desk.now = datetime.now(UTC)
+    user = dovecot.account()
+    key = names.records.pop(f"s1._domainkey.{AGILE}")
+    dovecot.deliver(user, [signed(mail(1)), mail(2)])
+    once(desk, dovecot, user, names, policy="require")
+    assert desk.column(CHECKED) == [
+        f"the sender is not proven: {signatures.NO_KEY}: 0, {signatures.NO_KEY}",
+        f"the sender is not proven: {signatures.UNSIGNED}: {UNSIGNED}",
+    ]
+
+    names.records[f"s1._domainkey.{AGILE}"] = key
+    table = {"policy": "require", "resolvers": [names.address]}
+    for _ in range(2):
+        desk.thread(dovecot.imaps_port, start=False, **account(dovecot, user, trust=table)).rescan()
+
+    assert desk.has(1)
+    assert desk.column("SELECT sender_verified FROM inbound_sms") == [0]
+    assert desk.count("quarantine") == 1
