@@ -163,7 +163,7 @@ def _make_schema(url: str) -> None:
 
 def _wait_for_work(url: str) -> None:
     """Wait until another mail has been read, but not for ever: there may be none left."""
-    before, deadline = read_so_far(url), time.monotonic() + 2
+    before, deadline = read_so_far(url), time.monotonic() + 10
     while read_so_far(url) == before and time.monotonic() < deadline:
         time.sleep(0.005)
 
