@@ -133,7 +133,7 @@ def sqlite_url(tmp_path: Path) -> str:
 def postgresql_url(postgresql_server: PostgresqlServer) -> Iterator[str]:
     """The URL of a fresh, empty PostgreSQL database."""
     name = f"test_{next(_numbers)}"
-    postgresql_server.sql(f"CREATE DATABASE {name}")
+    postgresql_server.sql(f"CREATE DATABASE {name} STRATEGY file_copy")
     yield postgresql_server.url(name)
     postgresql_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -159,7 +159,7 @@ def sqlite_engine(_sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
 def postgresql_engine(postgresql_server: PostgresqlServer, _postgresql_template: str) -> Iterator[Engine]:
     """An engine on a fresh PostgreSQL archive with today's schema."""
     name = f"test_{next(_numbers)}"
-    postgresql_server.sql(f"CREATE DATABASE {name} TEMPLATE {_postgresql_template}")
+    postgresql_server.sql(f"CREATE DATABASE {name} TEMPLATE {_postgresql_template} STRATEGY file_copy")
     engine = open_engine(postgresql_server.url(name))
     yield engine
     engine.dispose()

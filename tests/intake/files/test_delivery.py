@@ -22,7 +22,7 @@ from ingestor.record import Outcome
 
 ROW = Row(
     content_key=b"k" * 20, channel="import", number=0, source="", parser="agile.mail/1", reason="odd",
-    arrived_at=None, sender_verified=None, again=False,
+    arrived_at=None, sender_verified=None, sender_check=None, again=False,
     place=PlaceColumns(b"", None, None, None, 0, 10), arrival_content=ArrivalContent(*[None] * 5),
     sms=None, content=None, numbers=None, payload=PayloadColumns(None, 10, b"s" * 32, None, b"packed"),
 )  # fmt: skip
