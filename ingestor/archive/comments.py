@@ -7,7 +7,7 @@ in here, and that the document says the same.
 from collections.abc import Iterator
 from typing import Final
 
-from ingestor.archive import consent_comments, reply_comments
+from ingestor.archive import reply_comments
 
 _COUNTERS: Final = {
     "read": "how many items it read; the others add up to it",
@@ -151,7 +151,6 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "ended_at": "when its last one was",
         },
     ),
-    **consent_comments.VIEWS,
     **reply_comments.VIEWS,
 }
 
@@ -231,6 +230,10 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "archive_key": (
         "append-only: the secret of all hashes; in no view, snapshot or export",
         {"id": "always 1", "secret": "32 random bytes", "created_at": "when it was made"},
+    ),
+    "sms_words": (
+        "erasable: the texts of SMS without case and accents, to find words in; the newest may be missing",
+        {"sms_id": "the SMS", "words": "its text, in small letters without accents"},
     ),
     "sms_numbers": (
         "erasable: both numbers of an SMS as hashes under the archive's key, to find them in every form",
@@ -372,7 +375,6 @@ TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "updated_at": "when this was written",
         },
     ),
-    **consent_comments.TABLES,
     **reply_comments.TABLES,
 }
 

@@ -174,7 +174,7 @@ def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:
 def _apply_batch(engine: Engine, plan: Plan, number: int, batch: Batch, now: datetime) -> Done:
     with writing(engine) as connection:
         _by_index(connection)
-        _keep_storing_out(connection)
+        keep_storing_out(connection)
         if _batches_done(connection, plan, number):
             return Done(before=1)  # somebody else applies the same plan
         found = _require_unchanged(connection, batch)
@@ -230,7 +230,7 @@ def _by_index(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
 
-def _keep_storing_out(connection: Connection) -> None:
+def keep_storing_out(connection: Connection) -> None:
     """Wait until nobody stores on PostgreSQL; SQLite has one writer at a time.
 
     It asks again and again: whoever waits in the server's queue makes all that come later wait behind him.

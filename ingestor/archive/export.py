@@ -29,7 +29,7 @@ from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import one_moment, reading, sqlite_path
-from ingestor.archive.queries import Filters, Row, filtered, stream
+from ingestor.archive.searching import Filters, Row, filtered, stream
 from ingestor.archive.views import inbound_sms
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 from ingestor.timestamps import iso_utc

@@ -215,7 +215,7 @@ def reserve(connection: Connection, **wanted: int) -> list[Sequence[int]]:
     """
     if connection.dialect.name == "sqlite":
         return _after_the_highest(connection, wanted)
-    *drawn, _ = connection.execute(_draw(tuple(wanted)), wanted).one()
+    _, *drawn = connection.execute(_draw(tuple(wanted)), wanted).one()
     return [sorted(ids) for ids in drawn]
 
 
@@ -233,7 +233,8 @@ def _draw(names: tuple[str, ...]) -> Select[Any]:
     arrays: list[ColumnElement[Any]] = [
         func.array(ids.scalar_subquery(), type_=postgresql.ARRAY(BigInteger)) for ids in drawn
     ]
-    return select(*arrays, cast(func.pg_advisory_xact_lock_shared(ERASURES_LOCK), Text))
+    # First of all: who holds the lock alone knows that no lower id than the highest is still to come.
+    return select(cast(func.pg_advisory_xact_lock_shared(ERASURES_LOCK), Text), *arrays)
 
 
 def _after_the_highest(connection: Connection, wanted: Mapping[str, int]) -> list[Sequence[int]]:

@@ -22,6 +22,7 @@ from ingestor.archive import grants
 from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.faults import place, refused, translated
 from ingestor.archive.queries import refusals
+from ingestor.archive.words import make_index
 from ingestor.errors import (
     ArchiveUnavailable,
     ConfigurationError,
@@ -103,9 +104,10 @@ def upgrade(engine: Engine, *, copy: bool = True) -> None:
     """Bring the schema to `head()`, once: other processes that ask at the same time wait and find it done.
 
     An SQLite file with an older schema is copied first (unless `copy` is false), beside itself, as
-    `NAME.REVISION.bak`. On PostgreSQL every role that writes the archive is granted what this schema needs,
-    also where it is current. Raises SchemaNewer, UpgradeFailed where no migration knows what it finds, and
-    SchemaMismatch where the role may not change tables.
+    `NAME.REVISION.bak`. On PostgreSQL, also where it is current, words get their index as soon as it can be
+    made, and every role that writes the archive is granted what this schema needs. Raises SchemaNewer,
+    UpgradeFailed where no migration knows what it finds, and SchemaMismatch where the role may not change
+    tables.
     """
     stands: str | None = None
     try:
@@ -117,6 +119,7 @@ def upgrade(engine: Engine, *, copy: bool = True) -> None:
                     _copy_before(engine, stands)
                 _run_alembic(connection)
             if engine.dialect.name == "postgresql":
+                make_index(connection)
                 _grant(connection)
     except (SchemaNewer, UpgradeFailed):
         raise

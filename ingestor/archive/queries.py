@@ -1,14 +1,12 @@
-"""Reading the archive for people: search, one SMS with all its evidence, the quarantine, counts."""
+"""Reading the archive for people: one SMS with all its evidence, the quarantine, counts."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, select, union
+from sqlalchemy import Connection, Engine, bindparam, func, select, union
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
@@ -16,31 +14,10 @@ from ingestor.archive.payloads import unpack
 from ingestor.archive.rows import REFUSED
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms, quarantine
-from ingestor.numbers import whole_number
 from ingestor.providers.contract import NEAR_MISSES
 from ingestor.record import Channel
 
 Row = Mapping[str, Any]
-
-_LAST_LETTER_WITH_A_CASE = 0x1E943  # of Adlam; beyond it Unicode has none
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What to look for; None looks for everything.
-
-    `originator`, `destination` and `text` are found anywhere in the column, in any case; a whole number
-    (`numbers.whole_number`) is found as that alone, by an index. `since` (included) and `until` (excluded)
-    are aware, taken to the whole second, and compared with `received_at`.
-    """
-
-    originator: str | None = None
-    destination: str | None = None
-    text: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    provider: str | None = None
-    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,67 +91,6 @@ class Counts:
     pending: int
     first_received: datetime | None
     last_received: datetime | None
-
-
-def search(engine: Engine, filters: Filters) -> list[Row]:
-    """Return rows of `inbound_sms`, newest first; times are aware UTC."""
-    query = filtered(filters).order_by(inbound_sms.c.received_at.desc(), inbound_sms.c.id.desc())
-    with reading(engine) as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def filtered(filters: Filters) -> Select[Any]:
-    """Return the SELECT over `inbound_sms` for `filters`, without an order."""
-    columns = inbound_sms.c
-    conditions: list[ColumnElement[bool]] = []
-    for column, wanted in (
-        (columns.originator, filters.originator), (columns.destination, filters.destination),
-    ):  # fmt: skip
-        if wanted:
-            whole = whole_number(wanted)
-            conditions += [column == whole] if whole else _found_in(column, wanted)
-    if filters.text:
-        conditions += _found_in(columns.text, filters.text)
-    if filters.since is not None:
-        conditions.append(columns.received_at >= bindparam(None, filters.since, WholeSecond))
-    if filters.until is not None:
-        conditions.append(columns.received_at < bindparam(None, filters.until, WholeSecond))
-    if filters.provider is not None:
-        conditions.append(columns.provider == filters.provider)
-    return select(inbound_sms).where(*conditions).limit(filters.limit)
-
-
-def _found_in(column: ColumnElement[str], wanted: str) -> list[ColumnElement[bool]]:
-    """Return what finds `wanted` anywhere in `column`, in any case.
-
-    SQLite knows the case of ASCII letters only, and so does a PostgreSQL of the locale C: for other letters
-    each is asked for in all its cases, where the longest piece of ASCII has been found.
-    """
-    if wanted.isascii():
-        return [column.icontains(wanted, autoescape=True)]
-    longest = max(re.findall(r"[\0-\x7f]*", wanted), key=len)
-    pattern = "".join(map(_in_any_case, wanted))
-    found = column.regexp_match(pattern)
-    return [column.icontains(longest, autoescape=True), found] if longest else [found]
-
-
-def _in_any_case(letter: str) -> str:
-    """Return a regular expression for `letter`, as Python and PostgreSQL both read it."""
-    cases = _cases().get(letter.casefold(), "")
-    if len(cases) > 1:
-        return f"[{cases}]"
-    return letter if letter.isalnum() or not letter.isascii() else f"\\{letter}"
-
-
-@lru_cache(maxsize=1)
-def _cases() -> dict[str, str]:
-    """Return every letter by its case-folded form, the two small sigmas with the capital one."""
-    cases: dict[str, str] = {}
-    for letter in map(chr, range(_LAST_LETTER_WITH_A_CASE + 1)):
-        folded = letter.casefold()
-        if folded != letter or folded in cases or letter.upper() != letter:
-            cases[folded] = cases.get(folded, "") + letter
-    return cases
 
 
 def show(engine: Engine, sms_id: int) -> Evidence | None:
@@ -359,12 +275,6 @@ def copies_before(engine: Engine, path: str, member: str | None, offset: int) ->
     with reading(engine) as connection:
         for key, number in connection.execution_options(yield_per=1000).execute(query):
             yield bytes(key), number
-
-
-def stream(connection: Connection, query: Select[Any]) -> Iterator[Row]:
-    """Give the rows of `query` without ever holding all of them."""
-    for row in connection.execution_options(yield_per=1000).execute(query).mappings():
-        yield dict(row)
 
 
 def _whole_arrivals() -> Any:

@@ -22,12 +22,15 @@ from sqlalchemy import (
 
 from ingestor.archive.columns import Big, Flag, Instant, Small, WholeSecond, metadata
 from ingestor.archive.columns import new_table as _table
-from ingestor.archive.consent_tables import consent_content, consent_scans, consents
+from ingestor.archive.finding_tables import sms_numbers, sms_words
 from ingestor.archive.reply_tables import (
     answer_content,
     answer_events,
     answering,
     answers,
+    consent_content,
+    consent_scans,
+    consents,
     delivery_report_content,
     delivery_reports,
 )
@@ -38,7 +41,7 @@ __all__ = [
     "conditions", "consent_content", "consent_scans", "consents", "cursors", "delivery_report_content",
     "delivery_reports", "dictionaries", "erased", "erasures", "hold_content", "holds", "leases",
     "look_alikes", "metadata", "payloads", "pending", "retries", "run_inputs", "runs", "sender_checks", "sms",
-    "sms_content", "sources",
+    "sms_content", "sms_numbers", "sms_words", "sources",
 ]  # fmt: skip
 
 ANSWERABLE: Final = "outcome = 'stored' AND (channel = 'mailbox' OR channel = 'webhook')"
@@ -319,18 +322,6 @@ look_alikes = _table(
 )
 """Ignored mails that have something of ours: `missing` says what they lack beside the sender."""
 
-sms_numbers = _table(
-    "sms_numbers",
-    Column("sms_id", Big, nullable=False, autoincrement=False),
-    Column("originator", Big, nullable=False),
-    Column("destination", Big, nullable=False),
-    PrimaryKeyConstraint("sms_id"),
-    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
-    Index("ix_sms_numbers_originator", "originator"),
-    Index("ix_sms_numbers_destination", "destination"),
-)
-"""Both numbers of an SMS as `rows.number_key` has them: by these one is found, whatever form it came in."""
-
 erasures = _table(
     "erasures",
     Column("id", Big, nullable=False, autoincrement=True),
@@ -385,7 +376,7 @@ PERMANENT: Final = (
 """Append-only for ever."""
 
 CONTENT_OF: Final[dict[str, dict[str, str]]] = {
-    "sms": {"sms_content": "sms_id", "sms_numbers": "sms_id"},
+    "sms": {"sms_content": "sms_id", "sms_numbers": "sms_id", "sms_words": "sms_id"},
     "arrival": {"arrival_content": "arrival_id", "payloads": "arrival_id"},
     "consent": {"consent_content": "consent_id"},
     "answer": {"answer_content": "answer_id"},

@@ -14,6 +14,7 @@ from ingestor.archive.engine import reading, writing
 from ingestor.archive.faults import translated
 from ingestor.archive.open_file import open_file
 from ingestor.archive.tables import ERASABLE
+from ingestor.archive.words import forget_erased
 
 _CLEAN: Final = 1
 """Of PRAGMA user_version: every byte was written under `secure_delete`."""
@@ -26,6 +27,7 @@ def leave_no_bytes(engine: Engine) -> str | None:
     if engine.dialect.name != "sqlite":
         _vacuum_tables(engine, "VACUUM")
         return None
+    forget_erased(engine)
     file = open_file(engine)
     deadline = time.monotonic() + _CHECKPOINT_SECONDS
     while file is not None and file.checkpoint() is not None:

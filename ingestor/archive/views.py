@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, table
 
-from ingestor.archive import consent_views, reply_views
+from ingestor.archive import reply_views
 from ingestor.archive.comments import statements
 from ingestor.archive.items import SenderCheck
 from ingestor.archive.tables import Big, Instant
@@ -146,7 +146,6 @@ NAMES = (
     "quarantine",
     "arrivals_detail",
     "erasures_done",
-    *consent_views.NAMES,
     *reply_views.NAMES,
 )
 
@@ -233,7 +232,6 @@ def definitions(dialect: str) -> dict[str, str]:
         "inbound_sms": INBOUND_SMS.format(verified=verified, erased=_ERASED.format(kind="sms", id="sms.id")),
         "quarantine": QUARANTINE,
         "arrivals_detail": ARRIVALS_DETAIL,
-        **consent_views.definitions(dialect),
         **reply_views.definitions(dialect),
         "erasures_done": ERASURES_DONE,
     }

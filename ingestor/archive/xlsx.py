@@ -17,7 +17,7 @@ from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.worksheet import Worksheet
 
 from ingestor.archive.export import COLUMNS, Tell, plain, quiet, rows_of
-from ingestor.archive.queries import Filters, Row
+from ingestor.archive.searching import Filters, Row
 
 ROWS_OF_A_SHEET: Final = 1_048_576
 """What Excel opens, the header among them; what comes after goes on on the next sheet."""

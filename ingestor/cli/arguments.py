@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ingestor.archive.queries import Filters
+from ingestor.archive.searching import Filters
 from ingestor.providers import PROVIDERS
 from ingestor.settings import Settings
 

@@ -4,7 +4,8 @@ import argparse
 import time
 from datetime import UTC, datetime
 
-from ingestor.archive.engine import open_engine
+from ingestor.archive import words
+from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.faults import place
 from ingestor.archive.intact import NotCompared, repair
 from ingestor.archive.mailbox_state import read_sources
@@ -37,6 +38,7 @@ ingestor db history
 ingestor db repair
 ingestor db copy postgresql+psycopg://ingestor@db.example.org/sms
 ingestor db vacuum
+ingestor db index
 ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgrade
 """
 
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     copy.add_argument("url", metavar="URL", help="an empty database, or an earlier copy to be brought up")
     add_verb("vacuum", "write the archive anew, so that no byte of what was erased is left in it")
+    add_verb("index", "take all texts into the index by which `search` finds words")
     add_verb("history", "list all schemas this program knows")
 
 
@@ -59,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the verb says."""
     verbs = {
         "upgrade": _upgrade, "current": _current, "history": _history, "repair": _repair, "copy": _copy,
-        "vacuum": _vacuum,
+        "vacuum": _vacuum, "index": _index,
     }  # fmt: skip
     return verbs[arguments.verb](arguments)
 
@@ -67,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _upgrade(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     settings = settings_of(arguments)
-    words = words_of(settings.opt_out)
+    opt_out_words = words_of(settings.opt_out)
     engine = open_unchecked(settings, writing=True)
     before = current(engine)
     upgrade(engine)
@@ -75,8 +78,8 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         print(f"The schema is current already: {head()}.")
     else:
         print(f"The schema is now {head()} (before: {before or 'none'}).")
-    if not begin_scan(engine, words).done:
-        scan(engine, words, show_scan, pause_scan)
+    if not begin_scan(engine, opt_out_words).done:
+        scan(engine, opt_out_words, show_scan, pause_scan)
         print("All SMS have been read for opt-outs.")
     return 0
 
@@ -111,6 +114,20 @@ def _vacuum(arguments: argparse.Namespace) -> int:
     vacuum(engine)
     end_run(engine, run, datetime.now(UTC))
     print(f"Done in {time.monotonic() - began:.1f} s.")
+    return 0
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    configure_log(arguments)
+    engine = open_for_writing(settings_of(arguments))
+    with share_done() as tell:
+        for done, of in words.bring_up(engine):
+            tell(done, of)
+    with reading(engine) as connection:
+        number, there = words.number_of_texts(connection), words.indexed(connection)
+    print(f"{number:,} texts are taken in: `ingestor search` finds their words.")
+    if not there:
+        print(f"It reads them one by one: {words.LACKS[engine.dialect.name]}.")
     return 0
 
 

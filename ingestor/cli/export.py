@@ -11,7 +11,7 @@ from typing import TextIO, cast
 from sqlalchemy import Engine
 
 from ingestor.archive.export import Tell, export_csv, export_jsonl, leaving, quiet
-from ingestor.archive.queries import Filters
+from ingestor.archive.searching import Filters
 from ingestor.cli import complain
 from ingestor.cli.arguments import add_filters, filters_of
 from ingestor.cli.opening import differs, open_for_reading, settings_of

@@ -4,12 +4,14 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from ingestor.archive import runs
+from sqlalchemy import Engine
+
+from ingestor.archive import runs, words
 from ingestor.archive.engine import bulk_import_settings
 from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.migrate import current
@@ -87,6 +89,7 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
                 finished = importer.run(references(options["paths"], layout=options["format"]))
             if finished:
                 books.end()
+                _index(engine, settings, runs.balance(engine, run_id).stored, lambda: signals.stop_wished)
         except IngestorError as error:
             fault = error
     resume = _resume_command(arguments, options, run_id)
@@ -105,6 +108,14 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     if fault is not None:
         raise fault
     return code
+
+
+def _index(engine: Engine, settings: Settings, stored: int, stop: Callable[[], bool]) -> None:
+    """Take the texts that came into the index of words; what an earlier program left is the daemon's."""
+    if settings.database.index_texts:
+        with bulk_import_settings(engine):
+            for _ in words.bring_up(engine, stop, least=words.FEW, most=2 * stored + words.FEW):
+                pass
 
 
 def _try(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ingestor.archive.export import plain_row
-from ingestor.archive.queries import search
+from ingestor.archive.searching import search
 from ingestor.cli.arguments import add_filters, add_utc, count, filters_of, localised, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import print_json, print_table
@@ -21,7 +21,13 @@ COLUMNS = ("id", "received_at", "originator", "destination", "text")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command knows."""
-    parser.add_argument("text", nargs="?", metavar="TEXT", type=text, help="any part of the text, any case")
+    parser.add_argument(
+        "text",
+        nargs="?",
+        metavar="TEXT",
+        type=text,
+        help="any part of the text; case and accents do not count",
+    )
     add_filters(parser, "local")
     add_utc(parser)
     parser.add_argument(

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ingestor.archive.consent_tables import KINDS
+from ingestor.archive.reply_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
 from ingestor.numbers import OriginatorKind, normalise_agile

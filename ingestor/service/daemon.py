@@ -17,6 +17,7 @@ from ingestor.archive.engine import open_engine
 from ingestor.archive.runs import balance, end_run
 from ingestor.archive.store import Store
 from ingestor.archive.wal_care import wal_care
+from ingestor.archive.words import keep_up
 from ingestor.archive.writer import Writer
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
@@ -74,7 +75,6 @@ YOUNG_SECONDS = 15.0
 YOUNG_LOOK_SECONDS = 0.5  # what `systemctl status` shows just after a start is how it is
 WRITER_LIMIT = 120.0
 ANSWERS_LIMIT = 600.0  # an answer with the longest time-outs, and a name that is not resolved
-
 PAGES_SECONDS = 0.5
 
 RESTART_ONLY = ("database", "webhook", "metrics", "opt_out", "retention")
@@ -257,13 +257,14 @@ class Daemon:
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
         """Return what the schedule calls every so many seconds: the looks at the archive and its file."""
-        jobs: dict[str, tuple[float, Callable[[], None]]] = {
-            "archive guard": (GUARD_SECONDS, self._guard.look),
-        }
+        jobs: dict[str, tuple[float, Callable[[], None]]] = {}
+        jobs["archive guard"] = (GUARD_SECONDS, self._guard.look)
         if self._engine.dialect.name == "postgresql":
             jobs["failover"] = (FAILOVER_SECONDS, self._failover.look)
         if self._wal_care is not None:
             jobs["archive file"] = (WAL_SECONDS, self._wal_care.look)
+        if self._settings.database.index_texts:
+            jobs["words"] = (GUARD_SECONDS, partial(keep_up, self._engine, self._retention.stopping))
         if self._settings.retention.asks:
             jobs["retention"] = (RETENTION_SECONDS, self._retention.look)
         return jobs

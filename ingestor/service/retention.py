@@ -45,6 +45,10 @@ class RetentionCare:
         """End what is under way after the batch in hand."""
         self._stop.set()
 
+    def stopping(self) -> bool:
+        """Say whether it was told to stop."""
+        return self._stop.is_set()
+
     def look(self) -> None:
         """Say, or erase, what is due, where a day is over; called once a minute."""
         if self._clock() - self._looked < DAY_SECONDS:

@@ -63,6 +63,12 @@ class Database(Section):
         default=True,
         description="Upgrade an old schema at start. false: `run` refuses it and prints the command.",
     )
+    index_texts: StrictBool = Field(
+        default=True,
+        description="Keep an index of all texts, by which `search` finds a word at once: the daemon and each "
+        "import take in what is new. false: only `ingestor db index` does, and the texts that it lacks are "
+        "read one by one.",
+    )
 
     @property
     def file(self) -> Path | None:

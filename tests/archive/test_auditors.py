@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive import queries
+from ingestor.archive import queries, searching
 from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.export import plain_row, snapshot
 from ingestor.archive.items import Submission
@@ -40,7 +40,7 @@ def test_a_snapshot_shows_the_same_and_lacks_the_key(filled: Engine, tmp_path: P
     done = snapshot(filled, tmp_path / "copy.db", NOW)
     assert (done.sms, done.size) == (2, done.path.stat().st_size)
     copy = open_engine(f"sqlite:///{done.path}", read_only=True)
-    for number in [row["id"] for row in queries.search(filled, queries.Filters())]:
+    for number in [row["id"] for row in searching.search(filled, searching.Filters())]:
         mine, theirs = queries.show(copy, number), queries.show(filled, number)
         assert mine is not None
         assert theirs is not None

@@ -49,9 +49,14 @@ FROZEN = {
     "0012_guards_by_index.py": "f210a4278092bfb939de1fc67bc26e750c65008164240e315079348ec84f29f2",
     "0013_questions.py": "d5ed7292247b5823acdee6e0661bba4cdd844b6f06159608dbc49e2e4136b0b7",
     "0014_sender_checks.py": "fc1b4f473319d40ade3ab38447c7446251a8ac08058590b74338b889020f6bd0",
+    "0015_words.py": "9ac97f424b683427824fc35e9dfce31c9aede417d8a079813bfd8e5d47e9f267",
 }
 
-COMPARED = {"compare_type": True, "compare_server_default": True}
+COMPARED = {
+    "compare_type": True, "compare_server_default": True,
+    # What finds words is made where the server can.
+    "include_name": lambda name, _kind, _of: not str(name).startswith(("sms_words_index", "ix_sms_words")),
+}  # fmt: skip
 
 HEAD = migrate.head()
 LATER = f"{int(HEAD) + 1:04}"
@@ -197,7 +202,7 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(
     assert migrate.current(archive_engine) == HEAD
     assert_whole(archive_engine)
     with archive_engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection, opts=COMPARED), metadata) == []
 
 
 def test_tables_of_no_known_schema_are_left_alone(archive_engine: Engine) -> None:

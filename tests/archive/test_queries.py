@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive import queries
+from ingestor.archive import queries, searching
 from ingestor.archive.engine import reading
 from ingestor.archive.export import COLUMNS, export_csv, export_jsonl
 from ingestor.archive.inserts import sms_of_mails
 from ingestor.archive.items import Item, Submission
-from ingestor.archive.queries import Filters
+from ingestor.archive.searching import Filters
 from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel
@@ -28,7 +28,7 @@ def fill(engine: Engine, *items: Item) -> None:
 
 def texts(engine: Engine, **filters: Any) -> list[str]:
     """Return the texts that a search finds."""
-    return [row["text"] for row in queries.search(engine, Filters(**filters))]
+    return [row["text"] for row in searching.search(engine, Filters(**filters))]
 
 
 def test_search_finds_by_every_filter_newest_first(archive_engine: Engine) -> None:
@@ -47,7 +47,7 @@ def test_search_finds_by_every_filter_newest_first(archive_engine: Engine) -> No
     ]
     assert texts(archive_engine, provider="infobip") == []
     assert texts(archive_engine, text="100%") == texts(archive_engine, text="e_") == ["100% Sure_"]
-    (row,) = queries.search(archive_engine, Filters(originator="0000003"))
+    (row,) = searching.search(archive_engine, Filters(originator="0000003"))
     assert tuple(row) == COLUMNS
     assert row["received_at"] == received[3]
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from ingestor.archive import queries
+from ingestor.archive import queries, searching
 from ingestor.archive.engine import reading
 from ingestor.archive.items import Submission
-from ingestor.archive.queries import Filters
+from ingestor.archive.searching import Filters
 from ingestor.archive.store import Store
 from ingestor.numbers import whole_number
 from ingestor.providers.contract import Readable
@@ -98,9 +98,9 @@ def test_the_commands_read_no_large_table_whole(archive_engine: Engine) -> None:
     Store(archive_engine).write([Submission(None, (item(1), broken(2), item(1, copy=1)))], NOW)
     day = {"since": NOW, "until": NOW}
     for ask in (
-        lambda: queries.search(archive_engine, Filters(originator="+39 333 0000001", limit=51)),
-        lambda: queries.search(archive_engine, Filters(destination="00393331234333", limit=51)),
-        lambda: queries.search(archive_engine, Filters(**day, limit=51)),
+        lambda: searching.search(archive_engine, Filters(originator="+39 333 0000001", limit=51)),
+        lambda: searching.search(archive_engine, Filters(destination="00393331234333", limit=51)),
+        lambda: searching.search(archive_engine, Filters(**day, limit=51)),
         lambda: queries.show(archive_engine, 1),
         lambda: queries.raw_of_arrival(archive_engine, 1),
     ):
@@ -116,7 +116,7 @@ def test_a_whole_number_finds_itself_alone(archive_engine: Engine) -> None:
     )  # fmt: skip
 
     def found(originator: str) -> list[int]:
-        return [row["id"] for row in queries.search(archive_engine, Filters(originator=originator))]
+        return [row["id"] for row in searching.search(archive_engine, Filters(originator=originator))]
 
     for written in ("+393330000001", "00393330000001", "393330000001", "+39 333 0000001"):
         assert found(written) == [1]

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive import holds, triggers
+from ingestor.archive import holds, triggers, words
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.items import SenderCheck, Submission
 from ingestor.archive.store import Store
@@ -27,6 +27,7 @@ def fill(engine: Engine) -> Engine:
     with writing(engine) as connection:
         connection.execute(insert(dictionaries).values(id=1, bytes=b"dictionary", created_at=NOW))
         write_events(connection, read_secret(connection), [Event("+393351234567", "*", "add", NOW)], NOW)
+    assert list(words.bring_up(engine))
     add_rows_of_replies(engine)
     holds.add(engine, {"sms_id": 1}, None, "a lawsuit", NOW)
     with writing(engine) as connection:
