@@ -4,6 +4,7 @@ Most is imported when it is used: a SIGHUP that comes before it is held back wou
 """
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -32,11 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run and return the exit code: 0 after a clean stop, 1 when a mailbox failed in a single pass."""
     hold_reload_back()
+    gc.disable()  # until all is imported, which stays: `tune_interpreter` switches it on again
 
     from ingestor import logs
-    from ingestor.cli.opening import settings_of
 
     logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.INFO)
+
+    from ingestor.cli.opening import settings_of
+
     settings = settings_of(arguments)
     _look_at(settings)
     return _once(arguments, settings) if arguments.once else _for_ever(arguments, settings)
@@ -78,6 +82,7 @@ def _once(arguments: argparse.Namespace, settings: "Settings") -> int:
     from ingestor.cli.printing import exit_code, print_balance
     from ingestor.service.mailboxes import run_once
 
+    gc.enable()
     ended = run_once(settings)
     for name, reason in ended.failures.items():
         complain(f"mailbox {name}: {reason}")

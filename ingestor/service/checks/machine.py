@@ -12,18 +12,7 @@ from pathlib import Path
 from ingestor.archive.faults import unwritable, user_name
 from ingestor.archive.ownership import as_owner, ownership_advice
 from ingestor.providers.agile import Agile
-from ingestor.service.checks import (
-    Check,
-    Finding,
-    Level,
-    archive,
-    fail,
-    intakes,
-    ok,
-    sending,
-    together,
-    warn,
-)
+from ingestor.service.checks import Check, Finding, Level, fail, ok, together, warn
 from ingestor.settings import DEFAULT_FILE, Settings, rules_for, state_directory
 
 LITTLE_SPACE = 200 * 1024 * 1024
@@ -35,6 +24,9 @@ SECONDS = 30.0
 
 def check_everything(settings: Settings) -> Iterator[Finding]:
     """Yield what is found, in an order that reads from the machine outward."""
+    # Here, as the daemon takes nothing but the cautions from this file.
+    from ingestor.service.checks import archive, intakes, sending
+
     yield from check_machine(settings)
     if not settings.mailbox and settings.webhook is None:
         yield fail(
