@@ -21,7 +21,7 @@ from tests.servers.postgresql import PostgresqlServer
 
 PLACES = {
     "checkout", "guest", "sandbox", "sql", "auditor", "service", "postgresql", "listener", "proxy",
-    "campaign", "waiting", "chatbot", "agile",
+    "campaign", "waiting", "chatbot", "agile", "balancer",
 }  # fmt: skip
 MAILS = [mail.raw for mail in generate(60, seed=3)]
 ROOT = readme.ROOT
@@ -54,7 +54,7 @@ def test_every_block_says_where_it_is_tested() -> None:
     untested = [
         (language, place)
         for language, place in readme.languages_and_places()
-        if language in {"sh", "sql", "nginx", "caddy"} and place not in PLACES
+        if language in {"sh", "sql", "nginx", "caddy", "haproxy"} and place not in PLACES
     ]
 
     assert untested == []

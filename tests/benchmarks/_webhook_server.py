@@ -1,8 +1,9 @@
 """The listener in a process of its own, for the webhook benchmark.
 
-    python -m tests.benchmarks._webhook_server DATABASE-URL|none SPOOL-FOLDER PATH
+    python -m tests.benchmarks._webhook_server DATABASE-URL|none SPOOL-FOLDER PATH [first]
 
-`none` answers without storing anything: the rate of the same server without storage. Prints its port.
+With `first` each POST goes to the spool before the database. `none` answers without storing anything: the
+rate of the same server without storage. Prints its port.
 """
 
 import signal
@@ -51,7 +52,8 @@ def main() -> None:
         ensure_schema(engine, auto_upgrade=True)
         writer = Writer(Store(engine))
         writer.start()
-    webhook = Webhook(listen="127.0.0.1:0", endpoint=(Endpoint(path=path, provider="agile"),))
+    endpoint = Endpoint(path=path, provider="agile")
+    webhook = Webhook(listen="127.0.0.1:0", endpoint=(endpoint,), spool_first="first" in sys.argv)
     rules = {provider: Rules(zone=ZoneInfo("Europe/Rome")) for provider in POST_READERS}
     listener = Listener(webhook, rules, writer or Nowhere(), spool)
     listener.start()

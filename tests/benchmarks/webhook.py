@@ -1,8 +1,9 @@
 """Durable acknowledgements a second over 64 connections, against what a user writes from Agile's example.
 
-The peer is Flask + gunicorn + SQLAlchemy with a commit for each request; the same listener without storage
-is printed beside it. Unique messages, and the rows are counted against the acknowledgements. All are measured
-in turns, because no machine is equally quiet for long; the figures are medians of the turns.
+The peer is Flask + gunicorn + SQLAlchemy with a commit for each request; the same listener without storage,
+and the one that puts each POST into the spool first, are printed beside it. Unique messages, and the rows are
+counted against the acknowledgements. All are measured in turns, because no machine is equally quiet for long;
+the figures are medians of the turns.
 """
 
 import json
@@ -69,11 +70,15 @@ def _made(server: PostgresqlServer, name: str) -> str:
 
 def _measure(database: str, folder: Path, url: Callable[[str], str]) -> None:
     ours, naive = url("ours"), url("naive")
-    turns: dict[str, list[Figures]] = {"listener": [], "naive": [], "without storage": []}
+    names = ("naive", "listener", "spool first", "without storage")
+    turns: dict[str, list[Figures]] = {name: [] for name in names}
     acknowledged = 0
-    with _listener(ours, folder) as port, _listener("none", folder) as bare, _naive(naive, folder) as peer:
+    with (
+        _naive(naive, folder) as peer, _listener(ours, folder / "a") as port,
+        _listener(url("first"), folder / "b", "first") as first, _listener("none", folder / "c") as bare,
+    ):  # fmt: skip
         for turn in range(TURNS):
-            for name, at in (("naive", peer), ("listener", port), ("without storage", bare)):
+            for name, at in zip(names, (peer, port, first, bare), strict=True):
                 figures = _load(at, first=(turn + 1) * 1_000_000)
                 turns[name].append(figures)
                 if figures["failed"]:
@@ -91,6 +96,8 @@ def _measure(database: str, folder: Path, url: Callable[[str], str]) -> None:
     ratio = median["listener"]["rate"] / median["naive"]["rate"]
     kept = median["listener"]["rate"] / median["without storage"]["rate"]
     print(f"{database:<11} {ratio:.1f} times the naive receiver (at least {LIMITS[database]:g})")
+    slower = median["spool first"]["rate"] / median["listener"]["rate"]
+    print(f"{database:<11} {slower:.2f} of its rate where the spool comes first")
     print(f"{database:<11} p99 {median['listener']['p99_ms']:.1f} ms (at most {P99_MS[database]:.0f})")
     print(
         f"{database:<11} {kept:.2f} of its own rate without storage; {rows} rows for {acknowledged} answers"
@@ -120,10 +127,12 @@ def _load(port: int, first: int) -> Figures:
 
 
 @contextmanager
-def _listener(url: str, folder: Path) -> Iterator[int]:
+def _listener(url: str, folder: Path, *words: str) -> Iterator[int]:
+    folder.mkdir()
     with (folder / "listener.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks._webhook_server", url, str(folder / "spool"), PATH],
+            [sys.executable, "-m", "tests.benchmarks._webhook_server", url, str(folder / "spool"), PATH,
+             *words],
             stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
     assert process.stdout is not None

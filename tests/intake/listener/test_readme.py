@@ -20,6 +20,7 @@ from tests.conftest import missing
 from tests.intake.listener.client import Client, post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import Stand
+from tests.waiting import until
 
 ENDPOINTS = [
     {"path": f"/{provider}/YOUR-SECRET-PATH", "provider": provider}
@@ -129,6 +130,43 @@ def test_nginx_as_in_the_readme_passes_posts_on(
         assert client.ask(request).body == b"+OK"
 
     assert documented.rows("SELECT peer FROM arrivals_detail") == [("127.0.0.1",)]
+
+
+def test_haproxy_as_in_the_document_takes_the_daemon_that_lives(
+    documented: Stand, certificate: tuple[Path, Path, ssl.SSLContext], tmp_path: Path
+) -> None:
+    """The documented HAProxy asks for health, leaves a dead daemon out, and is believed about HTTPS."""
+    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if program is None:
+        missing("haproxy is not installed; on Debian: apt-get install haproxy")
+        return
+    with socket.socket() as free, socket.socket() as dead:
+        free.bind(("127.0.0.1", 0))
+        dead.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+        [block] = readme.blocks("balancer")
+        block = block.replace("bind :443", f"bind 127.0.0.1:{port}").replace(
+            "192.0.2.11:8080", f"127.0.0.1:{dead.getsockname()[1]}"
+        )
+        block = block.replace("192.0.2.12:8080", f"127.0.0.1:{documented.listener.address[1]}")
+    chain, key, context = certificate
+    (tmp_path / "sms.pem").write_bytes(chain.read_bytes() + key.read_bytes())
+    block = block.replace("/etc/haproxy/sms.pem", str(tmp_path / "sms.pem"))
+    (tmp_path / "haproxy.cfg").write_text(block)
+    with subprocess.Popen([program, "-q", "-f", tmp_path / "haproxy.cfg"]) as process:
+        try:
+            until(lambda: process.poll() is not None or _open(port), "HAProxy")
+            request = post("/agile/YOUR-SECRET-PATH", sms(1), "X-Forwarded-For: 192.0.2.99")
+            with Client(("127.0.0.1", port), context) as client:
+                assert client.ask(request).body == b"+OK"
+        finally:
+            process.terminate()
+    assert documented.rows("SELECT peer FROM arrivals_detail") == [("127.0.0.1",)]
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as knocking:
+        return knocking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_caddy_as_in_the_readme_goes_to_the_default_address() -> None:
