@@ -106,6 +106,7 @@ _HAS_CONTENT: Final = {
     "arrival_content": _NOR_OTHERS,
     "payloads": f"r.size IS NOT NULL AND {_NOR_KEPT} AND {_NOR_OTHERS}",
     "hold_content": "r.ends IS NULL",
+    "sms_words": "r.id <= (SELECT max(sms_id) FROM sms_words)",  # `words` has come so far
 }
 
 
