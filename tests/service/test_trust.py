@@ -228,3 +228,13 @@ def test_require_is_proposed_after_thirty_days_without_a_doubt(
     [one] = senders_of(settings, engine, now)
     engine.dispose()
     assert (one.says, one.propose) == (says, propose)
+
+
+def test_an_import_judges_nobody(tmp_path: Path, sqlite_url: str) -> None:
+    """Its mails come with no DNS of their day: NULL and never false, whatever the policy of a mailbox is."""
+    table = '[mailbox.trust]\npolicy = "require"\n'
+    config = configuration(tmp_path, sqlite_url, mailbox(1) + table)
+    (tmp_path / "a.eml").write_bytes(signed(mail(1)))
+    (tmp_path / "b.eml").write_bytes(mail(2))
+    called(config, "import", str(tmp_path / "a.eml"), str(tmp_path / "b.eml"))
+    assert rows(sqlite_url, "SELECT sender_verified FROM inbound_sms") == [(None,), (None,)]

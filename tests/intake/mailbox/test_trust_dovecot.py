@@ -19,6 +19,7 @@ from tests.intake.mailbox.desk import BROKEN, FOREIGN, RULES, Desk, mail
 from tests.intake.mailbox.signing import AGILE, rsa_key, signed
 from tests.intake.mailbox.test_dovecot import account
 from tests.intake.mailbox.test_near_misses import near
+from tests.intake.mailbox.test_trust import SPOOFS
 from tests.servers.dovecot import DovecotServer
 from tests.servers.name_server import NameServer
 
@@ -234,3 +235,24 @@ def test_a_rescan_judges_again_and_the_first_verdict_stays(
     assert desk.has(1)
     assert desk.column("SELECT sender_verified FROM inbound_sms") == [0]
     assert desk.count("quarantine") == 1
+
+
+@pytest.mark.parametrize("policy", ["record", "require"])
+def test_no_shape_of_a_spoof_is_proven_by_way_of_dovecot(
+    desk: Desk, dovecot: DovecotServer, names: NameServer, policy: str
+) -> None:
+    """Whatever a real server makes of them: none is proven, and under `require` none becomes an SMS."""
+    names.put("short", rsa_key(512)[1])
+    names.put("revoked", b"p=")
+    user = dovecot.account()
+    raws = [make() for make, _ in SPOOFS.values()]
+    dovecot.deliver(user, [*raws, signed(mail(1000))])
+
+    once(desk, dovecot, user, names, policy=policy)
+
+    proven = (
+        "SELECT s.text FROM arrivals_detail a JOIN inbound_sms s ON s.id = a.sms_id WHERE a.sender_verified"
+    )
+    assert desk.column(proven) == ["text 1000"]
+    assert desk.balance.failed == 0
+    assert (desk.texts() == {"text 1000": 1}) is (policy == "require")
