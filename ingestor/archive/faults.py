@@ -176,7 +176,7 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
         return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
     if state == _NOT_ALLOWED:
         return ConfigurationError(
-            f"{name} refuses this role a right that it needs; see OPERATING.md on roles"
+            f"{name} refuses this role a right that it needs; see OPERATING.md and AUDITING.md on roles"
         )
     if state is not None and state.startswith(_OUR_FAULT):
         return None
@@ -187,6 +187,10 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
         )
     if state in (_DEADLOCK, _SERIALISATION):
         return TransactionGivenUp(f"{name} gave a transaction up for another's sake")
+    if state == "25006":
+        return ArchiveUnavailable(
+            f"{name} takes no writes: a standby, or a role that only reads (SQLSTATE 25006)"
+        )
     if state == "53100":
         return ArchiveUnavailable(f"the disk of {name} is full; make room")
     if state is None or state.startswith(_PASSING) or error.connection_invalidated:

@@ -1,4 +1,4 @@
-"""What a role needs to write an archive on PostgreSQL, and which GRANTs it still lacks."""
+"""What a role needs to write or to read an archive on PostgreSQL, and which GRANTs it still lacks."""
 
 from sqlalchemy import Connection, text
 
@@ -10,30 +10,49 @@ _READ_ONLY = ("archive_key", "alembic_version", *views.NAMES)
 
 def writers(connection: Connection) -> list[str]:
     """Return every role, quoted, that somebody let INSERT into `sms`: those that run the program."""
+    return _granted(connection, "sms", "INSERT")
+
+
+def readers(connection: Connection) -> list[str]:
+    """Return every other role, quoted, that somebody let SELECT from `payloads`, which hold everything."""
+    those = _granted(connection, "payloads", "SELECT")
+    return [role for role in those if role not in writers(connection)]
+
+
+def _granted(connection: Connection, table: str, privilege: str) -> list[str]:
     found = connection.execute(
         text(
             "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role"
-            " FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE c.oid = to_regclass('sms')"
-            " AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner ORDER BY role"
-        )
+            " FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE c.oid = to_regclass(:table)"
+            " AND a.privilege_type = :privilege AND a.grantee <> c.relowner ORDER BY role"
+        ),
+        {"table": table, "privilege": privilege},
     )
     return list(found.scalars())
 
 
-def missing(connection: Connection, role: str) -> list[str]:
-    """Return the GRANTs that `role` (quoted) lacks, for what exists in the database; none for its owner."""
+def missing(connection: Connection, role: str, *, reads: bool = False) -> list[str]:
+    """Return the GRANTs that `role` (quoted) lacks, for what exists in the database; none for its owner.
+
+    One that only `reads` is for everything but the archive's key.
+    """
     lacks: dict[str, list[str]] = {}
     for table in (*metadata.tables, *_READ_ONLY):
-        for privilege in _needed(table):
+        for privilege in _needed_to_read(table) if reads else _needed(table):
             if _lacks(connection, "table", role, table, privilege):
                 lacks.setdefault(privilege, []).append(table)
     grants = [f"GRANT {what} ON {', '.join(dict.fromkeys(of))} TO {role}" for what, of in lacks.items()]
     sequences = [
-        name for name in _sequences(connection) if _lacks(connection, "sequence", role, name, "USAGE")
-    ]
+        name for name in _sequences(connection)
+        if not reads and _lacks(connection, "sequence", role, name, "USAGE")
+    ]  # fmt: skip
     if sequences:
         grants.append(f"GRANT USAGE ON SEQUENCE {', '.join(sequences)} TO {role}")
     return grants
+
+
+def _needed_to_read(table: str) -> tuple[str, ...]:
+    return () if table == "archive_key" else ("SELECT",)
 
 
 def _needed(table: str) -> tuple[str, ...]:

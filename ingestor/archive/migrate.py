@@ -290,15 +290,17 @@ def _telling() -> Callable[[int, int, int], None]:
 
 
 def _grant(connection: Connection) -> None:
-    for role in grants.writers(connection):
-        for grant in grants.missing(connection, role):
-            try:
-                with connection.begin_nested():
-                    connection.exec_driver_sql(grant)
-            except DBAPIError:
-                log.warning("a role lacks a right; let the owner of the tables run it", grant=grant)
-            else:
-                log.info("a role got a right that this schema needs", grant=grant)
+    wanted = [grant for role in grants.writers(connection) for grant in grants.missing(connection, role)]
+    for role in grants.readers(connection):
+        wanted += grants.missing(connection, role, reads=True)
+    for grant in wanted:
+        try:
+            with connection.begin_nested():
+                connection.exec_driver_sql(grant)
+        except DBAPIError:
+            log.warning("a role lacks a right; let the owner of the tables run it", grant=grant)
+        else:
+            log.info("a role got a right that this schema needs", grant=grant)
 
 
 def _run_alembic(connection: Connection) -> None:

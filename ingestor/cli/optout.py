@@ -3,11 +3,12 @@
 import argparse
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.export import plain_row
@@ -191,20 +192,23 @@ def _require_scanned(state: Scan) -> None:
 
 def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
     ours = _scope(arguments, None)
-    secret = read_secret(connection)
+    key_of, erased = _keys(connection)
     any_out = any_unknown = False
     for some in _in_parts(arguments.numbers):
         numbers = {written: phone_number(written) for written in some}
         forms = {number: (number, *without_country(number)) for number in numbers.values() if number}
-        keys = {form: number_hmac(secret, form) for those in forms.values() for form in those}
+        keys = key_of([form for those in forms.values() for form in those])
         found = are_out(connection, list(keys.values()), ours)
         for written in some:
             number, *national = forms.get(numbers[written] or "", ("",))
-            out = found[keys[number]] if number else None
-            doubtful = next((one for one in national if out is None and found[keys[one]]), None)
+            out = found.get(keys.get(number, b""))
+            doubtful = next((one for one in national if out is None and found.get(keys.get(one, b""))), None)
+            hidden = erased and number and out is None
             any_out |= out is not None
-            any_unknown |= not number or doubtful is not None
-            if not number:
+            any_unknown |= not number or hidden or doubtful is not None
+            if hidden:
+                words = "not known: it may be one of those who were erased; the archive's key tells them"
+            elif not number:
                 words = "not known: no phone number with its country"
             elif doubtful:
                 words = f"not known: {doubtful} is out, and nobody knows of which country it is"
@@ -214,6 +218,28 @@ def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
     if any_out:
         return 1
     return NOT_KNOWN if any_unknown else 0
+
+
+def _keys(connection: Connection) -> tuple[Callable[[Sequence[str]], dict[str, bytes]], bool]:
+    """Return what tells the keys of numbers, and whether some number that is out cannot be told so.
+
+    A snapshot and a role that only reads have no key of the archive: there the numbers that are kept tell.
+    """
+    try:
+        with connection.begin_nested():
+            secret = read_secret(connection)
+        return lambda numbers: {number: number_hmac(secret, number) for number in numbers}, False
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+    columns = opt_outs.c
+
+    def kept(numbers: Sequence[str]) -> dict[str, bytes]:
+        query = select(columns.number, columns.number_hmac).where(columns.number.in_(numbers))
+        return {number: bytes(key) for number, key in connection.execute(query)}
+
+    gone = select(columns.event_id).where(columns.number.is_(None)).limit(1)
+    return kept, connection.execute(gone).first() is not None
 
 
 def _in_words(out: OptOut | None) -> str:

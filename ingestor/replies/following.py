@@ -63,8 +63,8 @@ class Following:
             self._pass_over(start, there)
             if since is not None:
                 here = self._query(ids <= self._last).execution_options(yield_per=_AT_ONCE)
-                for row in connection.execute(here).mappings():
-                    yield dict(row)
+                with connection.execute(here) as result:
+                    yield from map(dict, result.mappings())
 
     def look(self) -> Iterator[Row]:
         """Give what has been committed since the last look, each SMS once."""
