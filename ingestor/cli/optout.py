@@ -32,7 +32,7 @@ from ingestor.replies.opt_outs import (
     without_country,
     write_events,
 )
-from ingestor.replies.reviews import Figures, decide, dismiss_before, open_reviews
+from ingestor.replies.reviews import decide, dismiss_before, open_reviews
 from ingestor.replies.scanning import Scan, begin_scan, pause_scan, scan, scan_state
 from ingestor.replies.words import cleaned
 
@@ -130,16 +130,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not (getattr(arguments, "reason", None) or "x").strip():
         raise ConfigurationError("--reason is empty; say why, it stays in the archive")
     return verbs[arguments.verb](arguments)
-
-
-def status_fields(found: Figures) -> dict[str, object]:
-    """Return what `ingestor status` says of opt-outs, by name."""
-    fields: dict[str, object] = {"opted out today": f"{found.opted_out:,}, and {found.opted_in:,} in again"}
-    if found.to_review:
-        fields["may be opt-outs"] = f"{found.to_review:,} SMS wait for a person (ingestor optout review)"
-    if found.scan:
-        fields["old SMS"] = f"not all read for opt-outs yet ({found.scan}); who is out cannot be told"
-    return fields
 
 
 def _list(arguments: argparse.Namespace) -> int:

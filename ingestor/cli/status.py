@@ -25,7 +25,6 @@ from ingestor.archive.queries import (
 from ingestor.archive.runs import IMPORT, Run, last_run_of, last_runs, lease_of
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.optout import status_fields
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.providers.contract import near_miss_in_words
@@ -387,5 +386,5 @@ def _fields(found: Found, now: datetime, zone: tzinfo | None) -> dict[str, objec
     if found.spool is not None:
         fields["spool"] = _in_words(found.spool, now)
     fields |= {f"sender proven, {one.mailbox}": one.says for one in found.senders}
-    fields |= status_fields(found.opt_outs)
+    fields |= found.opt_outs.fields
     return fields

@@ -47,6 +47,16 @@ class Figures:
     scan: str | None
     """How far old SMS have been read, None where all have been."""
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """What `ingestor status` says of opt-outs, by name."""
+        said: dict[str, object] = {"opted out today": f"{self.opted_out:,}, and {self.opted_in:,} in again"}
+        if self.to_review:
+            said["may be opt-outs"] = f"{self.to_review:,} SMS wait for a person (ingestor optout review)"
+        if self.scan:
+            said["old SMS"] = f"not all read for opt-outs yet ({self.scan}); who is out cannot be told"
+        return said
+
 
 def open_reviews(connection: Connection, limit: int | None = None) -> list[Mapping[str, Any]]:
     """Return the SMS that wait for a person, the newest first: sms_id, at, number, scope, reason, text."""
