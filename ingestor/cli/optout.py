@@ -3,12 +3,11 @@
 import argparse
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.export import plain_row
@@ -27,7 +26,7 @@ from ingestor.replies.opt_outs import (
     Event,
     OptOut,
     are_out,
-    number_hmac,
+    keys_of_numbers,
     read_secret,
     without_country,
     write_events,
@@ -182,7 +181,7 @@ def _require_scanned(state: Scan) -> None:
 
 def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
     ours = _scope(arguments, None)
-    key_of, erased = _keys(connection)
+    key_of, erased = keys_of_numbers(connection)
     any_out = any_unknown = False
     for some in _in_parts(arguments.numbers):
         numbers = {written: phone_number(written) for written in some}
@@ -208,28 +207,6 @@ def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
     if any_out:
         return 1
     return NOT_KNOWN if any_unknown else 0
-
-
-def _keys(connection: Connection) -> tuple[Callable[[Sequence[str]], dict[str, bytes]], bool]:
-    """Return what tells the keys of numbers, and whether some number that is out cannot be told so.
-
-    A snapshot and a role that only reads have no key of the archive: there the numbers that are kept tell.
-    """
-    try:
-        with connection.begin_nested():
-            secret = read_secret(connection)
-        return lambda numbers: {number: number_hmac(secret, number) for number in numbers}, False
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-    columns = opt_outs.c
-
-    def kept(numbers: Sequence[str]) -> dict[str, bytes]:
-        query = select(columns.number, columns.number_hmac).where(columns.number.in_(numbers))
-        return {number: bytes(key) for number, key in connection.execute(query)}
-
-    gone = select(columns.event_id).where(columns.number.is_(None)).limit(1)
-    return kept, connection.execute(gone).first() is not None
 
 
 def _in_words(out: OptOut | None) -> str:

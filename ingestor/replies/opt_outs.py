@@ -2,13 +2,14 @@
 
 import hmac
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.reply_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
@@ -74,6 +75,28 @@ def number_hmac(secret: bytes, number: str) -> bytes:
 def read_secret(connection: Connection) -> bytes:
     """Return the archive's key, in a transaction that is open already."""
     return bytes(connection.execute(select(archive_key.c.secret)).scalar_one())
+
+
+def keys_of_numbers(connection: Connection) -> tuple[Callable[[Sequence[str]], dict[str, bytes]], bool]:
+    """Return what tells the keys of numbers, and whether some number that is out cannot be told so.
+
+    A snapshot and a role that only reads have no key of the archive: there the numbers that are kept tell.
+    """
+    try:
+        with connection.begin_nested():
+            secret = read_secret(connection)
+        return lambda numbers: {number: number_hmac(secret, number) for number in numbers}, False
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+    columns = opt_outs.c
+
+    def kept(numbers: Sequence[str]) -> dict[str, bytes]:
+        query = select(columns.number, columns.number_hmac).where(columns.number.in_(numbers))
+        return {number: bytes(key) for number, key in connection.execute(query)}
+
+    gone = select(columns.event_id).where(columns.number.is_(None)).limit(1)
+    return kept, connection.execute(gone).first() is not None
 
 
 def our_number_of(sender: str) -> str | None:
