@@ -1,7 +1,7 @@
 """The mailboxes as a set: the daemon's threads, and the single pass of `run --once` over all at a time."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -90,12 +90,13 @@ class Mailboxes:
         """Return a step for each mailbox that reads yesterday's and today's mails once more: `read_again`."""
         now = datetime.now(UTC)
 
-        def caught_up(name: str) -> bool:
-            return any(one.name == name and (one.last_success or now) > now for one in self._threads)
+        def read_to(name: str) -> tuple[bool, Mapping[str, int]]:
+            own = next((one for one in self._threads if one.name == name), None)
+            return (own is None or (own.last_success or now) > now), own.read_to if own else {}
 
         rules = rules_for(settings, "agile")
         return [
-            partial(read_again, one, rules, writer, engine, run, partial(caught_up, one.name))
+            partial(read_again, one, rules, writer, engine, run, partial(read_to, one.name))
             for one in settings.mailbox
         ]
 
@@ -116,18 +117,20 @@ class Mailboxes:
 
 
 def read_again(
-    mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run: int, caught_up: Callable[[], bool]
-) -> bool:
+    mailbox: Mailbox, rules: Rules, writer: Writer, engine: Engine, run: int,
+    read_to: Callable[[], tuple[bool, Mapping[str, int]]],
+) -> bool:  # fmt: skip
     """Read what came to `mailbox` yesterday or today once more, also what was moved away; count it in `run`.
 
     Return True. Raises IngestorError where that could not be done now. What is to be done on the server is
-    left to the mailbox's own thread, and so is what is new, which may be answered: `caught_up` says when.
+    left to the mailbox's own thread, and so is what is new, which may be answered: `read_to` says whether
+    that has caught up, and where it stands.
     """
     until = time.monotonic() + CATCH_UP_SECONDS
-    while not caught_up() and time.monotonic() < until:
+    while not read_to()[0] and time.monotonic() < until:
         time.sleep(LOOK_SECONDS)
     since = (datetime.now(UTC) - timedelta(days=1)).date()
-    MailboxThread(mailbox, rules, writer, engine, run).rescan(None, since)
+    MailboxThread(mailbox, rules, writer, engine, run).rescan(None, since, read_to()[1])
     if mailbox.move_to is not None and mailbox.after_store == "move":
         untouched = mailbox.model_copy(update={"after_store": "keep"})
         with suppress(FolderMissing):  # nothing was ever moved

@@ -243,6 +243,8 @@ class Memory:
     """Monotonic time before which IDLE is left alone."""
     rescanned: dict[str, tuple[int, int]] = field(default_factory=dict)
     """UIDVALIDITY of a folder, and up to which UID a rescan has handed it over."""
+    read_to: dict[str, int] = field(default_factory=dict)
+    """Up to which UID each folder was read, whatever the archive knows of it."""
     near_misses_full: date | None = None
     """The day of UTC on which no more near misses are kept."""
     unkept: set[str] = field(default_factory=set)

@@ -50,6 +50,11 @@ class FolderReading:
         self.fresh: set[int] = set()
         """Mails stored since the folder was opened, and not acted on yet."""
 
+    @property
+    def cursor_at(self) -> int:
+        """The UID of the archive's cursor, 0 where there is none."""
+        return self._cursor.last_uid if self._cursor is not None else 0
+
     def catch_up(self, last: int) -> int:
         """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
         while True:
@@ -159,9 +164,14 @@ class FolderReading:
             self._submit(cursor_at=last)
             self.delivery.settle()
 
-    def read_after(self, last: int, *, since: date | None = None, move_cursor: bool = True) -> int:
-        """Read every mail after UID `last` (of day `since` or later); return the last UID met."""
-        for uids in self._windows(last, since):
+    def read_after(
+        self, last: int, upto: int | None = None, *, since: date | None = None, move_cursor: bool = True
+    ) -> int:
+        """Read every mail after UID `last` up to `upto` (of day `since` or later); return the last UID met."""
+        for window in self._windows(last, since):
+            uids = [uid for uid in window if upto is None or uid <= upto]
+            if not uids:
+                return last
             for portion in self.fetch.portions(uids):
                 self._read(portion, None if move_cursor else _STAYS)
             last = max(last, uids[-1])

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -140,9 +140,17 @@ class MailboxThread:
         self._note("read once", None, success=True)
         return tally
 
-    def rescan(self, folder: str | None = None, since: date | None = None) -> Counter[Outcome]:
+    @property
+    def read_to(self) -> dict[str, int]:
+        """Up to which UID each folder was read so far, by the server's name of it."""
+        return dict(self._context.memory.read_to)
+
+    def rescan(
+        self, folder: str | None = None, since: date | None = None, read_to: Mapping[str, int] | None = None
+    ) -> Counter[Outcome]:
         """Read a folder (None: every configured one) again from its beginning, or from day `since` on.
 
+        With `read_to` (that of another thread) what nobody has read yet is left to who is to read it.
         The cursor does not move, nor does what `status` says of the mailbox: that is the daemon's word.
         Raises an IngestorError where it could not be read.
         """
@@ -150,7 +158,7 @@ class MailboxThread:
 
         def read(visit: Visit) -> None:
             for one in folders:
-                visit.rescan(one, since)
+                visit.rescan(one, since, read_to)
 
         return self._once(read)
 

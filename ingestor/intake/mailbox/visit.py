@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Final
 
@@ -107,14 +107,18 @@ class Visit:
             if pending.called_for(self._context):
                 return True
 
-    def rescan(self, folder: str, since: date | None) -> None:
-        """Read a whole folder again (mails of day `since` or later); its cursor stays where it is."""
+    def rescan(self, folder: str, since: date | None, read_to: Mapping[str, int] | None = None) -> None:
+        """Read a whole folder again (mails of day `since` or later); its cursor stays where it is.
+
+        With `read_to`, UIDs by folder, only what stands below those or the cursor: the rest is still new.
+        """
         reading = self._open(folder)
+        upto = None if read_to is None else max(read_to.get(reading.folder.name, 0), reading.cursor_at)
         reading.start()  # what stands in `pending` must not be done to mails that were renumbered
         uidvalidity, reached = self._context.memory.rescanned.get(reading.folder.name, (0, 0))
         reading.reached = reached if uidvalidity == reading.folder.uidvalidity else 0
         try:
-            reading.read_after(reading.reached, since=since, move_cursor=False)
+            reading.read_after(reading.reached, upto, since=since, move_cursor=False)
             self._context.delivery.settle()
         except Unwritable:  # what was handed over last is not in the archive
             reading.reached = 0
@@ -177,6 +181,7 @@ class Visit:
         try:
             while True:
                 last = reading.catch_up(last)
+                self._context.memory.read_to[reading.folder.name] = last
                 pending.work_off(reading)
                 if not reading.news():
                     return last
