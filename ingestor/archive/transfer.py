@@ -164,7 +164,10 @@ class _Both:
     def _settle(self, rows: list[Row], after: Row | None, last: Row | None, *, mend: bool) -> int:
         """Let the copy have exactly `rows` between two keys; return how many of them it had not."""
         with reading(self._target) as connection:
-            theirs = {self._key_of(row): row for row in self._part(connection, after, last, None)}
+            held = self._part(connection, after, last, None)
+        if held == rows:  # nearly always, and ten times as fast as row by row
+            return 0
+        theirs = {self._key_of(row): row for row in held}
         wanted = [row for row in rows if not self._same(row, theirs.get(self._key_of(row)))]
         extra = theirs.keys() - {self._key_of(row) for row in rows}
         changed = {self._key_of(row) for row in wanted} & theirs.keys()
@@ -211,7 +214,9 @@ class _Both:
         where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
         most = f" LIMIT {limit}" if limit else ""
         query = f'SELECT {names} FROM "{self._table.name}"{where} ORDER BY {keys}{most}'  # noqa: S608 - our own names
-        return [tuple(row) for row in connection.exec_driver_sql(query, tuple(values)).all()]
+        driver: Any = connection.connection.dbapi_connection
+        with as_sqlalchemy(connection):
+            return list(driver.execute(query, tuple(values)).fetchall())
 
     @staticmethod
     def _taken(column: Column[Any]) -> str:
@@ -228,13 +233,13 @@ class _Both:
             if extra:
                 keys = " AND ".join(f'"{one.name}" = {mark}' for one in self._key)
                 connection.exec_driver_sql(f'DELETE FROM "{self._table.name}" WHERE {keys}', list(extra))  # noqa: S608 - our own names
-            fresh = [row for row in rows if self._key_of(row) not in held]
+            fresh = [row for row in rows if self._key_of(row) not in held] if held else rows
             if fresh and connection.dialect.name == "postgresql":
                 self._stream(connection, fresh)
             elif fresh:
                 marks = ", ".join("?" for _ in self._columns)
                 connection.exec_driver_sql(self._insert(marks), fresh)
-            if changed := [row for row in rows if self._key_of(row) in held]:
+            if changed := [row for row in rows if self._key_of(row) in held] if held else []:
                 marks = ", ".join(mark for _ in self._columns)
                 names = [f'"{one.name}"' for one in self._columns]
                 anew = ", ".join(f"{name} = excluded.{name}" for name in names)
@@ -258,8 +263,11 @@ class _Both:
     def _given(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Give `rows` as PostgreSQL takes them: its truth values are no numbers."""
         for row in rows:
-            if self._flags:
-                flags = {n: bool(row[n]) for n in self._flags if row[n] is not None}
-                yield tuple(flags.get(n, value) for n, value in enumerate(row))
+            flags = [n for n in self._flags if row[n] is not None]
+            if flags:
+                values = list(row)
+                for n in flags:
+                    values[n] = bool(values[n])
+                yield tuple(values)
             else:
                 yield row

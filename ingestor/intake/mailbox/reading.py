@@ -167,7 +167,7 @@ class FolderReading:
     def read_after(
         self, last: int, upto: int | None = None, *, since: date | None = None, move_cursor: bool = True
     ) -> int:
-        """Read every mail after UID `last` up to `upto` (of day `since` or later); return the last UID met."""
+        """Read all mails after UID `last` up to `upto` (of day `since` or later); return the last UID met."""
         for window in self._windows(last, since):
             uids = [uid for uid in window if upto is None or uid <= upto]
             if not uids:
