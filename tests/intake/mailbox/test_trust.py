@@ -167,6 +167,8 @@ SPOOFS = {
         signatures.NOT_CONTENT),
     "an encoding added": (
         lambda: b"Content-Transfer-Encoding: quoted-printable\r\n" + signed(), signatures.NOT_CONTENT),
+    "a name of a file added": (
+        lambda: b"Content-Disposition: attachment; filename=x.eml\r\n" + signed(), signatures.NOT_CONTENT),
     "a selector that is none": (lambda: signed().replace(b"s=s1", b"s=s..1"), signatures.MALFORMED),
     "blanks without end": (lambda: signed() + b" " * 2000 + b"x\r\n", signatures.ODD),
     "a signature without end": (lambda: signed().replace(b"b=", b"b=" + b"A" * 5000, 1), None),
