@@ -1,9 +1,13 @@
 """What `check` says of a mailbox on servers that offer what they refuse, or do not give every mail."""
 
 import json
+import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import trustme
 
 from ingestor.service.checks import intakes
 from ingestor.service.checks.machine import check_everything
@@ -68,6 +72,45 @@ def test_a_servers_own_words_are_for_a_terminal(server: ImapServer, monkeypatch:
     assert "[CONTACTADMIN]" in in_file[0].says
     assert "Anna" not in in_file[0].says
     assert "ask Anna about 4711" in on_terminal[0].says
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+def test_a_certificate_is_named_with_its_names_and_dates(
+    tmp_path: Path, security: Literal["tls", "starttls"]
+) -> None:
+    """Of another name, over, or of nobody known: what to do, and what the server shows."""
+    authority, now = trustme.CA(), datetime.now(UTC)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for names, ends, ca, said in (
+        (["mail.other.example"], now + timedelta(days=9), True, "is for another name"),
+        (["127.0.0.1"], now - timedelta(days=9), True, "has ended"),
+        (["127.0.0.1"], now + timedelta(days=9), False, "is not trusted"),
+    ):
+        issued = authority.issue_cert(*names, not_before=now - timedelta(days=30), not_after=ends)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        issued.configure_cert(context)
+        server = ImapServer(**{"tls" if security == "tls" else "starttls": context})
+        with server.running():
+            block = Mailbox(
+                name="m", host="127.0.0.1", port=server.port, security=security, username="u", password="p",
+                ca_file=tmp_path / "ca.pem" if ca else None,
+            )  # fmt: skip
+            [found] = intakes.check_mailbox(block)
+        assert said in found.says
+        assert f"it is for {names[0]}, from " in str(found.fix)
+        assert f" to {ends:%Y-%m-%d}, signed by " in str(found.fix)
+        assert "LOGIN" not in server.commands
+
+
+def test_a_fault_of_the_settings_is_said_once(tmp_path: Path) -> None:
+    """The mailbox is named once, and openssl cannot help where a file is missing."""
+    block = Mailbox(name="m", host="127.0.0.1", port=9, username="u", password="p", ca_file=tmp_path / "none")
+    [found] = intakes.check_mailbox(block)
+    assert found.says.startswith(f"ca_file {tmp_path}/none cannot be used")
+    assert found.fix is None
+    assert 'security = "tls"' in intakes._by_hand(
+        block.model_copy(update={"port": 993, "security": "starttls"})
+    )
 
 
 @pytest.mark.parametrize("works", [True, False])

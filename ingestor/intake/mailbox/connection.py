@@ -43,6 +43,15 @@ _PIECE = 64 * 1024
 _QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 
 
+_CERTIFICATE: Final = {  # by X509_V_ERR_… of OpenSSL
+    9: ("is not good yet", "look at this machine's clock"),
+    10: ("has ended", "it must be renewed on the server"),
+    62: ("is for another name", "correct `host`"),
+    64: ("is for another name", "correct `host`: the name in the certificate, no address"),
+}
+_UNTRUSTED: Final = "is not trusted", "set ca_file to its authority, or mend the certificate"
+
+
 class Flooded(MailboxUnavailable):
     """The server sends without end."""
 
@@ -187,10 +196,8 @@ class Wire(imaplib.IMAP4):
         except BaseException as fault:
             self.sock.close()
             if isinstance(fault, ssl.SSLCertVerificationError):
-                raise self.fault(
-                    f"its certificate is not trusted ({fault.verify_message}); "
-                    "set ca_file to its authority, or mend the certificate"
-                ) from None
+                what, fix = _CERTIFICATE.get(fault.verify_code, _UNTRUSTED)
+                raise self.fault(f"its certificate {what} ({fault.verify_message}); {fix}") from None
             if isinstance(fault, OSError):
                 raise self.fault(
                     f"no TLS ({_reason(fault)}); is this the right port for the setting of `security`?"

@@ -7,6 +7,7 @@ listener: its port, its certificate, and its endpoints' passwords; nothing is se
 import contextlib
 import errno
 import socket
+import ssl
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
@@ -56,8 +57,11 @@ def check_mailbox(mailbox: Mailbox, senders: Collection[str] = ()) -> Sequence[F
             session.close()
     except (CredentialsRefused, LoginFault) as error:
         return [*found, fail(subject, _in_full(error))]
+    except ConfigurationError as error:
+        return [*found, fail(subject, str(error).removeprefix(f"{subject}: "))]
     except IngestorError as error:
-        return [*found, fail(subject, _in_full(error), _by_hand(mailbox))]
+        look = _certificate(mailbox) if "its certificate" in str(error) else None
+        return [*found, fail(subject, _in_full(error), look or _by_hand(mailbox))]
 
 
 def _tokens(mailbox: Mailbox, skew: float | None, subject: str) -> Iterator[Finding]:
@@ -102,8 +106,35 @@ def _in_full(error: IngestorError) -> str:
     return f"{error}; it said: {error.said}" if error.said and sys.stdout.isatty() else str(error)
 
 
+def _certificate(mailbox: Mailbox) -> str | None:
+    """Return whose certificate the server shows, and until when; nothing is verified, and nothing sent."""
+    from cryptography import x509  # here, as nobody else in `check` of a mailbox needs it
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((mailbox.host, mailbox.port), TIMING.connect) as plain:
+            if mailbox.security == "starttls":
+                plain.recv(4096)
+                plain.sendall(b"a STARTTLS\r\n")
+                plain.recv(4096)
+            with context.wrap_socket(plain, server_hostname=mailbox.host) as secured:
+                shown = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):
+        return None
+    try:
+        kinds = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(one.value) for one in kinds][:5]
+    except x509.ExtensionNotFound:
+        names = [shown.subject.rfc4514_string()]
+    dates = f"{shown.not_valid_before_utc:%Y-%m-%d} to {shown.not_valid_after_utc:%Y-%m-%d}"
+    return f"it is for {', '.join(names)}, from {dates}, signed by {shown.issuer.rfc4514_string()}"
+
+
 def _by_hand(mailbox: Mailbox) -> str:
-    """Return a command that shows the same fault without us."""
+    """Return a command that shows the same fault without us, or what is wrong with the port."""
+    if mailbox.port == 993 and mailbox.security != "tls":
+        return 'port 993 speaks TLS from the first byte: security = "tls"'
     place = f"{mailbox.host}:{mailbox.port}"
     if mailbox.security == "plain":
         return f"look by hand: nc -v {mailbox.host} {mailbox.port}"
