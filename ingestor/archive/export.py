@@ -116,7 +116,7 @@ _WORDS_OR_NUMBER = re.compile(r"\d|(?i:true|false|vero|falso)$")
 
 
 Tell = Callable[[int, int], None]
-"""Hears now and then how far an export is: the id of a row, and the highest that there is."""
+"""Hears now and then how far it is: of an export the id of a row and the highest, of a snapshot bytes."""
 
 
 def quiet(_done: int, _of: int) -> None:
@@ -230,7 +230,7 @@ class Snapshot:
     sms: int
 
 
-def snapshot(engine: Engine, target: Path, now: datetime) -> Snapshot:
+def snapshot(engine: Engine, target: Path, now: datetime, tell: Tell = quiet) -> Snapshot:
     """Write all committed rows to the SQLite file `target`, of one moment; return what it holds.
 
     The file has the same tables and views, but never held the key of the fingerprints; it needs no second
@@ -241,7 +241,7 @@ def snapshot(engine: Engine, target: Path, now: datetime) -> Snapshot:
     _check_target(engine, target)
     try:
         with leaving(target, 0o640) as temporary:
-            number = _copy(engine, temporary, now)
+            number = _copy(engine, temporary, now, tell)
     except (sqlite3.Error, DBAPIError, OSError) as error:
         raise ArchiveUnavailable(
             f"the snapshot {target} could not be written ({_reason(error)}); make room, or name another place"
@@ -271,13 +271,20 @@ def is_snapshot(path: Path) -> bool:
         return False
 
 
-def _copy(engine: Engine, path: Path, now: datetime) -> int:
+def _copy(engine: Engine, path: Path, now: datetime, tell: Tell) -> int:
     """Fill the empty file `path`, and return how many SMS it holds."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as copy:
         # Nothing beside the file: it counts for nothing until it is whole.
         copy.execute("PRAGMA journal_mode = OFF")
         copy.execute("PRAGMA synchronous = OFF")
-        copy.set_progress_handler(lambda: 0, 100_000)  # between steps Python hears of signals
+        whole = _size(engine)
+
+        def step() -> int:  # between steps Python hears of signals, too
+            tell(min(path.stat().st_size, whole), whole)
+            return 0
+
+        step()
+        copy.set_progress_handler(step, 100_000)
         sink = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool, hide_parameters=True)
         with sink.connect() as connection:
             copied = [table for table in tables.metadata.sorted_tables if table is not tables.archive_key]
@@ -294,6 +301,15 @@ def _copy(engine: Engine, path: Path, now: datetime) -> int:
             connection.exec_driver_sql("DROP TABLE archive_key")
             connection.commit()
         return int(copy.execute("SELECT count(*) FROM sms").fetchone()[0])
+
+
+def _size(engine: Engine) -> int:
+    """Return about how many bytes the archive takes: a copy of it, on either database, about as many."""
+    file = sqlite_path(engine.url)
+    if file is not None:
+        return file.stat().st_size
+    with reading(engine) as connection:
+        return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar() or 1)
 
 
 def _copy_file(archive: Path, sink: Connection, copied: Sequence[Table]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ingestor.archive.export import snapshot
 from ingestor.cli.opening import differs, open_for_reading, settings_of
-from ingestor.cli.printing import printable
+from ingestor.cli.printing import printable, share_done
 
 EXAMPLES = """
 ingestor snapshot /srv/audit/sms-2026-01-31.db
@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     doubtful = differs(settings)
-    written = snapshot(engine, arguments.file, datetime.now(UTC))
+    with share_done() as tell:
+        written = snapshot(engine, arguments.file, datetime.now(UTC), tell)
     holds = f"{written.sms:,} SMS, {written.size:,} bytes, without the archive's key"
     print(f"{printable(written.path)}: {holds}")
     return int(doubtful)
