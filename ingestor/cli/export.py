@@ -109,8 +109,15 @@ def output(path: Path | None) -> Iterator[TextIO]:
         try:
             yield out
             out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise IngestorError(
+                f"what went to stdout is not whole ({error.strerror}); make room, or take --output FILE"
+            ) from error
         finally:
-            out.detach()
+            with contextlib.suppress(OSError):
+                out.detach()
         return
     with whole_file(path) as file:
         out = io.TextIOWrapper(file, encoding="utf-8", newline="")

@@ -150,6 +150,17 @@ def test_a_full_disk_leaves_the_old_file(url: str, form: str, small_disk: Path) 
     assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "out"]
 
 
+def test_a_full_disk_behind_stdout_is_said(url: str, tmp_path: Path) -> None:
+    """What the shell's file got cannot be taken back: the line says that it is not whole."""
+    command = [PROGRAM, "--database-url", url, "export", "--format", "csv"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("ingestor: what went to stdout is not whole (No space left on device); ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 SLOW = """
 import sys, time
 from ingestor.archive import xlsx
