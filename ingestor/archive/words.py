@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -36,6 +35,7 @@ from ingestor.archive.inserts import ERASURES_LOCK
 from ingestor.archive.tables import Big
 from ingestor.archive.triggers import fts5
 from ingestor.errors import ArchiveUnavailable
+from ingestor.logs import get_logger
 
 STEP: Final = 4000
 """Texts a transaction: 40 ms of it on SQLite."""
@@ -62,7 +62,7 @@ LACKS: Final = {
 """What to do where there is no index of trigrams."""
 _INSERT_INDEX = "INSERT INTO sms_words_index (rowid, words) VALUES (?, ?)"
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def folded(written: str) -> str:

@@ -15,7 +15,6 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -24,8 +23,9 @@ from ingestor.errors import ConfigurationError
 from ingestor.http import Bounds, RefusalLog
 from ingestor.http.protocol import Common, Connection, Gatekeeper, rendered
 from ingestor.http.tls import Certificate
+from ingestor.logs import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 
 _BACKLOG: Final = 1024
 _FIRST_HANDED_OVER: Final = 3

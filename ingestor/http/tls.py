@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
 from ingestor.errors import ConfigurationError
+from ingestor.logs import get_logger
 from ingestor.timestamps import iso_utc
 
-_log = structlog.get_logger()
+_log = get_logger(__name__)
 
 
 class Validity(NamedTuple):

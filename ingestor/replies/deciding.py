@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
 from sqlalchemy import Connection, Engine, select
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.reply_tables import answers
 from ingestor.archive.tables import sms
+from ingestor.logs import get_logger
 from ingestor.replies.agile import Message
 from ingestor.replies.answers import Decision, Kind, database_now, decide
 from ingestor.replies.candidates import read_candidates, undecided
@@ -24,7 +24,7 @@ from ingestor.settings.replies import Answer
 AT_ONCE = 50
 RULE_GONE = "rule_gone"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

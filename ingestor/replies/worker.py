@@ -16,13 +16,12 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.inserts import read_archive_key
 from ingestor.errors import IngestorError, ProviderUnavailable
-from ingestor.logs import OncePerMinute
+from ingestor.logs import OncePerMinute, get_logger
 from ingestor.replies import answering
 from ingestor.replies.access import client_of
 from ingestor.replies.agile import AgileClient
@@ -58,7 +57,7 @@ CREDIT_SECONDS: Final = 3600.0
 _MOST_PASSED_OVER: Final = 100_000
 _BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class AnswerWorker:

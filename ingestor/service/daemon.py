@@ -11,7 +11,6 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
@@ -22,6 +21,7 @@ from ingestor.archive.words import keep_up
 from ingestor.archive.writer import Writer
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.mailbox import MailboxThread
+from ingestor.logs import get_logger
 from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
 from ingestor.redaction import redact_secrets
@@ -68,7 +68,7 @@ from ingestor.watch.watcher import Watcher, channels_of
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 WAL_SECONDS = 10.0  # between two looks at the SQLite file
 LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once

@@ -8,7 +8,6 @@ from functools import partial
 from threading import Thread
 from typing import Protocol
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.queries import all_refused
@@ -19,6 +18,7 @@ from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorErro
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.answers import FolderMissing
 from ingestor.intake.mailbox.thread import judge_of
+from ingestor.logs import get_logger
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.replies.hearing import hearing, words_of
@@ -34,7 +34,7 @@ from ingestor.service.signals import (
 from ingestor.service.watchdog import Beat
 from ingestor.settings import Mailbox, Settings, rules_for, state_directory
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_SECONDS = 0.1
 CATCH_UP_SECONDS = 15.0

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
@@ -23,10 +22,11 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import Balance, begin_run
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, IngestorError, SchemaNewer, UpgradeFailed
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.settings import Settings
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Final
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive import erasure
@@ -18,6 +17,7 @@ from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.errors import IngestorError
+from ingestor.logs import get_logger
 from ingestor.settings.retention import Retention, before
 
 LOOK_SECONDS: Final = 60.0
@@ -27,7 +27,7 @@ BASIS: Final = "retention"
 _AT_ONCE = 20_000
 _MOST_COUNTED = 1_000_000
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class RetentionCare:

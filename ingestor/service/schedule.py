@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event, Thread
 from types import MappingProxyType
 
-import structlog
 from apscheduler.events import (
     EVENT_JOB_ERROR,
     EVENT_JOB_MAX_INSTANCES,
@@ -34,9 +33,10 @@ from ingestor.archive.runs import balance, begin_run, end_run, find_run, lease_o
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _NOTHING: Mapping[str, Callable[[], None]] = MappingProxyType({})
 SETTLING_SECONDS = 10.0

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
+from ingestor.logs import get_logger
 
 STOOD_STILL_SECONDS = 10.0
 """Without a look for so long it was the whole process that stood still: SIGSTOP, a frozen machine."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Notifier:

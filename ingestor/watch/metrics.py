@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -22,13 +21,14 @@ from ingestor.http.protocol import Headers
 from ingestor.http.server import HttpServer, bound
 from ingestor.http.tls import validity
 from ingestor.intake.listener import gate
+from ingestor.logs import get_logger
 from ingestor.redaction import redact
 from ingestor.settings import state_directory
 from ingestor.settings.watch import Metrics
 from ingestor.watch.found import room
 from ingestor.watch.live import Live
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _READ: Final = frozenset({"watching", "polling"})
 _STARTED: Final = time.time()

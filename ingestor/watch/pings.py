@@ -14,9 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import structlog
-
 from ingestor.errors import IngestorError
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.settings import kept_secret
 from ingestor.settings.watch import Watch
@@ -24,7 +23,7 @@ from ingestor.settings.watch import Watch
 if TYPE_CHECKING:  # who imports files pings too, and needs none of the daemon's parts
     from ingestor.watch.live import Live
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 EVERY_SECONDS: Final = 60.0
 """The shortest time between two pings: a switch that hears more drops them."""

@@ -13,13 +13,13 @@ from time import monotonic
 from typing import Final
 from zoneinfo import ZoneInfo
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.queries import look_alikes, refusals, standing
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.redaction import redact
 from ingestor.replies.answering import credit
@@ -32,7 +32,7 @@ from ingestor.watch.live import Live
 from ingestor.watch.silence import clock_off, silent
 from ingestor.watch.troubles import Trouble
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 30.0
 FRESH: Final = timedelta(hours=1)

@@ -269,3 +269,16 @@ def test_what_the_machine_lacks_is_said(
     assert capsys.readouterr().err == (
         f"ingestor: there is {lack}; raise the limit (ulimit -a; TasksMax and MemoryMax of a unit)\n"
     )
+
+
+def test_what_only_reads_starts_without_what_it_does_not_need() -> None:
+    """No command that reads loads a log's renderer, a terminal's, a mailbox's client or a server."""
+    reading = [
+        "search", "show", "status", "export", "follow", "quarantine", "optout", "erase", "db", "snapshot",
+    ]  # fmt: skip
+    heavy = {"structlog", "rich", "alembic", "imapclient", "mailparser", "uvicorn", "apscheduler", "urllib3"}
+    code = f"import sys, {', '.join(f'ingestor.cli.{one}' for one in reading)}; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert heavy & set(loaded.stdout.split()) == set()

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.items import Action, Item, Receipt, Submission
 from ingestor.archive.mailbox_state import release_lease, take_lease
 from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError, MailboxUnavailable
+from ingestor.logs import get_logger
 from ingestor.providers.contract import MailReader, Rules
 from ingestor.record import Outcome
 from ingestor.settings import Mailbox
@@ -50,7 +50,7 @@ LONGEST_STREAK: Final = 50
 Place = tuple[str, int, int]
 """Folder, UIDVALIDITY and UID of a mail."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Stopped(Exception):
@@ -355,7 +355,7 @@ class Context:
     @property
     def log(self) -> Any:
         """The log, with the mailbox's name on each line."""
-        return structlog.get_logger().bind(mailbox=self.mailbox.name)
+        return get_logger(__name__).bind(mailbox=self.mailbox.name)
 
 
 def account_of(mailbox: Mailbox) -> str:

@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-import structlog
 from imapclient import IMAPClient
 
 from ingestor.errors import CredentialsRefused, IngestorError, LoginFault, MailboxUnavailable
 from ingestor.intake.mailbox.answers import in_full, loggable
 from ingestor.intake.mailbox.connection import Wire
 from ingestor.intake.mailbox.context import Bell, Stopped, ready
+from ingestor.logs import get_logger
 from ingestor.redaction import forget_secret, register_secret
 from ingestor.settings import Mailbox, secret
 from ingestor.settings.mailbox import EXCHANGE_ONLINE
@@ -64,7 +64,7 @@ _CAUSES: Final = {
 
 Entered = TypeVar("Entered")
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Credential:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive.mailbox_state import note_source
@@ -27,6 +26,7 @@ from ingestor.intake.mailbox.context import Bell, Context, Delivery, Lease, Memo
 from ingestor.intake.mailbox.login import Credential, NotOpened, entering
 from ingestor.intake.mailbox.session import Session, connect
 from ingestor.intake.mailbox.visit import Visit
+from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import MailReader, Rules
@@ -48,7 +48,7 @@ _TOLD = dict.fromkeys(_UNREADABLE, "mailbox cannot be read") | {
 }
 """What the log says when a mailbox comes into a state; of a missing folder the visit tells."""
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class MailboxThread:
