@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ingestor.archive import words
 from ingestor.archive.engine import sqlite_path, writing
 from ingestor.archive.integrity import damage
 from ingestor.archive.items import Position, Submission
@@ -54,6 +55,7 @@ def test_a_payload_that_is_not_what_arrived_is_named(archive_engine: Engine, col
     [
         ("sms_content", "sms_id", "SMS"),
         ("sms_numbers", "sms_id", "SMS"),
+        ("sms_words", "sms_id", "SMS"),
         ("arrival_content", "arrival_id", "arrival"),
         ("payloads", "arrival_id", "arrival"),
     ],
@@ -67,6 +69,8 @@ def test_content_that_no_erasure_took_is_named(
     write(archive_engine, mail(3, HIS, channel=Channel.IMPORT, position=Position(input="a", copy=1)))
     erased(archive_engine, numbers=[HER])
     write(archive_engine, mail(1, channel=Channel.IMPORT), post(4, 6), post(5, 6, HIS, at=1))
+    assert _found(archive_engine) == []
+    assert list(words.bring_up(archive_engine))
     assert _found(archive_engine) == []
     his = one(
         archive_engine, f"SELECT id FROM inbound_sms WHERE originator = '{HIS}' AND channel = 'mailbox'"

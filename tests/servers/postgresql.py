@@ -77,6 +77,12 @@ class PostgresqlServer:
             )  # fmt: skip
         self._wait()
 
+    @property
+    def pid(self) -> int:
+        """The process that starts one for each connection."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, *, immediate: bool = True) -> None:
         """Stop the server: at once like a crash, or cutting off its clients in order."""
         if self._process is not None:
