@@ -19,7 +19,7 @@ from ingestor.numbers import whole_number
 Row = Mapping[str, Any]
 
 NEWEST_FIRST: Final = (inbound_sms.c.received_at.desc(), inbound_sms.c.id.desc())
-_LOOKED_AT_FIRST = 20_000
+_LOOKED_AT_FIRST = 5000
 _CHUNK = 500
 _LAST_LETTER_WITH_A_CASE = 0x1E943  # of Adlam; beyond it Unicode has none
 
