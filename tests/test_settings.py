@@ -243,9 +243,28 @@ def test_toml_faults_name_line_and_column(tmp_path: Path) -> None:
     assert faults(tmp_path, "[agile]\ntimezone == 1") == [
         "is no valid TOML: Invalid value (at line 2, column 11)"
     ]
+    assert faults(tmp_path, "timezone = 'a'\ntimezone = 'b'\n") == [
+        "is no valid TOML: a key stands there twice (at line 2, column 15)"
+    ]
+    assert faults(tmp_path, 'timezone = "a\n') == [
+        "is no valid TOML: a quote is not closed (at line 1, column 14)"
+    ]
     (tmp_path / "ingestor.toml").write_bytes(b"[agile]\n# \xe0")
     with pytest.raises(ConfigurationError, match="is not UTF-8 at byte 10"):
         load(tmp_path / "ingestor.toml", None)
+
+
+def test_a_machines_file_that_is_closed_to_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names an archive of his own needs none of it; whoever else, or names the file, is told."""
+
+    def closed(path: Path) -> None:
+        raise loading._closed(path)
+
+    monkeypatch.setattr(loading, "_read", closed)
+    assert load(None, f"sqlite:///{tmp_path}/snapshot.db").database.url.endswith("snapshot.db")
+    for path, url in ((None, None), (tmp_path / "x.toml", "sqlite:///a.db")):
+        with pytest.raises(ConfigurationError, match="you may not read it"):
+            load(path, url)
 
 
 def test_the_database_url_given_goes_before_the_file(tmp_path: Path) -> None:

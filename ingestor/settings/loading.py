@@ -38,6 +38,10 @@ class _File(NamedTuple):
     table: dict[str, Any]
 
 
+_TOML = {
+    "Cannot overwrite a value": "a key stands there twice",
+    "Illegal character '\\n'": "a quote is not closed",
+}
 _BLOCK_ENDS = (*"0123456789", '"')
 _SENTENCES = {
     "missing": "is missing",
@@ -62,7 +66,12 @@ def load(path: Path | None, database_url: str | None) -> Settings:
     Raises ConfigurationError with one line a fault. Secrets among the settings become known to the log.
     """
     source = path or DEFAULT_FILE
-    files = [*_main_file(source, required=path is not None), *_further_files(source)]
+    try:
+        files = [*_main_file(source, required=path is not None), *_further_files(source)]
+    except _Closed:
+        if path is not None or database_url is None:
+            raise
+        files = []  # somebody reads an archive of his own on a machine whose configuration is not for him
     table = _merged(files)
     if database_url is not None:
         database = table.setdefault("database", {})
@@ -146,7 +155,14 @@ def _read(path: Path) -> _File:
     except UnicodeDecodeError as fault:
         raise ConfigurationError(f"{path}: is not UTF-8 at byte {fault.start}; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as fault:
-        raise ConfigurationError(f"{path}: is no valid TOML: {fault}") from None
+        said = str(fault)
+        for word, meant in _TOML.items():
+            said = said.replace(word, meant)
+        raise ConfigurationError(f"{path}: is no valid TOML: {said}") from None
+
+
+class _Closed(ConfigurationError):
+    """This user may not read a configuration file."""
 
 
 def _closed(path: Path) -> ConfigurationError:
@@ -155,7 +171,7 @@ def _closed(path: Path) -> ConfigurationError:
         user = Path("/var/lib/ingestor").owner()
     except (OSError, KeyError):
         user = "ingestor"
-    return ConfigurationError(
+    return _Closed(
         f"{path}: you may not read it; run the command as the service user: sudo -u {user} ingestor …"
     )
 

@@ -16,7 +16,7 @@ BEFORE = 100_000
 HOURS, AN_HOUR = 24, 3600
 POSTED = 10  # one in ten comes by a POST, each on a connection of its own
 CUTS = 6  # in each hour: the server hangs up
-WARM = 3
+WARM = 8  # hours until caches and heaps have the size that they keep
 BLOCKS = (
     '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n',
     '[metrics]\nlisten = "127.0.0.1:0"\n',
@@ -65,6 +65,8 @@ def _descriptors(pid: int) -> int:
 @pytest.mark.timeout(1800)
 def test_a_day_at_one_sms_a_second(tmp_path: Path, sqlite_url: str) -> None:
     """86,400 SMS by mail and POST with 144 reconnects: memory flat within 5 %, no descriptor leaked.
+
+    From the eighth hour on, that is: what is free in the heap is not given back at once.
 
     The archive is larger than SQLite's page cache from the start, which would fill over the day otherwise.
     """
