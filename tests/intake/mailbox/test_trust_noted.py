@@ -1,5 +1,7 @@
 """What our own mail server noted at the top of a mail, and what else may look like it."""
 
+from dataclasses import replace
+
 import pytest
 
 from ingestor.intake.mailbox import trust
@@ -110,3 +112,12 @@ def test_nothing_else_is_believed(shape: str) -> None:
         assert verdict is not None
         assert (verdict.verified, verdict.check.finding) == (False, finding)
         assert verdict.check.domain is None
+
+
+def test_a_mail_that_had_to_be_mended_is_not_proven() -> None:
+    """What was noted, or signed, is the mail as it stood, which reads otherwise."""
+    rules = replace(RULES, labels={"originator": ("Da",)})
+    raw = AR + mail(1).replace(b"\r\n\r\nFrom:", b"\r\nno field\r\nDa:")
+    verdict = judged(raw, RFC, rules=rules)
+    assert isinstance(READER.read_mail(raw, rules), Readable)
+    assert (verdict.verified, verdict.check.finding) == (False, trust.MENDED)
