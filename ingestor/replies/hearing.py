@@ -5,11 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
+from ingestor.archive.items import Row
 from ingestor.archive.settle import NewSms, OnStored
 from ingestor.archive.store import Store
 from ingestor.errors import ConfigurationError
-from ingestor.replies.opt_outs import Said, events_of, read_secret, write_events
-from ingestor.replies.words import Words
+from ingestor.replies.opt_outs import Event, Said, event_of, read_secret, write_events
+from ingestor.replies.words import Verdict, Words
 from ingestor.settings import OptOut
 from ingestor.timestamps import utc_now
 
@@ -36,21 +37,26 @@ def hearing_store(engine: Engine, section: OptOut) -> Store:
 def hearing(words: Words, clock: Callable[[], datetime] = utc_now) -> OnStored:
     """Return what writes down the events of the SMS that a transaction stores."""
 
+    judge = words.judge
+
     def hear(connection: Connection, stored: Sequence[NewSms]) -> None:
-        said = (
-            Said(
-                sms_id,
-                content.originator,
-                sms.originator_kind,
-                sms.destination,
-                sms.received_at,
-                content.text,
-            )
+        events = [
+            event
             for sms_id, row in stored
-            if (sms := row.sms) is not None and (content := row.content) is not None
-        )
-        events = list(events_of(words, said))
+            if (content := row.content) is not None
+            and (verdict := judge(content.text)) is not None
+            and (event := _event(verdict, sms_id, row)) is not None
+        ]
         if events:
             write_events(connection, read_secret(connection), events, clock())
 
     return hear
+
+
+def _event(verdict: Verdict, sms_id: int, row: Row) -> Event | None:
+    sms, content = row.sms, row.content
+    assert sms is not None and content is not None  # noqa: S101, PT018 - `NewSms` has both
+    said = Said(
+        sms_id, content.originator, sms.originator_kind, sms.destination, sms.received_at, content.text
+    )
+    return event_of(verdict, said)

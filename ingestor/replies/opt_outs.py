@@ -15,7 +15,7 @@ from ingestor.archive.reply_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
 from ingestor.numbers import OriginatorKind, normalise_agile
-from ingestor.replies.words import Kind, Words
+from ingestor.replies.words import Kind, Verdict, Words
 
 EVERY: Final = "*"
 """The scope that is every number of ours."""
@@ -23,6 +23,16 @@ EVERY: Final = "*"
 _AT_ONCE = 500
 _SALT = 32
 _NO_REVIEW = (OriginatorKind.ALPHA, OriginatorKind.SHORT)
+
+
+_NOTE = {
+    dialect.__name__.rpartition(".")[2]: dialect.insert(consents)
+    .on_conflict_do_nothing()
+    .returning(*(consents.c[name] for name in ("id", "sms_id", "number_hmac", "kind", "scope", "at")))
+    for dialect in (sqlite, postgresql)
+}
+_NOTE_CONTENT = consent_content.insert()
+_SECRET = select(archive_key.c.secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ def number_hmac(secret: bytes, number: str) -> bytes:
 
 def read_secret(connection: Connection) -> bytes:
     """Return the archive's key, in a transaction that is open already."""
-    return bytes(connection.execute(select(archive_key.c.secret)).scalar_one())
+    return bytes(connection.execute(_SECRET).scalar_one())
 
 
 def keys_of_numbers(connection: Connection) -> tuple[Callable[[Sequence[str]], dict[str, bytes]], bool]:
@@ -161,13 +171,7 @@ def write_events(connection: Connection, secret: bytes, events: Iterable[Event],
 
 
 def _write(connection: Connection, rows: dict[tuple[Any, ...], Event], now: datetime) -> int:
-    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-    c = consents.c
-    statement = (
-        dialect.insert(consents)
-        .on_conflict_do_nothing()
-        .returning(c.id, c.sms_id, c.number_hmac, c.kind, c.scope, c.at)
-    )
+    statement = _NOTE[connection.dialect.name]
     values = [
         {"sms_id": sms_id, "number_hmac": number, "kind": kind, "effect": KINDS[kind],
          "scope": scope, "at": at, "rule": event.rule, "noted_at": now}
@@ -178,7 +182,7 @@ def _write(connection: Connection, rows: dict[tuple[Any, ...], Event], now: date
         for number, sms_id, hmac_, kind, scope, at in connection.execute(statement, values)
     ]
     if written:
-        connection.execute(consent_content.insert(), [
+        connection.execute(_NOTE_CONTENT, [
             {"consent_id": number, "number": event.number, "reason": event.reason, "salt": os.urandom(_SALT)}
             for number, event in written
         ])  # fmt: skip
@@ -186,23 +190,27 @@ def _write(connection: Connection, rows: dict[tuple[Any, ...], Event], now: date
 
 
 def events_of(words: Words, said: Iterable[Said]) -> Iterator[Event]:
-    """Give the event of each SMS that says something about being written to.
+    """Give the event of each SMS that says something about being written to."""
+    for sms in said:
+        verdict = words.judge(sms.text)
+        if verdict is not None and (event := event_of(verdict, sms)) is not None:
+            yield event
+
+
+def event_of(verdict: Verdict, sms: Said) -> Event | None:
+    """Return the event that `verdict` makes of an SMS, None where it makes none.
 
     A name or a short code cannot be written to: what it says in passing is no case for a person.
     """
-    for sms in said:
-        verdict = words.judge(sms.text)
-        if verdict is None or verdict.kind is Kind.HELP:
-            continue
-        doubtful = verdict.kind in (Kind.REVIEW, Kind.NEARLY_START)
-        if doubtful and sms.originator_kind in _NO_REVIEW:
-            continue
-        at = sms.received_at
-        yield Event(
-            sms.originator,
-            EVERY if verdict.every else sms.destination,
-            str(verdict.kind),
-            datetime.fromisoformat(at) if isinstance(at, str) else at,
-            sms.sms_id,
-            verdict.rule,
-        )
+    doubtful = verdict.kind in (Kind.REVIEW, Kind.NEARLY_START)
+    if verdict.kind is Kind.HELP or (doubtful and sms.originator_kind in _NO_REVIEW):
+        return None
+    at = sms.received_at
+    return Event(
+        sms.originator,
+        EVERY if verdict.every else sms.destination,
+        str(verdict.kind),
+        datetime.fromisoformat(at) if isinstance(at, str) else at,
+        sms.sms_id,
+        verdict.rule,
+    )
