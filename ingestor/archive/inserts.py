@@ -62,7 +62,7 @@ from ingestor.errors import SchemaMismatch
 from ingestor.record import InboundSms
 
 _CHUNK = 500
-_ROWS_A_STATEMENT = (64, 32, 16, 8, 4, 2, 1)  # few lengths, so that the driver has each prepared
+_ROWS_A_STATEMENT = 64  # the driver has each length prepared: for all tables in 11 MB
 
 ERASURES_LOCK: Final = 0x657261736564
 """Of PostgreSQL ("erased"): shared by whoever stores, and held alone by whoever erases."""
@@ -127,13 +127,12 @@ def _insert_in_steps(connection: Connection, target: _Target, rows: Rows) -> boo
     at a time, half as many POSTs came into the archive.
     """
     driver: Any = connection.connection.dbapi_connection
-    inserted = start = 0
+    inserted = 0
     with as_sqlalchemy(connection):
-        for step in _ROWS_A_STATEMENT:
-            while len(rows) - start >= step:
-                values = tuple(chain.from_iterable(rows[start : start + step]))
-                inserted += driver.execute(_of_rows(target, step), values).rowcount
-                start += step
+        for start in range(0, len(rows), _ROWS_A_STATEMENT):
+            some = rows[start : start + _ROWS_A_STATEMENT]
+            values = tuple(chain.from_iterable(some))
+            inserted += driver.execute(_of_rows(target, len(some)), values).rowcount
     return inserted == len(rows)
 
 
@@ -160,13 +159,31 @@ def _for_postgresql(*targets: _Target) -> str:
     return str(last.compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy forgot it
 
 
+def _array(values: Sequence[Any]) -> str:
+    """Return a column as PostgreSQL writes an array.
+
+    psycopg's binary form cost the writer 14 µs a POST more, its text form 120 µs for each key.
+    """
+    first = next((one for one in values if one is not None), None)
+    if first is None:
+        return "{}"  # `unnest` fills up with NULL what is shorter than the others
+    if isinstance(first, str):
+        quoted = [one and one.replace("\\", "\\\\").replace('"', '\\"') for one in values]
+        written = ["NULL" if one is None else f'"{one}"' for one in quoted]
+    elif isinstance(first, bytes):
+        written = ["NULL" if one is None else f"\\\\x{one.hex()}" for one in values]
+    else:
+        written = ["NULL" if one is None else str(one) for one in values]
+    return f"{{{','.join(written)}}}"
+
+
 def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> Any:
     """Insert into PostgreSQL tables in one round trip; return the driver's cursor."""
-    arrays: dict[str, list[Any]] = {}
+    arrays: dict[str, str] = {}
     for target, rows in given.items():
         columns = zip(*rows, strict=True) if rows else ((),) * len(target.columns)
         for name, values in zip(target.columns, columns, strict=True):
-            arrays[f"{target.table.name}_{name}"] = list(values)
+            arrays[f"{target.table.name}_{name}"] = _array(values)
     driver: Any = connection.connection.dbapi_connection
     with as_sqlalchemy(connection):
         return driver.execute(_for_postgresql(*given), arrays)
@@ -174,7 +191,7 @@ def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> An
 
 def _by_keys(query: Select[Any], key: Column[bytes]) -> dict[str, Select[Any]]:
     """Return `query` for the rows whose `key` is among `:keys`, by dialect."""
-    array = bindparam("keys", type_=postgresql.ARRAY(LargeBinary))
+    array = cast(bindparam("keys", type_=Text), postgresql.ARRAY(LargeBinary))
     # Without a type, for which SQLAlchemy would wrap each key for sqlite3.
     plain: ColumnElement[bytes] = column(str(key.name))
     return {
@@ -327,9 +344,12 @@ def erased_among(connection: Connection, kind: str, ids: Iterable[int]) -> set[i
 def _look_up(
     connection: Connection, queries: Mapping[str, Select[Any]], keys: Sequence[bytes]
 ) -> Iterator[Any]:
-    query = queries[connection.dialect.name]
+    dialect = connection.dialect.name
     for start in range(0, len(keys), _CHUNK):
-        yield from connection.execute(query, {"keys": keys[start : start + _CHUNK]})
+        some = keys[start : start + _CHUNK]
+        yield from connection.execute(
+            queries[dialect], {"keys": _array(some) if dialect == "postgresql" else some}
+        )
 
 
 def read_archive_key(engine: Engine) -> bytes:

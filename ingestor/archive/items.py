@@ -321,8 +321,7 @@ class InputProgress:
         return self if earlier is None else replace(self, since=earlier.since)
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """What must become durable together: it is never split over two transactions.
 
     `ignored` and `failed` only count; they leave nothing else behind. `after_store` is the action queued
@@ -344,8 +343,7 @@ class Submission:
     reports: Sequence[ReportItem] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The outcomes of a submission's items, in their order; it exists only once they are committed.
 
     `sms_ids` say which SMS each of them became or is, None for one in the quarantine.

@@ -28,7 +28,7 @@ from ingestor.archive.items import (
 )
 from ingestor.archive.payloads import compress
 from ingestor.providers.contract import Readable
-from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint
+from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint, keyed_digest
 from ingestor.timestamps import iso_utc
 
 REFUSED = "the database refused it"
@@ -142,13 +142,16 @@ def number_key(number: str, secret: bytes) -> int:
 
     Of a number its digits count, without a leading + or 00; of a name its letters, whatever their case.
     """
-    digest = hmac.digest(secret, b"number\0" + number_form(number).encode(), "sha256")
+    digest = keyed_digest(secret, b"number\0" + number_form(number).encode())
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def number_form(number: str) -> str:
     """Return the one form of all those in which `number` may be written."""
     plain = number.strip()
+    bare = plain.removeprefix("+")
+    if bare.isascii() and bare.isdecimal():  # nearly all
+        return bare.removeprefix("00") or plain
     if any(map(str.isalpha, plain)):
         return plain.casefold()
     digits = _NO_DIGIT.sub("", plain)

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from datetime import datetime
 
 from ingestor.archive.items import Item, Receipt, Row, Submission
@@ -72,7 +71,7 @@ class Writer:
         """
         future: Future[Receipt] = Future()
         if submission.run_id is None and self.run is not None:
-            submission = replace(submission, run_id=self.run)
+            submission = submission._replace(run_id=self.run)
         with self._changed:
             if self._stopping:
                 raise ArchiveUnavailable("the writer is stopping and takes nothing more")
@@ -133,7 +132,7 @@ class Writer:
                 receipts = self._store.write(submissions, self._clock())
             except IngestorError as error:
                 if isinstance(error, RunLost):  # by the next try there may be another
-                    submissions = [replace(one, run_id=self.run or one.run_id) for one in submissions]
+                    submissions = [one._replace(run_id=self.run or one.run_id) for one in submissions]
                 self.progress = time.monotonic()
                 self._say_trouble(error)
                 self.progress = time.monotonic()

@@ -156,6 +156,8 @@ def decode(raw: bytes, charset: str | None) -> tuple[str, str]:
     Latin-1 posts are real, and no charset parameter is standard for form posts. What could not be read is
     a lone surrogate, which a `Cleaner` replaces and counts.
     """
+    if charset is None and raw.isascii():
+        return raw.decode("ascii"), "utf-8"
     text, fitted, reason = decode_text(raw, charset)
     if raw.isascii() and text.isascii():
         return text, "utf-8"

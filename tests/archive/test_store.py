@@ -324,3 +324,32 @@ def test_any_order_and_splitting_ends_in_the_same_archive(archive_engine: Engine
     assert len(added) == 12
     new = "SELECT DISTINCT arrivals FROM inbound_sms WHERE id > (SELECT max(id) - 12 FROM sms)"
     assert rows(archive_engine, new) == [(4,)]
+
+
+def test_odd_texts_of_one_batch_come_back_exactly(archive_engine: Engine) -> None:
+    """What quotes, parts or ends a value in a database's language is a text like others."""
+    texts = [
+        "",
+        "NULL",
+        "null",
+        '"',
+        "\\",
+        '\\"',
+        "{a,b}",
+        "'; --",
+        "\\x00",
+        "è €\n\t🙂",
+        "\N{NO-BREAK SPACE}",
+    ]
+    items = [
+        item(
+            n, reading=Readable(sms(n, text=words, keyword=None if n % 2 else words), PARSER), raw=b"%d\\" % n
+        )
+        for n, words in enumerate(texts)
+    ]
+
+    assert write(archive_engine, *items) == ["stored"] * len(texts)
+    found = rows(archive_engine, "SELECT text, keyword FROM inbound_sms ORDER BY id")
+    assert found == [(words, None if n % 2 else words) for n, words in enumerate(texts)]
+    kept = rows(archive_engine, "SELECT compressed FROM payloads ORDER BY arrival_id")
+    assert [unpack(bytes(packed)) for (packed,) in kept] == [b"%d\\" % n for n in range(len(texts))]

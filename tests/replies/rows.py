@@ -1,6 +1,5 @@
 """A row in every table of what leaves, for tests of the archive."""
 
-from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
@@ -25,4 +24,4 @@ def add_rows_of_replies(engine: Engine) -> None:
     post = ReceivedPost(bytes(16), "reports-1", "agile-reports", "127.0.0.1", Post(body, b"", "", NOW))
     submission = submission_of(post, {"agile-reports": Rules(ZoneInfo("UTC"))})
     assert submission is not None
-    Store(engine).write([replace(submission, run_id=None)], NOW)
+    Store(engine).write([submission._replace(run_id=None)], NOW)

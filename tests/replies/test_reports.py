@@ -77,9 +77,8 @@ class Box:
 
 
 def _of_run(submission: Any, run: int) -> Any:
-    from dataclasses import replace
 
-    return replace(submission, run_id=run)
+    return submission._replace(run_id=run)
 
 
 @pytest.fixture

@@ -115,9 +115,10 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
 def committed(future: "Future[Receipt]") -> tuple[str, ...] | None:
     """Return what became of each item, where a future of the writer that is done stands for a commit of all
     of them; a test of ours leaves no item. None where one is not durable."""
-    if future.cancelled() or future.exception() is not None:
+    try:
+        outcomes = future.result().outcomes
+    except Exception:  # noqa: BLE001 - cancelled, too; whoever failed has said why
         return None
-    outcomes = future.result().outcomes
     return None if Outcome.FAILED in outcomes else tuple(one.value for one in outcomes) or (TEST,)
 
 

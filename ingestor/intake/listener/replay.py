@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingestor.archive.items import Receipt, Submission
@@ -286,7 +286,7 @@ class Keeper:
         self._count()
 
     def _submit(self, name: str, endpoint: str, work: Submission) -> None:
-        work = replace(work, run_id=self._again.get(name))
+        work = work._replace(run_id=self._again.get(name))
         try:
             future = self._writer.submit(work)
         except (IngestorError, RuntimeError):

@@ -13,6 +13,7 @@ the parameters into the query string of the POST.
 import binascii
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -164,6 +165,7 @@ def _split(form: bytes) -> _Fields:
     return fields
 
 
+@lru_cache(maxsize=64)
 def _field_name(name: bytes) -> str:
     plain = _unescaped(name).decode("utf-8", "replace")
     known = plain.strip("\ufeff \t\r\n").lower()
@@ -171,7 +173,7 @@ def _field_name(name: bytes) -> str:
 
 
 def _unescaped(value: bytes) -> bytes:
-    value = value.replace(b"+", b" ")
+    value = value.replace(b"+", b" ").replace(b"%2B", b"+")  # of numbers it is mostly the only escape
     return unquote_to_bytes(value) if b"%" in value else value
 
 
