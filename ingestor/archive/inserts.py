@@ -99,9 +99,11 @@ _ARRIVALS_TARGET = _Target(
 )  # fmt: skip
 _RETRIES_TARGET = _Target(tables.retries, RetryColumns._fields, ("arrival_id",), text("sms_id IS NOT NULL"))
 _CHECKS_TARGET = _Target(tables.sender_checks, ("id", *SenderCheck._fields), ("id",))
-_CONTENT: Final = (
+_OF_SMS: Final = (
     _Target(tables.sms_content, ("sms_id", "salt", *ContentColumns._fields)),
     _Target(tables.sms_numbers, ("sms_id", *NumberColumns._fields)),
+)
+_OF_ARRIVALS: Final = (
     _Target(tables.arrival_content, ("arrival_id", "salt", *ArrivalContent._fields)),
     _Target(tables.payloads, ("arrival_id", "salt", *PayloadColumns._fields)),
 )
@@ -136,27 +138,41 @@ def _insert_in_steps(connection: Connection, target: _Target, rows: Rows) -> boo
     return inserted == len(rows)
 
 
-def _from_arrays(target: _Target) -> Any:
-    """Return the statement that inserts into a PostgreSQL table what it is given as an array a column."""
+def _from_arrays(target: _Target, arrived: Any = None) -> Any:
+    """Return the statement that inserts into a PostgreSQL table what it is given as an array a column.
+
+    `arrived`, if any, has the ids of the arrivals for whose rows it is done.
+    """
     columns = [target.table.c[name] for name in target.columns]
     arrays = [
         bindparam(f"{target.table.name}_{one.name}", type_=postgresql.ARRAY(one.type)) for one in columns
     ]
     given = func.unnest(*arrays).table_valued(*[column(one.name, one.type) for one in columns], name="given")
-    rows = select(*given.render_derived().c)
+    source = given.render_derived()
+    rows = select(*source.c)
     if target.unique:
         rows = rows.order_by(target.unique[0], "id")
+    if arrived is not None:
+        rows = rows.where(source.c.arrival_id.in_(select(arrived.c.id)))
     insert = target.new_only(postgresql.insert(target.table).from_select(list(target.columns), rows))
     return insert.returning(target.table.c.id) if target.unique else insert
 
 
+def _written(statement: Any) -> str:
+    return str(statement.compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy forgot it
+
+
 @cache
-def _for_postgresql(*targets: _Target) -> str:
-    """Return the statement that inserts into all `targets`; the last one's ids are what it returns."""
-    *others, last = map(_from_arrays, targets)
-    for one in others:
-        last = last.add_cte(one.cte())
-    return str(last.compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy forgot it
+def _for_postgresql(target: _Target) -> str:
+    return _written(_from_arrays(target))
+
+
+@cache
+def _arrived_on_postgresql() -> str:
+    arrived = _from_arrays(_ARRIVALS_TARGET).cte("arrived")
+    others = [_from_arrays(one).cte() for one in _OF_SMS]
+    others += [_from_arrays(one, arrived).cte() for one in _OF_ARRIVALS]
+    return _written(select(arrived.c.id).add_cte(*others))
 
 
 def _array(values: Sequence[Any]) -> str:
@@ -177,8 +193,8 @@ def _array(values: Sequence[Any]) -> str:
     return f"{{{','.join(written)}}}"
 
 
-def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> Any:
-    """Insert into PostgreSQL tables in one round trip; return the driver's cursor."""
+def _insert_at_once(connection: Connection, statement: str, given: Mapping[_Target, Rows]) -> set[int]:
+    """Insert into PostgreSQL tables in one round trip; return the ids that the statement tells."""
     arrays: dict[str, str] = {}
     for target, rows in given.items():
         columns = zip(*rows, strict=True) if rows else ((),) * len(target.columns)
@@ -186,7 +202,7 @@ def _insert_at_once(connection: Connection, given: Mapping[_Target, Rows]) -> An
             arrays[f"{target.table.name}_{name}"] = _array(values)
     driver: Any = connection.connection.dbapi_connection
     with as_sqlalchemy(connection):
-        return driver.execute(_for_postgresql(*given), arrays)
+        return {number for (number,) in driver.execute(statement, arrays)}
 
 
 def _by_keys(query: Select[Any], key: Column[bytes]) -> dict[str, Select[Any]]:
@@ -277,32 +293,39 @@ def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
         return set()
     target = _TARGETS[table.name]
     if connection.dialect.name == "postgresql":
-        return {number for (number,) in _insert_at_once(connection, {target: rows})}
+        return _insert_at_once(connection, _for_postgresql(target), {target: rows})
     if _insert_in_steps(connection, target, rows):
         return {row[0] for row in rows}
     done = connection.execute(_BETWEEN[table.name], {"first": rows[0][0], "last": rows[-1][0]})
     return set(done.scalars())
 
 
-def insert_content(connection: Connection, sms: Rows, numbers: Rows, arrivals: Rows, payloads: Rows) -> None:
-    """Insert the rows of the four tables of content, in the columns of `_CONTENT`.
+def insert_arrived(
+    connection: Connection, arrivals: Rows, sms: Rows, numbers: Rows, contents: Rows, payloads: Rows
+) -> set[int]:
+    """Insert what is new of `arrivals`, with what belongs to it, and to SMS; return the ids that went in.
 
-    Each belongs to one that has just gone in, so that all are new.
+    `sms` and `numbers` are of SMS that have just gone in, `contents` and `payloads` of `arrivals`: what
+    belongs to one that is there already is left out. All in the columns of their `_Target`.
     """
-    given = dict(zip(_CONTENT, (sms, numbers, arrivals, payloads), strict=True))
+    of_sms, of_arrivals = zip(_OF_SMS, (sms, numbers), strict=True), (contents, payloads)
+    given = {**dict(of_sms), **dict(zip(_OF_ARRIVALS, of_arrivals, strict=True))}
     if connection.dialect.name == "postgresql":
-        if any(given.values()):
-            _insert_at_once(connection, given)
-        return
+        if not arrivals and not sms:
+            return set()
+        return _insert_at_once(connection, _arrived_on_postgresql(), {_ARRIVALS_TARGET: arrivals, **given})
+    new = insert_new(connection, tables.arrivals, arrivals)
     for target, rows in given.items():
-        _insert_in_steps(connection, target, rows)
+        whole = target in _OF_SMS or len(new) == len(arrivals)
+        _insert_in_steps(connection, target, rows if whole else [row for row in rows if row[0] in new])
+    return new
 
 
 def insert_sender_checks(connection: Connection, checks: Collection[SenderCheck]) -> None:
     """Insert what arrivals are about to name, where it is not there already; mostly there is none."""
     rows = sorted((one.id, *one) for one in checks)
     if rows and connection.dialect.name == "postgresql":
-        _insert_at_once(connection, {_CHECKS_TARGET: rows})
+        _insert_at_once(connection, _for_postgresql(_CHECKS_TARGET), {_CHECKS_TARGET: rows})
     else:
         _insert_in_steps(connection, _CHECKS_TARGET, rows)
 

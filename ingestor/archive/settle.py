@@ -16,7 +16,7 @@ from ingestor.archive import tables
 from ingestor.archive.inserts import (
     arrivals_by_key,
     erased_among,
-    insert_content,
+    insert_arrived,
     insert_new,
     insert_sender_checks,
     read_first,
@@ -108,12 +108,10 @@ def settle(
     ]
     insert_sender_checks(connection, {row.sender_check for row in rows if row.sender_check is not None})
     arrivals = _without_standing(this, dict(zip(fresh, arrival_ids, strict=True)))
-    new = insert_new(connection, tables.arrivals, [_arrival(this, i, id_) for i, id_ in arrivals.items()])
+    new = _insert_arrived(this, arrivals)
     _settle_repeated(
         this, [i for i, row in enumerate(rows) if row.again or (i in arrivals and arrivals[i] not in new)]
     )
-    arrived = {i: number for i, number in arrivals.items() if number in new}
-    _insert_erasable(this, arrived)
     if on_stored is not None and this.own:
         on_stored(connection, [NewSms(sms_id, rows[i]) for i, sms_id in this.own.items()])
     return Settled(this.outcomes, this.sms_ids)
@@ -205,35 +203,35 @@ def _arrival(this: _Transaction, i: int, number: int) -> tuple[Any, ...]:
     return columns + row.place
 
 
-def _insert_erasable(this: _Transaction, arrived: Mapping[int, int]) -> None:
-    """Insert what may be erased of the SMS that went in, and of the arrivals that did: their ids by index.
+def _insert_arrived(this: _Transaction, arrivals: Mapping[int, int]) -> set[int]:
+    """Insert `arrivals` (their ids by index), and what may be erased of them and of the SMS that went in.
 
-    Of what was erased nothing is kept again, by whatever way it comes. Each row gets 32 random bytes: what is
-    hashed with them cannot be guessed once they are gone. The bytes of a mail are kept with its first
-    arrival; a copy of it, at another place, has the same.
+    Return the ids of the arrivals that are new. Of what was erased nothing is kept again, by whatever way it
+    comes. Each row gets 32 random bytes: what is hashed with them cannot be guessed once they are gone. The
+    bytes of a mail are kept with its first arrival; a copy of it, at another place, has the same.
     """
     rows = this.rows
     contents = [
         (number, content) for i, number in this.own.items() if (content := rows[i].content) is not None
     ]
     numbers = [(number, *keyed) for i, number in this.own.items() if (keyed := rows[i].numbers) is not None]
-    others = {i: sms_id for i in arrived if i not in this.own and (sms_id := this.sms_ids[i]) is not None}
+    others = {i: sms_id for i in arrivals if i not in this.own and (sms_id := this.sms_ids[i]) is not None}
     gone = erased_among(this.connection, "sms", others.values())
     this.erased |= {rows[i].content_key for i, sms_id in others.items() if sms_id in gone}
-    kept = {i: number for i, number in arrived.items() if rows[i].content_key not in this.erased}
-    arrivals = [(number, rows[i].arrival_content) for i, number in kept.items()]
+    kept = {i: number for i, number in arrivals.items() if rows[i].content_key not in this.erased}
     payloads = []
     for i, number in kept.items():
         key = rows[i].content_key, rows[i].number, rows[i].channel
         if (payload := rows[i].payload) is not None and key not in this.known:
             this.known.add(key)
             payloads.append((number, payload))
-    salts = _salts(len(contents) + len(arrivals) + len(payloads))
-    insert_content(
+    salts = _salts(len(contents) + len(kept) + len(payloads))
+    return insert_arrived(
         this.connection,
+        [_arrival(this, i, number) for i, number in arrivals.items()],
         [(number, next(salts), *content) for number, content in contents],
         numbers,
-        [(number, next(salts), *content) for number, content in arrivals],
+        [(number, next(salts), *rows[i].arrival_content) for i, number in kept.items()],
         [(number, next(salts), *payload) for number, payload in payloads],
     )
 

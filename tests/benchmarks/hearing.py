@@ -29,7 +29,7 @@ from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 POSTS = 4000
 BATCH = 40
-TURNS = 9
+TURNS = 7
 MOST = 1.05
 STOPS = 1  # in a hundred
 _RULES = {"agile": Rules(zone=ZoneInfo("Europe/Rome"))}

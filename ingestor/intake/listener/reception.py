@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from ingestor.archive.items import Receipt, Submission
@@ -280,10 +280,17 @@ async def _whole_body(receive: Any) -> bytes | None:
 
 
 async def _send(send: Any, answer: Answer, *, close: bool) -> None:
+    start, body = _messages(answer, close)
+    await send(start)
+    await send(body)
+
+
+@lru_cache(maxsize=64)
+def _messages(answer: Answer, close: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     headers = [(b"content-length", str(len(answer.body)).encode())]
     if answer.content_type:
         headers.append((b"content-type", answer.content_type.encode()))
     if close:
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    start = {"type": "http.response.start", "status": int(answer.status), "headers": headers}
+    return start, {"type": "http.response.body", "body": answer.body}
