@@ -7,8 +7,9 @@ from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.faults import place
 from ingestor.archive.migrate import upgrade_command
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
-from tests.archive.reading import one, opened
+from tests.archive.reading import number_of, one, opened
 from tests.servers.postgresql import PostgresqlServer
+from tests.waiting import until
 
 CLOSED = "postgresql+psycopg://app@127.0.0.1:1/archive"
 
@@ -91,3 +92,17 @@ def test_the_command_to_upgrade_names_every_host() -> None:
     """It is typed as it stands: with the hosts of the URL, and without anything secret in it."""
     engine = open_engine("postgresql+psycopg://app:secret@/archive?host=a:1&host=b:2&sslpassword=s")
     assert "OWNER@/archive?host=a%3A1&host=b%3A2 db upgrade" in upgrade_command(engine)
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_the_server_has_ended_is_replaced(
+    postgresql_engine: Engine, postgresql_server: PostgresqlServer
+) -> None:
+    """A restart, or a person, ends what lies in the pool; the next transaction hears nothing of it."""
+    of_ours = f"FROM pg_stat_activity WHERE datname = '{postgresql_engine.url.database}'"
+    assert number_of(postgresql_engine, "sms") == 0
+
+    postgresql_server.sql(f"SELECT pg_terminate_backend(pid) {of_ours}")
+    until(lambda: postgresql_server.sql(f"SELECT count(*) {of_ours}").strip() == "0")
+
+    assert number_of(postgresql_engine, "sms") == 0
