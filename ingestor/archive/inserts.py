@@ -14,8 +14,7 @@ that `engine` and one statement for three tables gain).
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -35,26 +34,25 @@ from sqlalchemy import (
     column,
     func,
     select,
-    text,
 )
-from sqlalchemy import table as lightweight
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy.dialects import postgresql
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
 from ingestor.archive.faults import as_sqlalchemy
-from ingestor.archive.items import (
-    ArrivalColumns,
-    ArrivalContent,
-    ContentColumns,
-    NumberColumns,
-    PayloadColumns,
-    PlaceColumns,
-    RetryColumns,
-    SenderCheck,
-    SmsColumns,
+from ingestor.archive.insert_statements import (
+    ARRIVALS,
+    CHECKS,
+    OF_ARRIVALS,
+    OF_SMS,
+    TARGETS,
+    Target,
+    array_of,
+    arrived_on_postgresql,
+    for_postgresql,
+    of_rows,
 )
+from ingestor.archive.items import SenderCheck
 from ingestor.archive.open_file import open_file
 from ingestor.archive.rows import keyed, mail_content_key, unique_key
 from ingestor.archive.tables import archive_key
@@ -73,62 +71,7 @@ Arrivals = dict[tuple[bytes, int, str, bytes], tuple[int, int | None]]
 """(id, the SMS it became, None where it has not been read) by (content key, number, channel, place)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A table that the writer inserts into, its columns in the order in which a row has them.
-
-    Rows of which `unique` is there already are left out.
-    """
-
-    table: Table
-    columns: tuple[str, ...]
-    unique: tuple[str, ...] = ()
-    where: Any = None
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """The names by which PostgreSQL is given the columns; short ones, see `_arrived_on_postgresql`."""
-        initials = "".join(word[0] for word in self.table.name.split("_"))
-        return tuple(f"{initials}{number}" for number in range(len(self.columns)))
-
-    def new_only(self, insert: Any) -> Any:
-        """Return the whole statement of which `insert` is the beginning."""
-        if not self.unique:
-            return insert
-        return insert.on_conflict_do_nothing(index_elements=self.unique, index_where=self.where)
-
-
-_SMS_TARGET = _Target(tables.sms, ("id", "ingested_at", *SmsColumns._fields), ("fingerprint",))
-_ARRIVALS_TARGET = _Target(
-    tables.arrivals, ArrivalColumns._fields + PlaceColumns._fields,
-    ("content_key", "number", "channel", "place"),
-)  # fmt: skip
-_RETRIES_TARGET = _Target(tables.retries, RetryColumns._fields, ("arrival_id",), text("sms_id IS NOT NULL"))
-_CHECKS_TARGET = _Target(tables.sender_checks, ("id", *SenderCheck._fields), ("id",))
-_OF_SMS: Final = (
-    _Target(tables.sms_content, ("sms_id", "salt", *ContentColumns._fields)),
-    _Target(tables.sms_numbers, ("sms_id", *NumberColumns._fields)),
-)
-_OF_ARRIVALS: Final = (
-    _Target(tables.arrival_content, ("arrival_id", "salt", *ArrivalContent._fields)),
-    _Target(tables.payloads, ("arrival_id", "salt", *PayloadColumns._fields)),
-)
-_TARGETS: Final = {one.table.name: one for one in (_SMS_TARGET, _ARRIVALS_TARGET, _RETRIES_TARGET)}
-
-
-@cache
-def _of_rows(target: _Target, number: int) -> str:
-    """Return the statement that inserts so many rows into an SQLite table.
-
-    SQLAlchemy writes it for one: for 64 it took 30 ms.
-    """
-    in_order = lightweight(target.table.name, *map(column, target.columns))
-    statement = target.new_only(sqlite.insert(in_order)).compile(dialect=sqlite.dialect(paramstyle="qmark"))
-    row = f"({', '.join('?' * len(target.columns))})"
-    return str(statement).replace(row, ", ".join([row] * number))
-
-
-def _insert_in_steps(connection: Connection, target: _Target, rows: Rows) -> bool:
+def _insert_in_steps(connection: Connection, target: Target, rows: Rows) -> bool:
     """Insert many rows a statement into an SQLite table; say whether all were new.
 
     The driver lets go of the interpreter for each statement, and waits for it while a listener is busy: a row
@@ -140,78 +83,16 @@ def _insert_in_steps(connection: Connection, target: _Target, rows: Rows) -> boo
         for start in range(0, len(rows), _ROWS_A_STATEMENT):
             some = rows[start : start + _ROWS_A_STATEMENT]
             values = tuple(chain.from_iterable(some))
-            inserted += driver.execute(_of_rows(target, len(some)), values).rowcount
+            inserted += driver.execute(of_rows(target, len(some)), values).rowcount
     return inserted == len(rows)
 
 
-def _from_arrays(target: _Target, arrived: Any = None) -> Any:
-    """Return the statement that inserts into a PostgreSQL table what it is given as an array a column.
-
-    `arrived`, if any, has the ids of the arrivals for whose rows it is done.
-    """
-    columns = [target.table.c[name] for name in target.columns]
-    arrays = [
-        bindparam(name, type_=postgresql.ARRAY(one.type))
-        for name, one in zip(target.arrays, columns, strict=True)
-    ]
-    given = func.unnest(*arrays).table_valued(*[column(one.name, one.type) for one in columns], name="given")
-    source = given.render_derived()
-    rows = select(*source.c)
-    if target.unique:
-        rows = rows.order_by(target.unique[0], "id")
-    if arrived is not None:
-        rows = rows.where(source.c.arrival_id.in_(select(arrived.c.id)))
-    insert = target.new_only(postgresql.insert(target.table).from_select(list(target.columns), rows))
-    return insert.returning(target.table.c.id) if target.unique else insert
-
-
-def _written(statement: Any) -> str:
-    return str(statement.compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy forgot it
-
-
-@cache
-def _for_postgresql(target: _Target) -> str:
-    return _written(_from_arrays(target))
-
-
-@cache
-def _arrived_on_postgresql() -> str:
-    """Return the statement of `insert_arrived`.
-
-    psycopg keeps what it makes of a statement of up to 4,096 characters, else it takes 0.5 ms each time.
-    """
-    arrived = _from_arrays(_ARRIVALS_TARGET).cte("arrived")
-    others = [_from_arrays(one).cte() for one in _OF_SMS]
-    others += [_from_arrays(one, arrived).cte() for one in _OF_ARRIVALS]
-    return _written(select(arrived.c.id).add_cte(*others))
-
-
-def _array(values: Sequence[Any]) -> str:
-    """Return a column as PostgreSQL writes an array.
-
-    psycopg's binary form cost the writer 14 µs a POST more, its text form 120 µs for each key.
-    """
-    first = next((one for one in values if one is not None), None)
-    if first is None:
-        return "{}"  # `unnest` fills up with NULL what is shorter than the others
-    if isinstance(first, str):
-        whole = "".join(one for one in values if one is not None)
-        if '"' in whole or "\\" in whole:
-            values = [one and one.replace("\\", "\\\\").replace('"', '\\"') for one in values]
-        written = ["NULL" if one is None else f'"{one}"' for one in values]
-    elif isinstance(first, bytes):
-        written = ["NULL" if one is None else f"\\\\x{one.hex()}" for one in values]
-    else:
-        written = ["NULL" if one is None else str(one) for one in values]
-    return f"{{{','.join(written)}}}"
-
-
-def _insert_at_once(connection: Connection, statement: str, given: Mapping[_Target, Rows]) -> set[int]:
+def _insert_at_once(connection: Connection, statement: str, given: Mapping[Target, Rows]) -> set[int]:
     """Insert into PostgreSQL tables in one round trip; return the ids that the statement tells."""
     arrays: dict[str, str] = {}
     for target, rows in given.items():
         columns = zip(*rows, strict=True) if rows else ((),) * len(target.columns)
-        arrays.update(zip(target.arrays, map(_array, columns), strict=True))
+        arrays.update(zip(target.arrays, map(array_of, columns), strict=True))
     driver: Any = connection.connection.dbapi_connection
     with as_sqlalchemy(connection):
         return {number for (number,) in driver.execute(statement, arrays)}
@@ -293,19 +174,19 @@ def _after_the_highest(connection: Connection, wanted: Mapping[str, int]) -> lis
 
 @lru_cache(maxsize=8)
 def _highest(names: tuple[str, ...]) -> Select[Any]:
-    return select(*[select(func.max(_TARGETS[name].table.c.id)).scalar_subquery() for name in names])
+    return select(*[select(func.max(TARGETS[name].table.c.id)).scalar_subquery() for name in names])
 
 
 def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
     """Insert what is new of `rows`, which are in the order of their ids; return the ids that went in.
 
-    Each row begins with its id, and has the columns of `_TARGETS`.
+    Each row begins with its id, and has the columns of `TARGETS`.
     """
     if not rows:
         return set()
-    target = _TARGETS[table.name]
+    target = TARGETS[table.name]
     if connection.dialect.name == "postgresql":
-        return _insert_at_once(connection, _for_postgresql(target), {target: rows})
+        return _insert_at_once(connection, for_postgresql(target), {target: rows})
     if _insert_in_steps(connection, target, rows):
         return {row[0] for row in rows}
     done = connection.execute(_BETWEEN[table.name], {"first": rows[0][0], "last": rows[-1][0]})
@@ -318,17 +199,17 @@ def insert_arrived(
     """Insert what is new of `arrivals`, with what belongs to it, and to SMS; return the ids that went in.
 
     `sms` and `numbers` are of SMS that have just gone in, `contents` and `payloads` of `arrivals`: what
-    belongs to one that is there already is left out. All in the columns of their `_Target`.
+    belongs to one that is there already is left out. All in the columns of their `Target`.
     """
-    of_sms, of_arrivals = zip(_OF_SMS, (sms, numbers), strict=True), (contents, payloads)
-    given = {**dict(of_sms), **dict(zip(_OF_ARRIVALS, of_arrivals, strict=True))}
+    of_sms, of_arrivals = zip(OF_SMS, (sms, numbers), strict=True), (contents, payloads)
+    given = {**dict(of_sms), **dict(zip(OF_ARRIVALS, of_arrivals, strict=True))}
     if connection.dialect.name == "postgresql":
         if not arrivals and not sms:
             return set()
-        return _insert_at_once(connection, _arrived_on_postgresql(), {_ARRIVALS_TARGET: arrivals, **given})
+        return _insert_at_once(connection, arrived_on_postgresql(), {ARRIVALS: arrivals, **given})
     new = insert_new(connection, tables.arrivals, arrivals)
     for target, rows in given.items():
-        whole = target in _OF_SMS or len(new) == len(arrivals)
+        whole = target in OF_SMS or len(new) == len(arrivals)
         _insert_in_steps(connection, target, rows if whole else [row for row in rows if row[0] in new])
     return new
 
@@ -337,9 +218,9 @@ def insert_sender_checks(connection: Connection, checks: Collection[SenderCheck]
     """Insert what arrivals are about to name, where it is not there already; mostly there is none."""
     rows = sorted((one.id, *one) for one in checks)
     if rows and connection.dialect.name == "postgresql":
-        _insert_at_once(connection, _for_postgresql(_CHECKS_TARGET), {_CHECKS_TARGET: rows})
+        _insert_at_once(connection, for_postgresql(CHECKS), {CHECKS: rows})
     else:
-        _insert_in_steps(connection, _CHECKS_TARGET, rows)
+        _insert_in_steps(connection, CHECKS, rows)
 
 
 def sms_by_fingerprint(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
@@ -383,7 +264,7 @@ def _look_up(
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
         yield from connection.execute(
-            queries[dialect], {"keys": _array(some) if dialect == "postgresql" else some}
+            queries[dialect], {"keys": array_of(some) if dialect == "postgresql" else some}
         )
 
 

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Engine, insert
 
 from ingestor.archive import settle, tables
 from ingestor.archive.engine import writing
-from ingestor.archive.inserts import _arrived_on_postgresql, insert_arrived, insert_new
+from ingestor.archive.insert_statements import arrived_on_postgresql
+from ingestor.archive.inserts import insert_arrived, insert_new
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.settle import NewSms
 from ingestor.archive.store import Store
@@ -156,6 +157,6 @@ def test_a_transaction_that_is_done_again_asks_again(
 
 def test_the_driver_keeps_what_it_makes_of_the_longest_statement() -> None:
     """psycopg reads one anew each time where it is longer, or has more parameters: 0.5 ms a commit."""
-    statement = _arrived_on_postgresql()
+    statement = arrived_on_postgresql()
     assert len(statement) <= _queries.MAX_CACHED_STATEMENT_LENGTH
     assert statement.count("%(") <= _queries.MAX_CACHED_STATEMENT_PARAMS
