@@ -58,7 +58,7 @@ setup:
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: setup
 	$(LOCK) --all-extras --upgrade -o $(REQUIREMENTS) pyproject.toml
-	$(LOCK) --extra postgresql --extra webhook --extra metrics --extra oauth --extra xlsx --extra build -c $(REQUIREMENTS) -o $(SERVER_REQUIREMENTS) pyproject.toml
+	$(LOCK) --extra postgresql --extra webhook --extra metrics --extra oauth --extra trust --extra xlsx --extra build -c $(REQUIREMENTS) -o $(SERVER_REQUIREMENTS) pyproject.toml
 
 # As root: the program into $(PREFIX), its unit and user, and a configuration where there is none yet.
 PREFIX ?= /opt/ingestor
