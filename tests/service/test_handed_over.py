@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +16,7 @@ from ingestor.archive.engine import open_engine, reading
 from ingestor.intake.listener import Limits
 from ingestor.intake.listener.spool import depth
 from tests.intake.listener.client import post, sms
+from tests.intake.listener.crowd import Steady
 from tests.service.process import configuration, running
 from tests.waiting import until
 
@@ -91,31 +91,8 @@ def test_no_post_is_refused_lost_or_doubled(
     tmp_path: Path, kept: socket.socket, restarts: int, rate: int
 ) -> None:
     """POSTs come all the time, each over a connection of its own, while the daemon stops and starts."""
-    address = kept.getsockname()
     config = _configuration(tmp_path)
-    ended = threading.Event()
-    faults: list[object] = []
-    sent: list[threading.Thread] = []
-
-    def send(number: int) -> None:
-        try:
-            with socket.create_connection(address, 60) as client:
-                client.sendall(post(f"/{PATH}", sms(number), "Connection: close"))
-                answer = b"".join(iter(lambda: client.recv(4096), b""))
-            if not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"+OK"):
-                faults.append((number, answer[:60]))
-        except OSError as fault:
-            faults.append((number, fault))
-
-    def keep_sending() -> None:
-        while not ended.is_set():
-            sent.append(threading.Thread(target=send, args=(len(sent),), daemon=True))
-            sent[-1].start()
-            time.sleep(1 / rate)
-
-    sending = threading.Thread(target=keep_sending, daemon=True)
-    sending.start()
-    try:
+    with Steady(kept.getsockname(), f"/{PATH}", rate) as posts:
         for _ in range(restarts):
             with running(config, "run") as daemon:
                 daemon.wait_ready()
@@ -123,17 +100,12 @@ def test_no_post_is_refused_lost_or_doubled(
                 assert daemon.stop() == 0
         with running(config, "run") as daemon:
             daemon.wait_ready()
-            ended.set()
-            sending.join()
-            for one in sent:
-                one.join()
+            posts.end()
             until(lambda: depth(tmp_path / "spool") == 0, "what came before the archive was open", seconds=60)
             assert daemon.stop() == 0
-    finally:
-        ended.set()
 
-    assert faults == []
-    assert _counted(tmp_path) == (len(sent), len(sent))
+    assert posts.faults == []
+    assert _counted(tmp_path) == (posts.sent, posts.sent)
 
 
 def _sent(listening: socket.socket, request: bytes) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests import readme
 from tests.conftest import missing
+from tests.intake.listener.crowd import Steady
 from tests.sample_mails import SampleMail, generate
 from tests.servers import booted, dovecot
 from tests.waiting import until
@@ -28,6 +30,15 @@ password_credential = "imap-main"
 poll_seconds = 2
 """
 DROP_IN = "[Service]\nWatchdogSec=10\nRestartSec=1\n"
+WEBHOOK = """
+[database]
+url = "sqlite:////var/lib/ingestor/archive.db"
+[webhook]
+listen = "127.0.0.1:1"
+[[webhook.endpoint]]
+provider = "agile"
+path = "/agile-0123456789abcdef0123456789abcdef"
+"""
 # The guest has no sudo: root's part of it, and `sudo -u USER`, in one line.
 SUDO = 'sudo() { if [ "$1" = -u ]; then u=$2; shift 2; runuser -u "$u" -- "$@"; else "$@"; fi; }'
 MAILS = list(generate(30, seed=11))
@@ -52,6 +63,33 @@ def server() -> Iterator[dovecot.DovecotServer]:
     running = dovecot.DovecotServer()
     yield running
     running.close()
+
+
+def test_restarts_behind_the_socket_refuse_lose_and_double_nothing(guest: booted.BootedGuest) -> None:
+    """Two hundred POSTs a second, each over a connection of its own, while the unit restarts twenty times."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    (guest.root / "etc/ingestor/ingestor.toml").write_text(WEBHOOK)
+    place = guest.root / "etc/systemd/system/ingestor.socket.d/test.conf"
+    place.parent.mkdir(parents=True)
+    place.write_text("[Socket]\nListenStream=\nListenStream={}:{}\n".format(*address))
+    guest.run("systemctl", "daemon-reload")
+    started = guest.run("systemctl", "enable", "--now", "ingestor.socket")
+    assert started.returncode == 0, started.stderr
+    with Steady(address, "/agile-0123456789abcdef0123456789abcdef", 200) as posts:
+        until(lambda: guest.show("ingestor", "ActiveState") == "active", "a start by a POST", seconds=60)
+        for _ in range(20):
+            restarted = guest.run("systemctl", "restart", "ingestor")
+            assert restarted.returncode == 0, guest.journal("ingestor")
+        posts.end()
+
+    assert posts.faults == []
+    until(lambda: _stored(guest) == posts.sent, "what was spooled", seconds=60, pause=0.5)
+    assert _stored(guest, "arrivals") == posts.sent
+    guest.run("systemctl", "disable", "--now", "ingestor.socket", "ingestor")
+    for leftover in (guest.root / "var/lib/ingestor").glob("archive.db*"):
+        leftover.unlink()
 
 
 def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.DovecotServer) -> None:
@@ -149,8 +187,21 @@ def _expected(mails: list[SampleMail]) -> int:
     return len({tuple(mail.expected[name] for name in fields) for mail in mails if mail.expected})
 
 
-def _stored(guest: booted.BootedGuest) -> int:
+def _stored(guest: booted.BootedGuest, table: str = "inbound_sms") -> int:
     counted = guest.run(
-        "sqlite3", "-readonly", "/var/lib/ingestor/archive.db", "SELECT count(*) FROM inbound_sms"
+        "sqlite3", "-readonly", "/var/lib/ingestor/archive.db", f"SELECT count(*) FROM {table}"
     ).stdout.strip()
     return int(counted or -1)
+
+
+def test_make_uninstall_leaves_settings_and_archive(guest: booted.BootedGuest) -> None:
+    """Nothing else of `make install` is there any more: no program, unit, description of user or folders."""
+    guest.run("systemctl", "disable", "--now", "ingestor", "ingestor.socket", "ingestor-backup.timer")
+    guest.make("uninstall")
+
+    left = {
+        path.relative_to(guest.root) for path in guest.root.rglob("*ingestor*") if path.name != "ingestor-ci"
+    }
+    assert {str(path) for path in left if path.parts[0] in {"opt", "usr"}} == set()
+    assert (guest.root / "etc/ingestor/ingestor.toml").exists()
+    assert (guest.root / "var/lib/ingestor/archive.db").exists()

@@ -1,7 +1,11 @@
 """A crowd of providers: many connections that post messages until each is acknowledged."""
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Self
 
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.stand import AGILE
@@ -64,3 +68,56 @@ class Crowd:
         self.acknowledged.append(number)
         self._tell(len(self.acknowledged))
         return True
+
+
+class Steady:
+    """POSTs at a steady rate while open, each message once and over a connection of its own.
+
+    `faults` has what did not hear +OK, with what it heard instead.
+    """
+
+    def __init__(self, address: tuple[str, int], path: str, rate: int) -> None:
+        """`rate` is a second; each POST has a minute."""
+        self.faults: list[object] = []
+        self._address = address
+        self._path = path
+        self._rate = rate
+        self._ended = threading.Event()
+        self._posts: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def sent(self) -> int:
+        """How many POSTs there were."""
+        return len(self._posts)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def end(self) -> None:
+        """Send no more, and wait for the last answer."""
+        self._ended.set()
+        self._thread.join()
+        for one in self._posts:
+            one.join()
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        while not self._ended.wait(max(0.0, begun + len(self._posts) / self._rate - time.monotonic())):
+            self._posts.append(threading.Thread(target=self._send, args=(len(self._posts),), daemon=True))
+            self._posts[-1].start()
+
+    def _send(self, number: int) -> None:
+        try:
+            with socket.create_connection(self._address, 60) as client:
+                client.sendall(post(self._path, sms(number), "Connection: close"))
+                answer = b"".join(iter(lambda: client.recv(4096), b""))
+        except OSError as fault:
+            self.faults.append((number, fault))
+        else:
+            if not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"+OK"):
+                self.faults.append((number, answer[:60]))
