@@ -6,10 +6,15 @@ a request takes, and lets through what two servers could read differently. What 
 `tests/http` breaks where a release changes them, and pyproject.toml pins the minor version.
 """
 
+import socket
+from array import array
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from fcntl import ioctl
 from http import HTTPStatus
+from termios import FIONREAD
 from typing import Any, Final, Protocol
 
 import httptools
@@ -67,7 +72,7 @@ class _Refused(Exception):
 class Connection(HttpToolsProtocol):
     """The server's side of one connection. `peer` is what the gatekeeper made of its address."""
 
-    def __init__(self, common: Common, address: str, peer: Any) -> None:
+    def __init__(self, common: Common, client: socket.socket, address: str, peer: Any) -> None:
         super().__init__(common.config, common.state, {})
         # uvicorn's own parser is lenient about bytes behind a request that ends the connection.
         self.parser = httptools.HttpRequestParser(self)
@@ -75,6 +80,7 @@ class Connection(HttpToolsProtocol):
         self.address = address
         self.peer = peer
         self.busy_once = False
+        self._client = client
         self._common = common
         self._bounds = common.bounds
         self.deadline = self.loop.time() + self._bounds.request_seconds
@@ -108,6 +114,14 @@ class Connection(HttpToolsProtocol):
     def quiet_since(self) -> float:
         """Since when (the loop's time) no request has begun."""
         return self.deadline - (self._bounds.idle_seconds if self.busy_once else self._bounds.request_seconds)
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes of the client wait to be read: then it is not silent."""
+        waiting = array("i", [0])
+        with suppress(OSError, ValueError):  # it is closed
+            ioctl(self._client, FIONREAD, waiting)
+        return waiting[0] > 0
 
     def expire(self) -> None:
         """End a connection whose deadline has passed; a request half sent is told that it was too slow."""

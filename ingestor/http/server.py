@@ -39,6 +39,7 @@ _NEWCOMER_SECONDS: Final = 0.25
 _CERTIFICATE_SECONDS: Final = 60.0
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SECONDS_WITHOUT_ROOM: Final = 0.02
+_MOST_AT_ONCE: Final = 32
 
 
 class Application(Protocol):
@@ -152,18 +153,22 @@ class HttpServer:
     # Accepting
 
     def _accept(self, listening: socket.socket) -> None:
-        """Take one client; a callback, not a task, which a stop could cancel with the client in its hands."""
-        if not self._room_for_one():
-            self._rest(listening)
-            return
-        try:
-            client, address = listening.accept()
-        except OSError as fault:  # the client went away before it was accepted
-            if fault.errno in _OUT_OF_DESCRIPTORS:
-                self._common.refusals.note(refusals.NO_DESCRIPTORS, "")
-                self._make_room()
+        """Take clients; a callback, not a task, which a stop could cancel with a client in its hands.
+
+        Several at once: while the daemon starts a turn of the loop can take longer than the next ones need.
+        """
+        for _ in range(_MOST_AT_ONCE):
+            if not self._room_for_one():
                 self._rest(listening)
-        else:
+                return
+            try:
+                client, address = listening.accept()
+            except OSError as fault:  # none is left, or the client went away before it was accepted
+                if fault.errno in _OUT_OF_DESCRIPTORS:
+                    self._common.refusals.note(refusals.NO_DESCRIPTORS, "")
+                    self._make_room()
+                    self._rest(listening)
+                return
             self._welcome(client, str(address[0]))
 
     def _room_for_one(self) -> bool:
@@ -196,7 +201,7 @@ class HttpServer:
         peer = self._common.gatekeeper.peer(address, encrypted=self._certificate is not None)
         if not self._connections:
             self._woken.set()
-        connection = Connection(self._common, address, peer)
+        connection = Connection(self._common, client, address, peer)
         task = self._loop.create_task(self._open(connection, client))
         task.add_done_callback(partial(self._opened, connection, client))
         self._connections[connection] = task
@@ -233,7 +238,7 @@ class HttpServer:
             ]  # fmt: skip
             if quiet:
                 oldest = min(quiet, key=attrgetter("quiet_since"))
-                if oldest.quiet_since > self._loop.time() - _NEWCOMER_SECONDS:
+                if oldest.quiet_since > self._loop.time() - _NEWCOMER_SECONDS or oldest.unread:
                     return False
                 self._common.refusals.note(refusals.OVERLOADED, oldest.address)
                 self._drop(oldest)
@@ -277,7 +282,8 @@ class HttpServer:
 
     def _stopped(self, now: float) -> bool:
         for connection in list(self._connections):
-            if connection.busy_once or not connection.idle or now >= self._silent_until:
+            silent = now >= self._silent_until and not connection.unread
+            if connection.busy_once or not connection.idle or silent:
                 connection.finish()
         if (self._app.busy or self._connections) and now < self._stop_at:
             return False
