@@ -32,8 +32,7 @@ class Visit:
         self._last = 0
         self._idle_refused = False
         memory = context.memory
-        if memory.dictionary is None:
-            memory.dictionary = usable_dictionary(context.engine)
+        memory.dictionary = usable_dictionary(context.engine)  # a failover may have lost the last one
         memory.archive_key = memory.archive_key or read_archive_key(context.engine)
 
     def full_pass(self) -> None:
