@@ -32,9 +32,10 @@ quick: setup
 	  tests/archive/test_queries.py tests/cli/test_tables.py tests/test_house.py tests/test_numbers.py \
 	  tests/test_record.py tests/test_settings.py tests/test_timestamps.py tests/test_logs.py
 
-# Long trials (chaos, endurance, guests): before a release.
+# Long trials (chaos, endurance, guests): before a release. TORTURE names some of them, as CI does.
+TORTURE ?= tests
 torture: setup
-	$(BIN)/python -m pytest -m torture
+	$(BIN)/python -m pytest -m torture $(TORTURE)
 
 # The version stands in pyproject.toml alone; the changelog must name it, and nothing may be uncommitted.
 release: check torture
