@@ -15,6 +15,7 @@ from ingestor.archive.migrate import head
 from tests.cli.calling import Called, as_nobody, ingestor
 from tests.cli.conftest import Filled
 from tests.conftest import missing
+from tests.sample_mails import generate
 
 READERS = [
     ["status"], ["search"], ["show", "1"], ["export"], ["quarantine", "list"],
@@ -34,6 +35,34 @@ def test_upgrade_makes_and_repeats(archive_url: str, tmp_path: Path) -> None:
     current = call("current")
     assert (current.code, current.out) == (0, f"{head()}\n")
     assert f"{head()}\tyes\t" in call("history").out
+
+
+def test_texts_are_taken_in_by_an_import_or_by_hand(tmp_path: Path) -> None:
+    """With `index_texts` an import of many SMS takes their texts in, without it only `db index` does; a word
+    is found before and after."""
+    lines = [
+        "From smsin@agiletelecom.com Mon Jan  8 09:00:00 2024\n"
+        + mail.raw.replace(b"\r\n", b"\n").decode("latin-1")
+        for mail in generate(1200, unrelated=0, duplicates=0, broken=0)
+    ]
+    (tmp_path / "old.mbox").write_text("\n".join(lines), encoding="latin-1")
+    found = set()
+    for wish in ("true", "false"):
+        archive = tmp_path / f"{wish}.db"
+        (tmp_path / "c.toml").write_text(f'[database]\nurl = "sqlite:///{archive}"\nindex_texts = {wish}\n')
+        config = ("--config", tmp_path / "c.toml")
+        assert ingestor(*config, "import", "old.mbox", "--quiet", folder=tmp_path).code == 0
+        with closing(sqlite3.connect(archive)) as connection:
+            number = "SELECT count(*) FROM sms_words"
+            stored = connection.execute("SELECT count(*) FROM sms").fetchone()[0]
+            assert connection.execute(number).fetchone()[0] == (stored if wish == "true" else 0)
+            assert stored > 1000
+        found.add(ingestor(*config, "search", "VERIFICA", folder=tmp_path).out)
+        said = ingestor(*config, "db", "index", folder=tmp_path).out
+        assert said == f"{stored:,} texts are taken in: `ingestor search` finds their words.\n"
+        found.add(ingestor(*config, "search", "verifica", folder=tmp_path).out)
+    assert len(found) == 1
+    assert "verifica" in found.pop()
 
 
 def test_history_needs_no_archive(called: Callable[..., Called], tmp_path: Path) -> None:
