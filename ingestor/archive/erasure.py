@@ -10,7 +10,7 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -32,15 +32,16 @@ from ingestor.archive import holds, tables
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.erasure_plan import Batch, Plan, Selection
 from ingestor.archive.inserts import ERASURES_LOCK, erased_among, reserve
-from ingestor.archive.rows import number_key
+from ingestor.archive.rows import number_form
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
-BATCH: Final = 250
-"""SMS a transaction: some 15 ms of it, and whoever stores waits for one at most."""
+BATCH: Final = 150
+"""SMS a transaction: some 10 to 20 ms of it, and whoever stores waits for one at most."""
 PAUSE_SECONDS: Final = 0.01
+"""Between two transactions at least, and half as long as one took: on a busy machine intake goes on."""
 _CHUNK = 500
 # What came in the same bytes as SMS (given twice) and arrivals, and is not erased. Without a join: PostgreSQL
 # takes a table that was filled a moment ago for empty, and would read all of `erased` for each row.
@@ -87,20 +88,25 @@ class _Belongings:
     state: str = ""
 
 
-def plan(engine: Engine, secret: bytes, selection: Selection, basis: str, now: datetime) -> Plan:
+def plan(
+    engine: Engine, secret: bytes, selection: Selection, basis: str, now: datetime,
+    numbers: Sequence[str] = (),
+) -> Plan:  # fmt: skip
     """Return what `selection` would take from the archive; nothing is changed.
 
+    `numbers` are those of the selection as they were given: by their text opt-outs and answers are found.
     Raises IngestorError where an id is none of the archive's.
     """
     with reading(engine) as connection:
         _require_known(connection, selection)
         chosen = _selected(connection, selection)
-        return planned(connection, secret, selection, chosen, _quarantined(connection, selection), basis, now)
+        waiting = _quarantined(connection, selection)
+        return planned(connection, secret, selection, chosen, waiting, basis, now, numbers)
 
 
 def planned(
     connection: Connection, secret: bytes, selection: Selection, sms: Sequence[int],
-    quarantine: Sequence[int], basis: str, now: datetime,
+    quarantine: Sequence[int], basis: str, now: datetime, numbers: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
     """Return the plan that takes these SMS and arrivals of the quarantine, but for what is under a hold."""
     _by_index(connection)
@@ -108,7 +114,7 @@ def planned(
     held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
     going = [one for one in sms if one not in held_sms]
     going_quarantine = [one for one in quarantine if one not in held_quarantine]
-    others = _others(connection, secret, selection.numbers, going)
+    others = _others(connection, secret, selection.numbers, _forms(connection, numbers, going), going)
     parts: list[tuple[list[int], list[int], dict[str, list[int]]]] = [
         *((part, [], {}) for part in _parts(going, BATCH)),
         *(([], part, {}) for part in _parts(going_quarantine, BATCH)),
@@ -156,9 +162,11 @@ def apply(
             continue
         if stop():
             return
+        began = time.monotonic()
         so_far += _apply_batch(engine, plan, number, batch, now())
+        took = time.monotonic() - began
         yield so_far
-        time.sleep(pause)
+        time.sleep(max(pause, took / 2) if pause else 0)
 
 
 def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:
@@ -308,36 +316,43 @@ def _selected(connection: Connection, selection: Selection) -> list[int]:
     return list(connection.execute(query.order_by(sms.id)).scalars())
 
 
+def _forms(connection: Connection, numbers: Sequence[str], sms: Sequence[int]) -> set[str]:
+    """Return how `numbers` may be written in the archive: as the SMS on them, which are `sms`, have them."""
+    if not numbers:
+        return set()
+    c, meant = tables.sms_content.c, {number_form(number) for number in numbers}
+    query = select(c.originator, tables.sms.c.destination).join(tables.sms, tables.sms.c.id == c.sms_id)
+    found = {one for row in _for_ids(connection, query.distinct(), c.sms_id, sms) for one in row}
+    return {
+        *(one for one in found if number_form(one) in meant), *numbers,
+        *(f"{before}{form}" for form in meant for before in ("+", "00", "")),
+    }  # fmt: skip
+
+
 def _others(
-    connection: Connection, secret: bytes, numbers: Sequence[int], sms: Sequence[int]
+    connection: Connection, secret: bytes, keys: Sequence[int], forms: Collection[str], sms: Sequence[int]
 ) -> dict[str, list[int]]:
-    """Return what else says who is meant, by its kind: all of `numbers`, and answers to `sms` with reports.
-
-    Opt-outs, answers and reports are looked at one by one for a number: they are few beside SMS.
-    """
-    wanted = set(numbers)
-
-    def of_numbers(identity: Any, number: Any) -> set[int]:
-        if not wanted:
-            return set()
-        found = connection.execute(select(identity, number).where(number.is_not(None)))
-        return {one for one, written in found if number_key(written, secret) in wanted}
-
-    c, a, w = tables.consent_content.c, tables.answers.c, tables.answer_content.c
+    """Return what else says who is meant, by its kind: all of a number in its `forms`, and answers to `sms`
+    with their reports."""
+    hmacs = [hmac.digest(secret, b"number\0" + form.encode(), "sha256") for form in sorted(forms)]
+    c, a = tables.consents.c, tables.answers.c
     r, d = tables.delivery_report_content.c, tables.delivery_reports.c
-    answers = of_numbers(w.answer_id, w.number)
-    answers.update(number for (number,) in _for_ids(connection, select(a.id), a.sms_id, sms))
-    names = [name for (name,) in _for_ids(connection, select(a.message_id), a.id, sorted(answers))]
-    reports = of_numbers(r.report_id, r.destination)
-    reports.update(number for (number,) in _for_ids(connection, select(d.id), d.message_id, names))
+
+    def ids(query: Select[Any], column: ColumnElement[Any], wanted: Sequence[Any]) -> set[Any]:
+        return {one for (one,) in _for_ids(connection, query, column, wanted)}
+
+    answers = ids(select(a.id), a.number_hmac, hmacs) | ids(select(a.id), a.sms_id, sms)
+    names = ids(select(a.message_id), a.id, sorted(answers))
+    reports = ids(select(r.report_id), r.destination, sorted(forms))
+    reports |= ids(select(d.id), d.message_id, sorted(names))
     found = {
-        "hold": holds.ended_for(connection, numbers), "consent": of_numbers(c.consent_id, c.number),
+        "hold": holds.ended_for(connection, keys), "consent": ids(select(c.id), c.number_hmac, hmacs),
         "answer": answers, "report": reports,
     }  # fmt: skip
     return {
         kind: left
-        for kind, ids in found.items()
-        if (left := sorted(set(ids) - erased_among(connection, kind, ids)))
+        for kind, all_ in found.items()
+        if (left := sorted(set(all_) - erased_among(connection, kind, all_)))
     }
 
 

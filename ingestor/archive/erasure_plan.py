@@ -61,19 +61,19 @@ class Plan:
 
     def written(self) -> str:
         """Return the plan as the text of a file."""
-        batches = [[_ranges(one.sms), _ranges(one.quarantine), one.others, one.state] for one in self.batches]
+        batches = [[ranges(one.sms), ranges(one.quarantine), one.others, one.state] for one in self.batches]
         before = self.selection.before
         said = {
             "form": _FORM, "plan": self.id, "archive": self.archive, "basis": self.basis,
             "made_at": self.made_at,
             "selection": {
-                "number_keys": self.selection.numbers, "sms": _ranges(self.selection.sms),
+                "number_keys": self.selection.numbers, "sms": ranges(self.selection.sms),
                 "before": iso_utc(before) if before else None, "destination": self.selection.destination,
-                "quarantine": _ranges(self.selection.quarantine),
+                "quarantine": ranges(self.selection.quarantine),
             },
             "counts": {name: getattr(self, name) for name in _COUNTS},
             "oldest": self.oldest, "newest": self.newest,
-            "held": [_ranges(self.held_sms), _ranges(self.held_quarantine)], "batches": batches,
+            "held": [ranges(self.held_sms), ranges(self.held_quarantine)], "batches": batches,
         }  # fmt: skip
         return json.dumps(said, indent=1) + "\n"
 
@@ -116,7 +116,7 @@ def basis_code(basis: str) -> str:
     return basis
 
 
-def _ranges(ids: Iterable[int]) -> list[list[int]]:
+def ranges(ids: Iterable[int]) -> list[list[int]]:
     """Return `ids` as first and last of each run: those of a year are mostly one."""
     found: list[list[int]] = []
     for number in sorted(ids):

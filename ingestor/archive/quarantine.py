@@ -2,9 +2,11 @@
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from email import message_from_bytes
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import BinaryIO
@@ -15,6 +17,7 @@ from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.inserts import reserve
 from ingestor.archive.queries import kept_payload
+from ingestor.archive.rows import number_form
 from ingestor.archive.views import quarantine
 from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Unreadable
 from ingestor.record import Channel
@@ -136,6 +139,52 @@ def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
         whole=payload is not None and payload.whole,
         sender_verified=row.sender_verified,
     )
+
+
+def naming(engine: Engine, numbers: Sequence[str]) -> tuple[list[int], int]:
+    """Return which arrivals that nobody could read name one of `numbers`, and how many were looked at.
+
+    No index knows what they say: their kept bytes are read, as they are, decoded as a mail and as a form.
+    """
+    a, r, gone = tables.arrivals.c, tables.retries.c, tables.erased.c
+    read = select(r.id).where(r.arrival_id == a.id, r.sms_id.is_not(None)).exists()
+    erased = select(gone.row_id).where(gone.kind == "arrival", gone.row_id == a.id).exists()
+    query = select(a.id).where(a.outcome == "quarantined", ~read, ~erased).order_by(a.id)
+    subjects = select(tables.arrival_content.c.subject)
+    wanted = [_written(number) for number in numbers]
+    found = []
+    with reading(engine) as connection:
+        ids = list(connection.execute(query).scalars())
+        for number in ids:
+            subject = connection.execute(
+                subjects.where(tables.arrival_content.c.arrival_id == number)
+            ).scalar()
+            try:
+                payload = kept_payload(connection, number)
+            except ValueError:  # damaged, which `check --deep` says
+                payload = None
+            texts = [subject or "", *(_texts(payload.raw) if payload is not None else ())]
+            if any(one.search(text) for one in wanted for text in texts):
+                found.append(number)
+    return found, len(ids)
+
+
+def _written(number: str) -> re.Pattern[str]:
+    """Return what finds `number` however it is written: with blanks, points and the like between digits."""
+    form = number_form(number)
+    between = r"[\s.()/-]*"
+    digits = rf"(?<!\d)(?:0{between}0{between})?{between.join(form)}(?!\d)"
+    return re.compile(digits if form.isdecimal() else rf"(?<!\w){re.escape(form)}(?!\w)", re.IGNORECASE)
+
+
+def _texts(raw: bytes) -> Iterator[str]:
+    plain = raw.decode("latin-1")
+    yield plain
+    yield urllib.parse.unquote_plus(plain, "latin-1")
+    for part in message_from_bytes(raw).walk():
+        decoded = part.get_payload(decode=True)
+        if isinstance(decoded, bytes):
+            yield decoded.replace(b"\0", b"").decode("utf-8", "replace")
 
 
 def read_today(reader: Reader, kept: Kept) -> Readable | Unreadable:

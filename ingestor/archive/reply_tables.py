@@ -202,6 +202,7 @@ delivery_report_content = new_table(
     PrimaryKeyConstraint("report_id"),
     ForeignKeyConstraint(["report_id"], ["delivery_reports.id"]),
     CheckConstraint("length(salt) = 32", name="salt"),
+    Index("ix_delivery_report_content_destination", "destination"),
 )
 """`payload` is the POST's body as it came, compressed by zstd."""
 

@@ -6,23 +6,25 @@ from argparse import ArgumentTypeError
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Select, not_, select, union
 
-from ingestor.archive import erasure, holds
+from ingestor.archive import erasure, holds, quarantine
 from ingestor.archive.engine import reading
-from ingestor.archive.erasure_plan import Plan, Selection, basis_code
+from ingestor.archive.erasure_plan import Plan, Selection, basis_code, ranges
 from ingestor.archive.export import plain_row
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.rows import number_key
-from ingestor.archive.tables import arrivals
+from ingestor.archive.tables import answers, arrivals, erased, erasures, retries
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.cli import verbs_of
 from ingestor.cli.arguments import add_utc, count, instant, localised, since, text, zone_of
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import print_fields, print_json, print_table
+from ingestor.cli.printing import print_fields, print_json, print_table, printable
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import last_four
 from ingestor.record import Channel
@@ -50,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = plan.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--number", metavar="N", action="append", type=_number,
-        help="all SMS from or to it, in whatever form it came; may be given several times",
+        help="all SMS from or to it, in whatever form it came, and what of the quarantine has it in its "
+        "bytes; may be given several times",
     )  # fmt: skip
     what.add_argument("--sms", metavar="ID", nargs="+", type=count, help="these SMS")
     what.add_argument("--before", metavar="DATE", type=since, help="all SMS received before it")
@@ -104,16 +107,22 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.destination is not None and arguments.before is None:
         raise ConfigurationError("--destination narrows --before down: give both")
     engine = open_for_reading(settings)
-    secret = read_archive_key(engine)
+    secret, numbers = read_archive_key(engine), arguments.number or ()
+    naming, looked_at = quarantine.naming(engine, numbers) if numbers else ([], 0)
     selection = Selection(
-        tuple(sorted({number_key(one, secret) for one in arguments.number or ()})),
+        tuple(sorted({number_key(one, secret) for one in numbers})),
         tuple(sorted(set(arguments.sms or ()))),
         instant(arguments.before, zone_of(arguments, settings)),
         arguments.destination,
-        tuple(sorted(set(arguments.quarantine or ()))),
+        tuple(sorted(set(arguments.quarantine or naming))),
     )
-    made = erasure.plan(engine, secret, selection, arguments.basis, datetime.now(UTC))
-    print_fields(_fields(made))
+    made = erasure.plan(engine, secret, selection, arguments.basis, datetime.now(UTC), numbers)
+    fields = _fields(made)
+    if looked_at:
+        fields["quarantine"] = f"{looked_at:,} unread were looked through; " + (
+            f"it stands in {_some(naming)}" if naming else "it stands in none"
+        )
+    print_fields(fields)
     if not made.batches:
         print("\nNothing of it is in the archive.")
         return 0
@@ -211,26 +220,58 @@ def _elsewhere(engine: Engine, settings: Settings, plan: Plan) -> list[str]:
     spool = state_directory(settings) / "spool"
     if spool.is_dir():
         lines.append(f"POSTs in {spool}, where some wait: they are read soon, and kept without content")
-    return lines + _in_mailboxes(engine, plan)
+    return lines + _named(engine, plan) + _in_mailboxes(engine, plan)
+
+
+def _rows_of(plan: Plan, kind: str) -> Select[tuple[int]]:
+    """Return which rows of a kind the plan has erased."""
+    of_plan = erased.c.erasure_id == erasures.c.id
+    return select(erased.c.row_id).join(erasures, of_plan).where(
+        erasures.c.plan_id == plan.id, erased.c.kind == kind
+    )  # fmt: skip
+
+
+def _named(engine: Engine, plan: Plan) -> list[str]:
+    """Return what stays for good and may say who it was: names of inputs, and words that people wrote."""
+    a, r, w = arrivals.c, retries.c, answers.c
+    came, answered = _rows_of(plan, "arrival"), _rows_of(plan, "answer")
+    names = select(a.source).where(a.id.in_(came), a.channel == Channel.IMPORT.value)
+    said = select(r.reason).where(
+        r.arrival_id.in_(came), r.outcome == "discarded", not_(r.reason.startswith("erased: "))
+    )
+    said_of_answers = select(w.reason).where(w.id.in_(answered), w.reason.is_not(None))
+    lines = []
+    with reading(engine) as connection:
+        for what, query in (
+            ("names of imported files (arrivals.source, run_inputs.path, runs.options)", names.distinct()),
+            ("words given as a reason (retries.reason, answers.reason)", union(said, said_of_answers)),
+        ):
+            found = sorted(map(printable, connection.execute(query).scalars()))
+            if found:
+                lines.append(f"{what}, which stay and may name somebody: {_some(found)}")
+    return lines
 
 
 def _in_mailboxes(engine: Engine, plan: Plan) -> list[str]:
     """Return where the mails themselves lie: mailbox, folder and UIDs, as an IMAP client is told them."""
     a = arrivals.c
-    ids = [one for batch in plan.batches for one in batch.sms]
-    found: dict[tuple[str, str, int], list[int]] = {}
+    place = (a.source, a.folder, a.uidvalidity)
+    query = select(*place, a.uid).where(
+        a.id.in_(_rows_of(plan, "arrival")), a.channel == Channel.MAILBOX.value
+    )
+    lines = []
     with reading(engine) as connection:
-        for start in range(0, len(ids), 500):
-            query = select(a.source, a.folder, a.uidvalidity, a.uid).where(
-                a.sms_id.in_(ids[start : start + 500]), a.channel == Channel.MAILBOX.value
+        rows = connection.execute(query.order_by(*place, a.uid))
+        for (source, folder, uidvalidity), found in groupby(rows, key=itemgetter(0, 1, 2)):
+            uids = [
+                str(first) if first == last else f"{first}:{last}"
+                for first, last in ranges(row.uid for row in found)
+            ]
+            lines.append(
+                f"mailbox {source}, folder {folder} (UIDVALIDITY {uidvalidity}): UID {_some(uids)}; in "
+                f"Dovecot: doveadm expunge -u USER mailbox '{folder}' uid {','.join(uids)}"
             )
-            for source, folder, uidvalidity, uid in connection.execute(query):
-                found.setdefault((source, folder, uidvalidity), []).append(uid)
-    return [
-        f"mailbox {source}, folder {folder} (UIDVALIDITY {uidvalidity}): UID {_some(sorted(uids))}; "
-        f"in Dovecot: doveadm expunge -u USER mailbox '{folder}' uid {','.join(map(str, sorted(uids)))}"
-        for (source, folder, uidvalidity), uids in sorted(found.items())
-    ]
+    return lines
 
 
 def _list(arguments: argparse.Namespace) -> int:

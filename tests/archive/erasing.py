@@ -49,8 +49,9 @@ def write(engine: Engine, *items: Item) -> tuple[Outcome, ...]:
 
 def planned(engine: Engine, basis: str = "gdpr-art17", **chosen: Any) -> Plan:
     secret = read_archive_key(engine)
-    numbers = tuple(number_key(one, secret) for one in chosen.pop("numbers", ()))
-    return erasure.plan(engine, secret, Selection(numbers=numbers, **chosen), basis, NOW)
+    numbers = chosen.pop("numbers", ())
+    keys = tuple(number_key(one, secret) for one in numbers)
+    return erasure.plan(engine, secret, Selection(numbers=keys, **chosen), basis, NOW, numbers)
 
 
 def applied(engine: Engine, plan: Plan) -> erasure.Done:

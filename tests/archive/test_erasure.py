@@ -1,6 +1,7 @@
 """Erasing: what was planned goes, nothing else, for good, and nobody can do it past the plan."""
 
 import itertools
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,12 +16,13 @@ from ingestor.archive.engine import writing
 from ingestor.archive.erasure_plan import Plan, basis_code
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Item
+from ingestor.archive.quarantine import discard, naming
 from ingestor.archive.queries import quarantine_show
 from ingestor.archive.rows import number_form, number_key
 from ingestor.archive.store import Store
 from ingestor.errors import IngestorError
 from ingestor.intake.retry import retry
-from ingestor.providers.contract import Readable
+from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, Outcome
 from ingestor.replies.opt_outs import Event, number_hmac, read_secret, write_events
 from tests.archive.erasing import (
@@ -186,6 +188,36 @@ def test_answers_and_their_reports_lose_number_and_text(archive_engine: Engine) 
     applied(archive_engine, plan)
     for table, stays in (("answer_content", 0), ("delivery_report_content", 0), ("answers", 1)):
         assert number_of(archive_engine, table) == stays
+
+
+@pytest.mark.parametrize(
+    ("written", "raw"),
+    [
+        (HER, b"Subject: odd\n\nfrom 0039 333 555-0001, unreadable"),
+        (HER, b"originator=%2B393335550001&txt=x"),
+        (HER, b'{"from": "+39 (333) 555.00.01"}'),
+        (HER, b"Subject: x\nContent-Transfer-Encoding: base64\n\n" + b64encode(b"From: 393335550001 x")),
+        (HER, "Subject: x\nContent-Type: text/plain; charset=utf-16le\n\n+393335550001".encode("utf-16le")),
+        ("AgileTel", b"Subject: x\n\nfrom AGILETEL to you"),
+    ],
+)
+def test_a_number_is_found_in_what_nobody_could_read(
+    archive_engine: Engine, written: str, raw: bytes
+) -> None:
+    """Written in any form, in the kept bytes or the subject; a longer number that has its digits is another;
+    what was erased, or read since, is not looked at again, and what was discarded is."""
+    others = (b"Subject: y\n\nfrom 3933355500011", b"Subject: y\n\n1393335550001", b"AgileTelecom")
+    subject = Unreadable("odd", PARSER, "<x@example.org>", f"SMS from {written}")
+    write(
+        archive_engine, broken(1, raw=raw), broken(5, reading=subject),
+        *(broken(number, raw=other) for number, other in enumerate(others, 2)), mail(1),
+    )  # fmt: skip
+    found = [number for (number,) in rows(archive_engine, "SELECT id FROM quarantine ORDER BY id")][:2]
+    assert naming(archive_engine, [written]) == (found, 5)
+    discard(archive_engine, found, "spam", NOW)
+    assert naming(archive_engine, [written]) == (found, 5)
+    erased(archive_engine, quarantine=tuple(found))
+    assert naming(archive_engine, [written]) == ([], 3)
 
 
 def _by_other_way(number: int, way: str) -> Item:

@@ -40,6 +40,8 @@ def test_one_person_from_start_to_end(filled: Filled) -> None:
     done = filled.call("erase", "apply", plan)
     assert done.code == 0, done.err
     assert "snapshots, exports and backups" in done.out
+    assert "names of imported files (arrivals.source, run_inputs.path, runs.options), which stay" in done.out
+    assert "old.mbox" in done.out
     assert ("archive.db.0006.bak" in done.out) is (filled.engine.dialect.name == "sqlite")
     number = one(filled.engine, "SELECT id FROM inbound_sms WHERE erased_at IS NOT NULL")
     told = filled.call("show", str(number))
@@ -82,6 +84,22 @@ def test_holds_and_wrong_usage(filled: Filled) -> None:
         done = filled.call("erase", *words)
         assert (done.code, len(done.faults)) == (code, 1), (words, done.err)
     assert number_of(filled.engine, "erasures") == 0
+
+
+def test_a_number_is_looked_for_in_the_quarantine_too(filled: Filled) -> None:
+    """The plan says how many were looked through and where it stands; what goes takes the words that somebody
+    gave as a reason along as a warning, as they stay."""
+    raw = b"Subject: odd\n\nFrom: 00 39 333 0000002"
+    Store(filled.engine).write([Submission(None, (broken(8, raw=raw),))], NOW)
+    number = one(filled.engine, "SELECT max(id) FROM quarantine")
+    filled.call("quarantine", "discard", str(number), "--reason", "she asked by phone")
+    plan = filled.folder / "plan.json"
+    shown = filled.call("erase", "plan", "--number", NUMBER, "--basis", "x", "--output", plan)
+    assert f"quarantine  3 unread were looked through; it stands in {number}\n" in shown.out
+    done = filled.call("erase", "apply", plan)
+    assert "words given as a reason" in done.out
+    assert "she asked by phone" in done.out
+    assert one(filled.engine, f"SELECT count(*) FROM payloads WHERE arrival_id = {number}") == 0
 
 
 def test_an_erasure_names_the_mail_in_its_mailbox(filled: Filled) -> None:

@@ -10,6 +10,7 @@ from ingestor.intake.listener.posts import ReceivedPost, submission_of
 from ingestor.providers.contract import Post, Rules
 from ingestor.replies.agile import Message
 from ingestor.replies.answers import Decision, Kind, claim, decide
+from ingestor.replies.opt_outs import number_hmac, read_secret
 from tests.archive.samples import NOW
 
 
@@ -17,7 +18,9 @@ def add_rows_of_replies(engine: Engine) -> None:
     """Add a message with its claim, and a report about it."""
     with writing(engine) as connection:
         message = Message("m-1", "+393351234567", "MyShop", "Grazie")
-        answer_id = decide(connection, bytes(32), bytes(32), Decision(Kind.COMMAND, message), NOW)
+        secret = read_secret(connection)
+        hashed = number_hmac(secret, message.number)
+        answer_id = decide(connection, secret, hashed, Decision(Kind.COMMAND, message), NOW)
         assert answer_id is not None
         assert claim(connection, answer_id, 1, NOW)
     body = b'{"messageId": "m-1", "statusCode": 3, "description": "Delivered"}'
