@@ -10,30 +10,36 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
-    Select,
-    bindparam,
     func,
     insert,
     or_,
     select,
-    union,
 )  # fmt: skip
 
 from ingestor.archive import holds, tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.erasure_plan import Batch, Plan, Selection
+from ingestor.archive.erasure_plan import (
+    Batch,
+    Plan,
+    Selection,
+    for_ids,
+    forms_of,
+    in_parts,
+    others_of,
+    quarantined,
+    require_known,
+    selected,
+    span,
+)  # fmt: skip
 from ingestor.archive.inserts import ERASURES_LOCK, erased_among, reserve
-from ingestor.archive.rows import number_form
-from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
@@ -42,7 +48,6 @@ BATCH: Final = 150
 """SMS a transaction: some 10 to 20 ms of it, and whoever stores waits for one at most."""
 PAUSE_SECONDS: Final = 0.01
 """Between two transactions at least, and half as long as one took: on a busy machine intake goes on."""
-_CHUNK = 500
 # What came in the same bytes as SMS (given twice) and arrivals, and is not erased. Without a join: PostgreSQL
 # takes a table that was filled a moment ago for empty, and would read all of `erased` for each row.
 _OF_BYTES = """SELECT id, sms_id, outcome, (SELECT 1 FROM payloads WHERE arrival_id = arrivals.id)
@@ -98,9 +103,9 @@ def plan(
     Raises IngestorError where an id is none of the archive's.
     """
     with reading(engine) as connection:
-        _require_known(connection, selection)
-        chosen = _selected(connection, selection)
-        waiting = _quarantined(connection, selection)
+        require_known(connection, selection)
+        chosen = selected(connection, selection)
+        waiting = quarantined(connection, selection)
         return planned(connection, secret, selection, chosen, waiting, basis, now, numbers)
 
 
@@ -114,11 +119,11 @@ def planned(
     held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
     going = [one for one in sms if one not in held_sms]
     going_quarantine = [one for one in quarantine if one not in held_quarantine]
-    others = _others(connection, secret, selection.numbers, _forms(connection, numbers, going), going)
+    others = others_of(connection, secret, selection.numbers, forms_of(connection, numbers, going), going)
     parts: list[tuple[list[int], list[int], dict[str, list[int]]]] = [
-        *((part, [], {}) for part in _parts(going, BATCH)),
-        *(([], part, {}) for part in _parts(going_quarantine, BATCH)),
-        *(([], [], {kind: part}) for kind, ids in others.items() for part in _parts(ids, BATCH)),
+        *((part, [], {}) for part in in_parts(going, BATCH)),
+        *(([], part, {}) for part in in_parts(going_quarantine, BATCH)),
+        *(([], [], {kind: part}) for kind, ids in others.items() for part in in_parts(ids, BATCH)),
     ]
     counted_others = sum(map(len, others.values()))
     batches, counted = [], {"arrivals": 0, "payloads": 0}
@@ -129,7 +134,7 @@ def planned(
         counted["arrivals"] += len(found.arrivals)
         counted["payloads"] += found.payloads
         beside |= found.beside
-    oldest, newest = _span(connection, going)
+    oldest, newest = span(connection, going)
     return Plan(
         str(uuid.uuid4()), _mark_of(secret), basis, iso_utc(now), selection, batches, sorted(held_sms),
         sorted(held_quarantine), len(going), counted["arrivals"], counted["payloads"], counted_others,
@@ -176,7 +181,7 @@ def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:
         return []
     named = {one for batch in plan.batches for one in batch.sms} | set(plan.held_sms)
     with reading(engine) as connection:
-        return [one for one in _selected(connection, selection) if one not in named]
+        return [one for one in selected(connection, selection) if one not in named]
 
 
 def _apply_batch(engine: Engine, plan: Plan, number: int, batch: Batch, now: datetime) -> Done:
@@ -221,7 +226,7 @@ def _take_out_of_quarantine(
     r, a = tables.retries.c, tables.arrivals.c
     settled = select(r.arrival_id).where(or_(r.sms_id.is_not(None), r.outcome == "discarded"))
     query = select(a.id).where(a.outcome == "quarantined", a.id.not_in(settled))
-    standing = sorted(number for (number,) in _for_ids(connection, query, a.id, arrivals))
+    standing = sorted(number for (number,) in for_ids(connection, query, a.id, arrivals))
     if standing:
         [numbers] = reserve(connection, retries=len(standing))
         verdict = {"outcome": "discarded", "reason": f"erased: {basis}", "retried_at": now}
@@ -297,105 +302,6 @@ def _belongings(
     erased = sorted(erased_among(connection, "sms", sms))
     state = json.dumps([sorted(sms), erased, sorted(quarantine), arrivals, payloads, gone]).encode()
     return _Belongings(arrivals, payloads, unread, beside, hashlib.sha256(state).hexdigest()[:32])
-
-
-def _selected(connection: Connection, selection: Selection) -> list[int]:
-    """Return the SMS that are to go and have content still, ascending."""
-    sms, n, e = tables.sms.c, tables.sms_numbers.c, tables.erased.alias("gone").c
-    unerased = ~select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
-    query: Select[Any] = select(sms.id).where(unerased)
-    if selection.numbers:
-        halves = (select(n.sms_id).where(one.in_(selection.numbers)) for one in (n.originator, n.destination))
-        query = query.where(sms.id.in_(union(*halves)))
-    elif selection.before is not None:
-        query = query.where(sms.received_at < bindparam(None, selection.before, WholeSecond))
-        if selection.destination is not None:
-            query = query.where(sms.destination == selection.destination)
-    else:
-        return sorted(number for (number,) in _for_ids(connection, query, sms.id, selection.sms))
-    return list(connection.execute(query.order_by(sms.id)).scalars())
-
-
-def _forms(connection: Connection, numbers: Sequence[str], sms: Sequence[int]) -> set[str]:
-    """Return how `numbers` may be written in the archive: as the SMS on them, which are `sms`, have them."""
-    if not numbers:
-        return set()
-    c, meant = tables.sms_content.c, {number_form(number) for number in numbers}
-    query = select(c.originator, tables.sms.c.destination).join(tables.sms, tables.sms.c.id == c.sms_id)
-    found = {one for row in _for_ids(connection, query.distinct(), c.sms_id, sms) for one in row}
-    return {
-        *(one for one in found if number_form(one) in meant), *numbers,
-        *(f"{before}{form}" for form in meant for before in ("+", "00", "")),
-    }  # fmt: skip
-
-
-def _others(
-    connection: Connection, secret: bytes, keys: Sequence[int], forms: Collection[str], sms: Sequence[int]
-) -> dict[str, list[int]]:
-    """Return what else says who is meant, by its kind: all of a number in its `forms`, and answers to `sms`
-    with their reports."""
-    hmacs = [hmac.digest(secret, b"number\0" + form.encode(), "sha256") for form in sorted(forms)]
-    c, a = tables.consents.c, tables.answers.c
-    r, d = tables.delivery_report_content.c, tables.delivery_reports.c
-
-    def ids(query: Select[Any], column: ColumnElement[Any], wanted: Sequence[Any]) -> set[Any]:
-        return {one for (one,) in _for_ids(connection, query, column, wanted)}
-
-    answers = ids(select(a.id), a.number_hmac, hmacs) | ids(select(a.id), a.sms_id, sms)
-    names = ids(select(a.message_id), a.id, sorted(answers))
-    reports = ids(select(r.report_id), r.destination, sorted(forms))
-    reports |= ids(select(d.id), d.message_id, sorted(names))
-    found = {
-        "hold": holds.ended_for(connection, keys), "consent": ids(select(c.id), c.number_hmac, hmacs),
-        "answer": answers, "report": reports,
-    }  # fmt: skip
-    return {
-        kind: left
-        for kind, all_ in found.items()
-        if (left := sorted(set(all_) - erased_among(connection, kind, all_)))
-    }
-
-
-def _quarantined(connection: Connection, selection: Selection) -> list[int]:
-    gone = erased_among(connection, "arrival", selection.quarantine)
-    return sorted(set(selection.quarantine) - gone)
-
-
-def _require_known(connection: Connection, selection: Selection) -> None:
-    a, sms = tables.arrivals.c, tables.sms.c
-    stood = select(a.id).where(a.outcome == "quarantined")
-    for what, query, column, ids in (
-        ("SMS", select(sms.id), sms.id, selection.sms),
-        ("arrival that stood in the quarantine", stood, a.id, selection.quarantine),
-    ):
-        unknown = sorted(set(ids) - {number for (number,) in _for_ids(connection, query, column, ids)})
-        if unknown:
-            raise IngestorError(f"there is no {what} with id {', '.join(map(str, unknown[:5]))}")
-
-
-def _span(connection: Connection, sms: Sequence[int]) -> tuple[str | None, str | None]:
-    received = tables.sms.c.received_at
-    span = select(
-        func.min(received, type_=received.type), func.max(received, type_=received.type)
-    )  # an aggregate has no type of its own
-    found = [row for row in _for_ids(connection, span, tables.sms.c.id, sms) if row[0] is not None]
-    if not found:
-        return None, None
-    return iso_utc(min(first for first, _ in found)), iso_utc(max(last for _, last in found))
-
-
-def _for_ids(
-    connection: Connection, query: Select[Any], column: ColumnElement[Any], ids: Sequence[Any]
-) -> Iterator[Any]:
-    """Give the rows of `query` whose `column` is among `ids`, so many at a time as a statement takes."""
-    limited = query.where(column.in_(bindparam("ids", expanding=True)))
-    for part in _parts(ids, _CHUNK):
-        yield from connection.execute(limited, {"ids": part})
-
-
-def _parts(ids: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(ids), size):
-        yield list(ids[start : start + size])
 
 
 def _mark_of(secret: bytes) -> str:

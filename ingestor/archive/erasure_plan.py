@@ -1,13 +1,23 @@
 """The plan of an erasure, and the file that it is: what goes, in which batches, and no word of anybody."""
 
+import hmac
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, union
+
+from ingestor.archive import holds, tables
+from ingestor.archive.inserts import erased_among
+from ingestor.archive.rows import number_form
+from ingestor.archive.tables import WholeSecond
+from ingestor.errors import IngestorError
 from ingestor.timestamps import iso_utc
+
+_CHUNK = 500
 
 _FORM: Final = "ingestor erasure plan 1"
 _COUNTS: Final = ("sms", "arrivals", "payloads", "others", "beside")
@@ -129,3 +139,102 @@ def ranges(ids: Iterable[int]) -> list[list[int]]:
 
 def _whole(ranges: Iterable[Sequence[int]]) -> list[int]:
     return [number for first, last in ranges for number in range(first, last + 1)]
+
+
+def selected(connection: Connection, selection: Selection) -> list[int]:
+    """Return the SMS that are to go and have content still, ascending."""
+    sms, n, e = tables.sms.c, tables.sms_numbers.c, tables.erased.alias("gone").c
+    unerased = ~select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
+    query: Select[Any] = select(sms.id).where(unerased)
+    if selection.numbers:
+        halves = (select(n.sms_id).where(one.in_(selection.numbers)) for one in (n.originator, n.destination))
+        query = query.where(sms.id.in_(union(*halves)))
+    elif selection.before is not None:
+        query = query.where(sms.received_at < bindparam(None, selection.before, WholeSecond))
+        if selection.destination is not None:
+            query = query.where(sms.destination == selection.destination)
+    else:
+        return sorted(number for (number,) in for_ids(connection, query, sms.id, selection.sms))
+    return list(connection.execute(query.order_by(sms.id)).scalars())
+
+
+def forms_of(connection: Connection, numbers: Sequence[str], sms: Sequence[int]) -> set[str]:
+    """Return how `numbers` may be written in the archive: as the SMS on them, which are `sms`, have them."""
+    if not numbers:
+        return set()
+    c, meant = tables.sms_content.c, {number_form(number) for number in numbers}
+    query = select(c.originator, tables.sms.c.destination).join(tables.sms, tables.sms.c.id == c.sms_id)
+    found = {one for row in for_ids(connection, query.distinct(), c.sms_id, sms) for one in row}
+    return {
+        *(one for one in found if number_form(one) in meant), *numbers,
+        *(f"{before}{form}" for form in meant for before in ("+", "00", "")),
+    }  # fmt: skip
+
+
+def others_of(
+    connection: Connection, secret: bytes, keys: Sequence[int], forms: Collection[str], sms: Sequence[int]
+) -> dict[str, list[int]]:
+    """Return what else says who is meant, by its kind: all of a number in its `forms`, and answers to `sms`
+    with their reports."""
+    hmacs = [hmac.digest(secret, b"number\0" + form.encode(), "sha256") for form in sorted(forms)]
+    c, a = tables.consents.c, tables.answers.c
+    r, d = tables.delivery_report_content.c, tables.delivery_reports.c
+
+    def ids(query: Select[Any], column: ColumnElement[Any], wanted: Sequence[Any]) -> set[Any]:
+        return {one for (one,) in for_ids(connection, query, column, wanted)}
+
+    answers = ids(select(a.id), a.number_hmac, hmacs) | ids(select(a.id), a.sms_id, sms)
+    names = ids(select(a.message_id), a.id, sorted(answers))
+    reports = ids(select(r.report_id), r.destination, sorted(forms))
+    reports |= ids(select(d.id), d.message_id, sorted(names))
+    found = {
+        "hold": holds.ended_for(connection, keys), "consent": ids(select(c.id), c.number_hmac, hmacs),
+        "answer": answers, "report": reports,
+    }  # fmt: skip
+    return {
+        kind: left
+        for kind, all_ in found.items()
+        if (left := sorted(set(all_) - erased_among(connection, kind, all_)))
+    }
+
+
+def quarantined(connection: Connection, selection: Selection) -> list[int]:
+    gone = erased_among(connection, "arrival", selection.quarantine)
+    return sorted(set(selection.quarantine) - gone)
+
+
+def require_known(connection: Connection, selection: Selection) -> None:
+    a, sms = tables.arrivals.c, tables.sms.c
+    stood = select(a.id).where(a.outcome == "quarantined")
+    for what, query, column, ids in (
+        ("SMS", select(sms.id), sms.id, selection.sms),
+        ("arrival that stood in the quarantine", stood, a.id, selection.quarantine),
+    ):
+        unknown = sorted(set(ids) - {number for (number,) in for_ids(connection, query, column, ids)})
+        if unknown:
+            raise IngestorError(f"there is no {what} with id {', '.join(map(str, unknown[:5]))}")
+
+
+def span(connection: Connection, sms: Sequence[int]) -> tuple[str | None, str | None]:
+    received = tables.sms.c.received_at
+    span = select(
+        func.min(received, type_=received.type), func.max(received, type_=received.type)
+    )  # an aggregate has no type of its own
+    found = [row for row in for_ids(connection, span, tables.sms.c.id, sms) if row[0] is not None]
+    if not found:
+        return None, None
+    return iso_utc(min(first for first, _ in found)), iso_utc(max(last for _, last in found))
+
+
+def for_ids(
+    connection: Connection, query: Select[Any], column: ColumnElement[Any], ids: Sequence[Any]
+) -> Iterator[Any]:
+    """Give the rows of `query` whose `column` is among `ids`, so many at a time as a statement takes."""
+    limited = query.where(column.in_(bindparam("ids", expanding=True)))
+    for part in in_parts(ids, _CHUNK):
+        yield from connection.execute(limited, {"ids": part})
+
+
+def in_parts(ids: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(ids), size):
+        yield list(ids[start : start + size])

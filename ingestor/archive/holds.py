@@ -13,8 +13,11 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Select,
     and_,
     bindparam,
+    false,
+    func,
     insert,
     not_,
     or_,
@@ -164,24 +167,45 @@ def due(
 
     Of `keeps` the first that fits an SMS counts. What is under a hold is left out.
     """
-    sms, a, e = tables.sms.c, tables.arrivals.c, tables.erased.alias("gone").c
+    with reading(engine) as connection:
+        old, stale = _due(connection, keeps, quarantined_before, most)
+        return list(connection.execute(old).scalars()), list(connection.execute(stale).scalars())
+
+
+def count_due(
+    engine: Engine, keeps: Sequence[Keep], quarantined_before: datetime | None, most: int
+) -> tuple[int, int]:
+    """Return how many `due` returns."""
+    with reading(engine) as connection:
+        old, stale = (
+            connection.execute(select(func.count()).select_from(one.subquery())).scalar_one()
+            for one in _due(connection, keeps, quarantined_before, most)
+        )
+        return old, stale
+
+
+def _due(
+    connection: Connection, keeps: Sequence[Keep], quarantined_before: datetime | None, most: int
+) -> tuple[Select[Any], Select[Any]]:
+    sms, a, n = tables.sms.c, tables.arrivals.c, tables.sms_numbers.c
+    e, r = tables.erased.alias("gone").c, tables.retries.c
+    held = standing(connection)
     is_old = [
         and_(keep.fits, sms.received_at < bindparam(None, keep.before, WholeSecond),
              *(not_(earlier.fits) for earlier in keeps[:at]))
         for at, keep in enumerate(keeps)
     ]  # fmt: skip
     erased = select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
-    old = select(sms.id).where(~erased, or_(*is_old)).order_by(sms.id).limit(most)
+    numbers = or_(n.originator.in_(held.numbers), n.destination.in_(held.numbers))
+    held_number = select(n.sms_id).where(n.sms_id == sms.id, numbers).exists()
+    old = select(sms.id).where(
+        ~erased, or_(false(), *is_old), sms.id.not_in(held.sms), *([~held_number] if held.numbers else ())
+    )
     gone = select(e.row_id).where(e.kind == "arrival", e.row_id == a.id).exists()
-    r = tables.retries.c
     read = select(r.id).where(r.arrival_id == a.id, r.sms_id.is_not(None)).exists()
+    before = bindparam(None, quarantined_before, WholeSecond)
     stale = select(a.id).where(
-        a.outcome == "quarantined", ~gone, ~read,
-        a.arrived_at < bindparam(None, quarantined_before, WholeSecond),
-    ).order_by(a.id).limit(most)  # fmt: skip
-    with reading(engine) as connection:
-        held = standing(connection)
-        found = list(connection.execute(old).scalars()) if keeps else []
-        held_sms = held.among(connection, found)
-        waiting = list(connection.execute(stale).scalars()) if quarantined_before is not None else []
-    return [one for one in found if one not in held_sms], sorted(set(waiting) - held.arrivals)
+        a.outcome == "quarantined", ~gone, ~read, a.id.not_in(held.arrivals),
+        a.arrived_at < before if quarantined_before is not None else false(),
+    )  # fmt: skip
+    return old.order_by(sms.id).limit(most), stale.order_by(a.id).limit(most)

@@ -7,18 +7,20 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from ingestor.archive import erasure
 from ingestor.archive.engine import reading
 from ingestor.archive.erasure_plan import Selection
-from ingestor.archive.holds import Keep, due
+from ingestor.archive.holds import Keep, count_due, due
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.vacuum import leave_no_bytes
+from ingestor.archive.views import erasures_done
 from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
 from ingestor.settings.retention import Retention, before
+from ingestor.timestamps import iso_utc
 
 LOOK_SECONDS: Final = 60.0
 DAY_SECONDS: Final = 24 * 3600.0
@@ -61,12 +63,12 @@ class RetentionCare:
             self._looked = self._clock()
 
     def _look(self) -> None:
-        sms, waiting = self._due(_MOST_COUNTED)
-        more = " or more" if _MOST_COUNTED in (len(sms), len(waiting)) else ""
-        told = f"{len(sms):,} SMS and {len(waiting):,} of the quarantine{more}"
+        sms, waiting = count_due(self._engine, *self._rules(), _MOST_COUNTED)
+        more = " or more" if _MOST_COUNTED in (sms, waiting) else ""
+        told = f"{sms:,} SMS and {waiting:,} of the quarantine{more}"
         if not self._section.apply:
             state = "due" if sms or waiting else "planned"
-            detail = f"due: {told}; retention.apply is false, so they stay"
+            detail = f"{told}; retention.apply is false, so they stay{self._last()}"
         elif sms or waiting:
             note_source(self._engine, KIND, KIND, "erasing", f"due: {told}", None, self._now(), success=False)
             done = self._erase()
@@ -78,14 +80,14 @@ class RetentionCare:
             detail += f"; {left}" if left else ""
             log.info("what is kept no longer was erased", sms=done.sms, arrivals=done.arrivals)
         else:
-            state, detail = "done", "nothing is due"
+            state, detail = "done", f"nothing is due{self._last()}"
         note_source(self._engine, KIND, KIND, state, detail, None, self._now(), success=state != "stopped")
 
     def _erase(self) -> erasure.Done:
         secret = read_archive_key(self._engine)
         done = erasure.Done()
         while not self._stop.is_set():
-            sms, waiting = self._due(_AT_ONCE)
+            sms, waiting = due(self._engine, *self._rules(), _AT_ONCE)
             if not sms and not waiting:
                 break
             with reading(self._engine) as connection:
@@ -96,10 +98,17 @@ class RetentionCare:
             done += deque(steps, maxlen=1).pop()
         return done
 
-    def _due(self, most: int) -> tuple[list[int], list[int]]:
+    def _last(self) -> str:
+        """Return what was last erased by age, where anything ever was."""
+        done = erasures_done.c
+        query = select(done.ended_at, done.sms).where(done.basis == BASIS).order_by(done.ended_at.desc())
+        with reading(self._engine) as connection:
+            row = connection.execute(query.limit(1)).first()
+        return f"; last erased: {row.sms:,} SMS on {iso_utc(row.ended_at)[:10]}" if row is not None else ""
+
+    def _rules(self) -> tuple[list[Keep], datetime | None]:
         now, section = self._now(), self._section
         keeps = [Keep(before(one.keep, now), one.destination, one.provider) for one in section.rule]
         if section.keep is not None:
             keeps.append(Keep(before(section.keep, now)))
-        quarantine = before(section.quarantine, now) if section.quarantine is not None else None
-        return due(self._engine, keeps, quarantine, most)
+        return keeps, before(section.quarantine, now) if section.quarantine is not None else None

@@ -2,22 +2,35 @@
 
 import json
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from ingestor.archive import holds
+from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.mailbox_state import read_sources
+from ingestor.archive.rows import number_key
 from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel
 from ingestor.service.retention import DAY_SECONDS, RetentionCare
 from ingestor.settings.retention import KeepRule, Retention, before, period
-from tests.archive.reading import number_of, one
+from tests.archive.reading import number_of, one, rows
 from tests.archive.samples import NOW, PARSER, broken, item, sms
+from tests.cli.calling import ingestor
 from tests.cli.conftest import Filled
+from tests.service.process import configuration, running
+from tests.waiting import until
 
+WEBHOOK = """[webhook]
+listen = "127.0.0.1:0"
+[[webhook.endpoint]]
+path = "/agile/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+provider = "agile"
+"""
 NUMBER = "+393330000002"
 """Of the SMS that arrived twice."""
 
@@ -140,14 +153,47 @@ def test_what_is_older_than_it_may_be_is_planned_and_then_erased(archive_engine:
     )  # fmt: skip
     section = Retention(keep="1y", quarantine="90d", rule=(KeepRule(destination=number, keep="2m"),))
     assert _look(archive_engine, section) == (
-        "planned: due: 2 SMS and 1 of the quarantine; retention.apply is false, so they stay"
+        "due: 2 SMS and 1 of the quarantine; retention.apply is false, so they stay"
     )
     assert number_of(archive_engine, "erased") == 0
     done = _look(archive_engine, section.model_copy(update={"apply": True}))
     assert done.startswith("done: erased 2 SMS and 3 arrivals with 3 raw bytes")
     assert number_of(archive_engine, "sms_content") == 2
     assert number_of(archive_engine, "quarantine") == 1
-    assert _look(archive_engine, section.model_copy(update={"apply": True})) == "done: nothing is due"
+    assert _look(archive_engine, section.model_copy(update={"apply": True})) == (
+        "done: nothing is due; last erased: 2 SMS on 2026-03-01"
+    )
+
+
+def test_what_is_held_is_in_the_way_of_nothing_else(archive_engine: Engine) -> None:
+    """However many of the oldest are held, by id or by a number, what is due behind them is found."""
+    Store(archive_engine).write([Submission(None, tuple(_aged(n, 800) for n in range(1, 8)))], NOW)
+    secret = read_archive_key(archive_engine)
+    first, second, *others = [n for (n,) in rows(archive_engine, "SELECT id FROM sms ORDER BY id")]
+    holds.add(archive_engine, {"sms_id": first}, None, "asked for", NOW)
+    holds.add(archive_engine, {"number_key": number_key("+393330000002", secret)}, None, "asked for", NOW)
+    keeps = [holds.Keep(NOW - timedelta(days=365))]
+    assert holds.due(archive_engine, keeps, None, 2) == (others[:2], [])
+    assert holds.count_due(archive_engine, keeps, None, 100) == (5, 0)
+    assert second not in holds.due(archive_engine, keeps, None, 100)[0]
+
+
+@pytest.mark.torture
+def test_a_daemon_erases_what_is_old_each_day_and_says_so(archive_engine: Engine, tmp_path: Path) -> None:
+    """The job runs in the daemon by itself, a minute after its start; `status` says what was done."""
+    url = archive_engine.url.render_as_string(hide_password=False)
+    Store(archive_engine).write([Submission(None, (_aged(1, 800), _aged(2, 800), item(3)))], NOW)
+    old_enough = (datetime.now(UTC) - NOW).days + 400
+    blocks = (f'[retention]\nkeep = "{old_enough}d"\napply = true\n', WEBHOOK)
+    config = configuration(tmp_path, url, *blocks)
+    with running(config) as daemon:
+        daemon.wait_ready()
+        until(lambda: number_of(archive_engine, "sms_content") == 1, "the old ones are erased", 90)
+        until(lambda: bool(daemon.events("what is kept no longer was erased")), "it is said", 30)
+        shown = ingestor("--config", config, "status", folder=tmp_path)
+        assert "erased 2 SMS and 2 arrivals with 2 raw bytes" in shown.out
+        daemon.stop()
+    assert rows(archive_engine, "SELECT basis, sms FROM erasures_done") == [("retention", 2)]
 
 
 def test_a_period_is_counted_by_the_calendar() -> None:
