@@ -19,6 +19,7 @@ from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.intact import differences
 from ingestor.archive.integrity import damage
 from ingestor.archive.items import Item, Payload, Position, Submission
+from ingestor.archive.payloads import shipped
 from ingestor.archive.queries import kept_payload
 from ingestor.archive.rows import NO_PLACE, keyed, mail_content_key, number_key, place_of, unique_key
 from ingestor.archive.runs import begin_run
@@ -147,6 +148,8 @@ def test_every_earlier_archive_knows_again_all_that_it_had(kind: str, earlier_ur
         lost = kind in ("ee5f5c2", "0bcd13c", "69ef039")
         assert one(engine, "SELECT count(*) FROM arrivals") == arrivals + lost
         assert rows(engine, SHOWN) == before
+        # The one that ships with the program, whoever's mails an archive has: nobody's text is in it.
+        assert {bytes(one) for (one,) in rows(engine, "SELECT bytes FROM dictionaries")} <= {shipped()[1]}
         assert [one for one in damage(engine, lambda *_: None) if "erasure" in one] == []
         new = Item(
             Readable(sms(99), "agile.mail/1"), Channel.IMPORT, "new", b"\1" * 36, given.NOW, payload(b"new")

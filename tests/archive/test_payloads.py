@@ -1,5 +1,7 @@
 """Raw bytes on their way in and out."""
 
+from hashlib import sha256
+
 import pytest
 import zstandard
 from hypothesis import given
@@ -46,3 +48,10 @@ def test_damaged_bytes_are_said_to_be_damaged(damaged: bytes) -> None:
     """Cut off, of another kind, or with more behind them: never a payload that only looks whole."""
     with pytest.raises(ValueError, match="damaged"):
         unpack(damaged)
+
+
+def test_the_dictionary_is_the_one_that_was_trained_on_made_up_mails() -> None:
+    """An erasure takes nothing out of a dictionary: another one needs a look at what it was trained on."""
+    assert (
+        sha256(DICTIONARY).hexdigest() == "e3df63fd2e1ba67f377292706811787095945ebee03020a31fb1f0b24818367a"
+    )
