@@ -5,7 +5,7 @@ is looked up afterwards, in the same transaction.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -82,6 +82,8 @@ class _Transaction:
     outcomes: list[Outcome] = field(default_factory=list)
     known: set[tuple[bytes, int, str]] = field(default_factory=set)
     """Content key, number and channel of each item that arrived before: its bytes are kept."""
+    standing: Set[tuple[bytes, int, str, bytes]] = frozenset()
+    """Content key, number, channel and place of each arrival that is there already."""
     erased: set[bytes] = field(default_factory=set)
     """The content keys of bytes that were erased, or that an erased SMS came in: nothing of them is kept."""
 
@@ -141,6 +143,7 @@ def _read_before(this: _Transaction) -> dict[int, int]:
     again = [i for i, row in enumerate(this.rows) if row.again and row.channel == Channel.WEBHOOK]
     arrivals = arrivals_by_key(this.connection, [this.rows[i].content_key for i in (*mails, *again)])
     this.known = {(key, number, channel) for key, number, channel, _ in arrivals}
+    this.standing = arrivals.keys()
     found = read_first(arrivals)
     before: dict[int, int] = {
         i: sms_id
@@ -215,10 +218,14 @@ def _insert_arrived(this: _Transaction, arrivals: Mapping[int, int]) -> set[int]
         (number, content) for i, number in this.own.items() if (content := rows[i].content) is not None
     ]
     numbers = [(number, *keyed) for i, number in this.own.items() if (keyed := rows[i].numbers) is not None]
-    others = {i: sms_id for i in arrivals if i not in this.own and (sms_id := this.sms_ids[i]) is not None}
+    fresh = {
+        i: number for i, number in arrivals.items()
+        if (rows[i].content_key, rows[i].number, rows[i].channel, rows[i].place.place) not in this.standing
+    }  # fmt: skip
+    others = {i: sms_id for i in fresh if i not in this.own and (sms_id := this.sms_ids[i]) is not None}
     gone = erased_among(this.connection, "sms", others.values())
     this.erased |= {rows[i].content_key for i, sms_id in others.items() if sms_id in gone}
-    kept = {i: number for i, number in arrivals.items() if rows[i].content_key not in this.erased}
+    kept = {i: number for i, number in fresh.items() if rows[i].content_key not in this.erased}
     payloads = []
     for i, number in kept.items():
         key = rows[i].content_key, rows[i].number, rows[i].channel
