@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ingestor.archive.engine import bulk_import_settings, open_engine
-from ingestor.archive.items import Submission
+from ingestor.archive.items import Item, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
@@ -101,7 +101,7 @@ def _fill(url: str) -> None:
     engine.dispose()
 
 
-def _item(number: int):  # type: ignore[no-untyped-def]
+def _item(number: int) -> Item:
     raw = f"Subject: mail {number}\n\ntext of {number}\n{'some more of it ' * 40}".encode()
     return item(number, raw=raw)._replace(payload=pack(raw))
 
