@@ -290,7 +290,8 @@ def _belongings(
 
     Two items of one POST share its raw bytes: they go with the first of them that is erased.
     """
-    given: list[Any] = [list(sms), list(sms), list(quarantine)]
+    # For no id at all PostgreSQL takes any index, and reads all of it.
+    given: list[Any] = [list(ids) or [-1] for ids in (sms, sms, quarantine)]
     if connection.dialect.name == "sqlite":
         given = [json.dumps(ids) for ids in given]
     found = connection.exec_driver_sql(_BELONGINGS[connection.dialect.name], tuple(given)).all()
