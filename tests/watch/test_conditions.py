@@ -132,6 +132,23 @@ def test_a_restart_in_between_tells_none_twice(clock: Clock) -> None:
     assert load(clock.engine, "one") == {}
 
 
+@pytest.mark.parametrize("state", ["due", "planned", "done"])
+def test_what_is_due_and_stays_is_told(clock: Clock, state: str) -> None:
+    """More is kept than [retention] says, and the daemon may not erase it: to look at, never grave."""
+    detail = "due: 3 SMS and 0 of the quarantine; retention.apply is false, so they stay"
+    note_source(clock.engine, "retention", "retention", state, detail, None, clock.now, success=True)
+    daemon = clock.daemon()
+    daemon.look()
+    clock.mailbox("watching")
+    clock.later(daemon)
+    told = [one for one in load(clock.engine, "one").values() if one.condition == "retention due"]
+
+    assert [(one.subject, one.says, one.grave) for one in told] == [("retention", detail, False)][
+        : state == "due"
+    ]
+    assert ("told retention" in clock.heard) is (state == "due")
+
+
 def test_a_death_while_telling_tells_none_twice(clock: Clock) -> None:
     """It is written down before it leaves: a kill in the middle may cost the message, never double it."""
 
