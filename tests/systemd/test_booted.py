@@ -15,7 +15,7 @@ from tests.sample_mails import SampleMail, generate
 from tests.servers import booted, dovecot
 from tests.waiting import until
 
-pytestmark = [pytest.mark.systemd, pytest.mark.dovecot, pytest.mark.torture]
+pytestmark = [pytest.mark.systemd, pytest.mark.dovecot, pytest.mark.torture, pytest.mark.timeout(900)]
 
 CONFIGURATION = """
 [database]
