@@ -29,7 +29,7 @@ from tests.logins.conftest import Configure
 )
 def test_a_table_that_cannot_work(configure: Configure, keys: dict[str, object], words: str) -> None:
     """What can never give a token is a fault of the configuration, said with file and line."""
-    with pytest.raises(ConfigurationError, match=rf"ingestor\.toml:\d+ \(mailbox main\).*{words}"):
+    with pytest.raises(ConfigurationError, match=rf'ingestor\.toml:\d+: \[\[mailbox\]\] 1 "main": .*{words}'):
         configure(**keys)
 
 

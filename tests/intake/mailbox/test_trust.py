@@ -69,7 +69,7 @@ GOOD = {
     "beside one of a stranger": lambda: signed(signed(), domain="evil.example", headers=[b"From"]),
     "beside a broken one": lambda: signed().replace(b"bh=", b"bh=AAAA", 1) and signed(
         signed(), selector="s1").replace(b"bh=", b"bh=AA", 1),
-    "not yet expired": lambda: retagged(signed(), b"x=%d" % (time.time() + 3600)),
+    "not yet expired": lambda: retagged(signed(), b"x=%d" % (NOW.timestamp() + 3600)),
     "a trace above it": lambda: b"Received: from a by b; now\r\n" + signed(),
     "what is not signed says nothing": lambda: signed(headers=[b"From"]),
     "From in other letters": lambda: signed(mail(1).replace(SENDER, b"Agile <SMSin@AgileTelecom.com>")),
@@ -147,7 +147,7 @@ SPOOFS = {
         lambda: signed(
             b"Resent-From: smsin@agiletelecom.com\r\n" + mail(1).replace(SENDER, b"x@evil.example"),
             domain="evil.example"), trust.NOT_A_SENDER),
-    "expired": (lambda: retagged(signed(), b"x=%d" % (time.time() - 60)), signatures.EXPIRED),
+    "expired": (lambda: retagged(signed(), b"x=%d" % (NOW.timestamp() - 60)), signatures.EXPIRED),
     "expired, by no number": (lambda: retagged(signed(), b"x=never"), signatures.MALFORMED),
     "512 bits": (lambda: signed(key=rsa_key(512)[0], selector="short"), signatures.WEAK),
     "a revoked key": (lambda: signed(selector="revoked"), signatures.REVOKED),
