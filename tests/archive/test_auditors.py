@@ -125,7 +125,8 @@ def test_the_auditors_role_reads_all_but_the_key_and_writes_nothing(
             with pytest.raises(IngestorError, match=r"refuses|SQLSTATE 25006"):  # read-only by default
                 rows(auditor, statement)
     postgresql_server.sql(
-        "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM auditor; DROP OWNED BY auditor", database
+        "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM auditor; DROP OWNED BY auditor; DROP ROLE auditor",
+        database,
     )
 
 
@@ -145,4 +146,4 @@ def test_a_service_without_ddl_rights_can_do_its_work(
         assert number_of(service, "inbound_sms") == 101
         with pytest.raises(ConfigurationError):
             rows(service, "DROP TABLE sms")
-    postgresql_server.sql("DROP OWNED BY service", database)
+    postgresql_server.sql("DROP OWNED BY service; DROP ROLE service", database)

@@ -90,6 +90,7 @@ class Desk:
         self.store = Store(engine, hearing(Words()))
         self.worker = AnswerWorker(engine, settings)
         self.worker.work()
+        time.sleep(0.002)  # SQLite's clock has milliseconds: what comes in the same one was there before
 
     def receive(self, *items: Item, command: str = "run") -> None:
         """Store what arrives, in a run of `command`."""
