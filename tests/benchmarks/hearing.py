@@ -29,7 +29,7 @@ from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
 POSTS = 4000
 BATCH = 40
-TURNS = 7
+TURNS = 9
 MOST = 1.05
 STOPS = 1  # in a hundred
 _RULES = {"agile": Rules(zone=ZoneInfo("Europe/Rome"))}
@@ -86,7 +86,9 @@ def _measure(database: str, posts: dict[int, list[ReceivedPost]], url: Callable[
     kinds = {"deaf": (None, 0), "hearing": (hear, 0), "stops": (hear, STOPS)}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for turn in range(TURNS):
-        for name, (on_stored, stops) in kinds.items():
+        order = list(kinds.items())
+        # Each comes first, in the middle and last: the place alone made 15 µs a POST on PostgreSQL.
+        for name, (on_stored, stops) in order[turn % 3 :] + order[: turn % 3]:
             engine = open_engine(url(f"{name}_{turn}"))
             ensure_schema(engine, auto_upgrade=True)
             seconds[name].append(_stored(Store(engine, on_stored), posts[stops]))
