@@ -58,15 +58,15 @@ class Unit:
         return Path(given or self.environment.get("INGESTOR_CONFIG") or DEFAULT_FILE)
 
     @property
-    def credentials(self) -> dict[str, list[Path]]:
-        """The name of each credential that it passes, and where systemd looks for it."""
+    def credentials(self) -> dict[str, tuple[list[Path], bool]]:
+        """The name of each credential that it passes, where systemd looks for it, and whether it decrypts."""
         found = {}
         for key, stores in (("LoadCredential", STORES), ("LoadCredentialEncrypted", ENCRYPTED_STORES)):
             for word in self.words(key):
                 name, colon, path = word.partition(":")
-                found[name] = (
-                    [Path(path)] if colon and path.startswith("/") else [one / name for one in stores]
-                )
+                given = colon and path.startswith("/")
+                places = [Path(path)] if given else [one / name for one in stores]
+                found[name] = places, key == "LoadCredentialEncrypted"
         return found
 
     @property
@@ -139,13 +139,13 @@ def _in_memory() -> str | None:
 
 def _passed(unit: Unit, folder: Path, user: int) -> Iterator[Finding]:
     """Put what the unit would pass into `folder`, and name what it could not."""
-    for name, places in unit.credentials.items():
+    for name, (places, encrypted) in unit.credentials.items():
         place = next((one for one in places if one.is_file()), None)
         if place is None:
             if len(places) == 1:  # a path of its own: systemd does not start the unit without it
                 yield fail("unit", f"its credential {name} is not at {places[0]}", "put it there")
             continue
-        if place.parent in ENCRYPTED_STORES or name in unit.last("LoadCredentialEncrypted"):
+        if encrypted:
             command = ["systemd-creds", f"--name={name}", "decrypt", str(place), str(folder / name)]
             done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - no shell
             if done.returncode:
