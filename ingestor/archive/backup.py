@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Engine, func, select
 
 from ingestor.archive import tables
-from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.engine import open_engine, plain_reader, reading, sqlite_path
 from ingestor.archive.erased_again import Again, erase_again
 from ingestor.archive.export import is_snapshot, leaving
 from ingestor.archive.faults import translated
@@ -175,7 +175,7 @@ def _put(
     before = path.with_name(f"{path.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
     held, again = False, Again()
     with leaving(path, 0o640) as temporary:
-        with closing(_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
+        with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
         if path.exists():
@@ -199,15 +199,11 @@ def _group(user: int) -> int:
 def _all_is_in(file: Path, path: Path) -> bool:
     """Say whether the backup `file` has all that the archive at `path` has."""
     try:
-        with closing(_reader(path)) as present:
+        with closing(plain_reader(path)) as present:
             present.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             return holds_all(file.absolute(), present)
     except sqlite3.Error:
         return False
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _users(path: Path) -> Iterator[str]:

@@ -352,6 +352,11 @@ def _until_free(driver: sqlite3.Connection, statement: str, patience: float, pau
             return
 
 
+def plain_reader(path: Path) -> sqlite3.Connection:
+    """Return a connection that only reads the SQLite file at `path`, whatever it is: nothing is set up."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
 def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if not read_only and not path.exists():
         with contextlib.suppress(OSError):  # SQLite says it better

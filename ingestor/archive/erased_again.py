@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ingestor.archive.engine import open_engine
+from ingestor.archive.engine import open_engine, plain_reader
 from ingestor.archive.migrate import current, head, upgrade
 
 
@@ -97,13 +97,13 @@ def _is_same(copy: Path, present: Path) -> bool:
     """Say whether both are of one archive: they have its key."""
     keys = []
     for path in (copy, present):
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as reader:
+        with closing(plain_reader(path)) as reader:
             keys.append(reader.execute("SELECT secret FROM archive_key").fetchone())
     return bool(keys[0] == keys[1])
 
 
 def _has_erased(present: Path) -> bool:
-    with closing(sqlite3.connect(f"{present.absolute().as_uri()}?mode=ro", uri=True)) as reader:
+    with closing(plain_reader(present)) as reader:
         known = reader.execute("SELECT 1 FROM sqlite_schema WHERE name = 'erased'").fetchone()
         return known is not None and reader.execute("SELECT 1 FROM erased").fetchone() is not None
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import one_moment, reading, sqlite_path
+from ingestor.archive.engine import one_moment, plain_reader, reading, sqlite_path
 from ingestor.archive.searching import Filters, Row, filtered, stream
 from ingestor.archive.views import inbound_sms
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
@@ -264,7 +264,7 @@ def _check_target(engine: Engine, target: Path) -> None:
 def is_snapshot(path: Path) -> bool:
     """Say whether the file at `path` is a snapshot."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(plain_reader(path)) as connection:
             found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'snapshot_of'").fetchone()
             return found is not None
     except sqlite3.Error:

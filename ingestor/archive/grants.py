@@ -15,8 +15,8 @@ def writers(connection: Connection) -> list[str]:
 
 def readers(connection: Connection) -> list[str]:
     """Return every other role, quoted, that somebody let SELECT from `payloads`, which hold everything."""
-    those = _granted(connection, "payloads", "SELECT")
-    return [role for role in those if role not in writers(connection)]
+    writing = writers(connection)
+    return [role for role in _granted(connection, "payloads", "SELECT") if role not in writing]
 
 
 def _granted(connection: Connection, table: str, privilege: str) -> list[str]:

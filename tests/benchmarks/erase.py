@@ -28,8 +28,8 @@ from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
 from tests.archive.samples import NOW, item
 from tests.benchmarks._post_load import request
+from tests.benchmarks._postgresql import measured_postgresql
 from tests.benchmarks.webhook import _break_in
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 from tests.service.process import configuration, running
 
 ROWS = int(os.environ.get("BENCHMARK_ROWS", "100000"))
@@ -45,18 +45,12 @@ def main() -> None:
     """Print the figures of both databases."""
     with tempfile.TemporaryDirectory() as folder:
         _measure("SQLite", Path(folder), f"sqlite:///{folder}/archive.db")
-    found = binaries()
-    if found is None:
-        print(INSTALL)
-        return
-    server = PostgresqlServer(found, fsync=True)
-    try:
-        _break_in(server)
-        server.sql("CREATE DATABASE archive")
-        with tempfile.TemporaryDirectory() as folder:
-            _measure("PostgreSQL", Path(folder), server.url("archive"))
-    finally:
-        server.close()
+    with measured_postgresql() as server:
+        if server is not None:
+            _break_in(server)
+            server.sql("CREATE DATABASE archive")
+            with tempfile.TemporaryDirectory() as folder:
+                _measure("PostgreSQL", Path(folder), server.url("archive"))
 
 
 def _measure(database: str, folder: Path, url: str) -> None:

@@ -25,7 +25,8 @@ from ingestor.providers.contract import Post, Rules
 from ingestor.replies.hearing import hearing
 from ingestor.replies.words import Words
 from tests.archive.samples import NOW
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.benchmarks._postgresql import measured_postgresql
+from tests.servers.postgresql import PostgresqlServer
 
 POSTS = 4000
 BATCH = 40
@@ -55,15 +56,9 @@ def main() -> None:
     posts = {stops: [_post(n, stops) for n in range(POSTS)] for stops in (0, STOPS)}
     with tempfile.TemporaryDirectory() as folder:
         _measure("SQLite", posts, lambda name: f"sqlite:///{Path(folder) / name}.db")
-    found = binaries()
-    if found is None:
-        print(INSTALL)
-        return
-    server = PostgresqlServer(found, fsync=True)
-    try:
-        _measure("PostgreSQL", posts, lambda name: _made(server, name))
-    finally:
-        server.close()
+    with measured_postgresql() as server:
+        if server is not None:
+            _measure("PostgreSQL", posts, lambda name: _made(server, name))
 
 
 def _post(number: int, stops: int = 0) -> ReceivedPost:

@@ -24,8 +24,9 @@ from ingestor.replies.opt_outs import Event, read_secret, write_events
 from tests import readme
 from tests.archive.samples import NOW
 from tests.benchmarks._million import LAST, OURS, RARE, fill, sender
+from tests.benchmarks._postgresql import measured_postgresql
 from tests.benchmarks.import_ import write_mbox
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import PostgresqlServer
 
 SMS = int(os.environ.get("QUESTIONS_SMS", "1000000"))
 MAILS = 50_000
@@ -59,21 +60,15 @@ def main() -> None:
         urls = [f"sqlite:///{folder}/{one}.db" for one in ("empty", "full")]
         _questions("SQLite", *urls)
         _import("SQLite", box, lambda one: f"sqlite:///{folder}/{one}.db", lambda: 0.0)
-        found = binaries()
-        if found is None:
-            print(INSTALL)
-            return
-        server = PostgresqlServer(found, fsync=True)
-        try:
-            for one in ("archive_empty", "archive_full"):
-                server.sql(f"CREATE DATABASE {one}")
-            _questions("PostgreSQL", server.url("archive_empty"), server.url("archive_full"))
-            for turn in range(ROUNDS):
-                for kind in ("without", "with"):
-                    server.sql(f"CREATE DATABASE {kind}_{turn}")
-            _import("PostgreSQL", box, server.url, lambda: _of_server(server))
-        finally:
-            server.close()
+        with measured_postgresql() as server:
+            if server is not None:
+                for one in ("archive_empty", "archive_full"):
+                    server.sql(f"CREATE DATABASE {one}")
+                _questions("PostgreSQL", server.url("archive_empty"), server.url("archive_full"))
+                for turn in range(ROUNDS):
+                    for kind in ("without", "with"):
+                        server.sql(f"CREATE DATABASE {kind}_{turn}")
+                _import("PostgreSQL", box, server.url, lambda: _of_server(server))
 
 
 def _questions(database: str, empty: str, full: str) -> None:

@@ -30,7 +30,8 @@ from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from tests.archive.samples import NOW, item
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.benchmarks._postgresql import measured_postgresql
+from tests.servers.postgresql import PostgresqlServer
 
 ITEMS = int(os.environ.get("INGESTOR_BENCH_ITEMS", "20000"))
 BATCH = 5000
@@ -49,15 +50,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         _sqlite(items, place)
-        found = binaries()
-        if found is None:
-            print(INSTALL)
-            return
-        server = PostgresqlServer(found, fsync=True)
-        try:
-            _postgresql(items, server)
-        finally:
-            server.close()
+        with measured_postgresql() as server:
+            if server is not None:
+                _postgresql(items, server)
 
 
 def _items(number: int) -> list[Item]:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from tests.servers.postgresql import PostgresqlServer, binaries
+from tests.benchmarks._postgresql import measured_postgresql
+from tests.servers.postgresql import PostgresqlServer
 
 CONNECTIONS = 64
 SECONDS = float(os.environ.get("BENCHMARK_SECONDS", "3"))
@@ -37,17 +38,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         _measure("SQLite", place, lambda name: f"sqlite:///{place / name}.db")
-    found = binaries()
-    if found is None:
-        print("PostgreSQL is not installed: not measured")
-        return
-    server = PostgresqlServer(found, fsync=True)
-    try:
-        _break_in(server)
-        with tempfile.TemporaryDirectory() as folder:
-            _measure("PostgreSQL", Path(folder), lambda name: _made(server, name))
-    finally:
-        server.close()
+    with measured_postgresql() as server:
+        if server is not None:
+            _break_in(server)
+            with tempfile.TemporaryDirectory() as folder:
+                _measure("PostgreSQL", Path(folder), lambda name: _made(server, name))
 
 
 def _break_in(server: PostgresqlServer) -> None:
