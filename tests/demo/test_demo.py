@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -108,7 +109,7 @@ def test_the_commands_work_when_pasted(shown: tuple[Path, "subprocess.CompletedP
     folder, done = shown
     _, _, after = done.stdout.partition("Go on with SQL")
     pasted = [line.strip() for line in after.splitlines() if line.startswith("  ")]
-    ours = [line for line in pasted if not {"config", "check"} & set(line.split())]
+    ours = [line for line in pasted if not {"config", "check"} & set(shlex.split(line))]
     assert len(ours) >= 7
 
     for line in ours:
