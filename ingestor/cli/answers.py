@@ -11,10 +11,10 @@ from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields, print_json, print_table
 from ingestor.errors import ConfigurationError
-from ingestor.replies.access import client_of
-from ingestor.replies.commands import again, send_now
+from ingestor.replies.agile import client_of
 from ingestor.replies.guards import REASONS
 from ingestor.replies.looking import list_answers, show_answer
+from ingestor.replies.sending import again, send_now
 from ingestor.replies.verdicts import Fate
 
 EXAMPLES = """

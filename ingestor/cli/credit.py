@@ -4,7 +4,7 @@ import argparse
 
 from ingestor.cli.opening import settings_of
 from ingestor.cli.printing import print_json
-from ingestor.replies.access import client_of
+from ingestor.replies.agile import client_of
 
 EXAMPLES = """
 ingestor credit

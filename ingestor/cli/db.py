@@ -26,7 +26,7 @@ from ingestor.cli.opening import (
 from ingestor.cli.optout import show_scan
 from ingestor.cli.printing import print_table, share_done
 from ingestor.errors import IngestorError
-from ingestor.replies.hearing import words_of
+from ingestor.replies.opt_outs import words_of
 from ingestor.replies.scanning import begin_scan, pause_scan, scan
 from ingestor.service import reporting
 from ingestor.settings import state_directory

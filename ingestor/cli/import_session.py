@@ -36,7 +36,7 @@ from ingestor.intake.files.walk import Kind, printable, references
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
 from ingestor.record import Outcome
-from ingestor.replies.hearing import hearing_store
+from ingestor.replies.opt_outs import hearing_store
 from ingestor.service.signals import STOPS, Signals, exit_at_once
 from ingestor.settings import Settings, rules_for
 from ingestor.watch.pings import pinged

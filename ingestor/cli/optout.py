@@ -19,7 +19,6 @@ from ingestor.cli.opening import configure_log, open_for_reading, open_for_writi
 from ingestor.cli.printing import print_fields, print_json, print_table
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
-from ingestor.replies.hearing import words_of
 from ingestor.replies.lists import Unusable, phone_number, read_list, take_list, write_list
 from ingestor.replies.opt_outs import (
     EVERY,
@@ -29,6 +28,7 @@ from ingestor.replies.opt_outs import (
     keys_of_numbers,
     read_secret,
     without_country,
+    words_of,
     write_events,
 )
 from ingestor.replies.reviews import decide, dismiss_before, open_reviews

@@ -22,7 +22,7 @@ from ingestor.cli.printing import exit_code, print_balance, print_fields, print_
 from ingestor.cli.show import arrival_fields, checked_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import reason_in_words, retry, todays_reader
-from ingestor.replies.hearing import hearing_store
+from ingestor.replies.opt_outs import hearing_store
 from ingestor.settings import rules_for
 
 EXAMPLES = """

@@ -14,7 +14,7 @@ from ingestor.cli.opening import configure_log, open_for_writing, settings_of
 from ingestor.cli.printing import exit_code, print_balance
 from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.login import credential_of
-from ingestor.replies.hearing import hearing_store
+from ingestor.replies.opt_outs import hearing_store
 from ingestor.service.opening import Installation
 from ingestor.settings import (
     Mailbox,

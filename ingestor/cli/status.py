@@ -33,9 +33,19 @@ from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
 from ingestor.settings import Settings
 from ingestor.watch import troubles
-from ingestor.watch.found import ENDPOINT, Report, Senders, Spool, disks_of, judge, senders_of, spool_of
+from ingestor.watch.found import (
+    ENDPOINT,
+    Report,
+    Senders,
+    Spool,
+    Today,
+    disks_of,
+    judge,
+    senders_of,
+    spool_of,
+    today,
+)
 from ingestor.watch.troubles import Trouble, sentence
-from ingestor.watch.usual import Today, today
 
 EXAMPLES = """
 ingestor status

@@ -1,4 +1,7 @@
-"""Opt-outs in the archive: writing events down, and saying whether a number may be written to."""
+"""Opt-outs in the archive: writing events down, and saying whether a number may be written to.
+
+The events of an SMS that comes in go into the transaction that stores it.
+"""
 
 import hmac
 import os
@@ -7,15 +10,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Engine, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
+from ingestor.archive.items import Row
 from ingestor.archive.reply_tables import KINDS
+from ingestor.archive.settle import NewSms, OnStored
+from ingestor.archive.store import Store
 from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
+from ingestor.errors import ConfigurationError
 from ingestor.numbers import OriginatorKind, normalise_agile
 from ingestor.replies.words import Kind, Verdict, Words
+from ingestor.settings import OptOut as OptOutSection
+from ingestor.timestamps import utc_now
 
 EVERY: Final = "*"
 """The scope that is every number of ours."""
@@ -214,3 +223,50 @@ def event_of(verdict: Verdict, sms: Said) -> Event | None:
         sms.sms_id,
         verdict.rule,
     )
+
+
+def words_of(section: OptOutSection) -> Words:
+    """Return the words of the table `[opt_out]`. Raises ConfigurationError where they cannot be."""
+    try:
+        return Words(
+            languages=section.languages, stop=section.stop, stop_all=section.stop_all, start=section.start,
+            help_=section.help,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigurationError(f"[opt_out]: {error}") from None
+
+
+def hearing_store(engine: Engine, section: OptOutSection) -> Store:
+    """Return the store that every intake writes to: when it has stored a STOP, the STOP stands.
+
+    Raises ConfigurationError as `words_of` does.
+    """
+    return Store(engine, hearing(words_of(section)))
+
+
+def hearing(words: Words, clock: Callable[[], datetime] = utc_now) -> OnStored:
+    """Return what writes down the events of the SMS that a transaction stores."""
+
+    judge = words.judge
+
+    def hear(connection: Connection, stored: Sequence[NewSms]) -> None:
+        events = [
+            event
+            for sms_id, row in stored
+            if (content := row.content) is not None
+            and (verdict := judge(content.text)) is not None
+            and (event := _event(verdict, sms_id, row)) is not None
+        ]
+        if events:
+            write_events(connection, read_secret(connection), events, clock())
+
+    return hear
+
+
+def _event(verdict: Verdict, sms_id: int, row: Row) -> Event | None:
+    sms, content = row.sms, row.content
+    assert sms is not None and content is not None  # noqa: S101, PT018 - `NewSms` has both
+    said = Said(
+        sms_id, content.originator, sms.originator_kind, sms.destination, sms.received_at, content.text
+    )
+    return event_of(verdict, said)

@@ -23,8 +23,8 @@ from ingestor.archive.inserts import read_archive_key
 from ingestor.errors import IngestorError, ProviderUnavailable
 from ingestor.logs import OncePerMinute, get_logger
 from ingestor.replies import answering
-from ingestor.replies.access import client_of
-from ingestor.replies.agile import AgileClient
+from ingestor.replies.agile import AgileClient, client_of
+from ingestor.replies.answering import whole_hours_off
 from ingestor.replies.answers import (
     HEARD_SECONDS,
     Waiting,
@@ -33,14 +33,13 @@ from ingestor.replies.answers import (
     settle_abandoned,
     waiting,
 )
-from ingestor.replies.candidates import first_readings_over
 from ingestor.replies.deciding import Policy, decide_all, horizon, last_look, policy_of
-from ingestor.replies.hearing import words_of
-from ingestor.replies.reporting import note_state
+from ingestor.replies.looking import note_state
+from ingestor.replies.opt_outs import words_of
+from ingestor.replies.rules import first_readings_over
 from ingestor.replies.scanning import scan_state
 from ingestor.replies.sending import attempt
 from ingestor.replies.verdicts import Fate
-from ingestor.replies.zone_offset import whole_hours_off
 from ingestor.settings import Settings
 
 LOOK_SECONDS: Final = 1.0

@@ -26,7 +26,7 @@ from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
 from ingestor.redaction import redact_secrets
 from ingestor.replies.answering_daemon import Answering
-from ingestor.replies.hearing import hearing, words_of
+from ingestor.replies.opt_outs import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
 from ingestor.service.mailboxes import Mailboxes, require_judges
 from ingestor.service.opening import (

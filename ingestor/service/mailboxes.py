@@ -21,7 +21,7 @@ from ingestor.intake.mailbox.thread import judge_of
 from ingestor.logs import get_logger
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
-from ingestor.replies.hearing import hearing, words_of
+from ingestor.replies.opt_outs import hearing, words_of
 from ingestor.replies.scanning import read_old_sms
 from ingestor.service.opening import Ended, Installation, open_archive, run_options
 from ingestor.service.signals import (

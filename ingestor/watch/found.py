@@ -1,14 +1,20 @@
-"""How the sources, the spool and the disk fare, as `ingestor status` and the daemon's own watch see them."""
+"""How the sources, the spool and the disk fare, as `ingestor status` and the daemon's own watch see them.
+
+And how many SMS came today, against how many usually come.
+"""
 
 import shutil
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, bindparam, func, select
 
+from ingestor.archive import tables
+from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import Source, senders_checked
+from ingestor.archive.tables import WholeSecond
 from ingestor.intake.listener.gate import named
 from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
 from ingestor.settings import Settings, state_directory
@@ -172,3 +178,36 @@ def room(folder: Path) -> tuple[int | None, int]:
         return folder.stat().st_dev, shutil.disk_usage(folder).free
     except OSError:  # not there, or not for us to see: other findings say so
         return None, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """How many SMS were received today, and by this hour on a usual day; None where the archive is young."""
+
+    sms: int
+    usual: int | None
+
+
+def today(engine: Engine, midnight: datetime, now: datetime) -> Today:
+    """Return how many SMS were received from `midnight` to `now` (aware), and how many usually are.
+
+    Usual is the median over the same hours of the fourteen days before; an archive whose first SMS is of the
+    last seven days has no usual yet. Each stretch is counted over the index of `received_at`.
+    """
+    received = tables.sms.c.received_at
+
+    def between(days: int) -> Any:
+        begin, end = midnight - timedelta(days), now - timedelta(days)
+        return (
+            select(func.count())
+            .where(
+                received >= bindparam(None, begin, WholeSecond), received < bindparam(None, end, WholeSecond)
+            )
+            .scalar_subquery()
+        )
+
+    first = select(func.min(received, type_=received.type)).scalar_subquery()
+    with reading(engine) as connection:
+        begun, came, *before = connection.execute(select(first, *map(between, range(15)))).one()
+    young = begun is None or begun > midnight - timedelta(days=7)
+    return Today(came, None if young else sorted(before)[len(before) // 2])

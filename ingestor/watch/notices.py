@@ -26,7 +26,7 @@ from ingestor.redaction import redact
 from ingestor.settings import kept_secret
 from ingestor.settings.watch import WatchMail, WatchWebhook, web_url
 from ingestor.watch.conditions import Condition
-from ingestor.watch.sending import SECONDS, NotSent, post
+from ingestor.watch.pings import SECONDS, NotSent, post
 
 _SIGNED: Final = "whsec_"
 

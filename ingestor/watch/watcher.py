@@ -29,8 +29,7 @@ from ingestor.watch import troubles
 from ingestor.watch.conditions import Condition, Key, claim, load, save, step
 from ingestor.watch.found import disks_of, judge, spool_of
 from ingestor.watch.live import Live
-from ingestor.watch.silence import clock_off, silent
-from ingestor.watch.troubles import Trouble
+from ingestor.watch.troubles import Trouble, clock_off, silent
 
 log = get_logger(__name__)
 

@@ -22,7 +22,7 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.store import Store
 from ingestor.intake.listener.posts import ReceivedPost, new_identity, submission_of
 from ingestor.providers.contract import Post, Rules
-from ingestor.replies.hearing import hearing
+from ingestor.replies.opt_outs import hearing
 from ingestor.replies.words import Words
 from tests.archive.samples import NOW
 from tests.benchmarks._postgresql import measured_postgresql

@@ -18,9 +18,8 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.cli import main
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable
-from ingestor.replies.hearing import hearing_store
 from ingestor.replies.lists import Unusable, read_list
-from ingestor.replies.opt_outs import Event
+from ingestor.replies.opt_outs import Event, hearing_store
 from ingestor.settings import OptOut
 from tests.archive.samples import NOW
 from tests.cli.calling import Called

@@ -23,8 +23,7 @@ from ingestor.archive.store import Store
 from ingestor.cli.printing import age
 from ingestor.providers.contract import Readable
 from ingestor.settings import Settings
-from ingestor.watch.found import SPOOL_SECONDS, judge
-from ingestor.watch.usual import Today, today
+from ingestor.watch.found import SPOOL_SECONDS, Today, judge, today
 from tests.archive.reading import spoil
 from tests.archive.samples import PARSER, item, sms
 from tests.cli.calling import Called

@@ -13,7 +13,7 @@ from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel
-from ingestor.replies.hearing import hearing
+from ingestor.replies.opt_outs import hearing
 from ingestor.replies.words import Words
 from ingestor.replies.worker import AnswerWorker
 from ingestor.settings import Settings, load

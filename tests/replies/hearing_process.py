@@ -5,7 +5,7 @@ from multiprocessing.synchronize import Event
 from ingestor.archive.engine import open_engine
 from ingestor.archive.items import Submission
 from ingestor.archive.queries import counts
-from ingestor.replies.hearing import hearing_store
+from ingestor.replies.opt_outs import hearing_store
 from ingestor.replies.scanning import begin_scan, scan
 from ingestor.replies.words import Words
 from ingestor.settings import OptOut

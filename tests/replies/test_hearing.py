@@ -19,8 +19,8 @@ from ingestor.errors import ConfigurationError
 from ingestor.intake.retry import retry
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel, Outcome
-from ingestor.replies import hearing
-from ingestor.replies.hearing import hearing_store, words_of
+from ingestor.replies import opt_outs
+from ingestor.replies.opt_outs import hearing_store, words_of
 from ingestor.settings import OptOut
 from tests.archive.reading import number_of
 from tests.archive.samples import NOW, PARSER, broken, sms
@@ -73,7 +73,7 @@ def test_a_stop_that_cannot_be_written_down_is_not_acknowledged(
     def fail(*_: Any) -> int:
         raise RuntimeError("killed here")
 
-    monkeypatch.setattr(hearing, "write_events", fail)
+    monkeypatch.setattr(opt_outs, "write_events", fail)
     with pytest.raises(RuntimeError):
         put(store, said(1, "STOP"))
     assert number_of(archive_engine, "sms") == 0
@@ -181,7 +181,7 @@ def test_the_archive_of_another_engine_is_heard_alike(archive_engine: Engine) ->
     seen: list[bytes] = []
 
     def hear(connection: Connection, _: Any) -> None:
-        seen.append(hearing.read_secret(connection))
+        seen.append(opt_outs.read_secret(connection))
 
     again = open_engine(archive_engine.url.render_as_string(hide_password=False))
     put(Store(again, hear), said(1, "STOP"))

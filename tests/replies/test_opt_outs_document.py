@@ -15,8 +15,7 @@ from sqlalchemy import Engine, text
 from ingestor.archive.engine import open_engine, reading, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema
-from ingestor.replies.hearing import hearing_store
-from ingestor.replies.opt_outs import is_out, read_secret
+from ingestor.replies.opt_outs import hearing_store, is_out, read_secret
 from ingestor.settings import OptOut
 from tests import readme
 from tests.archive.samples import NOW

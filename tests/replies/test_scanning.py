@@ -15,7 +15,7 @@ from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.replies import scanning
-from ingestor.replies.hearing import hearing
+from ingestor.replies.opt_outs import hearing
 from ingestor.replies.scanning import (
     BackgroundScan,
     Scan,

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.replies.word_sets import COURTESY, HELP, ORDINARY, START, STOP, STOP_ALL
-from ingestor.replies.words import Kind, Verdict, Words, cleaned
+from ingestor.replies.words import (
+    COURTESY,
+    HELP,
+    ORDINARY,
+    START,
+    STOP,
+    STOP_ALL,
+    Kind,
+    Verdict,
+    Words,
+    cleaned,
+)
 
 BUILT_IN = Words()
 OUT, OUT_OF_ALL, AGAIN, HELPED, LOOKED_AT, NEARLY, NOTHING = (

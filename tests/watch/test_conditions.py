@@ -17,7 +17,7 @@ from ingestor.settings import Settings
 from ingestor.watch import watcher
 from ingestor.watch.conditions import Condition, Key, load, step
 from ingestor.watch.live import Live
-from ingestor.watch.sending import NotSent
+from ingestor.watch.pings import NotSent
 from ingestor.watch.troubles import Trouble
 from ingestor.watch.watcher import Watcher
 

@@ -10,8 +10,7 @@ import pytest
 
 from ingestor.settings import Settings
 from ingestor.watch.live import Live
-from ingestor.watch.pings import Pinger, failing
-from ingestor.watch.sending import NotSent, post
+from ingestor.watch.pings import NotSent, Pinger, failing, post
 from tests.cli.calling import ingestor
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer

@@ -18,7 +18,7 @@ from ingestor.settings.watch import Expect
 from ingestor.watch import watcher
 from ingestor.watch.live import Live
 from ingestor.watch.metrics import Pages
-from ingestor.watch.silence import clock_off, expected_since, quiet, silent
+from ingestor.watch.troubles import clock_off, expected_since, quiet, silent
 from tests.archive.samples import PARSER, item, sms
 
 FRIDAY = datetime(2026, 5, 1, 12, tzinfo=UTC)

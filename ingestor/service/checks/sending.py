@@ -11,8 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from ingestor.errors import IngestorError
-from ingestor.replies.access import client_of
-from ingestor.replies.agile import AgileClient, Message
+from ingestor.replies.agile import AgileClient, Message, client_of
 from ingestor.replies.parts import parts_of
 from ingestor.replies.verdicts import Fate
 from ingestor.service.checks import Check, Finding, fail, intakes, ok, warn

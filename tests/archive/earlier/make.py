@@ -26,7 +26,7 @@ from ingestor.intake import retry
 from ingestor.providers import mail_reader, post_reader
 from ingestor.providers.contract import NotOurs, Post, Reading, Report, Rules, Unreadable
 from ingestor.record import Channel
-from ingestor.replies.hearing import hearing_store
+from ingestor.replies.opt_outs import hearing_store
 from ingestor.settings import OptOut
 from tests.archive.earlier import given
 from tests.servers.agile import ScriptedAgile

@@ -6,7 +6,7 @@ import pytest
 
 from ingestor.errors import ConfigurationError
 from ingestor.providers.agile import Agile
-from ingestor.replies.access import client_of
+from ingestor.replies.agile import client_of
 from ingestor.service.checks.machine import cautions
 from ingestor.settings import Settings, load
 
