@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, union
+from sqlalchemy import ARRAY, ColumnElement, Connection, Select, any_, bindparam, func, select, union
 
 from ingestor.archive import holds, tables
 from ingestor.archive.inserts import erased_among
@@ -217,20 +217,25 @@ def require_known(connection: Connection, selection: Selection) -> None:
 
 def span(connection: Connection, sms: Sequence[int]) -> tuple[str | None, str | None]:
     received = tables.sms.c.received_at
-    span = select(
-        func.min(received, type_=received.type), func.max(received, type_=received.type)
-    )  # an aggregate has no type of its own
-    found = [row for row in for_ids(connection, span, tables.sms.c.id, sms) if row[0] is not None]
+    # An aggregate has no type of its own. Counted too: for a minimum alone PostgreSQL walks the index by time
+    # until it meets one of `sms`.
+    bounds = [one(received, type_=received.type) for one in (func.min, func.max)]
+    query = select(*bounds, func.count())
+    found = [row for row in for_ids(connection, query, tables.sms.c.id, sms) if row[2]]
     if not found:
         return None, None
-    return iso_utc(min(first for first, _ in found)), iso_utc(max(last for _, last in found))
+    return iso_utc(min(row[0] for row in found)), iso_utc(max(row[1] for row in found))
 
 
 def for_ids(
     connection: Connection, query: Select[Any], column: ColumnElement[Any], ids: Sequence[Any]
 ) -> Iterator[Any]:
     """Give the rows of `query` whose `column` is among `ids`, so many at a time as a statement takes."""
-    limited = query.where(column.in_(bindparam("ids", expanding=True)))
+    if connection.dialect.name == "postgresql":
+        # One array: psycopg reads 500 parameters a statement anew each time, in 12 ms.
+        limited = query.where(column == any_(bindparam("ids", type_=ARRAY(column.type))))
+    else:
+        limited = query.where(column.in_(bindparam("ids", expanding=True)))
     for part in in_parts(ids, _CHUNK):
         yield from connection.execute(limited, {"ids": part})
 

@@ -8,7 +8,7 @@ from psycopg import _queries  # its limits are nowhere else
 from sqlalchemy import Connection, Engine, insert
 
 from ingestor.archive import settle, tables
-from ingestor.archive.engine import writing
+from ingestor.archive.engine import reading, writing
 from ingestor.archive.insert_statements import arrived_on_postgresql
 from ingestor.archive.inserts import insert_arrived, insert_new
 from ingestor.archive.items import Item, Submission
@@ -160,3 +160,23 @@ def test_the_driver_keeps_what_it_makes_of_the_longest_statement() -> None:
     statement = arrived_on_postgresql()
     assert len(statement) <= _queries.MAX_CACHED_STATEMENT_LENGTH
     assert statement.count("%(") <= _queries.MAX_CACHED_STATEMENT_PARAMS
+
+
+def test_a_new_archive_is_not_read_whole_for_each_batch(postgresql_engine: Engine) -> None:
+    """Rows are found by their keys before PostgreSQL has any statistics: a first import would crawl."""
+    store = Store(postgresql_engine)
+    write(store, *map(item, range(2000)))
+    whole = "SELECT relname, coalesce(seq_scan, 0) FROM pg_stat_user_tables"
+
+    def scans() -> dict[str, int]:
+        postgresql_engine.dispose()  # a connection tells its counts at its end
+        with reading(postgresql_engine) as connection:
+            return {
+                name: count
+                for name, count in connection.exec_driver_sql(whole).all()
+                if name in ("sms", "arrivals", "retries", "payloads")
+            }
+
+    before = scans()
+    assert write(store, *map(item, range(1000, 3000))) == ["duplicate"] * 1000 + ["stored"] * 1000
+    assert scans() == before
