@@ -6,6 +6,7 @@ a request takes, and lets through what two servers could read differently. What 
 `tests/http` breaks where a release changes them, and pyproject.toml pins the minor version.
 """
 
+import asyncio
 import socket
 from array import array
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -67,6 +69,19 @@ class Common:
 
 class _Refused(Exception):
     """Raised inside a parser callback to stop the parser; the refusal is already on its way."""
+
+
+class _Flow(FlowControl):
+    """Reads on only once `ready` says so: uvicorn reads on with each request, and so takes a flood whole."""
+
+    def __init__(self, transport: asyncio.Transport, ready: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._ready = ready
+
+    def resume_reading(self) -> None:
+        """Read on, unless there is enough to answer."""
+        if self._ready():
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -147,6 +162,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start: TLS, if any, is done."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, lambda: self._unanswered <= self._bounds.pipelined)
         self.deadline = self.loop.time() + self._bounds.request_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
