@@ -21,6 +21,7 @@ from ingestor.intake.files import blocks, delivery, sinks, workers
 from tests.intake.files.containers import zip_of
 from tests.intake.files.importing import Done, Importer
 from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
+from tests.waiting import until
 
 KILLS = int(os.environ.get("IMPORT_KILLS", "30"))
 
@@ -129,6 +130,7 @@ def stopped_after(
         done.append(1)
         if len(done) == commits:
             os.kill(os.getpid(), signal.SIGINT)
+            until(self._stopping, "the signal heard")  # by a thread, while a short import comes to its end
         return real(self, submissions)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
