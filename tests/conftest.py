@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
+from tests.servers import places
 from tests.servers.dovecot import DovecotServer, unavailable
 from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
 
@@ -25,6 +26,29 @@ _numbers = itertools.count(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+
+
+# A worker takes a file at a time: one that takes a minute and comes last leaves the other workers idle.
+LONGEST = (
+    "service/test_database_outage.py", "cli/test_as_root.py", "test_readme.py",
+    "archive/test_earlier_archives.py", "replies/test_crash_answers.py", "replies/test_worker.py",
+    "intake/files/test_resume.py", "service/test_failover.py", "cli/test_send.py", "cli/test_db.py",
+    "cli/test_reading.py", "cli/test_terminal.py", "service/test_living.py",
+    "service/test_guarding.py", "service/test_daemon.py", "cli/test_dispatch.py",
+    "service/test_trust.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose where files lie before the first is made."""
+    places.choose(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    tests = Path(__file__).parent
+    turn = {tests / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turn.get(item.path, len(LONGEST)))
 
 
 def missing(reason: str) -> None:
