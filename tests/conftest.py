@@ -154,6 +154,14 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def made_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of an SQLite archive with today's schema: a daemon that has to make it takes a third longer."""
+    path = tmp_path / "archive.db"
+    shutil.copy(_sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
 def postgresql_url(postgresql_server: PostgresqlServer) -> Iterator[str]:
     """The URL of a fresh, empty PostgreSQL database."""
     name = f"test_{next(_numbers)}"
@@ -170,11 +178,9 @@ def archive_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sqlite_engine(_sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
+def sqlite_engine(made_url: str) -> Iterator[Engine]:
     """An engine on a fresh SQLite archive with today's schema."""
-    path = tmp_path / "archive.db"
-    shutil.copy(_sqlite_template, path)
-    engine = open_engine(f"sqlite:///{path}")
+    engine = open_engine(made_url)
     yield engine
     engine.dispose()
 

@@ -29,9 +29,9 @@ def _status(config: Path, *words: str) -> Called:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, sqlite_url: str, end: str) -> None:
+def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, made_url: str, end: str) -> None:
     """While it runs all is well; after a stop or a kill that is said, told apart, and the exit code is 1."""
-    config = configuration(tmp_path, sqlite_url, WEBHOOK)
+    config = configuration(tmp_path, made_url, WEBHOOK)
     with running(config) as daemon:
         daemon.wait_ready()
         until(lambda: "listening" in _status(config).out, "the listener noted")
@@ -59,10 +59,10 @@ def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, sqlite_url: st
         until(lambda: _status(config).code == 0, "all is well again")
 
 
-def test_a_silent_provider_does_not_hide_behind_a_busy_one(tmp_path: Path, sqlite_url: str) -> None:
+def test_a_silent_provider_does_not_hide_behind_a_busy_one(tmp_path: Path, made_url: str) -> None:
     """Each endpoint has a row, with its newest POST also after a restart; the log tells of each."""
     second = '[[webhook.endpoint]]\npath = "/b"\nprovider = "agile"\n'
-    config = configuration(tmp_path, sqlite_url, WEBHOOK + second)
+    config = configuration(tmp_path, made_url, WEBHOOK + second)
 
     def row(name: str) -> dict[str, Any]:
         sources = json.loads(_status(config, "--json").out)["sources"]

@@ -16,18 +16,18 @@ def _from_a_list(number: int) -> bytes:
     return mail(number).replace(b"smsin@agiletelecom.com", b"SMS list <sms@lists.example.net>", 1)
 
 
-def test_another_sender_costs_no_sms(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
+def test_another_sender_costs_no_sms(server: ImapServer, tmp_path: Path, made_url: str) -> None:
     """Quarantined with a warning and a line in `status`; listed, reloaded and read again, it is in."""
     for raw in (_from_a_list(1), mail(2), FOREIGN.replace(b"hello", b"Re: Agile Telecom -- SMS received")):
         server.deliver(raw)
-    with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+    with running(configuration(tmp_path, made_url, mailbox(server.port))) as daemon:
         daemon.wait_ready()
-        until(lambda: read_so_far(sqlite_url) == 3, "all mails read")
+        until(lambda: read_so_far(made_url) == 3, "all mails read")
         warned = daemon.events("quarantined: kept, but no SMS was made of it")
         assert [(line["level"], line["reason"]) for line in warned] == [("warning", "sender_not_listed")]
         assert "lists.example.net" not in json.dumps(warned)
 
-        config = configuration(tmp_path, sqlite_url, AGILE, mailbox(server.port))
+        config = configuration(tmp_path, made_url, AGILE, mailbox(server.port))
         status = json.loads(ingestor("--config", config, "status", "--json", folder=tmp_path).out)
         words = ingestor("--config", config, "status", folder=tmp_path).out
         listed = ingestor("--config", config, "quarantine", "list", folder=tmp_path).out
@@ -42,11 +42,11 @@ def test_another_sender_costs_no_sms(server: ImapServer, tmp_path: Path, sqlite_
 
         daemon.reload()
         server.deliver(_from_a_list(3))
-        until(lambda: len(stored(sqlite_url)) == 2, "the next mail of the list")
+        until(lambda: len(stored(made_url)) == 2, "the next mail of the list")
         done = ingestor("--config", config, "quarantine", "retry", "--json", folder=tmp_path)
         assert json.loads(done.out.splitlines()[-1])["stored"] == 1
         assert daemon.stop() == 0
-    assert rows(sqlite_url, "SELECT text FROM inbound_sms ORDER BY text") == [
+    assert rows(made_url, "SELECT text FROM inbound_sms ORDER BY text") == [
         ("text 1",),
         ("text 2",),
         ("text 3",),

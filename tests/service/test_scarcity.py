@@ -13,11 +13,11 @@ STACK = 8 * 1024 * 1024
 
 
 def test_a_stop_is_heard_where_no_thread_can_be_started(
-    server: ImapServer, tmp_path: Path, sqlite_url: str
+    server: ImapServer, tmp_path: Path, made_url: str
 ) -> None:
     """The address space has no room for another stack: SIGTERM still ends the service, in order."""
     webhook = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
-    config = configuration(tmp_path, sqlite_url, mailbox(server.port), mailbox(1, "nobody"), webhook)
+    config = configuration(tmp_path, made_url, mailbox(server.port), mailbox(1, "nobody"), webhook)
     with running(config) as process:
         process.wait_ready()
         number = process.process.pid
@@ -31,10 +31,10 @@ def test_a_stop_is_heard_where_no_thread_can_be_started(
 
 
 def test_a_reload_before_the_start_is_done_ends_nothing(
-    server: ImapServer, tmp_path: Path, sqlite_url: str
+    server: ImapServer, tmp_path: Path, made_url: str
 ) -> None:
     """SIGHUP while the configuration is still being read waits, and reloads once there is what to reload."""
-    config = configuration(tmp_path, sqlite_url, mailbox(server.port))
+    config = configuration(tmp_path, made_url, mailbox(server.port))
     text = config.read_bytes()
     config.unlink()
     os.mkfifo(config, 0o600)

@@ -23,7 +23,7 @@ from tests.intake.files.importing import Done, Importer
 from tests.intake.files.mails import broken_mail, foreign_mail, mbox_of, sms_mail
 from tests.waiting import until
 
-KILLS = int(os.environ.get("IMPORT_KILLS", "30"))
+KILLS = [12, pytest.param(60, marks=pytest.mark.torture)]
 
 
 @pytest.fixture
@@ -76,8 +76,9 @@ def in_a_child(url: str, arguments: list[str], seconds: float | None) -> bool:
 
 
 @pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("kills", KILLS)
 def test_kill_9_anywhere_loses_and_doubles_nothing(
-    sqlite_engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sqlite_engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], kills: int
 ) -> None:
     """Killed at a random moment and resumed, a run has the balance and the rows of one that never stopped."""
     folder = inputs(tmp_path / "in")
@@ -90,7 +91,7 @@ def test_kill_9_anywhere_loses_and_doubles_nothing(
     expected = _state(tmp_path / "whole.db", capsys)
     random_moment = random.Random(4)
     cut_short = 0
-    for number in range(KILLS):
+    for number in range(kills):
         path = tmp_path / f"killed-{number}.db"
         shutil.copy(empty, path)
         url = f"sqlite:///{path}"
@@ -103,7 +104,7 @@ def test_kill_9_anywhere_loses_and_doubles_nothing(
         resume = ["--resume", str(begun[0][0])] if begun else []
         assert in_a_child(url, [*resume, str(folder)], None)
         assert _state(path, capsys) == expected
-    assert cut_short > KILLS // 3
+    assert cut_short > kills // 3
 
 
 def _state(path: Path, capsys: pytest.CaptureFixture[str]) -> list[object]:

@@ -1,14 +1,11 @@
 """Servers and archives for the mailbox's tests."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive.engine import open_engine
 from tests.intake.mailbox.desk import Desk
 from tests.servers.dovecot import DovecotServer
 from tests.servers.fault_proxy import FaultProxy
@@ -24,13 +21,9 @@ def server() -> Iterator[ImapServer]:
 
 
 @pytest.fixture
-def engine(_sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
+def engine(sqlite_engine: Engine) -> Engine:
     """An archive in SQLite; what a mailbox does is the same on both databases."""
-    path = tmp_path / "archive.db"
-    shutil.copy(_sqlite_template, path)
-    opened = open_engine(f"sqlite:///{path}")
-    yield opened
-    opened.dispose()
+    return sqlite_engine
 
 
 @pytest.fixture
