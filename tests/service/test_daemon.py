@@ -228,11 +228,11 @@ def test_a_daemon_with_a_webhook_serves_both(server: ImapServer, tmp_path: Path,
     assert rows(made_url, "SELECT sum(arrivals) FROM inbound_sms") == [(int(str(before)) + 1,)]
 
 
-def test_a_taken_port_is_said_in_one_line(server: ImapServer, tmp_path: Path, made_url: str) -> None:
+def test_a_taken_port_is_said_in_one_line(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
     """A listener that cannot listen ends the start in order with exit code 2: only a person can mend it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         webhook = WEBHOOK.replace(":0", f":{taken.getsockname()[1]}")
-        with running(configuration(tmp_path, made_url, mailbox(server.port), webhook)) as daemon:
+        with running(configuration(tmp_path, sqlite_url, mailbox(server.port), webhook)) as daemon:
             assert daemon.process.wait(30) == 2
             said = [line for line in daemon.log_path.read_text().splitlines() if line.startswith("ingestor:")]
 
