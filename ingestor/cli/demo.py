@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ingestor.demo.play import play
-from ingestor.demo.screen import Screen
+from ingestor.demo.play import Screen, play
 
 EXAMPLES = """
 ingestor demo

@@ -31,8 +31,16 @@ from ingestor.replies.opt_outs import (
     words_of,
     write_events,
 )
-from ingestor.replies.reviews import decide, dismiss_before, open_reviews
-from ingestor.replies.scanning import Scan, begin_scan, pause_scan, scan, scan_state
+from ingestor.replies.scanning import (
+    Scan,
+    begin_scan,
+    decide,
+    dismiss_before,
+    open_reviews,
+    pause_scan,
+    scan,
+    scan_state,
+)
 from ingestor.replies.words import cleaned
 
 EXAMPLES = """

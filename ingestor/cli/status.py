@@ -28,7 +28,7 @@ from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.providers.contract import near_miss_in_words
-from ingestor.replies.reviews import Figures, figures
+from ingestor.replies.scanning import Figures, figures
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
 from ingestor.settings import Settings

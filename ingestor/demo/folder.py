@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from ingestor.demo.mails import CONFIRMATION, NUMBERS
+from ingestor.demo.imap import CONFIRMATION, NUMBERS
 from ingestor.errors import ConfigurationError
 
 OUTCOMES = ("stored", "duplicate", "ignored", "quarantined", "failed")

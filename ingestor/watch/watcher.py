@@ -26,9 +26,9 @@ from ingestor.replies.answering import credit
 from ingestor.replies.looking import states_since
 from ingestor.settings import Settings
 from ingestor.watch import troubles
-from ingestor.watch.conditions import Condition, Key, claim, load, save, step
 from ingestor.watch.found import disks_of, judge, spool_of
 from ingestor.watch.live import Live
+from ingestor.watch.notices import Condition, Key, claim, load, save, step
 from ingestor.watch.troubles import Trouble, clock_off, silent
 
 log = get_logger(__name__)

@@ -18,8 +18,8 @@ import pytest
 from rich.console import Console
 
 from ingestor.demo.folder import MARK, Agile, prepare
-from ingestor.demo.mails import NUMBERS, PEOPLE, ZONE, live_mails, waiting_mails
-from ingestor.demo.screen import Screen, shortened
+from ingestor.demo.imap import NUMBERS, PEOPLE, ZONE, live_mails, waiting_mails
+from ingestor.demo.play import Screen, shortened
 from ingestor.errors import ConfigurationError
 from ingestor.providers.agile.mail import read_mail
 from ingestor.providers.contract import Readable, Rules

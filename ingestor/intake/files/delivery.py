@@ -5,9 +5,11 @@ when its worker is done, in any order. Its rows become a submission together wit
 submissions become transactions in the order in which they were sent (`InputQueue`).
 """
 
+import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +18,47 @@ from ingestor.archive.rows import REFUSED, place_of
 from ingestor.errors import IngestorError
 from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.books import Tally
-from ingestor.intake.files.copies import Copies
 from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.parse import Findings, LongMails
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.workers import Pool
 from ingestor.record import Outcome
+
+
+class Copies:
+    """Counts the mails of one input by content key.
+
+    In a temporary database of SQLite's, which keeps 2 MB in memory and the rest in a file without a name: a
+    million keys in a dictionary took 150 MB. A key takes 2 µs of the 65 that an import needs for a mail.
+    """
+
+    def __init__(self, before: Iterable[tuple[bytes, int]] = ()) -> None:
+        """`before` gives how many of each key were met in an input that is read on from some point."""
+        self._before = before
+        self._counts: sqlite3.Connection | None = None
+
+    def number(self, content_key: bytes) -> int:
+        """Return how many mails with this key came before this one."""
+        if self._counts is None:
+            self._counts = self._open()
+        add = "INSERT INTO counts VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET n = n + 1 RETURNING n - 1"
+        [(number,)] = self._counts.execute(add, (content_key,)).fetchall()
+        return int(number)
+
+    def __del__(self) -> None:
+        if self._counts is not None:
+            with suppress(sqlite3.Error):
+                self._counts.close()
+
+    def _open(self) -> sqlite3.Connection:
+        counts = sqlite3.connect("", isolation_level=None)
+        counts.execute("PRAGMA journal_mode = OFF")
+        counts.execute("CREATE TABLE counts (key BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID")
+        counts.execute("BEGIN")
+        counts.executemany("INSERT INTO counts VALUES (?, ?)", self._before)
+        return counts
+
 
 MOST_IN_PACK = 1000
 """Single mails that travel to a worker together."""

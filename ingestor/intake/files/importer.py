@@ -13,8 +13,7 @@ from ingestor.archive.items import InputProgress
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.blocks import BLOCK, MOST_MAILS, Block, Blocks, LongMail
 from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamInput, Tally
-from ingestor.intake.files.copies import Copies
-from ingestor.intake.files.delivery import CoverageBroken, InputQueue, Packing
+from ingestor.intake.files.delivery import Copies, CoverageBroken, InputQueue, Packing
 from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place
 from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
 from ingestor.intake.files.parse import LongMails

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.intake.files.copies import Copies
+from ingestor.intake.files.delivery import Copies
 from tests.intake.files.importing import Importer
 from tests.intake.files.mails import mbox_of, sms_mail
 from tests.intake.files.test_resume import small_steps, stopped_after
