@@ -4,7 +4,7 @@ A command's module exposes
 
     EXAMPLES: str                                   lines of `ingestor …` for the end of its --help
     add_arguments(parser: argparse.ArgumentParser) -> None
-    run(arguments: argparse.Namespace) -> int       the exit code
+    run(arguments: argparse.Namespace) -> int       the exit code; a command with verbs has one for each
 
 `run` prints results on stdout and raises `errors.IngestorError` for everything that a person should read:
 `main` turns it into one line on stderr and its exit code. `arguments` also carries the global options
@@ -85,6 +85,8 @@ GLOBAL_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options that may stand before or after the command."""
 
+Run = Callable[[argparse.Namespace], int]
+
 _WITH_VALUE = ("--config", "--database-url", "--log-format")
 
 
@@ -157,7 +159,8 @@ def _run(argv: Sequence[str]) -> int:
     gc.disable()  # what is imported stays: to search it for garbage takes a tenth of the start
     module = import_module(COMMANDS[name][0])
     gc.enable()
-    return int(module.run(build_parser(name, module).parse_args(argv)))
+    arguments = build_parser(name, module).parse_args(argv)
+    return int(arguments.do(arguments))
 
 
 def _unknown(name: str) -> Exception:
@@ -226,21 +229,27 @@ def build_parser(name: str | None, module: ModuleType | None) -> argparse.Argume
         name, description=f"{summary[0].upper()}{summary[1:]}.", epilog=_epilog(module.EXAMPLES)
     )
     module.add_arguments(child)
+    if hasattr(module, "run"):
+        child.set_defaults(do=module.run)
     return parser
 
 
-def verbs_of(parser: argparse.ArgumentParser, examples: str) -> Callable[[str, str], argparse.ArgumentParser]:
-    """Return what adds a verb, by its name and what it does in one line, to a command's `parser`.
+def verbs_of(
+    parser: argparse.ArgumentParser, examples: str
+) -> Callable[[str, str, Run], argparse.ArgumentParser]:
+    """Return what adds a verb to a command's `parser`: its name, what it does in one line, and what does it.
 
     Its help shows that line, and of the command's `examples` those with the verb.
     """
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
 
-    def add_verb(name: str, summary: str) -> argparse.ArgumentParser:
+    def add_verb(name: str, summary: str, do: Run) -> argparse.ArgumentParser:
         description = f"{summary[0].upper()}{summary[1:]}."
-        return verbs.add_parser(
+        verb = verbs.add_parser(
             name, help=summary, description=description, epilog=_epilog(examples, f" {name}")
         )
+        verb.set_defaults(do=do)
+        return verb
 
     return add_verb
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from ingestor.archive.export import plain_row
-from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli import verbs_of
+from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import print_fields, print_json, print_table
+from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError
 from ingestor.replies.agile import client_of
 from ingestor.replies.guards import REASONS
@@ -30,54 +30,39 @@ RESENDABLE = ("unknown", "not_sent", "refused", "no_report", "failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the three verbs."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
-    listed = verbs.add_parser("list", help="list messages and decisions, newest first")
+    add_verb = verbs_of(parser, EXAMPLES)
+    listed = add_verb("list", "list messages and decisions, newest first", _list)
     listed.add_argument("--unknown", action="store_true", help="only those that may have been sent, or not")
     listed.add_argument(
         "--limit", type=count, default=50, metavar="N", help="at most N; 0: all (default: 50)"
     )
     listed.add_argument("--json", action="store_true", help="every column, one JSON object a line")
     add_utc(listed)
-    show = verbs.add_parser("show", help="show one with all its attempts and reports")
+    show = add_verb("show", "show one with all its attempts and reports", _show)
     show.add_argument("id", metavar="ID", type=count)
     add_utc(show)
-    resend = verbs.add_parser("resend", help="send one again that may not have been sent, under a new id")
+    resend = add_verb("resend", "send one again that may not have been sent, under a new id", _resend)
     resend.add_argument("id", metavar="ID", type=count)
     resend.add_argument("--yes", action="store_true", help="do not ask")
     resend.add_argument("--force", type=text, metavar="REASON", help="although the number is out")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the verb says."""
-    verbs = {"list": _list, "show": _show, "resend": _resend}
-    return verbs[arguments.verb](arguments)
-
-
 def _list(arguments: argparse.Namespace) -> int:
-
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     rows = list_answers(engine, only_unknown=arguments.unknown, limit=arguments.limit or None)
-    if arguments.json:
-        for row in rows:
-            print_json(plain_row(dict(row._mapping)))
-        return 0
-    zone = zone_of(arguments, settings)
-    shown = ({**localised(dict(row._mapping), zone), "detail": _why(row)} for row in rows)
-    print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in shown))
+    told = [row._asdict() if arguments.json else {**row._mapping, "detail": _why(row)} for row in rows]
+    print_rows(arguments, settings, COLUMNS, told)
     return 0
 
 
 def _why(row: Row[Any]) -> Any:
-
     if row.suppressed is not None:
         return REASONS.get(row.suppressed, row.suppressed)
     return row.delivery if row.state in {"delivered", "failed"} else row.detail
 
 
 def _show(arguments: argparse.Namespace) -> int:
-
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     found = show_answer(engine, arguments.id)
@@ -108,7 +93,6 @@ def _print(fields: dict[str, object]) -> None:
 
 
 def _resend(arguments: argparse.Namespace) -> int:
-
     settings = settings_of(arguments)
     client = client_of(settings)  # before the archive's owner is taken on: root may read the credential
     configure_log(arguments)
@@ -128,7 +112,6 @@ def _resend(arguments: argparse.Namespace) -> int:
 
 def _ask(answer: Row[Any]) -> None:
     """Let a person say yes. Raises ConfigurationError where nobody can, or does not."""
-
     if not sys.stdin.isatty():
         raise ConfigurationError("it may arrive twice; say --yes where nobody can be asked")
     said = input(f"Answer {answer.id} is {answer.state}: it may arrive twice. Send it again? [y/N] ")

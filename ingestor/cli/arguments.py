@@ -5,12 +5,14 @@ What a screen shows carries its offset, and a time without one is local.
 
 import argparse
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ingestor.archive.export import plain_row
 from ingestor.archive.searching import Filters
+from ingestor.cli.printing import print_json, print_table
 from ingestor.providers import PROVIDERS
 from ingestor.settings import Settings
 
@@ -83,6 +85,19 @@ def localised(row: Mapping[str, Any], zone: tzinfo | None) -> dict[str, Any]:
     return {
         name: value.astimezone(zone) if isinstance(value, datetime) else value for name, value in row.items()
     }
+
+
+def print_rows(
+    arguments: argparse.Namespace, settings: Settings, columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+) -> None:  # fmt: skip
+    """Print `rows`: with --json whole, an object a line, else their `columns`; times as `zone_of` says."""
+    if arguments.json:
+        for row in rows:
+            print_json(plain_row(row))
+        return
+    shown = (localised(row, zone_of(arguments, settings)) for row in rows)
+    print_table(columns, ([row[column] for column in columns] for row in shown))
 
 
 def instant(written: datetime | None, zone: tzinfo | None) -> datetime | None:

@@ -19,7 +19,6 @@ ingestor backup /var/backups/ingestor --keep 14
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder for the new file; it must be there")
     parser.add_argument(
         "--keep", metavar="N", type=count, help="then keep the newest N backups of this archive there only"

@@ -32,7 +32,6 @@ ingestor --config new.toml check
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "--deep", action="store_true",
         help="read the whole archive too: the database's own check, and the SHA-256 of all that is kept",
@@ -45,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is found; return 0 only when all is well, 2 when the settings would end a start, else 1."""
-
     # What a connection logs meanwhile would only repeat the findings.
     logs.configure(arguments.log_format, level=logging.DEBUG if arguments.debug else logging.CRITICAL)
     console = Console(markup=False, highlight=False)

@@ -23,18 +23,17 @@ _RANDOM_BYTES = 24  # 32 characters of the URL-safe alphabet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the verbs."""
     add_verb = verbs_of(parser, EXAMPLES)
-    example = add_verb("example", "print the commented sample file")
+    example = add_verb("example", "print the commented sample file", run)
     example.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
-    add_verb("show", "print the effective settings, secrets hidden")
-    add_verb("check", "say whether a start or reload would take the configuration; try nothing of it")
-    endpoint = add_verb("new-endpoint", "print an endpoint with a path that nobody can guess")
+    add_verb("show", "print the effective settings, secrets hidden", run)
+    add_verb("check", "say whether a start or reload would take the configuration; try nothing of it", run)
+    endpoint = add_verb("new-endpoint", "print an endpoint with a path that nobody can guess", run)
     endpoint.add_argument("provider", choices=ENDPOINTS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the verb says."""
+    """Print what the verb asks for."""
     if arguments.verb == "example":
         sys.stdout.write(reference() if arguments.markdown else sample())
     elif arguments.verb == "show":

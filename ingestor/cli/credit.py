@@ -13,13 +13,11 @@ ingestor credit --json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the one option."""
     parser.add_argument("--json", action="store_true", help="print one object; the amount is text, exactly")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask Agile and print the answer; the archive is neither read nor written."""
-
     amount = client_of(settings_of(arguments)).credit()
     if arguments.json:
         print_json({"credit": str(amount), "currency": "EUR"})

@@ -44,27 +44,17 @@ ingestor --database-url postgresql+psycopg://ingestor@db.example.org/sms db upgr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the verbs."""
     add_verb = verbs_of(parser, EXAMPLES)
-    add_verb("upgrade", "bring the schema up to this program's, or make a new archive")
-    add_verb("current", "say which schema the archive has; exit 1 when it is not this program's")
-    add_verb("repair", "make this program's triggers, functions and views again where they differ")
+    add_verb("upgrade", "bring the schema up to this program's, or make a new archive", _upgrade)
+    add_verb("current", "say which schema the archive has; exit 1 when it is not this program's", _current)
+    add_verb("repair", "make this program's triggers, functions and views again where they differ", _repair)
     copy = add_verb(
-        "copy", "copy the whole archive into another database, SQLite or PostgreSQL, to move there"
+        "copy", "copy the whole archive into another database, SQLite or PostgreSQL, to move there", _copy
     )
     copy.add_argument("url", metavar="URL", help="an empty database, or an earlier copy to be brought up")
-    add_verb("vacuum", "write the archive anew, so that no byte of what was erased is left in it")
-    add_verb("index", "take all texts into the index by which `search` finds words")
-    add_verb("history", "list all schemas this program knows")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the verb says."""
-    verbs = {
-        "upgrade": _upgrade, "current": _current, "history": _history, "repair": _repair, "copy": _copy,
-        "vacuum": _vacuum, "index": _index,
-    }  # fmt: skip
-    return verbs[arguments.verb](arguments)
+    add_verb("vacuum", "write the archive anew, so that no byte of what was erased is left in it", _vacuum)
+    add_verb("index", "take all texts into the index by which `search` finds words", _index)
+    add_verb("history", "list all schemas this program knows", _history)
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:

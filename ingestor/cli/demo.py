@@ -13,7 +13,6 @@ ingestor demo --folder /tmp/demo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "--folder", type=Path, default=Path("demo"), metavar="DIR",
         help="where its archive, configuration and log go (default: ./demo)",

@@ -15,16 +15,15 @@ from sqlalchemy import Engine, Select, not_, select, union
 from ingestor.archive import erasure, holds, quarantine
 from ingestor.archive.engine import reading
 from ingestor.archive.erasure_plan import Plan, Selection, basis_code, ranges
-from ingestor.archive.export import plain_row
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.rows import number_key
 from ingestor.archive.tables import answers, arrivals, erased, erasures, retries
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.cli import verbs_of
-from ingestor.cli.arguments import add_utc, count, instant, localised, since, text, zone_of
+from ingestor.cli.arguments import add_utc, count, instant, print_rows, since, text, zone_of
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import print_fields, print_json, print_table, printable
+from ingestor.cli.printing import print_fields, print_table, printable
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import last_four
 from ingestor.record import Channel
@@ -46,9 +45,8 @@ _MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the four verbs."""
     add_verb = verbs_of(parser, EXAMPLES)
-    plan = add_verb("plan", "say what would go, and write it down; nothing is changed")
+    plan = add_verb("plan", "say what would go, and write it down; nothing is changed", _plan)
     what = plan.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--number", metavar="N", action="append", type=_number,
@@ -62,12 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--basis", required=True, metavar="CODE", type=_basis, help="why: a code, no name")
     plan.add_argument("--output", metavar="FILE", type=Path, help="the plan, for `erase apply`")
     add_utc(plan)
-    apply = add_verb("apply", "do what a plan says; called again it does what is left of it")
+    apply = add_verb("apply", "do what a plan says; called again it does what is left of it", _apply)
     apply.add_argument("plan", metavar="PLAN", type=Path)
-    listed = add_verb("list", "list all erasures, newest first")
+    listed = add_verb("list", "list all erasures, newest first", _list)
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
     add_utc(listed)
-    hold = add_verb("hold", "keep what must not be erased: add, remove, list")
+    hold = add_verb("hold", "keep what must not be erased: add, remove, list", _hold)
     acts = hold.add_subparsers(dest="act", metavar="ACT", required=True)
     add = acts.add_parser("add", help="hold a number, an SMS, or an arrival of the quarantine")
     held = add.add_mutually_exclusive_group(required=True)
@@ -78,12 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = acts.add_parser("remove", help="let go of a hold")
     remove.add_argument("id", metavar="ID", type=count)
     add_utc(acts.add_parser("list", help="list the holds that stand"))
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the verb says."""
-    verbs = {"plan": _plan, "apply": _apply, "list": _list, "hold": _hold}
-    return verbs[arguments.verb](arguments)
 
 
 def _number(written: str) -> str:
@@ -279,12 +271,7 @@ def _list(arguments: argparse.Namespace) -> int:
     query = select(erasures_done).order_by(erasures_done.c.ended_at.desc())
     with reading(open_for_reading(settings)) as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
-    if arguments.json:
-        for row in rows:
-            print_json(plain_row(row))
-        return 0
-    shown = [localised(row, zone_of(arguments, settings)) for row in rows]
-    print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in shown))
+    print_rows(arguments, settings, COLUMNS, rows)
     return 0
 
 

@@ -39,7 +39,6 @@ _PROVIDER = "agile"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("files", nargs="*", metavar="FILE", help="mails, mailboxes, folders or archives")
     parser.add_argument("--mailbox", metavar="NAME", type=text, help="look at this mailbox instead")
     parser.add_argument("--folder", metavar="F", type=text, help="in this folder (default: its first)")

@@ -29,7 +29,6 @@ SEPARATORS = {"semicolon": ";", "comma": ","}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "--format", choices=("jsonl", "csv", "xlsx"), default="jsonl",
         help="JSON lines (default) or CSV, both exact; or a workbook for Excel and LibreOffice",

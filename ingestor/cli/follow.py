@@ -28,7 +28,6 @@ _AWAY_SECONDS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("--originator", metavar="N", type=text, help="only from exactly this number or name")
     parser.add_argument("--destination", metavar="N", type=text, help="only to exactly this number of ours")
     parser.add_argument(

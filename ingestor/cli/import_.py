@@ -17,7 +17,6 @@ FORMATS = ("auto", "mbox", "mboxo", "mboxrd", "mboxcl", "mboxcl2", "maildir", "m
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `import`."""
     parser.add_argument(
         "paths", nargs="*", metavar="PATH",
         help="mbox, Maildir, MH folder, .eml, zip or tar, each also as gz, bz2, xz or zst; a folder of "

@@ -18,7 +18,6 @@ ingestor login main && systemctl reload ingestor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("mailbox", metavar="MAILBOX", help="name of the mailbox in the configuration")
 
 

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.export import plain_row
 from ingestor.archive.views import opt_outs
 from ingestor.cli import complain, verbs_of
-from ingestor.cli.arguments import add_utc, count, instant, localised, since, text, zone_of
+from ingestor.cli.arguments import add_utc, count, instant, print_rows, since, text, zone_of
 from ingestor.cli.export import output
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import print_fields, print_json, print_table
+from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.lists import Unusable, phone_number, read_list, take_list, write_list
@@ -42,6 +41,7 @@ from ingestor.replies.scanning import (
     scan_state,
 )
 from ingestor.replies.words import cleaned
+from ingestor.settings import Settings
 
 EXAMPLES = """
 ingestor optout list
@@ -69,40 +69,41 @@ _TOGETHER = 2000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the verbs."""
     add_verb = verbs_of(parser, EXAMPLES)
-    listed = add_verb("list", "list who is out now")
+    listed = add_verb("list", "list who is out now", _list)
     listed.add_argument(
         "--limit", type=count, default=0, metavar="N", help="at most N, the newest (default: all)"
     )
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
     add_utc(listed)
-    check = add_verb("check", "say whether numbers may be written to, by the exit code")
+    check = add_verb("check", "say whether numbers may be written to, by the exit code", _check)
     check.epilog = f"{check.epilog}\n\n{CHECK_CODES}"
     check.add_argument(
         "numbers", nargs="+", metavar="NUMBER", type=text, help="- reads one a line from stdin"
     )
     _add_our_number(check, "as sender: what was said to other numbers of ours does not count")
-    tried = add_verb("try", "say what a text means, and why")
+    tried = add_verb("try", "say what a text means, and why", _try)
     tried.add_argument("text", metavar="TEXT", type=text)
     for name, summary in (
         ("add", "opt numbers out by hand"), ("remove", "let numbers be written to again, by hand"),
     ):  # fmt: skip
-        verb = add_verb(name, summary)
+        verb = add_verb(name, summary, _change)
         verb.add_argument("numbers", nargs="+", metavar="NUMBER", type=text)
         _add_our_number(verb, "alone (default: all)")
         _add_reason(verb)
     taken = add_verb(
-        "import", "take a list of another program: number, and scope, date, reason where it has them"
+        "import",
+        "take a list of another program: number, and scope, date, reason where it has them",
+        _import,
     )
     taken.add_argument("file", metavar="FILE.csv", type=Path)
     _add_our_number(taken, "alone, where a line has no scope (default: all)")
     _add_reason(taken)
-    export = add_verb("export", "write who is out now as CSV")
+    export = add_verb("export", "write who is out now as CSV", _export)
     export.add_argument("file", metavar="FILE", type=Path, nargs="?", help="(default: stdout)")
     export.add_argument("--events", action="store_true", help="every event instead, the oldest first")
-    add_verb("scan", "read all SMS for opt-outs again, after a change of the words")
-    review = add_verb("review", "list SMS that may be opt-outs, or decide about one")
+    add_verb("scan", "read all SMS for opt-outs again, after a change of the words", _scan)
+    review = add_verb("review", "list SMS that may be opt-outs, or decide about one", _review)
     review.add_argument("id", metavar="SMS", type=count, nargs="?")
     verdict = review.add_mutually_exclusive_group()
     verdict.add_argument("--out", action="store_const", const="add", dest="verdict", help="it was an opt-out")
@@ -128,15 +129,9 @@ def _add_reason(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the verb says."""
-    verbs = {
-        "list": _list, "check": _check, "try": _try, "add": _change, "remove": _change, "import": _import,
-        "export": _export, "scan": _scan, "review": _review,
-    }  # fmt: skip
-    if not (getattr(arguments, "reason", None) or "x").strip():
+def _require_reason(arguments: argparse.Namespace) -> None:
+    if arguments.reason and not arguments.reason.strip():
         raise ConfigurationError("--reason is empty; say why, it stays in the archive")
-    return verbs[arguments.verb](arguments)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -148,14 +143,7 @@ def _list(arguments: argparse.Namespace) -> int:
     with reading(engine) as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
         _tell_of_scan(scan_state(connection))
-    if arguments.json:
-        for row in rows:
-            print_json(plain_row(row))
-    else:
-        zone = zone_of(arguments, settings)
-        print_table(
-            COLUMNS, ([row[column] for column in COLUMNS] for row in (localised(one, zone) for one in rows))
-        )
+    print_rows(arguments, settings, COLUMNS, rows)
     return 0
 
 
@@ -275,6 +263,7 @@ def _try(arguments: argparse.Namespace) -> int:
 
 
 def _change(arguments: argparse.Namespace) -> int:
+    _require_reason(arguments)
     numbers = [phone_number(written) for written in arguments.numbers]
     for written, number in zip(arguments.numbers, numbers, strict=True):
         if number is None:
@@ -296,6 +285,7 @@ def _change(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    _require_reason(arguments)
     configure_log(arguments)
     now = datetime.now(UTC)
     raw = arguments.file.read_bytes()
@@ -348,6 +338,7 @@ def show_scan(state: Scan) -> None:
 
 
 def _review(arguments: argparse.Namespace) -> int:
+    _require_reason(arguments)
     settings = settings_of(arguments)
     before = instant(arguments.before, zone_of(arguments, settings))
     if before is not None and (arguments.id is not None or arguments.verdict != "dismiss"):
@@ -355,7 +346,7 @@ def _review(arguments: argparse.Namespace) -> int:
     if arguments.id is None and before is None:
         if arguments.verdict:
             raise ConfigurationError("name the SMS: ingestor optout review lists them with their ids")
-        return _list_reviews(arguments, open_for_reading(settings))
+        return _list_reviews(arguments, settings)
     if not arguments.verdict or not arguments.reason:
         raise ConfigurationError("say --out, --in or --dismiss, and the --reason: it stays in the archive")
     configure_log(arguments)
@@ -376,16 +367,9 @@ def _review(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _list_reviews(arguments: argparse.Namespace, engine: Engine) -> int:
-    with reading(engine) as connection:
+def _list_reviews(arguments: argparse.Namespace, settings: Settings) -> int:
+    with reading(open_for_reading(settings)) as connection:
         rows = open_reviews(connection, arguments.limit or None)
         _tell_of_scan(scan_state(connection))
-    if arguments.json:
-        for row in rows:
-            print_json(plain_row(row))
-        return 0
-    zone = zone_of(arguments, settings_of(arguments))
-    print_table(
-        REVIEWED, ([row[column] for column in REVIEWED] for row in (localised(one, zone) for one in rows))
-    )
+    print_rows(arguments, settings, REVIEWED, rows)
     return 0

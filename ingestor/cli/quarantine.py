@@ -9,16 +9,15 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from ingestor.archive.export import plain_row
 from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.quarantine import discard, export_mbox, standing_ids
 from ingestor.archive.queries import quarantine_list, quarantine_show, raw_of_arrival
 from ingestor.archive.runs import balance, begin_run, end_run, lease_of
 from ingestor.cli import verbs_of
-from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
 from ingestor.cli.export import whole_file
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import exit_code, print_balance, print_fields, print_json, print_table, write_raw
+from ingestor.cli.printing import exit_code, print_balance, print_fields, print_table, write_raw
 from ingestor.cli.show import arrival_fields, checked_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import reason_in_words, retry, todays_reader
@@ -38,31 +37,24 @@ COLUMNS = ("id", "arrived_at", "channel", "source", "reason", "subject", "size",
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the five verbs."""
     add_verb = verbs_of(parser, EXAMPLES)
-    listed = add_verb("list", "list what stands there, newest first")
+    listed = add_verb("list", "list what stands there, newest first", _list)
     listed.add_argument("--limit", type=count, default=0, metavar="N", help="at most N (default: all)")
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
     add_utc(listed)
-    show = add_verb("show", "show one arrival and every verdict on it")
+    show = add_verb("show", "show one arrival and every verdict on it", _show)
     show.add_argument("id", metavar="ID", type=count)
     show.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
     add_utc(show)
-    retry = add_verb("retry", "read the kept bytes again with today's parser and settings")
+    retry = add_verb("retry", "read the kept bytes again with today's parser and settings", _retry)
     retry.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
     retry.add_argument("--json", action="store_true", help="print the balance as one object on the last line")
-    discard = add_verb("discard", "take arrivals out for a reason; their bytes stay kept")
+    discard = add_verb("discard", "take arrivals out for a reason; their bytes stay kept", _discard)
     discard.add_argument("ids", nargs="+", metavar="ID", type=count)
     discard.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
-    export = add_verb("export", "write an mbox, to be looked at in a mail client")
+    export = add_verb("export", "write an mbox, to be looked at in a mail client", _export)
     export.add_argument("file", metavar="FILE", type=Path, help="mbox to write; - for stdout")
     export.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the verb says."""
-    verbs = {"list": _list, "show": _show, "retry": _retry, "discard": _discard, "export": _export}
-    return verbs[arguments.verb](arguments)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -70,13 +62,9 @@ def _list(arguments: argparse.Namespace) -> int:
     engine = open_for_reading(settings)
     rows = quarantine_list(engine, arguments.limit or None)
     told = [reason_in_words(engine, row["id"], row["reason"]) for row in rows]
-    if arguments.json:
-        for row, words in zip(rows, told, strict=True):
-            print_json({**plain_row(row), "in_words": words})
-    else:
-        zone = zone_of(arguments, settings)
-        rows = [{**localised(row, zone), "reason": words} for row, words in zip(rows, told, strict=True)]
-        print_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
+    place = "in_words" if arguments.json else "reason"
+    rows = [{**row, place: words} for row, words in zip(rows, told, strict=True)]
+    print_rows(arguments, settings, COLUMNS, rows)
     return 0
 
 

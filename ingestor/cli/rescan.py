@@ -16,14 +16,7 @@ from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.login import credential_of
 from ingestor.replies.opt_outs import hearing_store
 from ingestor.service.opening import Installation
-from ingestor.settings import (
-    Mailbox,
-    Settings,
-    mailbox_named,
-    rules_for,
-    state_directory,
-    with_password,
-)
+from ingestor.settings import Mailbox, Settings, mailbox_named, rules_for, state_directory, with_password
 
 EXAMPLES = """
 ingestor rescan main
@@ -35,7 +28,6 @@ _STOP_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("mailbox", metavar="MAILBOX", help="name of the mailbox in the configuration")
     parser.add_argument("--folder", metavar="F", type=text, help="only this folder (default: all of them)")
     parser.add_argument(

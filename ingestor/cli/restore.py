@@ -19,7 +19,6 @@ ingestor restore /var/backups/ingestor/archive-20260131T020000Z.db
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("file", metavar="FILE", type=Path, help="a file of `ingestor backup`")
     parser.add_argument(
         "--replace", action="store_true",

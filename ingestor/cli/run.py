@@ -23,7 +23,6 @@ ingestor --config ingestor.toml run --once --json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "--once", action="store_true", help="read every mailbox once, then end with the balance"
     )

@@ -3,11 +3,9 @@
 import argparse
 import sys
 
-from ingestor.archive.export import plain_row
 from ingestor.archive.searching import search
-from ingestor.cli.arguments import add_filters, add_utc, count, filters_of, localised, text, zone_of
+from ingestor.cli.arguments import add_filters, add_utc, count, filters_of, print_rows, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.printing import print_json, print_table
 
 EXAMPLES = """
 ingestor search
@@ -20,7 +18,6 @@ COLUMNS = ("id", "received_at", "originator", "destination", "text")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "text",
         nargs="?",
@@ -46,13 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = search(engine, asked)
     more = bool(limit) and len(found) > limit
     rows = found[:limit] if more else found
-    if arguments.json:
-        for row in rows:
-            print_json(plain_row(row))
-    else:
-        print_table(
-            COLUMNS, ([row[column] for column in COLUMNS] for row in (localised(one, zone) for one in rows))
-        )
+    print_rows(arguments, settings, COLUMNS, rows)
     if more:
         print(f"There are more than these {limit}; --limit 0 prints all.", file=sys.stderr)
     return 0

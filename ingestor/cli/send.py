@@ -66,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Send to each number; return 0 when all were accepted, 1 when some were not, 2 for wrong usage."""
-
     settings = settings_of(arguments)
     body = _body(arguments)
     messages = list(_messages(arguments, settings, body))
@@ -85,7 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _body(arguments: argparse.Namespace) -> str:
     """Return what is sent. Raises ConfigurationError where it is given twice, not at all, or is no HEX."""
-
     if arguments.numbers[-1] == "-":
         arguments.numbers.pop()
         if arguments.text is not None:
@@ -116,7 +114,6 @@ def _body(arguments: argparse.Namespace) -> str:
 
 
 def _stdin() -> str:
-
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
@@ -129,7 +126,6 @@ def _is_hex(written: str) -> bool:
 
 def _messages(arguments: argparse.Namespace, settings: Settings, body: str) -> Iterator[Message]:
     """Yield a message for each number. Raises ConfigurationError where one cannot be."""
-
     try:
         sender(arguments.sender)
     except ValueError as fault:
@@ -155,7 +151,6 @@ def _messages(arguments: argparse.Namespace, settings: Settings, body: str) -> I
 
 
 def _own_id(arguments: argparse.Namespace, numbers: int) -> str | None:
-
     longest = arguments.max_id_len
     if arguments.id is None:
         if longest < _UUID_LENGTH:
@@ -173,7 +168,6 @@ def _own_id(arguments: argparse.Namespace, numbers: int) -> str | None:
 
 def _scheduling(moment: datetime | None) -> str | None:
     """Return `moment` as Agile's REST document writes it: 2025-12-08 06:00:00.002+0200."""
-
     if moment is None:
         return None
     if moment.tzinfo is None:
@@ -210,14 +204,12 @@ def _so_many(parts: int) -> str:
 
 def _send(engine: Engine, client: AgileClient, message: Message, force: str | None) -> Verdict:
     """Send one message, again where it was surely not accepted, and return what became of it."""
-
     answer_id, why_not = prepare(engine, message, force)
     return Verdict(Fate.REFUSED, why_not) if why_not is not None else send_now(engine, client, answer_id)
 
 
 def _tell(arguments: argparse.Namespace, message: Message, verdict: Verdict | None) -> bool:
     """Print what became of one message; say whether it was accepted."""
-
     words = "not tried: every message would be refused" if verdict is None else verdict.words
     fate = "not_tried" if verdict is None else str(verdict.fate)
     parts = None if verdict is None else verdict.parts

@@ -11,14 +11,14 @@ from sqlalchemy import Engine
 from ingestor.archive.export import plain_row
 from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
-from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
+from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.printing import print_fields, print_json, print_table, printable, write_raw
+from ingestor.cli.printing import print_fields, print_json, printable, write_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import todays_reader
 from ingestor.numbers import last_four, normalise_agile
 from ingestor.replies.looking import conversation
-from ingestor.settings import rules_for
+from ingestor.settings import Settings, rules_for
 
 EXAMPLES = """
 ingestor show 42
@@ -32,7 +32,6 @@ CONVERSATION = ("at", "direction", "our_number", "state", "text")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "id", nargs="?", metavar="ID", type=count, help="id of the SMS, as `search` prints it"
     )
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.conversation is not None:
         if arguments.raw:
             raise ConfigurationError("--raw writes the bytes of one SMS: give its ID")
-        return _conversation(engine, arguments, zone_of(arguments, settings))
+        return _conversation(engine, arguments, settings)
     evidence = show(engine, arguments.id)
     if evidence is None:
         raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
@@ -74,19 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(doubt.damaged for doubt in found.values()))
 
 
-def _conversation(engine: Engine, arguments: argparse.Namespace, zone: tzinfo | None) -> int:
+def _conversation(engine: Engine, arguments: argparse.Namespace, settings: Settings) -> int:
     number = normalise_agile(arguments.conversation).value
     rows = conversation(engine, number)
     if not rows:
         raise IngestorError(
             f"nothing came from or went to {last_four(number)}; `ingestor search` lists what came"
         )
-    if arguments.json:
-        for row in rows:
-            print_json(plain_row(row._asdict()))
-        return 0
-    shown = [localised(row._asdict(), zone) for row in rows]
-    print_table(CONVERSATION, ([one[column] for column in CONVERSATION] for one in shown))
+    print_rows(arguments, settings, CONVERSATION, [row._asdict() for row in rows])
     return 0
 
 

@@ -15,7 +15,6 @@ sqlite3 -readonly /srv/audit/sms-2026-01-31.db 'SELECT * FROM inbound_sms LIMIT 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="SQLite file to write; replaces an older snapshot only"
     )

@@ -67,7 +67,6 @@ LACKING = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     parser.add_argument(
         "--monitor", action="store_true",

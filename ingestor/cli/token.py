@@ -19,7 +19,6 @@ ingestor token main --fresh | jq .expires_at
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command knows."""
     parser.add_argument("mailbox", metavar="MAILBOX", help="name of the mailbox in the configuration")
     parser.add_argument("--fresh", action="store_true", help="a new token, however good the kept one is")
 

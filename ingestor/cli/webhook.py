@@ -44,16 +44,15 @@ _CERTIFICATE_HAS_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the one verb."""
     add_verb = verbs_of(parser, EXAMPLES)
-    test = add_verb("test", "post a sample for a number nobody has; it ends in the quarantine")
+    test = add_verb("test", "post a sample for a number nobody has; it ends in the quarantine", _test)
     test.add_argument(
         "endpoint", nargs="?", metavar="ENDPOINT",
         help="a provider, or one of its endpoints by place (agile-1); default: every endpoint",
     )  # fmt: skip
 
 
-def run(arguments: argparse.Namespace) -> int:
+def _test(arguments: argparse.Namespace) -> int:
     """Try the endpoints asked for; return 0 when each sample arrived, else 1."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     settings = settings_of(arguments)

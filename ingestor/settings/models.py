@@ -9,16 +9,7 @@ of a room below this one stand here in a file of their own (`settings/<room>.py`
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Self,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 from urllib.parse import unquote
 
 from pydantic import (
