@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, ClassVar, Final, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -154,6 +154,16 @@ class Section(BaseModel):
 
     optional: ClassVar[bool] = False
     """True where the sample file comments the whole table out: not everybody has it."""
+
+
+def left_out(example: Any, description: str) -> Any:
+    """Return the field of a key that is None where it is left out; the sample file shows `example`."""
+    return Field(default=None, examples=[example], description=description)
+
+
+def none_of(example: Sequence[Any], description: str) -> Any:
+    """Return the field of an array that is empty where it is left out; the sample file shows `example`."""
+    return Field(default=(), examples=[example], description=description)
 
 
 class ProviderSection(Section):

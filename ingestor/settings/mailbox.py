@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ingestor.providers.contract import LARGEST_KEPT, Section, Text
+from ingestor.providers.contract import LARGEST_KEPT, Section, Text, left_out, none_of
 from ingestor.settings import values
 from ingestor.settings.values import Command, Credential, FilePath, Host, WebAddress
 
@@ -67,60 +67,52 @@ class OAuth(Section):
         description="client_credentials (Microsoft 365 without a user) | service_account (Google Workspace) "
         "| device_code | authorization_code: a person logs in once, by `ingestor login MAILBOX`.",
     )
-    tenant: Text | None = Field(
-        default=None, examples=["contoso.onmicrosoft.com"],
-        description="microsoft: the tenant's domain or id; `consumers` for Outlook.com.",
-    )  # fmt: skip
-    client_id: Text | None = Field(
-        default=None, examples=["11111111-2222-3333-4444-555555555555"],
-        description="The application's (client) id; service_account has it in its key.",
-    )  # fmt: skip
-    secret_credential: Credential | None = Field(
-        default=None, examples=["imap-main-secret"],
-        description="The client secret, as a systemd credential.",
-    )  # fmt: skip
-    secret_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/imap-main.secret"],
-        description="The client secret, alone in a file.",
-    )  # fmt: skip
-    key_credential: Credential | None = Field(
-        default=None, examples=["imap-main-key"],
-        description="In place of a secret a key, as a systemd credential: PEM with private key and "
-        "certificate (client_credentials), or the JSON that Google gives (service_account).",
-    )  # fmt: skip
-    key_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/imap-main.pem"], description="The same in a file."
+    tenant: Text | None = left_out(
+        "contoso.onmicrosoft.com", "microsoft: the tenant's domain or id; `consumers` for Outlook.com."
     )
-    secret_ends: date | None = Field(
-        default=None, examples=["2027-11-30"],
-        description="The day the client secret ends: `check` warns from 14 days before. Of a certificate it "
-        "is known.",
-    )  # fmt: skip
-    scope: Text | None = Field(
-        default=None, examples=["https://mail.example.org/imap"],
-        description="What is asked for; needed for `other` only where that provider wants one.",
-    )  # fmt: skip
-    token_url: WebAddress | None = Field(
-        default=None, examples=["https://login.example.org/token"],
-        description="`other`, and national clouds: where tokens are given.",
-    )  # fmt: skip
-    device_url: WebAddress | None = Field(
-        default=None, examples=["https://login.example.org/device"],
-        description="The same for flow = device_code: where its codes are given (RFC 8628).",
-    )  # fmt: skip
-    authorization_url: WebAddress | None = Field(
-        default=None, examples=["https://login.example.org/authorize"],
-        description="The same for flow = authorization_code: the page to log in on.",
-    )  # fmt: skip
+    client_id: Text | None = left_out(
+        "11111111-2222-3333-4444-555555555555",
+        "The application's (client) id; service_account has it in its key.",
+    )
+    secret_credential: Credential | None = left_out(
+        "imap-main-secret", "The client secret, as a systemd credential."
+    )
+    secret_file: FilePath | None = left_out(
+        "/etc/ingestor/imap-main.secret", "The client secret, alone in a file."
+    )
+    key_credential: Credential | None = left_out(
+        "imap-main-key",
+        "In place of a secret a key, as a systemd credential: PEM with private key and "
+        "certificate (client_credentials), or the JSON that Google gives (service_account).",
+    )
+    key_file: FilePath | None = left_out("/etc/ingestor/imap-main.pem", "The same in a file.")
+    secret_ends: date | None = left_out(
+        "2027-11-30",
+        "The day the client secret ends: `check` warns from 14 days before. Of a certificate it is known.",
+    )
+    scope: Text | None = left_out(
+        "https://mail.example.org/imap",
+        "What is asked for; needed for `other` only where that provider wants one.",
+    )
+    token_url: WebAddress | None = left_out(
+        "https://login.example.org/token", "`other`, and national clouds: where tokens are given."
+    )
+    device_url: WebAddress | None = left_out(
+        "https://login.example.org/device",
+        "The same for flow = device_code: where its codes are given (RFC 8628).",
+    )
+    authorization_url: WebAddress | None = left_out(
+        "https://login.example.org/authorize",
+        "The same for flow = authorization_code: the page to log in on.",
+    )
     redirect_url: Text = Field(
         default="http://localhost/",
         description="authorization_code: one of those registered for the application. Nothing need answer "
         "there: its address is copied out of the browser.",
     )
-    ca_file: FilePath | None = Field(
-        default=None, examples=["/etc/ssl/private-ca.pem"],
-        description="Certificate authority of a private authorisation server, in PEM.",
-    )  # fmt: skip
+    ca_file: FilePath | None = left_out(
+        "/etc/ssl/private-ca.pem", "Certificate authority of a private authorisation server, in PEM."
+    )
 
     @property
     def needs_person(self) -> bool:
@@ -205,14 +197,12 @@ class Trust(Section):
         description="record: the verdict is kept beside the SMS | require: a mail of ours whose sender is "
         "not proven goes to the quarantine. `status` says when that is safe.",
     )
-    authserv_id: Text | None = Field(
-        default=None, examples=["mx.example.org"],
-        description="rfc8601: the name your mail server puts first in Authentication-Results.",
-    )  # fmt: skip
-    resolvers: tuple[Annotated[str, AfterValidator(values.name_server)], ...] = Field(
-        default=(), examples=[["127.0.0.1"]],
-        description="dkim: name servers to ask, ADDRESS or ADDRESS:PORT; empty: those of /etc/resolv.conf.",
-    )  # fmt: skip
+    authserv_id: Text | None = left_out(
+        "mx.example.org", "rfc8601: the name your mail server puts first in Authentication-Results."
+    )
+    resolvers: tuple[Annotated[str, AfterValidator(values.name_server)], ...] = none_of(
+        ["127.0.0.1"], "dkim: name servers to ask, ADDRESS or ADDRESS:PORT; empty: those of /etc/resolv.conf."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -252,27 +242,25 @@ class Mailbox(Section):
     allow_plain: StrictBool = Field(
         default=False, description='Let security = "plain" send the password readable over a network.'
     )
-    ca_file: FilePath | None = Field(
-        default=None, examples=["/etc/ssl/private-ca.pem"],
-        description="Certificate authority of a private server, in PEM; in place of the system's own.",
-    )  # fmt: skip
+    ca_file: FilePath | None = left_out(
+        "/etc/ssl/private-ca.pem",
+        "Certificate authority of a private server, in PEM; in place of the system's own.",
+    )
     username: Text = Field(examples=["sms@example.org"], description="The login.")
-    password_credential: Credential | None = Field(
-        default=None, examples=["imap-main"],
-        description="The password, in ONE of four ways, or access tokens (token_command, [mailbox.oauth]). "
+    password_credential: Credential | None = left_out(
+        "imap-main",
+        "The password, in ONE of four ways, or access tokens (token_command, [mailbox.oauth]). "
         "Best: a systemd credential (LoadCredential= or LoadCredentialEncrypted= of the unit).",
-    )  # fmt: skip
-    password_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/imap-main.password"],
-        description="A file that holds the password alone, readable by the service user only.",
-    )  # fmt: skip
+    )
+    password_file: FilePath | None = left_out(
+        "/etc/ingestor/imap-main.password",
+        "A file that holds the password alone, readable by the service user only.",
+    )
     password_command: Command | None = Field(
         default=None, examples=[["pass", "show", "imap/main"]], repr=False,
         description="A program that prints the password; run without a shell.",
     )  # fmt: skip
-    password: SecretStr | None = Field(
-        default=None, examples=["…"], description="The password itself, written here: discouraged."
-    )
+    password: SecretStr | None = left_out("…", "The password itself, written here: discouraged.")
     token_command: Command | None = Field(
         default=None, examples=[["oauth2-token", "main"]], repr=False,
         description="A program that prints an OAuth2 access token; called at each connect, without a shell.",
@@ -293,9 +281,7 @@ class Mailbox(Section):
         description="What happens on the server to a mail whose SMS is durable: keep | seen | move | delete. "
         "Quarantined mail and mail that is not ours stays as it is.",
     )
-    move_to: Text | None = Field(
-        default=None, examples=["Stored"], description='The folder for after_store = "move".'
-    )
+    move_to: Text | None = left_out("Stored", 'The folder for after_store = "move".')
     oauth: OAuth | None = None
     trust: Trust | None = None
 

@@ -25,7 +25,7 @@ from pydantic import (
 )  # fmt: skip
 
 from ingestor import providers
-from ingestor.providers.contract import ProviderSection, Section, Text
+from ingestor.providers.contract import ProviderSection, Section, Text, left_out, none_of
 from ingestor.settings import values
 from ingestor.settings.mailbox import Mailbox
 from ingestor.settings.replies import Answer, Answers, OptOut
@@ -82,20 +82,15 @@ class Endpoint(Section):
     provider: Annotated[str, AfterValidator(values.one_of(providers.ENDPOINTS))] = Field(
         examples=["agile"], description=" | ".join(providers.ENDPOINTS)
     )
-    allow_from: tuple[Network, ...] = Field(
-        default=(), examples=[["198.51.100.0/24"]], description="Networks that may post; empty: anywhere."
+    allow_from: tuple[Network, ...] = none_of(["198.51.100.0/24"], "Networks that may post; empty: anywhere.")
+    basic_username: Text | None = left_out("agile", "Ask for Basic authentication as this user.")
+    basic_password_credentials: tuple[Credential, ...] = none_of(
+        ["agile-post", "agile-post-next"],
+        "Credentials that hold its passwords; several are accepted at once, for rotation.",
     )
-    basic_username: Text | None = Field(
-        default=None, examples=["agile"], description="Ask for Basic authentication as this user."
+    basic_password_files: tuple[FilePath, ...] = none_of(
+        ["/etc/ingestor/agile-post.password"], "The same from files."
     )
-    basic_password_credentials: tuple[Credential, ...] = Field(
-        default=(), examples=[["agile-post", "agile-post-next"]],
-        description="Credentials that hold its passwords; several are accepted at once, for rotation.",
-    )  # fmt: skip
-    basic_password_files: tuple[FilePath, ...] = Field(
-        default=(), examples=[["/etc/ingestor/agile-post.password"]],
-        description="The same from files.",
-    )  # fmt: skip
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -116,18 +111,15 @@ class Webhook(values.Listening):
     listen: Annotated[str, AfterValidator(values.listen_address)] = Field(
         default="127.0.0.1:8080", description="ADDRESS:PORT to listen on."
     )
-    tls_certificate: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/webhook.crt"],
-        description="Certificate chain in PEM. Without TLS only direct loopback requests are accepted, or a "
+    tls_certificate: FilePath | None = left_out(
+        "/etc/ingestor/webhook.crt",
+        "Certificate chain in PEM. Without TLS only direct loopback requests are accepted, or a "
         "proxy named in trusted_proxies.",
-    )  # fmt: skip
-    tls_key: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/webhook.key"], description="Its private key in PEM."
     )
-    trusted_proxies: tuple[Network, ...] = Field(
-        default=(), examples=[["127.0.0.1/32"]],
-        description="Only these are believed about X-Forwarded-For and X-Forwarded-Proto.",
-    )  # fmt: skip
+    tls_key: FilePath | None = left_out("/etc/ingestor/webhook.key", "Its private key in PEM.")
+    trusted_proxies: tuple[Network, ...] = none_of(
+        ["127.0.0.1/32"], "Only these are believed about X-Forwarded-For and X-Forwarded-Proto."
+    )
     max_body_bytes: Annotated[StrictInt, Field(ge=1024, le=67108864)] = Field(
         default=65536,
         description="A larger body is refused (413); raise it for many SMS in one POST.",
@@ -154,12 +146,12 @@ class Webhook(values.Listening):
 
 
 class _First(Section):
-    timezone: Annotated[str, AfterValidator(zone_name)] | None = Field(
-        default=None, examples=["Europe/Rome"],
-        description="The zone in which `search`, `show`, `status`, `quarantine` and `explain` show times to "
+    timezone: Annotated[str, AfterValidator(zone_name)] | None = left_out(
+        "Europe/Rome",
+        "The zone in which `search`, `show`, `status`, `quarantine` and `explain` show times to "
         "people, and read --since and --until without an offset. Left out: the machine's own. JSON, exports, "
         "views, `import` and `rescan` are in UTC always.",
-    )  # fmt: skip
+    )
 
     database: Database = Database()
 

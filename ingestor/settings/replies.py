@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from ingestor.numbers import normalise_agile
 from ingestor.providers import POST_READERS
-from ingestor.providers.contract import Section, Text, own_number
+from ingestor.providers.contract import Section, Text, left_out, none_of, own_number
 from ingestor.timestamps import zone_name
 
 TEXT_NAMES = ("our_number", "sender", "date", "time")
@@ -76,16 +76,14 @@ class Answer(Section):
         description="opt_out | opt_in | help | keyword | any. opt_out is the confirmation of a STOP: it "
         "leaves although the number is out, once until a START.",
     )
-    keywords: tuple[Text, ...] = Field(
-        default=(), examples=[["ORARI", "HOURS"]],
-        description='For on = "keyword": the first word of the SMS, in any case.',
-    )  # fmt: skip
-    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_agile))], ...] = Field(
-        default=(), examples=[["+393331234333"]],
-        description="Only SMS to these numbers of ours; empty: to every one.",
-    )  # fmt: skip
-    hours: Annotated[str, AfterValidator(_hours)] | None = Field(
-        default=None, examples=["08:00-20:00"], description="Only SMS that came within; left out: always."
+    keywords: tuple[Text, ...] = none_of(
+        ["ORARI", "HOURS"], 'For on = "keyword": the first word of the SMS, in any case.'
+    )
+    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_agile))], ...] = none_of(
+        ["+393331234333"], "Only SMS to these numbers of ours; empty: to every one."
+    )
+    hours: Annotated[str, AfterValidator(_hours)] | None = left_out(
+        "08:00-20:00", "Only SMS that came within; left out: always."
     )
     days: tuple[Day, ...] = Field(
         default=DAYS, examples=[["mon", "tue", "wed", "thu", "fri"]],
@@ -143,8 +141,8 @@ class Answers(Section):
         default=Decimal(0), examples=["5.00"],
         description="No answer while the account has less than this, in EUR; write it in quotes.",
     )  # fmt: skip
-    deny: tuple[Annotated[str, AfterValidator(_prefix)], ...] = Field(
-        default=(), examples=[["+3989"]], description="Numbers that begin so are never answered."
+    deny: tuple[Annotated[str, AfterValidator(_prefix)], ...] = none_of(
+        ["+3989"], "Numbers that begin so are never answered."
     )
     confirm: tuple[Literal[POST_READERS], ...] = Field(  # type: ignore[valid-type]  # names that the providers' table gives
         default=("agile",),
@@ -155,24 +153,20 @@ class Answers(Section):
 class OptOut(Section):
     """Words that opt a sender out, beside STOP and its like in five languages, which always count."""
 
-    languages: tuple[Language, ...] = Field(
-        default=(), examples=[["en", "it"]],
-        description="Let ordinary replies of these languages opt out, too. en: END QUIT CANCEL REMOVE; "
+    languages: tuple[Language, ...] = none_of(
+        ["en", "it"],
+        "Let ordinary replies of these languages opt out, too. en: END QUIT CANCEL REMOVE; "
         "it: BASTA ANNULLA CANCELLA; es: CANCELAR; de: ENDE; fr-ca: TD.",
-    )  # fmt: skip
-    stop: tuple[Text, ...] = Field(
-        default=(), examples=[["NO", "NON SCRIVETEMI"]],
-        description="Further words that close the number written to. After a change the daemon reads all SMS "
-        "for them at its next start; `ingestor optout scan` does it at once.",
-    )  # fmt: skip
-    stop_all: tuple[Text, ...] = Field(
-        default=(), examples=[["BASTA A TUTTI"]], description="Further words that close every number of ours."
     )
-    start: tuple[Text, ...] = Field(
-        default=(), examples=[["RIPRENDI"]],
-        description="Further words that undo a STOP, beside START, UNSTOP and DEBUT.",
-    )  # fmt: skip
-    help: tuple[Text, ...] = Field(
-        default=(), examples=[["INFO"]],
-        description="Further words that ask for help, beside HELP, AIDE, AIUTO, HILFE and AYUDA.",
-    )  # fmt: skip
+    stop: tuple[Text, ...] = none_of(
+        ["NO", "NON SCRIVETEMI"],
+        "Further words that close the number written to. After a change the daemon reads all SMS "
+        "for them at its next start; `ingestor optout scan` does it at once.",
+    )
+    stop_all: tuple[Text, ...] = none_of(["BASTA A TUTTI"], "Further words that close every number of ours.")
+    start: tuple[Text, ...] = none_of(
+        ["RIPRENDI"], "Further words that undo a STOP, beside START, UNSTOP and DEBUT."
+    )
+    help: tuple[Text, ...] = none_of(
+        ["INFO"], "Further words that ask for help, beside HELP, AIDE, AIUTO, HILFE and AYUDA."
+    )

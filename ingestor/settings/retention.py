@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ingestor.providers.contract import Section, Text
+from ingestor.providers.contract import Section, Text, left_out
 
 _UNITS = {"d": 1, "m": 1, "y": 12}
 _MOST = 9999
@@ -42,12 +42,8 @@ class KeepRule(Section):
 
     optional = True
 
-    destination: Text | None = Field(
-        default=None, examples=["+393331234333"], description="Only SMS to this number."
-    )
-    provider: Text | None = Field(
-        default=None, examples=["infobip"], description="Only SMS of this provider."
-    )
+    destination: Text | None = left_out("+393331234333", "Only SMS to this number.")
+    provider: Text | None = left_out("infobip", "Only SMS of this provider.")
     keep: Period = Field(examples=["2y"], description="How long they are kept.")
 
     @model_validator(mode="after")
@@ -60,13 +56,10 @@ class KeepRule(Section):
 class Retention(Section):
     """How long content is kept: 90d, 18m or 10y. Times, counts and hashes stay, whatever is erased."""
 
-    keep: Period | None = Field(
-        default=None, examples=["10y"], description="How long SMS are kept. Left out: for ever."
+    keep: Period | None = left_out("10y", "How long SMS are kept. Left out: for ever.")
+    quarantine: Period | None = left_out(
+        "90d", "How long what could not be read is kept. Left out: for ever."
     )
-    quarantine: Period | None = Field(
-        default=None, examples=["90d"],
-        description="How long what could not be read is kept. Left out: for ever.",
-    )  # fmt: skip
     apply: bool = Field(
         default=False,
         description="Erase each day what is older. Else the daemon only says each day what would go.",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from ingestor.providers.contract import Section, Text
+from ingestor.providers.contract import Section, Text, left_out, none_of
 from ingestor.settings import values
 from ingestor.settings.values import Credential, FilePath, Host
 
@@ -96,19 +96,15 @@ class WatchMail(Section):
         default="starttls",
         description="tls | starttls | plain (for loopback, and for a relay that asks for no password).",
     )
-    ca_file: FilePath | None = Field(
-        default=None, examples=["/etc/ssl/private-ca.pem"],
-        description="Certificate authority of a private server, in PEM; in place of the system's own.",
-    )  # fmt: skip
-    username: Text | None = Field(
-        default=None, examples=["alerts@example.org"], description="The login, where the server asks for one."
+    ca_file: FilePath | None = left_out(
+        "/etc/ssl/private-ca.pem",
+        "Certificate authority of a private server, in PEM; in place of the system's own.",
     )
-    password_credential: Credential | None = Field(
-        default=None, examples=["watch-mail"], description="A systemd credential that holds its password."
+    username: Text | None = left_out("alerts@example.org", "The login, where the server asks for one.")
+    password_credential: Credential | None = left_out(
+        "watch-mail", "A systemd credential that holds its password."
     )
-    password_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/watch-mail.password"], description="The same from a file."
-    )
+    password_file: FilePath | None = left_out("/etc/ingestor/watch-mail.password", "The same from a file.")
     sender: Address = Field(examples=["ingestor@example.org"], description="The From address.")
     to: Annotated[tuple[Address, ...], Field(min_length=1)] = Field(
         examples=[["ops@example.org"]], description="Who hears of it."
@@ -134,27 +130,20 @@ class WatchWebhook(Section):
         default=None, examples=["https://ntfy.example.org/ingestor"], repr=False,
         description="Where to, in ONE of three ways. Written here it is no secret.",
     )  # fmt: skip
-    url_credential: Credential | None = Field(
-        default=None, examples=["watch-url"], description="A systemd credential that holds the URL."
-    )
-    url_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/watch-url"], description="The same from a file."
-    )
+    url_credential: Credential | None = left_out("watch-url", "A systemd credential that holds the URL.")
+    url_file: FilePath | None = left_out("/etc/ingestor/watch-url", "The same from a file.")
     body: Text = Field(
         default='{"title": "$title", "text": "$text", "host": "$host", "state": "$state"}',
         description="The body; $title, $text, $host and $state (begun | over) are filled in, in JSON quoted.",
     )
     content_type: Text = Field(default="application/json", description="Its Content-Type.")
-    headers: tuple[Annotated[str, AfterValidator(_header)], ...] = Field(
-        default=(), examples=[["Title: $title"]], description="Further header lines, filled in like the body."
+    headers: tuple[Annotated[str, AfterValidator(_header)], ...] = none_of(
+        ["Title: $title"], "Further header lines, filled in like the body."
     )
-    signing_credential: Credential | None = Field(
-        default=None, examples=["watch-signing"],
-        description="A systemd credential with the secret that signs each POST (standardwebhooks.com).",
-    )  # fmt: skip
-    signing_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/watch-signing"], description="The same from a file."
+    signing_credential: Credential | None = left_out(
+        "watch-signing", "A systemd credential with the secret that signs each POST (standardwebhooks.com)."
     )
+    signing_file: FilePath | None = left_out("/etc/ingestor/watch-signing", "The same from a file.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -169,20 +158,18 @@ class Expect(Section):
     active = frozenset({"hours"})
     optional = True
 
-    mailbox: Text | None = Field(
-        default=None, examples=["main"], description="The name of a mailbox, or else"
-    )
-    number: Annotated[str, AfterValidator(_number)] | None = Field(
-        default=None, examples=["+393331234333"], description="one of our numbers, with + and country."
+    mailbox: Text | None = left_out("main", "The name of a mailbox, or else")
+    number: Annotated[str, AfterValidator(_number)] | None = left_out(
+        "+393331234333", "one of our numbers, with + and country."
     )
     hours: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
         default=24, description="So many hours without an SMS are silence; quiet ones do not count."
     )
-    quiet_hours: Annotated[str, AfterValidator(_hours)] | None = Field(
-        default=None, examples=["20:00-07:00"], description="When nothing is expected, local time."
+    quiet_hours: Annotated[str, AfterValidator(_hours)] | None = left_out(
+        "20:00-07:00", "When nothing is expected, local time."
     )
-    quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        default=(), examples=[["sat", "sun"]], description="Days on which nothing is expected."
+    quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = none_of(
+        ["sat", "sun"], "Days on which nothing is expected."
     )
 
     @property
@@ -205,32 +192,25 @@ class Watch(Section):
 
     optional = True
 
-    ping_credential: Credential | None = Field(
-        default=None, examples=["ping-url"],
-        description="A systemd credential that holds the ping URL of a dead-man switch (healthchecks.io and "
+    ping_credential: Credential | None = left_out(
+        "ping-url",
+        "A systemd credential that holds the ping URL of a dead-man switch (healthchecks.io and "
         "its kin): called at most once a minute, after every mailbox and the listener have finished a cycle, "
         "with /fail behind it when a source is overdue. Who has the URL can silence the alarm: a secret.",
-    )  # fmt: skip
-    ping_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/ping-url"], description="The same from a file."
     )
+    ping_file: FilePath | None = left_out("/etc/ingestor/ping-url", "The same from a file.")
 
-    import_ping_credential: Credential | None = Field(
-        default=None, examples=["import-ping-url"],
-        description="The same for imports, with a URL of its own: /start when one begins, then itself "
+    import_ping_credential: Credential | None = left_out(
+        "import-ping-url",
+        "The same for imports, with a URL of its own: /start when one begins, then itself "
         "or /fail, all with the same rid. Only who may read it pings, like `sudo ingestor import`.",
-    )  # fmt: skip
-    import_ping_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/import-ping-url"], description="The same from a file."
     )
-    backup_ping_credential: Credential | None = Field(
-        default=None, examples=["backup-ping-url"],
-        description="The same for `ingestor backup`, with a URL of its own; its unit needs the "
-        "LoadCredential= too.",
-    )  # fmt: skip
-    backup_ping_file: FilePath | None = Field(
-        default=None, examples=["/etc/ingestor/backup-ping-url"], description="The same from a file."
+    import_ping_file: FilePath | None = left_out("/etc/ingestor/import-ping-url", "The same from a file.")
+    backup_ping_credential: Credential | None = left_out(
+        "backup-ping-url",
+        "The same for `ingestor backup`, with a URL of its own; its unit needs the LoadCredential= too.",
     )
+    backup_ping_file: FilePath | None = left_out("/etc/ingestor/backup-ping-url", "The same from a file.")
     after_minutes: Annotated[StrictInt, Field(ge=1, le=1440)] = Field(
         default=5,
         description="How long something is wrong before it is told, and right again before that is told.",

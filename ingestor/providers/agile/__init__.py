@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from ingestor.numbers import normalise_agile
 from ingestor.providers.agile.api import Api
-from ingestor.providers.contract import ProviderSection, Rules, Section, Text, own_number
+from ingestor.providers.contract import ProviderSection, Rules, Section, Text, none_of, own_number
 from ingestor.timestamps import zone_name
 
 _ADDRESS = re.compile(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+")
@@ -29,12 +29,10 @@ class Labels(Section):
 
     optional = True
 
-    originator: tuple[Text, ...] = Field(default=(), examples=[["Da"]], description="Beside From.")
-    destination: tuple[Text, ...] = Field(default=(), examples=[["A"]], description="Beside To.")
-    date_time: tuple[Text, ...] = Field(
-        default=(), examples=[["Data/Ora"]], description="Beside Date/Time and Date."
-    )
-    text: tuple[Text, ...] = Field(default=(), examples=[["Testo"]], description="Beside Body and Text.")
+    originator: tuple[Text, ...] = none_of(["Da"], "Beside From.")
+    destination: tuple[Text, ...] = none_of(["A"], "Beside To.")
+    date_time: tuple[Text, ...] = none_of(["Data/Ora"], "Beside Date/Time and Date.")
+    text: tuple[Text, ...] = none_of(["Testo"], "Beside Body and Text.")
 
 
 class Agile(ProviderSection):
@@ -44,24 +42,24 @@ class Agile(ProviderSection):
         default="Europe/Rome",
         description="The zone of the Date/Time that Agile sends; nowhere documented, so it is a setting.",
     )
-    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_agile))], ...] = Field(
-        default=(), examples=[["+393331234333"]],
-        description="Our own numbers. Empty accepts every destination; an SMS for any other number is "
+    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_agile))], ...] = none_of(
+        ["+393331234333"],
+        "Our own numbers. Empty accepts every destination; an SMS for any other number is "
         "quarantined, however it came.",
-    )  # fmt: skip
+    )
     sender: MailAddress = Field(
         default="smsin@agiletelecom.com", description="The From address of Agile's mails."
     )
-    senders: tuple[MailAddress, ...] = Field(
-        default=(), examples=[["sms@lists.example.org"]],
-        description="Further From addresses that are believed like it: a list or gateway that sends "
+    senders: tuple[MailAddress, ...] = none_of(
+        ["sms@lists.example.org"],
+        "Further From addresses that are believed like it: a list or gateway that sends "
         "Agile's mails on under its own name. What looks like an SMS from anybody else is quarantined; after "
         "a change here `ingestor quarantine retry` reads it.",
-    )  # fmt: skip
-    subjects: tuple[Text, ...] = Field(
-        default=(), examples=[["SMS ricevuto"]],
-        description="Further subjects (or parts of one, in any case) beside Agile Telecom -- SMS received.",
-    )  # fmt: skip
+    )
+    subjects: tuple[Text, ...] = none_of(
+        ["SMS ricevuto"],
+        "Further subjects (or parts of one, in any case) beside Agile Telecom -- SMS received.",
+    )
     labels: Labels = Labels()
     api: Api | None = None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
 
-from ingestor.providers.contract import Section, Text
+from ingestor.providers.contract import Section, Text, left_out
 
 _URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*")
 _LOOPBACK_URL = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*")
@@ -44,27 +44,21 @@ class Api(Section):
         description="The documented address of new customers; that of legacy customers is "
         "https://secure.agiletelecom.com/services/.",
     )
-    api_key_credential: Credential | None = Field(
-        default=None, examples=["agile-api-key"],
-        description="The X-Api-Key, as a systemd credential. One of api_key_credential, api_key_file, or a "
+    api_key_credential: Credential | None = left_out(
+        "agile-api-key",
+        "The X-Api-Key, as a systemd credential. One of api_key_credential, api_key_file, or a "
         "username with its password.",
-    )  # fmt: skip
-    api_key_file: Path | None = Field(
-        default=None, examples=["/etc/ingestor/agile-api.key"], description="The same from a file."
     )
-    username: Text | None = Field(
-        default=None, examples=["sms@example.org"], description="Basic authentication instead of a key."
+    api_key_file: Path | None = left_out("/etc/ingestor/agile-api.key", "The same from a file.")
+    username: Text | None = left_out("sms@example.org", "Basic authentication instead of a key.")
+    password_credential: Credential | None = left_out(
+        "agile-api-password", "Its password, as a systemd credential."
     )
-    password_credential: Credential | None = Field(
-        default=None, examples=["agile-api-password"], description="Its password, as a systemd credential."
+    password_file: Path | None = left_out("/etc/ingestor/agile-api.password", "The same from a file.")
+    ca_file: Path | None = left_out(
+        "/etc/ssl/private-ca.pem",
+        "Certificate authority of a proxy of yours, in PEM; in place of the system's own.",
     )
-    password_file: Path | None = Field(
-        default=None, examples=["/etc/ingestor/agile-api.password"], description="The same from a file."
-    )
-    ca_file: Path | None = Field(
-        default=None, examples=["/etc/ssl/private-ca.pem"],
-        description="Certificate authority of a proxy of yours, in PEM; in place of the system's own.",
-    )  # fmt: skip
     connect_seconds: Annotated[StrictInt, Field(ge=1, le=120)] = Field(
         default=10, description="How long a connection with TLS may take; what fails in it was not sent."
     )

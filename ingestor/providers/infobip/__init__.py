@@ -3,19 +3,17 @@
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from ingestor.numbers import normalise_plusless
-from ingestor.providers.contract import ProviderSection, Rules, own_number
+from ingestor.providers.contract import ProviderSection, Rules, none_of, own_number
 
 
 class Infobip(ProviderSection):
     """Infobip (webhook only)."""
 
-    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_plusless))], ...] = Field(
-        default=(),
-        examples=[["+441134960000"]],
-        description="Our own numbers there; empty accepts every one.",
+    numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_plusless))], ...] = none_of(
+        ["+441134960000"], "Our own numbers there; empty accepts every one."
     )
 
     def rules(self) -> Rules:
