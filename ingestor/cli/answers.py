@@ -12,8 +12,8 @@ from ingestor.cli.opening import configure_log, open_for_reading, open_for_writi
 from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError
 from ingestor.replies.agile import client_of
-from ingestor.replies.guards import REASONS
-from ingestor.replies.looking import list_answers, show_answer
+from ingestor.replies.answering import list_answers, show_answer
+from ingestor.replies.rules import REASONS
 from ingestor.replies.sending import again, send_now
 from ingestor.replies.verdicts import Fate
 

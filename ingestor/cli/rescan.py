@@ -12,8 +12,8 @@ from ingestor.archive.writer import Writer
 from ingestor.cli.arguments import day, text
 from ingestor.cli.opening import configure_log, open_for_writing, settings_of
 from ingestor.cli.printing import exit_code, print_balance
-from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.login import credential_of
+from ingestor.intake.mailbox.thread import MailboxThread
 from ingestor.replies.opt_outs import hearing_store
 from ingestor.service.opening import Installation
 from ingestor.settings import Mailbox, Settings, mailbox_named, rules_for, state_directory, with_password

@@ -17,7 +17,7 @@ from ingestor.cli.printing import print_fields, print_json, printable, write_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import todays_reader
 from ingestor.numbers import last_four, normalise_agile
-from ingestor.replies.looking import conversation
+from ingestor.replies.answering import conversation
 from ingestor.settings import Settings, rules_for
 
 EXAMPLES = """

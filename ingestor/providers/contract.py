@@ -14,6 +14,7 @@ provider is a further module beside the others. One that reads delivery reports 
 `Report`s, which are no SMS and lie in a table of their own.
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ingestor.numbers import Number, OriginatorKind
 from ingestor.record import InboundSms
@@ -137,7 +138,18 @@ class Rules:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+
+
+def _credential(name: str) -> str:
+    if not CREDENTIAL_NAME.fullmatch(name):
+        raise ValueError("is no credential name: letters, digits, dot, dash and underscore, no path")
+    return name
+
+
 Text = Annotated[str, Field(min_length=1)]
+Credential = Annotated[str, AfterValidator(_credential)]
+"""The name of a systemd credential: a plain file name."""
 
 
 class Section(BaseModel):

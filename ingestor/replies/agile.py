@@ -23,28 +23,12 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from ingestor.errors import ConfigurationError, ProviderUnavailable
-from ingestor.providers.agile import Agile
-from ingestor.providers.agile.api import Api
+from ingestor.providers.agile import Agile, Api
 from ingestor.replies.verdicts import Fate, Verdict, credit_of, understood, verdict_of
-from ingestor.settings import Settings, credential, secret_file
+from ingestor.settings import Settings, kept_secret
 
 _LARGEST_ANSWER: Final = 65536
 _FAULTS: Final = (HTTPError, HTTPException, OSError, ValueError)
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where the API is and how it is entered."""
-
-    base_url: str
-    headers: Mapping[str, str] = field(repr=False)
-    connect_seconds: float = 10.0
-    answer_seconds: float = 30.0
-    """From the first byte of the request to the last of its answer."""
-    rate: float = 10.0
-    """Requests a second at most, of this process."""
-    retry_5xx: bool = False
-    ca_file: str | None = None
 
 
 def api_key(key: str) -> dict[str, str]:
@@ -107,23 +91,24 @@ class AgileClient:
 
     def __init__(
         self,
-        access: Access,
+        api: Api,
+        headers: Mapping[str, str],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Connect to nothing yet."""
-        self._access = access
+        """Connect to nothing yet; `headers` are the way in."""
+        self._api, self._headers = api, headers
         self._clock = clock
         self._sleep = sleep
         self._next = clock()
-        self._url = parse_url(access.base_url)
-        self._tls = ssl.create_default_context(cafile=access.ca_file) if self._url.scheme == "https" else None
+        self._url = parse_url(api.base_url)
+        self._tls = ssl.create_default_context(cafile=api.ca_file) if self._url.scheme == "https" else None
 
     @property
     def longest_seconds(self) -> float:
         """After how long a request is over, however it went, but for a name that is never resolved."""
-        return self._access.connect_seconds + self._access.answer_seconds
+        return self._api.connect_seconds + self._api.answer_seconds
 
     def send(self, message: Message) -> Verdict:
         """Send `message` once and return what became of it; nothing is raised and nothing tried again."""
@@ -131,7 +116,7 @@ class AgileClient:
         return self._request("POST", "sms/send", body, self._verdict)
 
     def _verdict(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
-        return verdict_of(status, headers, body, datetime.now(UTC), retry_5xx=self._access.retry_5xx)
+        return verdict_of(status, headers, body, datetime.now(UTC), retry_5xx=self._api.retry_5xx)
 
     def credit(self) -> Decimal:
         """Return what is left of the account, in EUR. Raises ProviderUnavailable where it cannot be had."""
@@ -166,10 +151,10 @@ class AgileClient:
             except _FAULTS as fault:
                 return Verdict(Fate.NOT_SENT, f"never sent: {_reason(fault)}")
             assert connection.sock is not None  # noqa: S101 - connect() has made it, or raised
-            connection.timeout = self._access.answer_seconds
-            connection.sock.settimeout(self._access.answer_seconds)
+            connection.timeout = self._api.answer_seconds
+            connection.sock.settimeout(self._api.answer_seconds)
             # A socket's own time-out begins anew with each byte; a server that drips would hold us for ever.
-            ending = threading.Timer(self._access.answer_seconds, _hang_up, (connection.sock,))
+            ending = threading.Timer(self._api.answer_seconds, _hang_up, (connection.sock,))
             ending.daemon = True
             ending.start()
             try:
@@ -185,7 +170,7 @@ class AgileClient:
     def _exchange(
         self, connection: HTTPConnection, method: str, path: str, body: bytes | None
     ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Accept": "application/json", "User-Agent": "ingestor", **self._access.headers}
+        headers = {"Accept": "application/json", "User-Agent": "ingestor", **self._headers}
         if body is not None:
             headers["Content-Type"] = "application/json"
         target = f"{(self._url.path or '').rstrip('/')}/{path}"
@@ -198,7 +183,7 @@ class AgileClient:
 
     def _connection(self) -> HTTPConnection:
         host, port = str(self._url.host), self._url.port
-        seconds = self._access.connect_seconds
+        seconds = self._api.connect_seconds
         if self._tls is None:
             return HTTPConnection(host, port, timeout=seconds)
         return HTTPSConnection(host, port, timeout=seconds, ssl_context=self._tls)
@@ -207,7 +192,7 @@ class AgileClient:
         now = self._clock()
         if self._next > now:
             self._sleep(self._next - now)
-        self._next = max(self._next, now) + 1 / self._access.rate
+        self._next = max(self._next, now) + 1 / self._api.rate
 
 
 def _hang_up(connected: socket.socket) -> None:
@@ -248,25 +233,17 @@ def client_of(settings: Settings) -> AgileClient:
     Raises ConfigurationError where the table or the secret is missing.
     """
     api = api_of(settings)
-    ca_file = None if api.ca_file is None else str(api.ca_file)
     try:
-        return AgileClient(
-            Access(
-                api.base_url, _way_in(api), api.connect_seconds, api.answer_seconds, api.rate, api.retry_5xx,
-                ca_file,
-            )
-        )  # fmt: skip
+        return AgileClient(api, _way_in(api))
     except OSError as fault:
         raise ConfigurationError(f"agile.api.ca_file: cannot be used: {fault.strerror or fault}") from None
 
 
 def _way_in(api: Api) -> dict[str, str]:
-    if api.api_key_credential is not None:
-        return api_key(credential(api.api_key_credential))
-    if api.api_key_file is not None:
-        return api_key(secret_file(api.api_key_file))
-    if api.password_credential is not None:
-        return basic(api.username or "", credential(api.password_credential))
-    if api.password_file is None:  # the schema asks for one way in
+    key = kept_secret(api.api_key_credential, api.api_key_file)
+    if key is not None:
+        return api_key(key)
+    password = kept_secret(api.password_credential, api.password_file)
+    if password is None:  # the schema asks for one way in
         raise ConfigurationError("agile.api has no key and no password")
-    return basic(api.username or "", secret_file(api.password_file))
+    return basic(api.username or "", password)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Engine
 
 from ingestor.errors import IngestorError
-from ingestor.replies.looking import forget_state
+from ingestor.replies.answering import forget_state
 from ingestor.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,15 +13,19 @@ from ingestor.archive.tables import sms
 from ingestor.logs import get_logger
 from ingestor.replies.agile import Message
 from ingestor.replies.answers import Decision, Kind, database_now, decide
-from ingestor.replies.guards import OPTED_OUT, TOO_OLD, Question, too_old, why_not
 from ingestor.replies.opt_outs import are_out, number_hmac
 from ingestor.replies.rules import (
+    OPTED_OUT,
+    TOO_OLD,
     Candidate,
+    Question,
     answer_text,
     read_candidates,
     reports_wanted,
     rule_for,
+    too_old,
     undecided,
+    why_not,
 )
 from ingestor.replies.words import Words
 from ingestor.settings import Settings

@@ -24,7 +24,7 @@ from ingestor.errors import IngestorError, ProviderUnavailable
 from ingestor.logs import OncePerMinute, get_logger
 from ingestor.replies import answering
 from ingestor.replies.agile import AgileClient, client_of
-from ingestor.replies.answering import whole_hours_off
+from ingestor.replies.answering import note_state, whole_hours_off
 from ingestor.replies.answers import (
     HEARD_SECONDS,
     Waiting,
@@ -34,7 +34,6 @@ from ingestor.replies.answers import (
     waiting,
 )
 from ingestor.replies.deciding import Policy, decide_all, horizon, last_look, policy_of
-from ingestor.replies.looking import note_state
 from ingestor.replies.opt_outs import words_of
 from ingestor.replies.rules import first_readings_over
 from ingestor.replies.scanning import scan_state

@@ -20,7 +20,7 @@ from ingestor.archive.wal_care import wal_care
 from ingestor.archive.words import keep_up
 from ingestor.archive.writer import Writer
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.thread import MailboxThread
 from ingestor.logs import get_logger
 from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
@@ -62,7 +62,7 @@ from ingestor.service.signals import (
 from ingestor.service.watchdog import Beat, Notifier, Watchdog
 from ingestor.settings import Mailbox, Settings, require_work, rules_for, state_directory
 from ingestor.watch import pings
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live
 from ingestor.watch.watcher import Watcher, channels_of
 
 if TYPE_CHECKING:

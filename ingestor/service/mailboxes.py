@@ -15,9 +15,8 @@ from ingestor.archive.runs import balance, end_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
-from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.answers import FolderMissing
-from ingestor.intake.mailbox.thread import judge_of
+from ingestor.intake.mailbox.thread import MailboxThread, judge_of
 from ingestor.logs import get_logger
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules

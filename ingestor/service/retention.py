@@ -19,7 +19,8 @@ from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
-from ingestor.settings.retention import Retention, before
+from ingestor.settings.models import Retention
+from ingestor.settings.values import before
 from ingestor.timestamps import iso_utc
 
 LOOK_SECONDS: Final = 60.0

@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from ingestor.errors import ConfigurationError
+from ingestor.providers.contract import CREDENTIAL_NAME
 from ingestor.redaction import register_secret
 from ingestor.settings.mailbox import Mailbox, OAuth
 from ingestor.settings.models import Endpoint
-from ingestor.settings.values import CREDENTIAL_NAME
 
 # Where LoadCredential= and LoadCredentialEncrypted= look for a bare name: systemd.exec(5).
 STORES = tuple(map(Path, ("/etc/credstore", "/run/credstore", "/usr/lib/credstore")))

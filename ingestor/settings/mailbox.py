@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from ingestor.providers.contract import LARGEST_KEPT, Section, Text, left_out, none_of
+from ingestor.providers.contract import LARGEST_KEPT, Credential, Section, Text, left_out, none_of
 from ingestor.settings import values
-from ingestor.settings.values import Command, Credential, FilePath, Host, WebAddress
+from ingestor.settings.values import Command, FilePath, Host, WebAddress
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
 TOKEN_KEYS = ("token_command", "oauth")

@@ -25,12 +25,11 @@ from pydantic import (
 )  # fmt: skip
 
 from ingestor import providers
-from ingestor.providers.contract import ProviderSection, Section, Text, left_out, none_of
+from ingestor.providers.contract import Credential, ProviderSection, Section, Text, left_out, none_of
 from ingestor.settings import values
 from ingestor.settings.mailbox import Mailbox
 from ingestor.settings.replies import Answer, Answers, OptOut
-from ingestor.settings.retention import Retention
-from ingestor.settings.values import Credential, FilePath, Network
+from ingestor.settings.values import FilePath, Network
 from ingestor.settings.watch import Metrics, Watch
 from ingestor.timestamps import zone_name
 
@@ -143,6 +142,41 @@ class Webhook(values.Listening):
         if len({one.path for one in self.endpoint}) < len(self.endpoint):
             raise ValueError("two endpoints have the same path")
         return self
+
+
+class KeepRule(Section):
+    """Other periods, for numbers of ours or for providers: the first rule that fits an SMS counts."""
+
+    optional = True
+
+    destination: Text | None = left_out("+393331234333", "Only SMS to this number.")
+    provider: Text | None = left_out("infobip", "Only SMS of this provider.")
+    keep: values.Period = Field(examples=["2y"], description="How long they are kept.")
+
+    @model_validator(mode="after")
+    def _for_something(self) -> Self:
+        if self.destination is None and self.provider is None:
+            raise ValueError("needs a destination or a provider; for all SMS there is retention.keep")
+        return self
+
+
+class Retention(Section):
+    """How long content is kept: 90d, 18m or 10y. Times, counts and hashes stay, whatever is erased."""
+
+    keep: values.Period | None = left_out("10y", "How long SMS are kept. Left out: for ever.")
+    quarantine: values.Period | None = left_out(
+        "90d", "How long what could not be read is kept. Left out: for ever."
+    )
+    apply: bool = Field(
+        default=False,
+        description="Erase each day what is older. Else the daemon only says each day what would go.",
+    )
+    rule: tuple[KeepRule, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is ever to go."""
+        return bool(self.keep or self.quarantine or self.rule)
 
 
 class _First(Section):

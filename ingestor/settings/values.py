@@ -7,6 +7,7 @@ repeat a value that may be a secret or a phone number.
 import re
 import shlex
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +17,6 @@ from pydantic import AfterValidator, BeforeValidator
 
 from ingestor.providers.contract import Section, Text
 from ingestor.redaction import HIDDEN
-
-CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
 _POSTGRESQL = {"postgresql", "postgres", "postgresql+psycopg"}
 _SQLITE = {"sqlite", "sqlite+pysqlite"}
@@ -65,13 +64,6 @@ def hide_url_password(url: str) -> str:
     user, colon, _ = credentials.partition(":")
     tail = re.sub(r"(?<=[?&]password=)[^&]*", HIDDEN, tail)
     return f"{scheme}{separator}{user}{colon and colon + HIDDEN}{at}{host}{slash}{tail}"
-
-
-def credential_name(name: str) -> str:
-    """Return the name of a systemd credential (a plain file name)."""
-    if not CREDENTIAL_NAME.fullmatch(name):
-        raise ValueError("is no credential name: letters, digits, dot, dash and underscore, no path")
-    return name
 
 
 def command(argv: Any) -> Any:
@@ -217,7 +209,36 @@ def web_address(url: str) -> str:
 
 Host = Annotated[Text, AfterValidator(host_name)]
 FilePath = Annotated[Path, BeforeValidator(file_path)]
-Credential = Annotated[str, AfterValidator(credential_name)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(network)]
 Command = Annotated[tuple[Text, ...], BeforeValidator(command)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
+
+
+_UNITS = {"d": 1, "m": 1, "y": 12}
+_MOST = 9999
+
+
+def period(written: str) -> str:
+    """Return a period such as 90d, 18m or 10y."""
+    number, unit = written[:-1], written[-1:]
+    if unit not in _UNITS or not (number.isascii() and number.isdecimal() and 0 < int(number) <= _MOST):
+        raise ValueError("is no period like 90d (days), 18m (months) or 10y (years)")
+    return written
+
+
+def before(written: str, now: datetime) -> datetime:
+    """Return the moment up to which what arrived is older than the period, counted back from `now`."""
+    number = int(written[:-1])
+    if written.endswith("d"):
+        return now - timedelta(days=number)
+    months = now.year * 12 + now.month - 1 - number * _UNITS[written[-1]]
+    year, month = max(1, months // 12), months % 12 + 1
+    for day in range(now.day, 27, -1):  # the 31st of a month that has none
+        try:
+            return now.replace(year=year, month=month, day=day)
+        except ValueError:
+            continue
+    return now.replace(year=year, month=month, day=min(now.day, 28))
+
+
+Period = Annotated[str, AfterValidator(period)]

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from ingestor.providers.contract import Section, Text, left_out, none_of
+from ingestor.providers.contract import Credential, Section, Text, left_out, none_of
 from ingestor.settings import values
-from ingestor.settings.values import Credential, FilePath, Host
+from ingestor.settings.values import FilePath, Host
 
 _HOURS = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 

@@ -25,8 +25,7 @@ from ingestor.logs import get_logger
 from ingestor.redaction import redact
 from ingestor.settings import state_directory
 from ingestor.settings.watch import Metrics
-from ingestor.watch.found import room
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live, room
 
 log = get_logger(__name__)
 

@@ -24,7 +24,7 @@ from ingestor.settings import kept_secret
 from ingestor.settings.watch import Watch
 
 if TYPE_CHECKING:  # who imports files pings too, and needs none of the daemon's parts
-    from ingestor.watch.live import Live
+    from ingestor.watch.found import Live
 
 SECONDS: Final = 10.0
 EVERY_SECONDS: Final = 60.0

@@ -22,12 +22,10 @@ from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorErro
 from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.redaction import redact
-from ingestor.replies.answering import credit
-from ingestor.replies.looking import states_since
+from ingestor.replies.answering import credit, states_since
 from ingestor.settings import Settings
 from ingestor.watch import troubles
-from ingestor.watch.found import disks_of, judge, spool_of
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live, disks_of, judge, spool_of
 from ingestor.watch.notices import Condition, Key, claim, load, save, step
 from ingestor.watch.troubles import Trouble, clock_off, silent
 

@@ -21,7 +21,7 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.thread import MailboxThread
 from ingestor.providers.contract import Rules
 from ingestor.settings import Mailbox
 from tests.sample_mails import NUMBERS, generate

@@ -24,7 +24,7 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.mailbox import MailboxThread
+from ingestor.intake.mailbox.thread import MailboxThread
 from ingestor.providers.contract import Rules
 from ingestor.settings import Mailbox
 from tests.benchmarks._naive_mailbox import read_all

@@ -17,7 +17,8 @@ from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel
 from ingestor.service.retention import DAY_SECONDS, RetentionCare
-from ingestor.settings.retention import KeepRule, Retention, before, period
+from ingestor.settings.models import KeepRule, Retention
+from ingestor.settings.values import before, period
 from tests.archive.reading import number_of, one, rows
 from tests.archive.samples import NOW, PARSER, broken, item, sms
 from tests.cli.calling import ingestor

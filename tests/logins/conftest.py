@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.logins.person import log_in
+from ingestor.logins import log_in
 from ingestor.settings import Mailbox, load
 from tests.servers.authorization import CLIENT, AuthorizationServer
 

@@ -11,9 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from ingestor.errors import ConfigurationError, LoginFault
-from ingestor.logins import access_token, state
+from ingestor.logins import access_token, log_in, state
 from ingestor.logins.grants import assertion, certificate_end
-from ingestor.logins.person import log_in
 from ingestor.redaction import redact
 from tests.logins.conftest import Configure, person_logs_in
 from tests.servers.authorization import SECRET, AuthorizationServer, Refusal, key_and_certificate

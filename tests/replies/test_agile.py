@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 from ingestor.errors import ProviderUnavailable
-from ingestor.replies.agile import Access, AgileClient, Message, api_key, basic
+from ingestor.providers.agile import Api
+from ingestor.replies.agile import AgileClient, Message, api_key, basic
 from ingestor.replies.verdicts import Fate
 from tests.servers.agile import ScriptedAgile, drip, late, newer, plain, refusal, reset
 
@@ -25,8 +26,8 @@ def agile() -> Iterator[ScriptedAgile]:
 
 
 def _client(base_url: str, **options: object) -> AgileClient:
-    given = {"connect_seconds": 2.0, "answer_seconds": 2.0, "rate": 1000.0, **options}
-    return AgileClient(Access(base_url, api_key("k3y"), **given))  # type: ignore[arg-type]
+    given = {"connect_seconds": 2.0, "answer_seconds": 2.0, "rate": 1000.0, "base_url": base_url, **options}
+    return AgileClient(Api.model_construct(**given), api_key("k3y"))  # type: ignore[arg-type]
 
 
 def test_one_message_is_one_request_with_our_id_in_both_places(agile: ScriptedAgile) -> None:
@@ -50,8 +51,8 @@ def test_both_ways_in_are_spoken() -> None:
 
 
 def test_the_key_is_in_no_representation(agile: ScriptedAgile) -> None:
-    """What is printed of an access or a message names neither key nor number nor text."""
-    shown = repr(Access(agile.base_url, api_key("k3y"))) + repr(MESSAGE)
+    """What is printed of a client or a message names neither key nor number nor text."""
+    shown = repr(_client(agile.base_url)) + repr(MESSAGE)
 
     assert not any(private in shown for private in ("k3y", "3351234567", "Grazie"))
 
@@ -131,8 +132,8 @@ def test_requests_keep_the_rate(agile: ScriptedAgile) -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    access = Access(agile.base_url, {}, rate=10.0)
-    client = AgileClient(access, clock=lambda: now[0], sleep=sleep)
+    api = Api.model_construct(base_url=agile.base_url, rate=10)
+    client = AgileClient(api, {}, clock=lambda: now[0], sleep=sleep)
     for _ in range(4):
         client.credit()
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
 from ingestor.replies import answering
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live
 from ingestor.watch.metrics import Pages
 from ingestor.watch.watcher import Watcher
 from tests.archive.reading import rows

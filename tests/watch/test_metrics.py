@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from ingestor.settings import Settings
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live
 from ingestor.watch.metrics import Pages
 from tests.conftest import missing
 from tests.sample_mails import generate

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from ingestor.settings import Settings
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live
 from ingestor.watch.pings import NotSent, Pinger, failing, post
 from tests.cli.calling import ingestor
 from tests.sample_mails import generate

@@ -16,7 +16,7 @@ from ingestor.record import Channel
 from ingestor.settings import Settings
 from ingestor.settings.watch import Expect
 from ingestor.watch import watcher
-from ingestor.watch.live import Live
+from ingestor.watch.found import Live
 from ingestor.watch.metrics import Pages
 from ingestor.watch.troubles import clock_off, expected_since, quiet, silent
 from tests.archive.samples import PARSER, item, sms

@@ -175,9 +175,7 @@ class Fetch:
                 self.unready[uid] = Unready(NO_VERDICT, raw)
                 return None
             reading = judge.admitted(reading, verdict)
-        item = self._arrival(
-            uid, reading, pack(raw, dictionary=self._context.memory.dictionary), mail_content_key(raw)
-        )
+        item = self._whole(uid, reading, raw)
         if verdict is None:
             return item
         return item._replace(sender_verified=verdict.verified, sender_check=verdict.check)
@@ -209,9 +207,7 @@ class Fetch:
             reading = reading._replace(reason=reason)
         else:
             reading = Unreadable(reason, self._context.reader.PARSER)
-        return self._arrival(
-            uid, reading, pack(raw, dictionary=self._context.memory.dictionary), mail_content_key(raw)
-        )
+        return self._whole(uid, reading, raw)
 
     def _oversized(self, uid: int, pieces: list[bytes], size: int) -> Item | NotOurs:
         kept = sum(map(len, pieces))
@@ -219,6 +215,10 @@ class Fetch:
         if isinstance(reading, NotOurs):
             return reading
         return self._arrival(uid, reading, *pack_pieces(pieces, size))
+
+    def _whole(self, uid: int, reading: Readable | Unreadable, raw: bytes) -> Item:
+        payload = pack(raw, dictionary=self._context.memory.dictionary)
+        return self._arrival(uid, reading, payload, mail_content_key(raw))
 
     def _arrival(self, uid: int, reading: Readable | Unreadable, payload: Payload, key: bytes) -> Item:
         return Item(

@@ -1,15 +1,91 @@
 """Agile Telecom: inbound SMS by mail and by POST."""
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
 
 from ingestor.numbers import normalise_agile
-from ingestor.providers.agile.api import Api
-from ingestor.providers.contract import ProviderSection, Rules, Section, Text, none_of, own_number
+from ingestor.providers.contract import (
+    Credential,
+    ProviderSection,
+    Rules,
+    Section,
+    Text,
+    left_out,
+    none_of,
+    own_number,
+)
 from ingestor.timestamps import zone_name
+
+_URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*")
+_LOOPBACK_URL = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*")
+
+
+def _base_url(url: str) -> str:
+    if not _URL.fullmatch(url) and not _LOOPBACK_URL.fullmatch(url):
+        raise ValueError(
+            "must be like https://http-api.agiletelecom.com/services/ (without TLS: loopback only)"
+        )
+    return url
+
+
+# Agile's REST document names https://secure.agiletelecom.com/services/ (legacy customers) and
+# https://http-api.agiletelecom.com/services/ (new customers); further guides name two other hosts.
+class Api(Section):
+    """Agile's REST API, for `send`, `credit` and automated answers; without this table nothing is sent."""
+
+    optional = True
+
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        default="https://http-api.agiletelecom.com/services/",
+        description="The documented address of new customers; that of legacy customers is "
+        "https://secure.agiletelecom.com/services/.",
+    )
+    api_key_credential: Credential | None = left_out(
+        "agile-api-key",
+        "The X-Api-Key, as a systemd credential. One of api_key_credential, api_key_file, or a "
+        "username with its password.",
+    )
+    api_key_file: Path | None = left_out("/etc/ingestor/agile-api.key", "The same from a file.")
+    username: Text | None = left_out("sms@example.org", "Basic authentication instead of a key.")
+    password_credential: Credential | None = left_out(
+        "agile-api-password", "Its password, as a systemd credential."
+    )
+    password_file: Path | None = left_out("/etc/ingestor/agile-api.password", "The same from a file.")
+    ca_file: Path | None = left_out(
+        "/etc/ssl/private-ca.pem",
+        "Certificate authority of a proxy of yours, in PEM; in place of the system's own.",
+    )
+    connect_seconds: Annotated[StrictInt, Field(ge=1, le=120)] = Field(
+        default=10, description="How long a connection with TLS may take; what fails in it was not sent."
+    )
+    answer_seconds: Annotated[StrictInt, Field(ge=1, le=300)] = Field(
+        default=30, description="How long request and answer may take; what fails in it may have been sent."
+    )
+    rate: Annotated[StrictInt, Field(ge=1, le=500)] = Field(
+        default=10, description="Requests a second at most, of each process."
+    )
+    retry_5xx: StrictBool = Field(
+        default=False,
+        description="Try again after HTTP 500, 502 and 504, as Agile advises, though the message may have "
+        "been sent: at your own risk of doubles.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        keys = [self.api_key_credential, self.api_key_file]
+        passwords = [self.password_credential, self.password_file]
+        given = [one for one in (*keys, *passwords) if one is not None]
+        if len(given) != 1 or (self.username is None) != all(one is None for one in passwords):
+            raise ValueError(
+                "needs one way in: api_key_credential, api_key_file, or username with password_credential or "
+                "password_file"
+            )
+        return self
+
 
 _ADDRESS = re.compile(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+")
 

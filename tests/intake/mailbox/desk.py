@@ -12,7 +12,8 @@ from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.runs import Balance, balance, begin_run
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.mailbox import MailboxThread, Timing
+from ingestor.intake.mailbox.context import Timing
+from ingestor.intake.mailbox.thread import MailboxThread
 from ingestor.providers.contract import Rules
 from ingestor.settings import Mailbox
 

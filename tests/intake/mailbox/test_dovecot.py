@@ -9,9 +9,9 @@ import pytest
 from ingestor.archive.items import Action, Pending, Submission
 from ingestor.archive.mailbox_state import pending_work, read_cursor
 from ingestor.errors import CredentialsRefused, MailboxUnavailable
-from ingestor.intake.mailbox import MailboxThread
 from ingestor.intake.mailbox.context import Bell
 from ingestor.intake.mailbox.session import connect
+from ingestor.intake.mailbox.thread import MailboxThread
 from tests.conftest import missing
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, mail
 from tests.sample_mails import NUMBERS, generate

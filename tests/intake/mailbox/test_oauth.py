@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ingestor.errors import CredentialsRefused, LoginFault, MailboxUnavailable
-from ingestor.intake.mailbox import MailboxThread, Timing
 from ingestor.intake.mailbox.connection import Client
-from ingestor.intake.mailbox.context import Bell, Stopped
+from ingestor.intake.mailbox.context import Bell, Stopped, Timing
 from ingestor.intake.mailbox.login import Credential, entering
 from ingestor.intake.mailbox.session import Session, connect
-from ingestor.logins.person import log_in
+from ingestor.intake.mailbox.thread import MailboxThread
+from ingestor.logins import log_in
 from ingestor.redaction import redact
 from ingestor.settings import Mailbox, load
 from tests.conftest import missing

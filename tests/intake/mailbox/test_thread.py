@@ -14,8 +14,8 @@ from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.errors import CredentialsRefused, IngestorError, MailboxUnavailable
-from ingestor.intake.mailbox import MailboxThread, Timing
-from ingestor.intake.mailbox.context import Bell
+from ingestor.intake.mailbox.context import Bell, Timing
+from ingestor.intake.mailbox.thread import MailboxThread
 from tests.intake.mailbox.desk import QUICK, RULES, Desk, mail
 from tests.servers.imap.server import ImapServer
 from tests.waiting import until
