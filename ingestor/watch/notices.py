@@ -1,12 +1,4 @@
-"""Conditions, and the notices that tell of them.
-
-What is wrong becomes open, is told once it has lasted, and once more when it is over. A trouble must last for
-the minimum age before anybody is told, and be gone for as long before it is over: so one that comes and goes
-a hundred times an hour is one condition, and two messages. The state stands in SQL. Who still has to hear of
-it stands there as `owed`, and is taken out before it is told: a kill in between may cost that message, but
-none is ever sent twice.
-
-Notices are a mail (SMTP) and webhooks whose body is a template, signed. What they say is told nowhere else.
+"""Notices: a mail (SMTP) and webhooks whose body is a template, signed. What they say is told nowhere else.
 
 Their texts hold names of the configuration, states and counts: no number beyond its last four digits, no
 text of an SMS, no secret.
@@ -20,158 +12,50 @@ import json
 import smtplib
 import ssl
 import time
+import urllib.error
+import urllib.request
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
+from http.client import HTTPException
 from string import Template
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Engine, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-
-from ingestor.archive.engine import reading, writing
-from ingestor.archive.tables import conditions
-from ingestor.errors import ConfigurationError
+from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.redaction import redact
 from ingestor.settings import kept_secret
 from ingestor.settings.watch import WatchMail, WatchWebhook, web_url
-from ingestor.watch.pings import SECONDS, NotSent, post
-from ingestor.watch.troubles import Trouble
+from ingestor.watch.conditions import Condition
 
-_INSERT: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
-Key = tuple[str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One row: `state` is `open`, `told` or `over`; times are aware UTC; `host` is empty where all share it.
-
-    `gone_at`: since when it is not seen any more. `owed`: the channels that have still to hear of its state.
-    """
-
-    condition: str
-    subject: str
-    host: str
-    state: str
-    says: str
-    fix: str
-    grave: bool
-    began_at: datetime
-    gone_at: datetime | None = None
-    owed: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> Key:
-        """What makes it the same condition."""
-        return self.condition, self.subject, self.host
-
-
-def step(
-    known: Mapping[Key, Condition], troubles: Iterable[Trouble], now: datetime, age: timedelta,
-    channels: Collection[str], unjudged: Collection[str] = (),
-) -> dict[Key, Condition]:  # fmt: skip
-    """Return the conditions at `now`, from those known so far and what is wrong now.
-
-    `age`: how long a trouble lasts before it is told, and is gone before it is over. `channels` hear of it.
-    Conditions of the names in `unjudged` could not be looked at, and stay as they are.
-    """
-    wrong = {(one.condition, one.subject, one.host): one for one in troubles}
-    after = {}
-    for key in {**known, **wrong}:
-        before, trouble = known.get(key), wrong.get(key)
-        if before is not None and (key[0] in unjudged):
-            after[key] = before
-        elif trouble is not None:
-            after[key] = _goes_on(before, trouble, now, age, channels)
-        elif before is not None and (one := _fades(before, now, age, channels)) is not None:
-            after[key] = one
-    return after
-
-
-def _goes_on(
-    before: Condition | None, trouble: Trouble, now: datetime, age: timedelta, channels: Collection[str]
-) -> Condition:
-    key = (trouble.condition, trouble.subject, trouble.host)
-    if before is None or before.state == "over":
-        began = before.began_at if before is not None and before.owed else now
-        before = Condition(*key, "open", trouble.says, trouble.fix, trouble.grave, began)
-    one = replace(before, says=trouble.says, fix=trouble.fix, grave=trouble.grave, gone_at=None)
-    if one.state == "open" and now - one.began_at >= age:
-        one = replace(one, state="told", owed=tuple(channels))
-    return one
-
-
-def _fades(before: Condition, now: datetime, age: timedelta, channels: Collection[str]) -> Condition | None:
-    if before.state == "over":
-        return before if before.owed else None
-    one = before if before.gone_at is not None else replace(before, gone_at=now)
-    if one.gone_at is None or now - one.gone_at < age:
-        return one
-    heard = tuple(channel for channel in channels if channel not in one.owed)
-    # Who never heard of its beginning need not hear of its end.
-    return replace(one, state="over", owed=heard) if one.state == "told" and heard else None
-
-
-def load(engine: Engine, host: str) -> dict[Key, Condition]:
-    """Return the conditions that all share and those of `host`. Raises IngestorError."""
-    with reading(engine) as connection:
-        rows = connection.execute(select(conditions).where(conditions.c.host.in_(("", host)))).mappings()
-        found = [
-            Condition(**{**row, "grave": bool(row["grave"]), "owed": tuple(row["owed"].split())})
-            for row in rows
-        ]
-    return {one.key: one for one in found}
-
-
-def save(engine: Engine, before: Mapping[Key, Condition], after: Mapping[Key, Condition]) -> None:
-    """Write down what differs between `before` and `after`. Raises IngestorError.
-
-    A row that another daemon has changed meanwhile stays as that one left it.
-    """
-    gone, changed = (
-        before.keys() - after.keys(),
-        [one for one in after.values() if before.get(one.key) != one],
-    )
-    if not gone and not changed:
-        return
-    with writing(engine) as connection:
-        for key in gone:
-            connection.execute(delete(conditions).where(*_is(before[key])))
-        for one in changed:
-            if one.key in before:
-                connection.execute(update(conditions).where(*_is(before[one.key])).values(_values(one)))
-            else:
-                insert = _INSERT[engine.dialect.name](conditions).values(_values(one))
-                connection.execute(insert.on_conflict_do_nothing())
-
-
-def claim(engine: Engine, one: Condition, owed: tuple[str, ...]) -> bool:
-    """Write down that `one` is owed to `owed` from now on; return False where somebody else was faster."""
-    with writing(engine) as connection:
-        done = connection.execute(update(conditions).where(*_is(one)).values(owed=" ".join(owed)))
-        return done.rowcount == 1
-
-
-def _is(one: Condition) -> tuple[ColumnElement[bool], ...]:
-    """Return what finds the row of `one`, while it says what `one` says of who was told."""
-    names = ("condition", "subject", "host", "state", "owed")
-    values = _values(one)
-    return tuple(conditions.c[name] == values[name] for name in names)
-
-
-def _values(one: Condition) -> dict[str, object]:
-    return {
-        "condition": one.condition, "subject": one.subject, "host": one.host, "state": one.state,
-        "says": one.says, "fix": one.fix, "grave": int(one.grave), "began_at": one.began_at,
-        "gone_at": one.gone_at, "owed": " ".join(one.owed),
-    }  # fmt: skip
-
-
+SECONDS: Final = 10.0
 _SIGNED: Final = "whsec_"
+
+
+class NotSent(IngestorError):
+    """Nobody heard it; `retry` says whether that may pass."""
+
+
+def post(
+    url: str, body: bytes, headers: Mapping[str, str] | None = None, *, seconds: float = SECONDS
+) -> None:
+    """POST `body` to `url`; `seconds` is for each wait. Raises NotSent, without the URL."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError("the URL to call must begin with https:// or http://")
+    request = urllib.request.Request(  # noqa: S310 - looked at above
+        url, body, {"User-Agent": "ingestor", "Content-Type": "text/plain; charset=utf-8", **(headers or {})}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310 - looked at above
+            answer.read(1024)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            raise NotSent(f"it was answered with {refusal.code}") from None
+    except (OSError, HTTPException, ValueError) as fault:
+        reason = getattr(fault, "reason", fault)
+        raise NotSent(f"it could not be sent ({type(reason).__name__})") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,15 @@ people. The thread only looks at the parts; no part ever waits for it.
 
 import contextlib
 import threading
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
 from ingestor.pauses import pauses
 from ingestor.settings import kept_secret
@@ -26,36 +23,11 @@ from ingestor.settings.watch import Watch
 if TYPE_CHECKING:  # who imports files pings too, and needs none of the daemon's parts
     from ingestor.watch.found import Live
 
-SECONDS: Final = 10.0
+log = get_logger(__name__)
+
 EVERY_SECONDS: Final = 60.0
 """The shortest time between two pings: a switch that hears more drops them."""
 _TRIES: Final = 5
-
-log = get_logger(__name__)
-
-
-class NotSent(IngestorError):
-    """Nobody heard it; `retry` says whether that may pass."""
-
-
-def post(
-    url: str, body: bytes, headers: Mapping[str, str] | None = None, *, seconds: float = SECONDS
-) -> None:
-    """POST `body` to `url`; `seconds` is for each wait. Raises NotSent, without the URL."""
-    if not url.startswith(("http://", "https://")):
-        raise ConfigurationError("the URL to call must begin with https:// or http://")
-    request = urllib.request.Request(  # noqa: S310 - looked at above
-        url, body, {"User-Agent": "ingestor", "Content-Type": "text/plain; charset=utf-8", **(headers or {})}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310 - looked at above
-            answer.read(1024)
-    except urllib.error.HTTPError as refusal:
-        with refusal:
-            raise NotSent(f"it was answered with {refusal.code}") from None
-    except (OSError, HTTPException, ValueError) as fault:
-        reason = getattr(fault, "reason", fault)
-        raise NotSent(f"it could not be sent ({type(reason).__name__})") from None
 
 
 class Pinger:
@@ -116,7 +88,7 @@ def begin(live: "Live", watch: Watch) -> Callable[[], None]:
         url = None
     if url is None:
         return lambda: None
-    from ingestor.watch.pings import post  # its libraries are for those alone who want pings
+    from ingestor.watch.notices import post  # its libraries are for those alone who want pings
 
     pinger = Pinger(live, url, post)
     pinger.start()
@@ -156,7 +128,7 @@ def pinged(watch: Watch, what: str) -> Iterator[Ended]:
     if url is None:
         yield ended
         return
-    from ingestor.watch.pings import post  # its libraries are for those alone who want pings
+    from ingestor.watch.notices import post  # its libraries are for those alone who want pings
 
     def ping(path: str, says: str) -> None:
         try:

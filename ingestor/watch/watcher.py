@@ -25,8 +25,8 @@ from ingestor.redaction import redact
 from ingestor.replies.answering import credit, states_since
 from ingestor.settings import Settings
 from ingestor.watch import troubles
+from ingestor.watch.conditions import Condition, Key, claim, load, save, step
 from ingestor.watch.found import Live, disks_of, judge, spool_of
-from ingestor.watch.notices import Condition, Key, claim, load, save, step
 from ingestor.watch.troubles import Trouble, clock_off, silent
 
 log = get_logger(__name__)

@@ -15,9 +15,9 @@ from ingestor.archive.mailbox_state import note_source
 from ingestor.errors import ArchiveUnavailable
 from ingestor.settings import Settings
 from ingestor.watch import watcher
+from ingestor.watch.conditions import Condition, Key, load, step
 from ingestor.watch.found import Live
-from ingestor.watch.notices import Condition, Key, load, step
-from ingestor.watch.pings import NotSent
+from ingestor.watch.notices import NotSent
 from ingestor.watch.troubles import Trouble
 from ingestor.watch.watcher import Watcher
 

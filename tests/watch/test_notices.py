@@ -14,8 +14,8 @@ import pytest
 
 from ingestor.settings import Settings
 from ingestor.settings.watch import WatchMail, WatchWebhook
-from ingestor.watch.notices import Condition, mail, notice_of, webhook
-from ingestor.watch.pings import NotSent
+from ingestor.watch.conditions import Condition
+from ingestor.watch.notices import NotSent, mail, notice_of, webhook
 from tests.watch.receiver import receiving
 from tests.watch.smtp import mail_server
 

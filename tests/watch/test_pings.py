@@ -10,7 +10,8 @@ import pytest
 
 from ingestor.settings import Settings
 from ingestor.watch.found import Live
-from ingestor.watch.pings import NotSent, Pinger, failing, post
+from ingestor.watch.notices import NotSent, post
+from ingestor.watch.pings import Pinger, failing
 from tests.cli.calling import ingestor
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer

@@ -19,7 +19,7 @@ from ingestor.settings import Settings, kept_secret
 from ingestor.settings.replies import Answer
 from ingestor.settings.watch import WatchMail, WatchWebhook, web_url
 from ingestor.watch import notices
-from ingestor.watch.notices import Condition
+from ingestor.watch.conditions import Condition
 from ingestor.watch.watcher import Send, channels_of
 
 _SUBJECT = "agile.api"
