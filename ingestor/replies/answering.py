@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, delete, func, select, text, update
+from sqlalchemy import Connection, Engine, Row, Table, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive.engine import reading
@@ -58,13 +58,16 @@ def value_of(connection: Connection, name: str) -> tuple[str, datetime] | None:
     return None if row is None else (row.value, row.at)
 
 
+def insert_once(connection: Connection, table: Table, values: Mapping[str, Any]) -> Any:
+    """Insert a row and return its primary key, None where one with a key of its stands already."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(values).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key)).scalar()
+
+
 def set_once(connection: Connection, name: str, value: str, at: datetime) -> bool:
     """Write `value` where nothing stands under `name` yet; say whether this did it."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(answering).values(name=name, value=value, at=at)
-    return (
-        connection.execute(statement.on_conflict_do_nothing().returning(answering.c.name)).first() is not None
-    )
+    return insert_once(connection, answering, {"name": name, "value": value, "at": at}) is not None
 
 
 def put(connection: Connection, name: str, value: str, at: datetime) -> None:

@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, exists, func, insert, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, exists, func, insert, select, text
 
 from ingestor.archive.reply_tables import answer_content, answer_events, answers
 from ingestor.replies.agile import Message
+from ingestor.replies.answering import insert_once
 from ingestor.replies.parts import hex_parts, parts_of
 from ingestor.replies.verdicts import Fate, Verdict
 
@@ -89,7 +89,7 @@ def decide(
     """Write a decision; return its id, None where the archive has one for the same SMS or message id."""
     message = decision.message
     found = parts_of(message.body)
-    answer_id = _insert_once(connection, answers, {
+    answer_id: int | None = insert_once(connection, answers, {
         "kind": decision.kind, "sms_id": decision.sms_id, "rule": decision.rule,
         "resend_of": decision.resend_of, "message_id": message.id, "number_hmac": number_hmac,
         "our_number": decision.our_number, "sender": message.sender,
@@ -109,7 +109,7 @@ def decide(
 def claim(connection: Connection, answer_id: int, attempt: int, now: datetime) -> bool:
     """Say whether this attempt is ours; the request may leave once the claim is committed."""
     values = {"answer_id": answer_id, "attempt": attempt, "event": "sending", "at": now}
-    return _insert_once(connection, answer_events, values) is not None
+    return insert_once(connection, answer_events, values) is not None
 
 
 def note(connection: Connection, answer_id: int, attempt: int, verdict: Verdict, now: datetime) -> None:
@@ -206,7 +206,7 @@ def _note(
     connection: Connection, answer_id: int, attempt: int, event: str, now: datetime, more: dict[str, Any]
 ) -> None:
     values = {"answer_id": answer_id, "attempt": attempt, "event": event, "at": now, **more}
-    _insert_once(connection, answer_events, values)
+    insert_once(connection, answer_events, values)
 
 
 def _options(message: Message) -> dict[str, Any]:
@@ -215,10 +215,3 @@ def _options(message: Message) -> dict[str, Any]:
         for field in fields(message)
         if field.name not in _SENT_AS and (value := getattr(message, field.name)) != field.default
     }
-
-
-def _insert_once(connection: Connection, table: Table, values: dict[str, Any]) -> int | None:
-    """Insert a row and return its id, None where one with a key of its stands already."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
-    return connection.execute(statement).scalar()

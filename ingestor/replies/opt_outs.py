@@ -244,7 +244,7 @@ def hearing_store(engine: Engine, section: OptOutSection) -> Store:
     return Store(engine, hearing(words_of(section)))
 
 
-def hearing(words: Words, clock: Callable[[], datetime] = utc_now) -> OnStored:
+def hearing(words: Words) -> OnStored:
     """Return what writes down the events of the SMS that a transaction stores."""
 
     judge = words.judge
@@ -258,7 +258,7 @@ def hearing(words: Words, clock: Callable[[], datetime] = utc_now) -> OnStored:
             and (event := _event(verdict, sms_id, row)) is not None
         ]
         if events:
-            write_events(connection, read_secret(connection), events, clock())
+            write_events(connection, read_secret(connection), events, utc_now())
 
     return hear
 

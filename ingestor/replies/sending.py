@@ -41,6 +41,7 @@ from ingestor.replies.opt_outs import (
     read_secret,
     write_events,
 )
+from ingestor.replies.rules import OPTED_OUT
 from ingestor.replies.scanning import scan_state
 from ingestor.replies.verdicts import Fate, Verdict
 
@@ -100,9 +101,6 @@ def _keep(engine: Engine, answer_id: int, number: int, verdict: Verdict, message
             return
 
 
-OUT = "opted_out"
-
-
 def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, str | None]:
     """Write the decision to send `message`; return its id, and why it is not sent where the number is out.
 
@@ -114,7 +112,7 @@ def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, s
         _require_scanned(connection, force)
         out = is_out(connection, secret, message.number, our_number_of(message.sender))
         kind = Kind.SIMULATION if message.simulation else Kind.COMMAND
-        suppressed = OUT if out and force is None else None
+        suppressed = OPTED_OUT if out and force is None else None
         decision = Decision(kind, message, suppressed=suppressed, reason=force if out else None)
         answer_id = decide(connection, secret, hmac, decision, database_now(connection))
     if answer_id is None:

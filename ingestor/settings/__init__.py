@@ -6,47 +6,20 @@ provider's readers need to know; `state_directory` is where files of ours may li
 
 from ingestor.errors import ConfigurationError
 from ingestor.providers import PROVIDERS
-from ingestor.providers.contract import ProviderSection, Rules, Section
+from ingestor.providers.contract import ProviderSection, Rules
 from ingestor.settings.credentials import (
     credential,
     endpoint_passwords,
     kept_secret,
     login_key,
     secret,
-    secret_file,
     with_password,
 )
 from ingestor.settings.loading import DEFAULT_FILE, load, require_work, state_directory
 from ingestor.settings.mailbox import Mailbox, OAuth, Trust
-from ingestor.settings.models import Database, Endpoint, Settings, Webhook
+from ingestor.settings.models import Endpoint, Settings, Webhook
 from ingestor.settings.replies import OptOut
 from ingestor.settings.values import hide_url_password
-
-__all__ = [
-    "DEFAULT_FILE",
-    "Database",
-    "Endpoint",
-    "Mailbox",
-    "OAuth",
-    "OptOut",
-    "Section",
-    "Settings",
-    "Trust",
-    "Webhook",
-    "credential",
-    "endpoint_passwords",
-    "hide_url_password",
-    "kept_secret",
-    "load",
-    "login_key",
-    "mailbox_named",
-    "require_work",
-    "rules_for",
-    "secret",
-    "secret_file",
-    "state_directory",
-    "with_password",
-]
 
 
 def mailbox_named(settings: Settings, name: str) -> Mailbox:

@@ -30,10 +30,8 @@ def secret(mailbox: Mailbox) -> str:
     """
     if mailbox.password is not None:
         return _known(mailbox.password.get_secret_value().encode(), "password")
-    if mailbox.password_credential is not None:
-        return credential(mailbox.password_credential)
-    if mailbox.password_file is not None:
-        return secret_file(mailbox.password_file)
+    if (kept := kept_secret(mailbox.password_credential, mailbox.password_file)) is not None:
+        return kept
     command = mailbox.password_command or mailbox.token_command
     if command is not None:
         return _from_command(command)

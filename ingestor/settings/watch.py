@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from ingestor.providers.contract import Credential, Section, Text, left_out, none_of
 from ingestor.settings import values
+from ingestor.settings.replies import Day
 from ingestor.settings.values import FilePath, Host
 
 _HOURS = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]")
@@ -168,9 +169,7 @@ class Expect(Section):
     quiet_hours: Annotated[str, AfterValidator(_hours)] | None = left_out(
         "20:00-07:00", "When nothing is expected, local time."
     )
-    quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = none_of(
-        ["sat", "sun"], "Days on which nothing is expected."
-    )
+    quiet_days: tuple[Day, ...] = none_of(["sat", "sun"], "Days on which nothing is expected.")
 
     @property
     def quiet_span(self) -> tuple[str, str]:

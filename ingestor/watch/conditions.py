@@ -7,18 +7,15 @@ cost that message, but none is ever sent twice.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import conditions
+from ingestor.replies.answering import insert_once
 from ingestor.watch.troubles import Trouble
-
-_INSERT: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 Key = tuple[str, str, str]
 
@@ -122,8 +119,7 @@ def save(engine: Engine, before: Mapping[Key, Condition], after: Mapping[Key, Co
             if one.key in before:
                 connection.execute(update(conditions).where(*_is(before[one.key])).values(_values(one)))
             else:
-                insert = _INSERT[engine.dialect.name](conditions).values(_values(one))
-                connection.execute(insert.on_conflict_do_nothing())
+                insert_once(connection, conditions, _values(one))
 
 
 def claim(engine: Engine, one: Condition, owed: tuple[str, ...]) -> bool:
@@ -141,8 +137,4 @@ def _is(one: Condition) -> tuple[ColumnElement[bool], ...]:
 
 
 def _values(one: Condition) -> dict[str, object]:
-    return {
-        "condition": one.condition, "subject": one.subject, "host": one.host, "state": one.state,
-        "says": one.says, "fix": one.fix, "grave": int(one.grave), "began_at": one.began_at,
-        "gone_at": one.gone_at, "owed": " ".join(one.owed),
-    }  # fmt: skip
+    return {**asdict(one), "grave": int(one.grave), "owed": " ".join(one.owed)}

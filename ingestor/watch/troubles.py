@@ -18,6 +18,7 @@ from ingestor.archive.tables import WholeSecond
 from ingestor.numbers import last_four
 from ingestor.record import Channel
 from ingestor.settings import Settings
+from ingestor.settings.replies import DAYS
 from ingestor.settings.watch import Expect
 from ingestor.watch.found import NO_SPACE, NO_TOKEN, Disk, Report, Spool, Today
 
@@ -205,12 +206,11 @@ _LATELY: Final = 20_000
 """How many of the newest arrivals are looked through: an import of millions may be the newest."""
 _JUDGED: Final = 5
 _NEAR: Final = 300.0
-_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def quiet(expect: Expect, moment: datetime) -> bool:
     """Say whether nothing is expected at `moment` (local): a quiet day, or between the quiet hours."""
-    if _DAYS[moment.weekday()] in expect.quiet_days:
+    if DAYS[moment.weekday()] in expect.quiet_days:
         return True
     if expect.quiet_hours is None:
         return False

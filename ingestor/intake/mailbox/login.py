@@ -49,16 +49,10 @@ _CAUSES: Final = {
     "New-ServicePrincipal was not the one under Enterprise applications; the application or user has no "
     "permission for this mailbox; IMAP is switched off for it",
     ("microsoft", False): f"Exchange Online and Outlook.com take no passwords any more; {_CHAPTER}",
-    (
-        "google",
-        True,
-    ): "one of: IMAP is switched off for the account; `username` is not the account that logged "
-    "in; the consent was taken back or does not hold the scope https://mail.google.com/",
-    (
-        "google",
-        False,
-    ): "Gmail takes an app password (16 letters, with 2-step login), never the account's own; "
-    f"or IMAP is switched off; or {_CHAPTER}",
+    ("google", True): "one of: IMAP is switched off for the account; `username` is not the account that "
+    "logged in; the consent was taken back or does not hold the scope https://mail.google.com/",
+    ("google", False): "Gmail takes an app password (16 letters, with 2-step login), never the account's "
+    f"own; or IMAP is switched off; or {_CHAPTER}",
 }
 """By provider, and whether a token was refused."""
 
