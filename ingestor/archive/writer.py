@@ -1,6 +1,10 @@
 """The daemon's one writer: whatever waits goes into one transaction, a lone item does not wait.
 
-It has a thread of its own.
+It has a thread of its own. What went into one transaction mostly comes again together: clients send their
+next POST when the last one is answered. So the thread sleeps until as many wait, for 10 ms at most. Woken by
+the first, it took half of them while the listener read the others, and both threads fought for the
+interpreter: with 64 clients a POST took 199 µs of CPU instead of 158 on SQLite, and one in seven fewer came
+through on both databases.
 """
 
 import threading
@@ -20,6 +24,7 @@ from ingestor.record import Outcome
 from ingestor.timestamps import utc_now
 
 MAX_ITEMS = 1000
+_TOGETHER_SECONDS = 0.01
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _SAY_SECONDS = 3600.0
 
@@ -45,6 +50,7 @@ class Writer:
         self._give_up_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="archive-writer", daemon=True)
         self._in_hand = 0
+        self._together = self._enough = 1  # how many the last transaction had; how many end the thread's wait
         self._quarantined = OncePerMinute(_say_quarantined)
         self._said = 0.0
         self.run: int | None = None
@@ -78,7 +84,8 @@ class Writer:
             if not self.queued:
                 self.progress = time.monotonic()  # being idle was no delay
             self._waiting.append((submission, future))
-            self._changed.notify()
+            if len(self._waiting) >= self._enough:
+                self._changed.notify()
         return future
 
     def stop(self, timeout: float) -> bool:
@@ -112,6 +119,7 @@ class Writer:
             while True:
                 while self._in_hand or not (self._waiting or self._stopping):
                     self._changed.wait(None if self._in_hand else self._quarantined.tick())
+                self._let_gather()
                 batch: list[Waiting] = []
                 size = 0
                 while self._waiting and (not batch or size + len(self._waiting[0][0].items) <= MAX_ITEMS):
@@ -119,10 +127,18 @@ class Writer:
                     if future.set_running_or_notify_cancel():
                         batch.append((submission, future))
                         size += max(1, len(submission.items))
-                self._in_hand = len(batch)
+                self._in_hand = self._together = len(batch)
                 self.progress = time.monotonic()
                 if batch or self._stopping:  # else everybody has taken back what waited
                     return batch
+
+    def _let_gather(self) -> None:
+        """Wait for a moment until as many wait as went into the last transaction."""
+        self._enough = self._together
+        self._changed.wait_for(
+            lambda: self._stopping or len(self._waiting) >= self._enough, _TOGETHER_SECONDS
+        )
+        self._enough = 1
 
     def _write_until_done(self, batch: list[Waiting]) -> bool:
         lengths = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
