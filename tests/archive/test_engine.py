@@ -167,6 +167,17 @@ def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:
     assert one(sqlite_engine, "PRAGMA wal_autocheckpoint") == 1000
 
 
+def test_sqlite_is_written_by_one_connection_while_one_is_enough(sqlite_engine: Engine) -> None:
+    """What was given back last is taken first: what it has read still holds, the others' caches stay small."""
+    with reading(sqlite_engine), reading(sqlite_engine), reading(sqlite_engine):
+        pass
+    used = set()
+    for _ in range(5):
+        with writing(sqlite_engine) as connection:
+            used.add(id(connection.connection.dbapi_connection))
+    assert len(used) == 1
+
+
 def test_payloads_come_back_to_the_byte() -> None:
     """With and without a dictionary; damage and a missing dictionary are errors, not wrong bytes."""
     raw = b"Subject: hello\r\n\r\n" + bytes(range(256))
