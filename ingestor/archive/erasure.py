@@ -18,7 +18,6 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     Engine,
-    func,
     insert,
     or_,
     select,
@@ -39,7 +38,8 @@ from ingestor.archive.erasure_plan import (
     selected,
     span,
 )  # fmt: skip
-from ingestor.archive.inserts import ERASURES_LOCK, erased_among, reserve
+from ingestor.archive.inserts import erased_among, reserve
+from ingestor.archive.storing_lock import keep_storing_out
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
@@ -61,7 +61,6 @@ _BELONGINGS: Final = {
     "sqlite": _OF_BYTES.format(given="IN (SELECT value FROM json_each(?))", among="IN ", end=""),
     "postgresql": _OF_BYTES.format(given="= ANY (%s)", among="= ANY (ARRAY ", end=")"),
 }
-_LOCK_TRIES, _LOCK_PAUSE = 200, 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,20 +239,6 @@ def _by_index(connection: Connection) -> None:
     """Let PostgreSQL read no whole table until the transaction ends, however small it takes one for."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-
-
-def keep_storing_out(connection: Connection) -> None:
-    """Wait until nobody stores on PostgreSQL; SQLite has one writer at a time.
-
-    It asks again and again: whoever waits in the server's queue makes all that come later wait behind him.
-    """
-    if connection.dialect.name != "postgresql":
-        return
-    for _ in range(_LOCK_TRIES):
-        if connection.execute(select(func.pg_try_advisory_xact_lock(ERASURES_LOCK))).scalar():
-            return
-        time.sleep(_LOCK_PAUSE)
-    connection.execute(select(func.pg_advisory_xact_lock(ERASURES_LOCK)))
 
 
 def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:

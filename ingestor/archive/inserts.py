@@ -55,15 +55,13 @@ from ingestor.archive.insert_statements import (
 from ingestor.archive.items import SenderCheck
 from ingestor.archive.open_file import open_file
 from ingestor.archive.rows import keyed, mail_content_key, unique_key
+from ingestor.archive.storing_lock import ERASURES_LOCK
 from ingestor.archive.tables import archive_key
 from ingestor.errors import SchemaMismatch
 from ingestor.record import InboundSms
 
 _CHUNK = 500
 _ROWS_A_STATEMENT = 64  # the driver has each length prepared: for all tables in 11 MB
-
-ERASURES_LOCK: Final = 0x657261736564
-"""Of PostgreSQL ("erased"): shared by whoever stores, and held alone by whoever erases."""
 
 Rows = Sequence[tuple[Any, ...]]
 

@@ -10,8 +10,7 @@ from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, 
 
 from ingestor.archive import reply_views
 from ingestor.archive.comments import statements
-from ingestor.archive.items import SenderCheck
-from ingestor.archive.tables import Big, Instant
+from ingestor.archive.tables import Big, Instant, sender_checks
 
 _ERASED = """
   (SELECT done.erased_at FROM erased AS gone JOIN erasures AS done ON done.id = gone.erasure_id
@@ -189,7 +188,7 @@ arrivals_detail: Final = table(
     column("run_id", Big),
     column("erased_at", Instant),
     column("erasure_basis", Text),
-    *(column(f"sender_{name}", Text) for name in SenderCheck._fields),
+    *(column(f"sender_{one.name}", Text) for one in sender_checks.c if one.name != "id"),
 )
 erasures_done: Final = table(
     "erasures_done",

@@ -29,9 +29,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.erasure import keep_storing_out
 from ingestor.archive.faults import as_sqlalchemy, refused
-from ingestor.archive.inserts import ERASURES_LOCK
+from ingestor.archive.storing_lock import ERASURES_LOCK, keep_storing_out
 from ingestor.archive.tables import Big
 from ingestor.archive.triggers import fts5
 from ingestor.errors import ArchiveUnavailable

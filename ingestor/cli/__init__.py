@@ -125,10 +125,10 @@ class CommandParser(Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names (default: of this process) and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    alone, argv = argv is None, sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     try:
-        code = _run(argv)
+        code = _run(argv, alone=alone)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -149,15 +149,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], *, alone: bool) -> int:
     name = _command_in(argv)
     if name is None:
         build_parser(None, None).parse_args(argv)  # prints the help or what is missing, and exits
         raise SystemExit(2)
     if name not in COMMANDS:
         return _report(_unknown(name))
-    gc.disable()  # what is imported stays: to search it for garbage takes a tenth of the start
+    gc.disable()  # what is imported stays: to search it for garbage, at the end once more, took a third
     module = import_module(COMMANDS[name][0])
+    if alone:
+        gc.freeze()
     gc.enable()
     arguments = build_parser(name, module).parse_args(argv)
     return int(arguments.do(arguments))

@@ -282,3 +282,26 @@ def test_what_only_reads_starts_without_what_it_does_not_need() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert heavy & set(loaded.stdout.split()) == set()
+
+
+@pytest.mark.parametrize(("given", "frozen"), [("", True), ("sys.argv[1:]", False)])
+def test_what_a_command_imports_is_not_searched_for_garbage(given: str, frozen: bool) -> None:
+    """Neither while it runs nor at its end, where the process is its own: that took a quarter of `status`."""
+    code = (
+        "import gc, sys; from ingestor.cli import main; sys.argv[1:] = ['config', 'new-endpoint']\n"
+        f"main({given}); print(gc.isenabled(), gc.get_freeze_count() > 0, file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stderr.splitlines()[-1] == f"True {frozen}"
+
+
+def test_a_search_loads_nothing_that_writes_or_erases() -> None:
+    """What stores and what erases is as much code again as what it needs."""
+    code = "import sys, ingestor.cli.search; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    writing = {f"ingestor.archive.{name}" for name in ("inserts", "settle", "writer", "erasure", "holds")}
+    assert writing & set(loaded.stdout.split()) == set()
