@@ -168,7 +168,7 @@ def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:
 
 
 def test_sqlite_is_written_by_one_connection_while_one_is_enough(sqlite_engine: Engine) -> None:
-    """What was given back last is taken first: what it has read still holds, the others' caches stay small."""
+    """What was given back last is taken first: what it has read still holds, and few caches grow."""
     with reading(sqlite_engine), reading(sqlite_engine), reading(sqlite_engine):
         pass
     used = set()

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from ingestor.archive.inserts import lengths
 from ingestor.archive.items import Action, CursorMove, InputProgress, Item, Pending, Position, Submission
 from ingestor.archive.mailbox_state import pending_work, read_cursor
 from ingestor.archive.payloads import pack, unpack
@@ -353,3 +354,11 @@ def test_odd_texts_of_one_batch_come_back_exactly(archive_engine: Engine) -> Non
     assert found == [(words, None if n % 2 else words) for n, words in enumerate(texts)]
     kept = rows(archive_engine, "SELECT compressed FROM payloads ORDER BY arrival_id")
     assert [unpack(bytes(packed)) for (packed,) in kept] == [b"%d\\" % n for n in range(len(texts))]
+
+
+def test_few_lengths_of_a_statement_are_prepared() -> None:
+    """Whatever comes at a time is inserted by few statements, and all sizes together need few of them."""
+    for number in range(200):
+        assert sum(lengths(number)) == number
+        assert len(list(lengths(number))) <= number // 64 + 2
+    assert len({one for number in range(200) for one in lengths(number)}) <= 16
