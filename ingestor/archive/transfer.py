@@ -5,7 +5,7 @@ a new table needs nothing here. The copy has no use before it is whole: until th
 which no program opens, and the same call goes on with it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -27,11 +27,12 @@ Row = tuple[Any, ...]
 """The values of a row as SQLite keeps them, the primary key first; a row of PostgreSQL is read the same."""
 
 Tell = Callable[[int, int], None]
-"""Hears how many rows are done, of how many; each row counts when it is copied, and when it is compared."""
+"""Hears how many rows are copied and compared, of how many."""
 
 # A time as `iso_utc` writes it.
 _ISO: Final = (
-    "regexp_replace(to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.000000$', '') || 'Z'"
+    "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS' || "
+    "CASE date_trunc('second', {0}) WHEN {0} THEN '\"Z\"' ELSE '.US\"Z\"' END)"
 )
 
 
@@ -59,11 +60,10 @@ def copy_archive(source: Engine, target: Engine, tell: Tell) -> Copied:
         _begin(of, target)
         total = sum(one.count() for one in copied)
         done = written = 0
-        for mend in (True, False):
-            for one in copied:
-                for rows, new in one.walk(mend=mend):
-                    done, written = done + rows, written + new
-                    tell(done, 2 * total)
+        for one in copied:
+            for rows, new in one.walk():
+                done, written = done + rows, written + new
+                tell(done, total)
     _end(target)
     return Copied(total, written)
 
@@ -141,46 +141,57 @@ class _Both:
         """Return how many rows the archive has."""
         return int(self._source.execute(select(func.count()).select_from(self._table)).scalar_one())
 
-    def walk(self, *, mend: bool) -> Iterator[tuple[int, int]]:
-        """Compare all rows, part by part; give how many each part had, and how many of them were written.
+    def walk(self) -> Iterator[tuple[int, int]]:
+        """Make the copy the same, part by part; give how many rows each part had, and how many were written.
 
-        Raises `_Difference` where `mend` is false, and for what no copy of this archive can have.
+        Raises `_Difference` for what no copy of this archive can have, and where a part that was written is
+        read back otherwise.
         """
         after: Row | None = None
-        with reading(self._target) as theirs:
-            empty = not self._part(theirs, None, None, 1)
         while True:
             rows = self._part(self._source, after, None, _ROWS)
             last = self._key_of(rows[-1]) if len(rows) == _ROWS else None
-            if empty and mend:
-                self._write(rows, {}, [])
-                yield len(rows), len(rows)
-            else:
-                yield len(rows), self._settle(rows, after, last, mend=mend)
+            yield len(rows), self._settle(rows, after, last)
             if last is None:
                 return
             after = last
 
-    def _settle(self, rows: list[Row], after: Row | None, last: Row | None, *, mend: bool) -> int:
+    def _settle(self, rows: list[Row], after: Row | None, last: Row | None) -> int:
         """Let the copy have exactly `rows` between two keys; return how many of them it had not."""
-        with reading(self._target) as connection:
-            held = self._part(connection, after, last, None)
-        if held == rows:  # nearly always, and ten times as fast as row by row
+        held = self._held(after, last)
+        if held == rows:  # ten times as fast as row by row
             return 0
+        wanted, extra, changed = self._apart(rows, held)
+        if self._table.name in tables.PERMANENT and (extra or changed):
+            raise self._difference(extra | changed)
+        if not wanted and not extra:
+            return 0
+        self._write(wanted, changed, sorted(extra))
+        held = self._held(after, last)
+        if held != rows:
+            left, extra, _ = self._apart(rows, held)
+            if left or extra:
+                raise self._difference(extra | set(map(self._key_of, left)))
+        return len(wanted)
+
+    def _held(self, after: Row | None, last: Row | None) -> list[Row]:
+        with reading(self._target) as connection:
+            return self._part(connection, after, last, None)
+
+    def _apart(self, rows: list[Row], held: list[Row]) -> tuple[list[Row], set[Row], set[Row]]:
+        """Return which of `rows` the copy lacks, and by key what it has too much and what otherwise."""
+        if not held:
+            return rows, set(), set()
         theirs = {self._key_of(row): row for row in held}
         wanted = [row for row in rows if not self._same(row, theirs.get(self._key_of(row)))]
         extra = theirs.keys() - {self._key_of(row) for row in rows}
-        changed = {self._key_of(row) for row in wanted} & theirs.keys()
-        never = extra | changed if self._table.name in tables.PERMANENT else set()
-        fault = never or (() if mend else extra | {self._key_of(row) for row in wanted})
-        if fault:
-            raise _Difference(
-                f"{place(self._target)} differs in {len(fault):,} rows of {self._table.name}, the first with "
-                f"the key {min(fault)[0]}; copy into an empty database, and let nobody write there meanwhile"
-            )
-        if wanted or extra:
-            self._write(wanted, theirs, sorted(extra))
-        return len(wanted)
+        return wanted, extra, {self._key_of(row) for row in wanted} & theirs.keys()
+
+    def _difference(self, keys: set[Row]) -> _Difference:
+        return _Difference(
+            f"{place(self._target)} differs in {len(keys):,} rows of {self._table.name}, the first with "
+            f"the key {min(keys)[0]}; copy into an empty database, and let nobody write there meanwhile"
+        )
 
     def _key_of(self, row: Row) -> Row:
         return row[: len(self._key)]
@@ -226,8 +237,8 @@ class _Both:
             return _ISO.format(name)
         return f"{name}::int" if isinstance(column.type, Boolean) else name
 
-    def _write(self, rows: Sequence[Row], held: Mapping[Row, Row], extra: Sequence[Row]) -> None:
-        """Write `rows` into the copy, over those that are `held` under the same key, and remove `extra`."""
+    def _write(self, rows: Sequence[Row], held: Set[Row], extra: Sequence[Row]) -> None:
+        """Write `rows` into the copy, over those of which the key is `held`, and remove `extra`."""
         with writing(self._target) as connection:
             mark = "%s" if connection.dialect.name == "postgresql" else "?"
             if extra:
