@@ -175,6 +175,8 @@ def _require_utf8(engine: Engine, dbapi_connection: Any) -> None:
 
 
 BUSY_SECONDS = 5.0
+_READERS_CACHE_KB = 16384
+_WRITERS_CACHE_KB = 4096  # a daemon has up to five, which fill over a day; an import takes more
 _LOOK_AGAIN_MS = 10
 
 
@@ -284,7 +286,7 @@ def bulk_import_settings(engine: Engine) -> Iterator[None]:
 
     def restore(dbapi_connection: Any, _record: Any = None) -> None:
         dbapi_connection.execute("PRAGMA wal_autocheckpoint = 1000")
-        dbapi_connection.execute("PRAGMA cache_size = -16384")
+        dbapi_connection.execute(f"PRAGMA cache_size = -{_WRITERS_CACHE_KB}")
 
     event.listen(engine, "checkout", enlarge)
     event.listen(engine, "checkin", restore)
@@ -314,8 +316,8 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
         url,
         creator=file.connect if file else lambda: _connect_sqlite(path, read_only=True),
         poolclass=QueuePool,
-        # Each in its turn had to read again what the others wrote: with four, their caches came and went over
-        # a day until the heap had 54 MB of holes.
+        # Each in its turn had to read again what the others wrote: their caches came and went until the heap
+        # had 54 MB of holes.
         pool_use_lifo=True,
         hide_parameters=True,
         execution_options={"open_file": file},
@@ -378,7 +380,7 @@ def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
     )  # fmt: skip
     try:
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA cache_size = -{_READERS_CACHE_KB if read_only else _WRITERS_CACHE_KB}")
         if not read_only:
             # For a new file. Half as many pages to write a batch: an import took a tenth less time than
             # with SQLite's 4096, and a lone commit as long.

@@ -164,7 +164,16 @@ def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:
     """Large checkpoints and cache are for the import alone."""
     with bulk_import_settings(sqlite_engine):
         assert one(sqlite_engine, "PRAGMA wal_autocheckpoint") == 16384
+        assert one(sqlite_engine, "PRAGMA cache_size") == -65536
     assert one(sqlite_engine, "PRAGMA wal_autocheckpoint") == 1000
+    assert one(sqlite_engine, "PRAGMA cache_size") == -4096
+
+
+def test_the_caches_of_a_daemon_stay_small(sqlite_engine: Engine) -> None:
+    """Each of its connections may fill its own over the days, and a long read has more."""
+    assert one(sqlite_engine, "PRAGMA cache_size") == -4096
+    with opened(str(sqlite_engine.url), read_only=True) as reader:
+        assert one(reader, "PRAGMA cache_size") == -16384
 
 
 def test_sqlite_is_written_by_one_connection_while_one_is_enough(sqlite_engine: Engine) -> None:
