@@ -39,7 +39,7 @@ from ingestor.archive.erasure_plan import (
     span,
 )  # fmt: skip
 from ingestor.archive.inserts import erased_among, reserve
-from ingestor.archive.storing_lock import keep_storing_out
+from ingestor.archive.triggers import keep_storing_out
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc

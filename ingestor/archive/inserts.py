@@ -55,8 +55,8 @@ from ingestor.archive.insert_statements import (
 from ingestor.archive.items import SenderCheck
 from ingestor.archive.open_file import open_file
 from ingestor.archive.rows import keyed, mail_content_key, unique_key
-from ingestor.archive.storing_lock import ERASURES_LOCK
 from ingestor.archive.tables import archive_key
+from ingestor.archive.triggers import ERASURES_LOCK
 from ingestor.errors import SchemaMismatch
 from ingestor.record import InboundSms
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Boolean, Column, Connection, Engine, Table, Text, func, select, text
 
-from ingestor.archive import tables, triggers
+from ingestor.archive import tables, triggers, words
 from ingestor.archive.engine import bulk_import_settings, one_moment, reading, writing
 from ingestor.archive.faults import as_sqlalchemy, place
 from ingestor.archive.migrate import UNFINISHED, current, head, refuse_unusable, upgrade
@@ -88,6 +88,8 @@ def _begin(source: Connection, target: Engine) -> None:
         if stands == head():
             _refuse_newer(source, connection, target)
         triggers.drop(connection, every=True)
+        if not _holds_something(connection):
+            words.drop_index(connection)  # made at the end
         if theirs is None or bytes(theirs) != bytes(secret):
             connection.execute(tables.archive_key.delete())
             connection.execute(tables.archive_key.insert().values(id=1, secret=secret, created_at=made_at))
@@ -122,6 +124,7 @@ def _end(target: Engine) -> None:
                     last = connection.execute(select(func.max(table.c.id))).scalar() or 0
                     connection.execute(select(func.setval(sequence, max(last, 1), last > 0)))
         triggers.create(connection)
+        words.make_index(connection)
         connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head()})
 
 

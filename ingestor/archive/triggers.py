@@ -5,15 +5,24 @@ the same statement, and what is not named there cannot be removed.
 
 They are dropped before a migration and made again after it: Alembic's batch mode drops them silently
 (measured with 1.20.1).
+
+Beside them stands the lock by which an erasure on PostgreSQL keeps out who stores.
 """
 
 import sqlite3
+import time
 from contextlib import closing
 from functools import cache
+from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from ingestor.archive.tables import CONTENT_OF, ERASABLE, PERMANENT
+
+ERASURES_LOCK: Final = 0x657261736564
+"""Of PostgreSQL ("erased"): shared by whoever stores, and held alone by whoever erases."""
+
+_TRIES, _PAUSE = 200, 0.005
 
 # What identifies a row: an insert that meets one of these is ignored, never turned into a REPLACE.
 _KEYS = {
@@ -226,3 +235,17 @@ def _statements(dialect: str, table: str) -> list[str]:
     # IGNORE and not ABORT: ON CONFLICT DO NOTHING stays right, and INSERT OR REPLACE changes nothing.
     known = " ".join(f"SELECT RAISE(IGNORE) FROM {table} WHERE {key};" for key in _KEYS[table])  # noqa: S608 - names are our own
     return [*refuse, f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} BEGIN {known} END"]
+
+
+def keep_storing_out(connection: Connection) -> None:
+    """Wait until nobody stores on PostgreSQL; SQLite has one writer at a time.
+
+    It asks again and again: whoever waits in the server's queue makes all that come later wait behind him.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    for _ in range(_TRIES):
+        if connection.execute(select(func.pg_try_advisory_xact_lock(ERASURES_LOCK))).scalar():
+            return
+        time.sleep(_PAUSE)
+    connection.execute(select(func.pg_advisory_xact_lock(ERASURES_LOCK)))

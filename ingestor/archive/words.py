@@ -30,9 +30,8 @@ from sqlalchemy.exc import DBAPIError
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.faults import as_sqlalchemy, refused
-from ingestor.archive.storing_lock import ERASURES_LOCK, keep_storing_out
 from ingestor.archive.tables import Big
-from ingestor.archive.triggers import fts5
+from ingestor.archive.triggers import ERASURES_LOCK, fts5, keep_storing_out
 from ingestor.errors import ArchiveUnavailable
 from ingestor.logs import get_logger
 
@@ -133,6 +132,12 @@ def make_index(connection: Connection) -> None:
             "words are found without an index, by reading all texts", why=refused(error),
             needs=LACKS["postgresql"],
         )  # fmt: skip
+
+
+def drop_index(connection: Connection) -> None:
+    """Drop PostgreSQL's index, where many texts are to be written before it is made."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_INDEX}")
 
 
 def bring_up(

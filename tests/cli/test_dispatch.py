@@ -288,7 +288,7 @@ def test_what_only_reads_starts_without_what_it_does_not_need() -> None:
 def test_what_a_command_imports_is_not_searched_for_garbage(given: str, frozen: bool) -> None:
     """Neither while it runs nor at its end, where the process is its own: that took a quarter of `status`."""
     code = (
-        "import gc, sys; from ingestor.cli import main; sys.argv[1:] = ['config', 'new-endpoint']\n"
+        "import gc, sys; from ingestor.cli import main; sys.argv[1:] = ['config', 'example']\n"
         f"main({given}); print(gc.isenabled(), gc.get_freeze_count() > 0, file=sys.stderr)"
     )
 
