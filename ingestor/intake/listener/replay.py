@@ -38,6 +38,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
 _SECONDS_KEPT = 600.0
 _SECONDS_BETWEEN_EXPIRIES = 30.0
+_SECONDS_BETWEEN_PROOFS = 2.0
 _MOVED = OSError(errno.ESTALE, "the folder was moved or replaced while it was open; put it back")
 
 Told = Callable[[OSError | None], None]
@@ -79,6 +80,7 @@ class Keeper:
         self._directory = directory
         self._folder = SpoolFolder(directory)
         self._moved: int | None = None
+        self._proven = 0.0
         self._writer = writer
         self._jobs: queue.SimpleQueue[_Keep | _Settle | None] = queue.SimpleQueue()
         self._ready: list[str] = []
@@ -146,6 +148,7 @@ class Keeper:
             try:
                 jobs = self._next_jobs()
                 self._stay_in_place()
+                self._prove_again()
                 self._work(jobs)
                 if self._stopping.is_set() and self._jobs.empty():
                     return
@@ -175,11 +178,25 @@ class Keeper:
                 return
             self._ready = spool.names(self._directory)
 
+    def _prove_again(self) -> None:
+        """After a full disk see whether there is room again: `status` must not wait for the next POST."""
+        if self.trouble is None or self._moved is not None:
+            return
+        if time.monotonic() < self._proven + _SECONDS_BETWEEN_PROOFS:
+            return
+        self._proven = time.monotonic()
+        try:
+            self._folder.prove()
+        except (OSError, IngestorError):
+            return
+        self.trouble = None
+        _log.info("the spool takes writes again", directory=str(self._directory))
+
     def _next_jobs(self) -> list[_Keep | _Settle]:
         jobs: list[_Keep | _Settle] = []
         try:
             # Without anything to look after it sleeps until somebody brings something.
-            waits = self._ready or self._deferred or self._replaying or self._moved is not None
+            waits = self._ready or self._deferred or self._replaying or self.trouble is not None
             rest = _SECONDS_BETWEEN_EXPIRIES if self._kept else None
             job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else rest)
             while True:

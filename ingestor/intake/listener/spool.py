@@ -227,6 +227,16 @@ class SpoolFolder:
             if tuple(folder) == self._opened or not waiting:
                 self.forget()
 
+    def prove(self) -> None:
+        """Prove the folder again; one that could not be opened for want of room is opened now.
+
+        Raises what `open` does.
+        """
+        if self._opened is None:
+            self.open()
+        else:
+            prepare(self.place)
+
     def note(self, waiting: int) -> None:
         """Write beside the path how many POSTs wait in the folder that was moved: `status` has no other
         way to know, and a restart none either."""

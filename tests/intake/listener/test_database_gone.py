@@ -92,6 +92,28 @@ def test_a_full_disk_is_503_until_there_is_room_again(
     engine.dispose()
 
 
+@pytest.mark.parametrize("from_the_start", [False, True], ids=["later", "from the start"])
+def test_a_spool_has_room_again_by_itself(
+    small_disk: Path, make_stand: MakeStand, eventually: Eventually, from_the_start: bool
+) -> None:
+    """After a full disk nobody need post for the spool to be well again; then it takes the next POST."""
+    if from_the_start:
+        _fill(small_disk / "ballast")
+    stand = make_stand(folder=small_disk)
+    stand.at_hand.trouble = "down"
+    if not from_the_start:
+        assert stand.sms(1).body == b"+OK"
+        _fill(small_disk / "ballast")
+    assert stand.ask(post(AGILE, sms(2) + b"x" * 9000)).status == 503
+    assert stand.listener.spool_trouble is not None
+
+    (small_disk / "ballast").unlink()
+    eventually(lambda: stand.listener.spool_trouble is None)
+
+    assert stand.sms(3).body == b"+OK"
+    assert stand.listener.spool_depth == spool.depth(stand.spool) == (1 if from_the_start else 2)
+
+
 def _fill(ballast: Path) -> None:
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 10, 1):
