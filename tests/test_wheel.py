@@ -1,8 +1,9 @@
-"""The built wheel, not the tree: what a server installs has to work alone."""
+"""The built wheel and sdist, not the tree: what a server installs, and what is unpacked, work alone."""
 
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,14 +12,41 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def built(folder: Path, what: str) -> Path:
+    """Build the checked-out code into `folder`; return the one file that comes of it."""
+    command = [sys.executable, "-m", "build", what, "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("agile_sms_ingestor-*"))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the checked-out code."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return next(folder.glob("agile_sms_ingestor-*.whl"))
+    return built(tmp_path_factory.mktemp("wheel"), "--wheel")
+
+
+def test_the_sdist_is_the_checkout(tmp_path: Path) -> None:
+    """Each file that is checked in is in it, what `make` calls with its mode, and nothing that was made."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    with tarfile.open(built(tmp_path, "--sdist")) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    [unpacked] = (one for one in tmp_path.iterdir() if one.is_dir())
+
+    checked_in = set(filter(None, listed.stdout.split("\0")))
+    found = {str(one.relative_to(unpacked)) for one in unpacked.rglob("*") if not one.is_dir()}
+    assert sorted(checked_in - found) == []
+    assert sorted(found - checked_in) == ["PKG-INFO"]
+    assert [one for one in sorted(checked_in) if os.access(ROOT / one, os.X_OK)] == [
+        one for one in sorted(checked_in) if os.access(unpacked / one, os.X_OK)
+    ]
+    for goal in ("run", "test"):
+        said = subprocess.run(["make", "-n", goal], cwd=unpacked, capture_output=True, text=True, check=True)
+        script, requirements = said.stdout.split()[:2]
+        assert (unpacked / script).is_file()
+        assert (unpacked / requirements).is_file()
 
 
 def test_the_wheel_carries_migrations_types_and_licence_and_no_tests(wheel: Path) -> None:
