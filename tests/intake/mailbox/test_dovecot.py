@@ -12,6 +12,7 @@ from ingestor.errors import CredentialsRefused, MailboxUnavailable
 from ingestor.intake.mailbox.context import Bell
 from ingestor.intake.mailbox.session import connect
 from ingestor.intake.mailbox.thread import MailboxThread
+from tests.archive.erasing import content, erased
 from tests.conftest import missing
 from tests.intake.mailbox.desk import BROKEN, FOREIGN, QUICK, RULES, Desk, mail
 from tests.sample_mails import NUMBERS, generate
@@ -185,6 +186,37 @@ def test_uidvalidity_is_reset(desk: Desk, dovecot: DovecotServer, logged: list[d
     assert before.uidvalidity != after.uidvalidity
     assert desk.count("arrivals") == 3
     assert len([entry for entry in logged if "UIDVALIDITY" in str(entry["event"])]) == 1
+
+
+def test_what_was_erased_does_not_come_back_under_a_new_uidvalidity(
+    desk: Desk, dovecot: DovecotServer
+) -> None:
+    """One SMS and one mail of the quarantine are erased while we are away, and their mails lie there still,
+    the SMS's once more below the others: all are read again, none brings a word or a byte back."""
+    user = dovecot.account()
+    dovecot.deliver(user, [mail(1), FOREIGN, mail(2), BROKEN])
+    thread = reading(desk, dovecot, user)
+    until(lambda: desk.has(1, 2) and desk.count("quarantine") == 1)
+    thread.stop()
+    assert thread.join(10)
+    erased(desk.engine, numbers=[f"+39335{1:07}"])
+    [stale] = desk.column("SELECT id FROM quarantine")
+    erased(desk.engine, quarantine=(stale,))
+    before, arrivals = content(desk.engine), desk.count("arrivals")
+
+    dovecot.reset_uidvalidity(user)
+    again = mail(1).replace(b"Subject: ", b"X-Sent: again\r\nSubject: ")  # other bytes, the same SMS
+    dovecot.deliver(user, [mail(1), again])
+    thread = reading(desk, dovecot, user)
+    until(lambda: desk.count("arrivals") == arrivals + 1, "an arrival of the mail with other bytes")
+    until(lambda: thread.state == "watching", "the whole folder")
+    desk.thread(dovecot.imaps_port, start=False, **account(dovecot, user)).rescan()
+
+    assert content(desk.engine) == before
+    assert desk.count("arrivals") == arrivals + 1
+    assert desk.texts() == {"None": 1, "text 2": 1}
+    assert desk.column("SELECT arrivals FROM inbound_sms WHERE erased_at IS NOT NULL") == [2]
+    assert desk.count("quarantine") == 0
 
 
 def test_the_folder_is_emptied(desk: Desk, dovecot: DovecotServer) -> None:
