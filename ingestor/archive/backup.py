@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 
 from ingestor.archive import tables
-from ingestor.archive.engine import open_engine, plain_reader, reading, sqlite_path
+from ingestor.archive.engine import open_engine, plain_reader, reading, sqlite_path, writing
 from ingestor.archive.erased_again import Again, erase_again
 from ingestor.archive.export import is_snapshot, leaving
 from ingestor.archive.faults import translated
@@ -29,6 +29,12 @@ from ingestor.archive.transfer import Tell, copy_archive
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
 
 _BESIDE = ("", "-wal", "-shm")
+# The mails since the backup are read again, and may have been answered: as in a mailbox's first reading, no
+# rule answers them.
+_FIRST_READING_AGAIN = {
+    "sources": "UPDATE sources SET last_success = NULL WHERE kind = 'mailbox'",
+    "answering": "DELETE FROM answering WHERE name LIKE 'mailbox:%'",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Backup:
 class Restored:
     """What was put back: how many SMS, their schema, and where the archive before it was put, if any.
 
-    `again` says what of it was erased on the way, because the archive before it had erased it.
+    `again` says what was done in it on the way, because the archive before it had erased, held or heard it.
     """
 
     sms: int
@@ -144,6 +150,9 @@ def restore(
         target = open_engine(url)
         try:
             copy_archive(engine, target, tell)
+            with writing(target) as connection:
+                for statement in _FIRST_READING_AGAIN.values():
+                    connection.execute(text(statement))
         finally:
             target.dispose()
     finally:
@@ -154,7 +163,7 @@ def restore(
 def _put(
     file: Path, path: Path, url: str, state_directory: Path, now: datetime, *, replace: bool
 ) -> tuple[Path | None, Again]:
-    """Put `file` at `path`; return where what was there has gone, and what was erased once more."""
+    """Put `file` at `path`; return where what was there has gone, and what of it was done once more."""
     if path.exists() and path.samefile(file):
         raise ConfigurationError(f"{file} is the archive itself; name a backup")
     if not os.access(path.parent, os.W_OK):
@@ -178,6 +187,10 @@ def _put(
         with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+            for table, statement in _FIRST_READING_AGAIN.items():
+                if copy.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
+                    copy.execute(statement)
+            copy.commit()
         if path.exists():
             again = erase_again(temporary, path)
         if owner is not None:

@@ -1,8 +1,10 @@
-"""Erasing in an older copy of an archive, before it takes the archive's place, what the archive has erased.
+"""What an archive has erased, held and heard since an older copy of it was made, done in that copy too.
 
-Ids do not tell what is the same: a copy that was in use has given them out anew. Fingerprints and the other
-unique keys do. Of what came after the copy was made and was erased the permanent rows are taken over, so that
-the mail, which may still lie in its mailbox, does not bring its content back, and its opt-out stays.
+It is done before the copy takes the archive's place. Ids do not tell what is the same: a copy that was in use
+has given them out anew. Fingerprints and the other unique keys do. Of what came after the copy was made and
+was erased the permanent rows are taken over, so that the mail, which may still lie in its mailbox, does not
+bring its content back. Every opt-out is taken over, also one whose SMS the copy lacks: nobody who is out may
+be written to because that SMS was a POST, or lies in its mailbox no more.
 """
 
 # ruff: noqa: S608 - the statements are put together from the names in here
@@ -23,18 +25,23 @@ from ingestor.archive.migrate import current, head, upgrade
 class Again:
     """How many SMS, and contents of other kinds, were erased again.
 
-    `later` counts SMS that came after the copy, whose rows without content were taken over. `unknown` says
-    why nobody can tell what there is to erase; `done`: the copy has today's schema for it.
+    `later` counts SMS that came after the copy, whose rows without content were taken over; `opt_outs` and
+    `holds` the events that were, `unheld` the holds on what the copy lacks. `unknown` says why nobody can
+    tell what there is to do; `done`: the copy has today's schema for it.
     """
 
     sms: int = 0
     others: int = 0
     later: int = 0
+    opt_outs: int = 0
+    holds: int = 0
+    unheld: int = 0
     unknown: str | None = None
     done: bool = False
 
 
 _SMS = "(SELECT old_id FROM same WHERE kind = 'sms' AND new_id = new.sms_id)"
+_ARRIVAL = "(SELECT old_id FROM same WHERE kind = 'arrival' AND new_id = new.arrival_id)"
 _ERASED = "SELECT row_id FROM present.erased WHERE kind = '{}'"
 # By kind: the table, and what says that its row `old` of the copy is the row `new` of the archive.
 _SAME: Final = {
@@ -51,26 +58,40 @@ _SAME: Final = {
     ),
     "answer": ("answers", "old.message_id = new.message_id"),
     "report": ("delivery_reports", "old.post = new.post AND old.number = new.number"),
-    "hold": ("holds", "old.noted_at = new.noted_at AND old.number_key IS new.number_key"),
+    "hold": (
+        "holds",
+        f"""old.noted_at = new.noted_at AND old.ends IS NULL AND old.number_key IS new.number_key
+        AND old.sms_id IS {_SMS} AND old.arrival_id IS {_ARRIVAL}""",
+    ),
 }
-# Which rows are looked for beside those that were erased: the SMS of others, and what opts out by an SMS that
-# is taken over.
+# Which rows are looked for beside those that were erased: all opt-outs and holds, and what they name.
 _BESIDE: Final = {
     "sms": f" UNION SELECT sms_id FROM present.arrivals WHERE id IN ({_ERASED.format('arrival')})"
-    f" UNION SELECT sms_id FROM present.consents WHERE id IN ({_ERASED.format('consent')})",
-    "consent": " UNION SELECT id FROM present.consents WHERE sms_id IN"
-    " (SELECT new_id FROM same WHERE kind = 'sms' AND taken)",
+    " UNION SELECT sms_id FROM present.consents UNION SELECT sms_id FROM present.holds",
+    "arrival": " UNION SELECT arrival_id FROM present.holds",
+    "consent": " UNION SELECT id FROM present.consents",
+    "hold": " UNION SELECT id FROM present.holds WHERE ends IS NULL",
 }
-_LINKED = {"sms_id": _SMS, "run_id": "NULL"}  # the run is none of the copy's
+# What is taken over of those that the copy lacks. An opt-out counts without its SMS; what waits for a person
+# to look at its SMS does not.
+_SMS_THERE = f"(sms_id IS NULL OR {_SMS} IS NOT NULL)"
+_WANTED: Final = {
+    "sms": f"id IN ({_ERASED.format('sms')})",
+    "arrival": f"id IN ({_ERASED.format('arrival')}) AND {_SMS_THERE}",
+    "consent": f"(effect <> 'none' OR {_SMS_THERE})",
+    "hold": f"ends IS NULL AND {_SMS_THERE} AND (arrival_id IS NULL OR {_ARRIVAL} IS NOT NULL)",
+}
+_LINKED = {"sms_id": _SMS, "run_id": "NULL", "arrival_id": _ARRIVAL}  # the run is none of the copy's
 
 
 def erase_again(copy: Path, present: Path) -> Again:
     """Erase in the archive at `copy` what that at `present` has erased, and leave no byte of it there.
 
-    `copy` gets today's schema where there is anything to erase. Raises IngestorError where it cannot.
+    Holds and opt-outs that it lacks are noted in it. `copy` gets today's schema where there is anything to
+    do. Raises IngestorError where it cannot.
     """
     try:
-        if not (_is_same(copy, present) and _has_erased(present)):
+        if not (_is_same(copy, present) and _has_more(copy, present)):
             return Again()
     except sqlite3.Error as error:
         return Again(unknown=str(error))
@@ -82,14 +103,16 @@ def erase_again(copy: Path, present: Path) -> Again:
             driver: Any = connection.connection.dbapi_connection
             driver.execute("ATTACH DATABASE ? AS present", (f"{present.absolute().as_uri()}?mode=ro",))
             driver.execute("BEGIN IMMEDIATE")
-            done = _Erasing(driver).do()
+            erasing = _Erasing(driver)
+            done = erasing.do()
             driver.execute("COMMIT")
             driver.execute("DETACH DATABASE present")
     finally:
         engine.dispose()
     with closing(sqlite3.connect(copy)) as plain:
         plain.execute("PRAGMA journal_mode = DELETE")
-        plain.execute("VACUUM")
+        if erasing.found:
+            plain.execute("VACUUM")
     return done
 
 
@@ -102,10 +125,28 @@ def _is_same(copy: Path, present: Path) -> bool:
     return bool(keys[0] == keys[1])
 
 
-def _has_erased(present: Path) -> bool:
+def _has_more(copy: Path, present: Path) -> bool:
+    """Say whether `present` has erased anything, or has an opt-out or a hold that `copy` lacks."""
+    looked_for = {
+        "erased": "0",
+        "consents": "old.number_hmac = new.number_hmac AND old.kind = new.kind AND old.scope = new.scope"
+        " AND old.at = new.at",
+        "holds": "old.noted_at = new.noted_at AND (old.ends IS NULL) = (new.ends IS NULL)",
+    }
     with closing(plain_reader(present)) as reader:
-        known = reader.execute("SELECT 1 FROM sqlite_schema WHERE name = 'erased'").fetchone()
-        return known is not None and reader.execute("SELECT 1 FROM erased").fetchone() is not None
+        reader.execute("ATTACH DATABASE ? AS copy", (f"{copy.absolute().as_uri()}?mode=ro",))
+        knows_erasures = reader.execute("SELECT 1 FROM main.sqlite_schema WHERE name = 'erased'").fetchone()
+        for table, same in looked_for.items():
+            theirs, ours = (
+                reader.execute(f"SELECT 1 FROM {one}.sqlite_schema WHERE name = ?", (table,)).fetchone()
+                for one in ("copy", "main")
+            )
+            lacks = f"NOT EXISTS (SELECT 1 FROM copy.{table} AS old WHERE {same})" if theirs else "1"
+            if ours and reader.execute(f"SELECT 1 FROM main.{table} AS new WHERE {lacks}").fetchone():
+                if not knows_erasures:
+                    raise sqlite3.DatabaseError("its schema is older: call `ingestor db upgrade` first")
+                return True
+    return False
 
 
 class _Erasing:
@@ -117,6 +158,8 @@ class _Erasing:
             "CREATE TEMP TABLE same (kind TEXT, new_id INTEGER, old_id INTEGER, taken INTEGER DEFAULT 0,"
             " PRIMARY KEY (kind, new_id))"
         )
+        self.found = False
+        """Whether anything was erased that the copy had."""
 
     def do(self) -> Again:
         """Return what was done."""
@@ -127,22 +170,29 @@ class _Erasing:
                 f" FROM present.{table} AS new JOIN main.{table} AS old ON {same}"
                 f" WHERE new.id IN ({wanted}) GROUP BY new.id"
             )
-            if kind == "sms":
-                self._take_over("sms", table, f"id IN ({_ERASED.format('sms')})", {})
-            elif kind in ("arrival", "consent"):
-                linked = f"(sms_id IS NULL OR {_SMS} IS NOT NULL)"
-                self._take_over(kind, table, f"id IN ({wanted}) AND {linked}", _LINKED)
+            if kind in _WANTED:
+                self._take_over(kind, table, _WANTED[kind], {} if kind == "sms" else _LINKED)
         self._take_contents_and_verdicts()
         self._take_ledger()
+        ended = self._end_holds()
         counted = dict(self._run(
             "SELECT e.kind, count(*) FROM present.erased AS e JOIN same ON same.kind = e.kind"
             " AND new_id = e.row_id WHERE NOT taken AND NOT EXISTS (SELECT 1 FROM main.erased AS done"
             " WHERE done.kind = e.kind AND done.row_id = old_id) GROUP BY e.kind"
         ).fetchall())  # fmt: skip
         self._erase()
-        [later] = self._run("SELECT count(*) FROM same WHERE kind = 'sms' AND taken").fetchone()
+        self.found = bool(counted)
+        taken = dict(self._run("SELECT kind, count(*) FROM same WHERE taken GROUP BY kind").fetchall())
+        [unheld] = self._run(
+            "SELECT count(*) FROM present.holds WHERE ends IS NULL"
+            " AND id NOT IN (SELECT ends FROM present.holds WHERE ends IS NOT NULL)"
+            " AND id NOT IN (SELECT new_id FROM same WHERE kind = 'hold')"
+        ).fetchone()
         sms, _ = counted.pop("sms", 0), counted.pop("arrival", 0)
-        return Again(sms, sum(counted.values()), later, done=True)
+        return Again(
+            sms, sum(counted.values()), taken.get("sms", 0), taken.get("consent", 0),
+            taken.get("hold", 0) + ended, unheld, done=True,
+        )  # fmt: skip
 
     def _take_over(self, kind: str, table: str, wanted: str, instead: Mapping[str, str]) -> None:
         """Take rows of the archive over that the copy lacks, under their ids where these are free."""
@@ -160,6 +210,11 @@ class _Erasing:
             table, {"id": "same.old_id", **instead},
             f"JOIN same ON same.kind = '{kind}' AND same.taken AND same.new_id = new.id",
         )  # fmt: skip
+        # Two that differ by an SMS which the copy lacks are one there.
+        self._run(
+            f"DELETE FROM same WHERE kind = '{kind}' AND taken"
+            f" AND NOT EXISTS (SELECT 1 FROM main.{table} WHERE id = old_id)"
+        )
 
     def _insert(self, table: str, instead: Mapping[str, str], where: str) -> None:
         """Insert rows of the archive into the copy, some columns with another value."""
@@ -170,20 +225,30 @@ class _Erasing:
         self._run(f"{into} SELECT {values} FROM present.{table} AS new {where}")
 
     def _take_contents_and_verdicts(self) -> None:
-        """Take over what an opt-out that came later says still, and the verdicts on what was erased."""
-        self._insert(
-            "consent_content", {"consent_id": "same.old_id"},
-            "JOIN same ON same.kind = 'consent' AND same.taken AND same.new_id = new.consent_id",
-        )  # fmt: skip
+        """Take over what an opt-out or a hold that came later says, and the verdicts on what was erased."""
+        for kind in ("consent", "hold"):
+            self._insert(
+                f"{kind}_content", {f"{kind}_id": "same.old_id"},
+                f"JOIN same ON same.kind = '{kind}' AND same.taken AND same.new_id = new.{kind}_id",
+            )  # fmt: skip
         [top] = self._run("SELECT coalesce(max(id), 0) FROM main.retries").fetchone()
         self._insert(
             "retries",
-            {"id": f"{top} + row_number() OVER (ORDER BY new.id)", "arrival_id": "same.old_id", **_LINKED},
+            {**_LINKED, "id": f"{top} + row_number() OVER (ORDER BY new.id)", "arrival_id": "same.old_id"},
             "JOIN same ON same.kind = 'arrival' AND same.new_id = new.arrival_id"
+            f" AND new.arrival_id IN ({_ERASED.format('arrival')})"
             f" WHERE (new.sms_id IS NULL OR {_SMS} IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM main.retries"
             " AS old WHERE old.arrival_id = same.old_id AND old.retried_at = new.retried_at"
             " AND old.outcome = new.outcome)",
         )
+
+    def _end_holds(self) -> int:
+        """End the holds that were ended; return how many."""
+        return self._run(
+            "INSERT INTO main.holds (ends, noted_at) SELECT same.old_id, new.noted_at"
+            " FROM present.holds AS new JOIN same ON same.kind = 'hold' AND same.new_id = new.ends"
+            " WHERE NOT EXISTS (SELECT 1 FROM main.holds AS old WHERE old.ends = same.old_id)"
+        ).rowcount
 
     def _take_ledger(self) -> None:
         known = "SELECT 1 FROM main.erasures AS old WHERE old.plan_id = new.plan_id AND old.batch = new.batch"

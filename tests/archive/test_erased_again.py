@@ -8,11 +8,25 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ingestor.archive import holds
 from ingestor.archive.backup import backup
 from ingestor.archive.engine import open_engine, sqlite_path, writing
+from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.rows import number_key
 from ingestor.record import Outcome
 from ingestor.replies.opt_outs import Event, is_out, read_secret, write_events
-from tests.archive.erasing import HER, HIS, SECRET_TEXT, all_bytes, content, erased, mail, post, write
+from tests.archive.erasing import (
+    HER,
+    HIS,
+    SECRET_TEXT,
+    all_bytes,
+    content,
+    erased,
+    mail,
+    planned,
+    post,
+    write,
+)
 from tests.archive.reading import number_of, one, opened, rows
 from tests.archive.samples import NOW, broken
 from tests.archive.test_earlier_archives import put_back
@@ -204,3 +218,95 @@ def test_on_postgresql_the_way_leads_through_a_backup_of_what_is_there(
         assert write(engine, mail(1), mail(4)) == (Outcome.DUPLICATE, Outcome.DUPLICATE)
         assert content(engine) == [1, 1, 1, 1]
         assert rows(engine, "SELECT text FROM inbound_sms ORDER BY id")[0] == (None,)
+
+
+def noted_by_hand(engine: Engine, *events: Event) -> None:
+    """Write opt-outs down, as the commands do."""
+    with writing(engine) as connection:
+        write_events(connection, read_secret(connection), events, NOW)
+
+
+def out_now(engine: Engine, *numbers: str) -> list[bool]:
+    """Say of each number whether it may not be written to."""
+    with writing(engine) as connection:
+        secret = read_secret(connection)
+        return [is_out(connection, secret, number, "+390000") is not None for number in numbers]
+
+
+def test_opt_outs_noted_since_the_backup_count_in_it(
+    sqlite_engine: Engine, kept: Path, called: Callable[..., Called]
+) -> None:
+    """By hand or by an SMS, out or in again: nobody who is out is written to. One whose SMS the backup lacks
+    counts without it, and again with it once that is read; a second restore takes nothing over twice."""
+    third, later = "+393335550003", NOW + timedelta(days=1)
+    write(sqlite_engine, mail(31, third), mail(32, HIS))
+    [(known, new)] = rows(sqlite_engine, "SELECT min(id), max(id) FROM inbound_sms")
+    noted_by_hand(
+        sqlite_engine,
+        Event(HER, "*", "add", later, reason="she phoned"),
+        Event(HER, "*", "review", later, sms_id=known, rule="perhaps"),
+        Event(HIS, "*", "stop", later, sms_id=new),
+        Event(third, "*", "import", NOW),
+        Event(third, "*", "remove", later, reason="he wrote"),
+    )
+
+    done = restored(sqlite_engine, kept, called)
+
+    assert "Taken over from the archive before it: 5 opt-outs or returns and 0 holds" in done.out
+    assert out_now(sqlite_engine, HER, HIS, third) == [True, True, False]
+    shown = "SELECT kind, sms_id, number, reason FROM opt_out_events ORDER BY number, kind"
+    assert rows(sqlite_engine, shown) == [
+        ("add", None, HER, "she phoned"),
+        ("review", known, HER, "perhaps"),
+        ("stop", None, HIS, None),
+        ("import", None, third, None),
+        ("remove", None, third, "he wrote"),
+    ]
+    assert write(sqlite_engine, mail(32, HIS)) == (Outcome.STORED,)
+    again = one(sqlite_engine, "SELECT max(id) FROM inbound_sms")
+    noted_by_hand(sqlite_engine, Event(HIS, "*", "stop", later, sms_id=again))
+    assert "5 opt-outs or returns" in restored(sqlite_engine, kept, called).out
+    assert number_of(sqlite_engine, "consents") == number_of(sqlite_engine, "consent_content") == 5
+
+
+def test_holds_begun_and_ended_since_the_backup_stand_and_fall_in_it(
+    sqlite_engine: Engine, called: Callable[..., Called], tmp_path: Path
+) -> None:
+    """A number, an SMS and an arrival are held in the restored archive though their ids differ there; what
+    was let go is free; a hold on an SMS that the backup lacks is named, for nothing can be held yet."""
+    write(sqlite_engine, mail(1), mail(3, HIS), broken(4))
+    [key] = [number_key(HER, read_archive_key(sqlite_engine))]
+    let_go = holds.add(sqlite_engine, {"sms_id": 2}, None, "until then", NOW)
+    file = backup(sqlite_engine, tmp_path, NOW, tell).path
+    with opened(f"sqlite:///{file}") as other:  # in use for a while: ids go another way there
+        write(other, mail(40), broken(41))
+        other.dispose()
+    write(sqlite_engine, mail(50), mail(51))
+    holds.remove(sqlite_engine, let_go, NOW + timedelta(days=1))
+    quarantined = one(sqlite_engine, "SELECT max(id) FROM quarantine")
+    for day, what in enumerate(({"number_key": key}, {"sms_id": 2}, {"arrival_id": quarantined}), 1):
+        holds.add(sqlite_engine, what, HER if day == 1 else None, f"lawsuit {day}", NOW + timedelta(days=day))
+    newest = one(sqlite_engine, "SELECT max(id) FROM inbound_sms")
+    holds.add(sqlite_engine, {"sms_id": newest}, None, "too late", NOW)
+
+    done = restored(sqlite_engine, file, called)
+
+    assert "0 opt-outs or returns and 4 holds begun or ended" in done.out
+    assert "1 holds are on what came since the backup" in done.out
+    stand = [(one.number, one.sms_id, one.arrival_id, one.reason) for one in holds.listed(sqlite_engine)]
+    assert stand == [
+        (HER, None, None, "lawsuit 1"), (None, 2, None, "lawsuit 2"), (None, None, quarantined, "lawsuit 3")
+    ]  # fmt: skip
+    assert not planned(sqlite_engine, numbers=[HER]).batches
+    assert "0 opt-outs or returns and 4 holds" in restored(sqlite_engine, file, called).out
+    assert [one.reason for one in holds.listed(sqlite_engine)] == ["lawsuit 1", "lawsuit 2", "lawsuit 3"]
+
+
+def test_where_nothing_was_decided_since_nothing_is_said(
+    sqlite_engine: Engine, kept: Path, called: Callable[..., Called]
+) -> None:
+    """An archive that has only more SMS leaves the backup as it is, schema and all."""
+    write(sqlite_engine, mail(11))
+    done = restored(sqlite_engine, kept, called)
+    assert "Taken over" not in done.out
+    assert "Erased in it" not in done.out

@@ -108,6 +108,35 @@ def test_an_import_of_a_closed_home(machine: Server) -> None:
     assert machine.call("import", mails).code == 0
 
 
+def test_a_restore_after_erasures_and_opt_outs_is_the_owner_s(machine: Server) -> None:
+    """What root puts back, and does in it on the way, and what was there before belong to the owner, who goes
+    on with it; the archive's mode is 0640, the erasure and the opt-out are in it."""
+    backups, plan = machine.folder / "backups", machine.folder / "plan.json"
+    backups.mkdir(0o700)
+    os.chown(backups, machine.user.pw_uid, machine.user.pw_gid)
+    machine.folder.chmod(0o777)  # for the plan, which the owner writes
+    mails = _mbox(machine.home / "mbox", *MAILS)
+    assert machine.call("import", mails).code == 0
+    file = machine.call("backup", backups).out.split(": ")[0]
+    assert machine.call("erase", "plan", "--sms", "1", "--basis", "x", "--output", plan).code == 0
+    assert machine.call("erase", "apply", plan).code == 0
+    assert machine.call("optout", "add", "+393351234567", "--reason", "she phoned").code == 0
+
+    done = machine.call("restore", "--replace", file)
+
+    assert done.code == 0, done.err
+    assert "archive before it: 1 SMS" in done.out
+    assert "1 opt-outs or returns" in done.out
+    assert [one.name for one in machine.state.glob("*.replaced-*")] != []
+    archive = machine.state / "archive.db"
+    assert archive.stat().st_mode & 0o777 == 0o640
+    holder = machine.hold_open()
+    assert "0 stored" in machine.call("import", mails).out
+    holder.communicate()
+    assert machine.call("optout", "check", "+393351234567").code == 1
+    assert archive.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_rescan_with_a_credential_of_root(machine: Server) -> None:
     """The password is one that root alone may read, the archive is the service user's: it is no circle."""
     secret = machine.folder / "secret"

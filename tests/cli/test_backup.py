@@ -14,11 +14,14 @@ from sqlalchemy import func, select
 from ingestor.archive import tables
 from ingestor.archive.backup import _target
 from ingestor.archive.backup import backup as make_backup
-from ingestor.archive.engine import open_engine, reading
+from ingestor.archive.engine import open_engine, reading, writing
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Submission
+from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
+from ingestor.replies import answering
+from ingestor.replies.candidates import first_readings_over
 from tests.archive.samples import NOW, item
 from tests.archive.test_transfer import rows, tell
 from tests.cli.calling import Called
@@ -192,3 +195,25 @@ def test_a_backup_goes_into_an_empty_postgresql(filled: Filled, place: Path, pos
     engine = open_engine(postgresql_url)
     assert rows(engine) == rows(filled.engine)
     engine.dispose()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+def test_no_rule_answers_what_is_read_again(filled: Filled, place: Path, postgresql_url: str) -> None:
+    """After a restore a mailbox is as before its first reading: what came since the backup may have been
+    answered by the archive that is gone."""
+    note_source(filled.engine, "main", "mailbox", "watching", None, 60, NOW, success=True)
+    with writing(filled.engine) as connection:
+        answering.set_once(connection, "mailbox:main", "", NOW)
+        assert first_readings_over(connection, ["main"])
+    file = made(filled.call("backup", place))
+    filled.engine.dispose()
+
+    for url in (filled.url, postgresql_url):
+        called = filled.call("--database-url", url, "restore", file)
+        assert called.code == 0, called.err
+        engine = open_engine(url)
+        with writing(engine) as connection:
+            assert first_readings_over(connection, ["main"]) == {}
+            assert answering.value_of(connection, "mailbox:main") is None
+        engine.dispose()
