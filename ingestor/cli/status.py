@@ -147,7 +147,8 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     engine = open_for_reading(settings)
     noted = read_sources(engine)
     daemons = reporting.daemons(noted, last_run_of(engine, ("run", "run --once")), now)
-    reports = judge(settings, [one for one in noted if one.kind != reporting.KIND], now)
+    told = reporting.as_told([one for one in noted if one.kind != reporting.KIND], daemons)
+    reports = judge(settings, told, now)
     reports = _left_alone(reports, daemons)
     refused, lacks = refusals(engine), fault(file.absolute()) if file else None
     quarantine, alike = standing(engine), look_alikes(engine)

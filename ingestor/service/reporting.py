@@ -6,8 +6,9 @@ The daemon leaves notes in the archive; `daemons` is what another process makes 
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -68,6 +69,7 @@ class Reporter:
         self._differences: str | None = None
         self._noted: dict[str, str | None] = {}
         self._endpoints: dict[str, tuple[str, EndpointCounts]] = {}
+        self._listened: datetime | None = None
         self._counts = str(Balance(0, 0, 0, 0, 0, 0))
 
     @property
@@ -98,11 +100,30 @@ class Reporter:
 
     def note_daemon(self, state: str) -> None:
         """Write down that the daemon is `running`, or `stopped` by somebody. Raises IngestorError."""
-        detail = note_of_this_process(self.run, self._listener[1].spool_depth if self._listener else None)
+        spool = self._listener[1].spool_depth if self._listener else None
+        detail = note_of_this_process(self.run, spool, self._parts())
         note_source(
             self._engine, self._name, KIND, state, detail,
             poll_seconds=int(REPORT_SECONDS), now=datetime.now(UTC), success=True,
         )  # fmt: skip
+
+    def _parts(self) -> dict[str, object]:
+        """Return how what this daemon reads and listens to fares.
+
+        Several daemons share a row among the sources: who wrote last hides how the others fare.
+        """
+        parts: dict[str, object] = {"mailboxes": dict(self._states())}
+        if self._listener is not None:
+            address, listener = self._listener
+            state = self._listener_state(listener)
+            self._listened = datetime.now(UTC) if state == "listening" else self._listened
+            parts["listener"] = {
+                "name": address, "state": state, "detail": self._listener_detail(listener),
+                "last_success": self._listened and self._listened.isoformat(),
+            }  # fmt: skip
+            parts["posts"] = {name: dict(one.outcomes) for name, one in listener.endpoints.items()}
+            parts["requests"] = {name: one.posts for name, one in listener.endpoints.items()}
+        return parts
 
     def _work(self) -> None:
         while not self._stopped.is_set():
@@ -137,13 +158,15 @@ class Reporter:
             return
         address, listener = self._listener
         state = self._listener_state(listener)
-        detail = f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
         note_source(
-            self._engine, address, "webhook", state, listener.spool_trouble or detail,
+            self._engine, address, "webhook", state, self._listener_detail(listener),
             poll_seconds=int(6 * REPORT_SECONDS), now=datetime.now(UTC), success=state == "listening",
         )  # fmt: skip
         for name, counts in listener.endpoints.items():
             self._note_endpoint(f"{ENDPOINT} {name}", "open" if state == "listening" else state, counts)
+
+    def _listener_detail(self, listener: "Listener") -> str:
+        return listener.spool_trouble or f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
 
     def _listener_state(self, listener: "Listener") -> str:
         return "hanging" if self._hangs() else "no spool" if listener.spool_trouble else "listening"
@@ -155,13 +178,16 @@ class Reporter:
         """
         if self._endpoints.get(name) == (state, counts):
             return
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.outcomes.items())
-        detail = f"{counts.posts} POSTs since the start" + (f": {outcomes}" if outcomes else "")
         note_source(
-            self._engine, name, ENDPOINT, state, detail, poll_seconds=None,
+            self._engine, name, ENDPOINT, state, _in_words(counts.posts, counts.outcomes), poll_seconds=None,
             now=counts.newest or datetime.now(UTC), success=counts.newest is not None,
         )  # fmt: skip
         self._endpoints[name] = (state, counts)
+
+
+def _in_words(posts: int, outcomes: Mapping[str, int]) -> str:
+    told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    return f"{posts} POSTs since the start" + (f": {told}" if told else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +196,8 @@ class Daemon:
 
     `state` is `running`, `silent` (it lives and says nothing), `stopped` (cleanly, as by `systemctl stop`) or
     `gone` (killed, crashed, or its machine is off). `late` is what makes the exit code of `status` 1.
-    `spool` is how many POSTs waited in the spool of its machine then, None where it had none.
+    `spool` is how many POSTs waited in the spool of its machine then, None where it had none; `parts` is how
+    what it reads and listens to fared.
     """
 
     state: str
@@ -181,6 +208,7 @@ class Daemon:
     late: bool = False
     begun: datetime | None = None
     spool: int | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lives(self) -> bool:
@@ -188,7 +216,9 @@ class Daemon:
         return self.state in {"running", "silent"}
 
 
-def note_of_this_process(run: int, spool: int | None = None) -> str:
+def note_of_this_process(
+    run: int, spool: int | None = None, parts: Mapping[str, object] | None = None
+) -> str:
     """Return who this process is, which run is its own, and how many POSTs wait in its spool.
 
     It is for `daemons` of any other process, on this machine or another.
@@ -197,7 +227,7 @@ def note_of_this_process(run: int, spool: int | None = None) -> str:
     return json.dumps(
         {"host": socket.gethostname(), "pid": os.getpid(), "run": run, "machine": _machine(),
          "started": stands and stands[1], "begun": _BEGUN.isoformat(),
-         "spool": spool}
+         "spool": spool, "parts": parts or {}}
     )  # fmt: skip
 
 
@@ -242,8 +272,51 @@ def _daemon(source: Source, now: datetime) -> Daemon:
     begun = datetime.fromisoformat(note["begun"]) if "begun" in note else None
     return Daemon(
         state, source.updated_at, note.get("host"), note.get("pid"), int(note.get("run", 0)), begun=begun,
-        spool=note.get("spool"),
+        spool=note.get("spool"), parts=note.get("parts", {}),
     )  # fmt: skip
+
+
+def as_told(noted: Sequence[Source], judged: Sequence[Daemon]) -> list[Source]:
+    """Return what is `noted` of the sources as the daemons among `judged` that live tell of it.
+
+    A daemon that stopped, or fares badly by itself, hides nothing of the others: each has its listener in a
+    row of its own, a mailbox is read where one of them reads it, and the POSTs of all are counted.
+    """
+    living = [one for one in judged if one.lives and one.parts]
+    if not living:
+        return list(noted)
+    listeners = [one for one in living if "listener" in one.parts]
+    told = [_told_by(one, living, listeners) for one in noted if one.kind != "webhook" or not listeners]
+    hosts = Counter(one.host for one in listeners)
+    for one in listeners:
+        where = f" on {one.host}" if len(listeners) > 1 else ""
+        where += f", pid {one.pid}" if hosts[one.host] > 1 else ""
+        told.append(_listener_of(one, where))
+    return told
+
+
+def _told_by(source: Source, living: Sequence[Daemon], listeners: Sequence[Daemon]) -> Source:
+    if source.kind == "mailbox":
+        states = [one.parts["mailboxes"].get(source.name) for one in living]
+        best = next((one for one in ("watching", "polling", source.state) if one in states), None)
+        best = best or next(filter(None, states), source.state)
+        return source if best == source.state else replace(source, state=best, detail=None)
+    if source.kind == ENDPOINT and listeners:
+        name = source.name.removeprefix(f"{ENDPOINT} ")
+        outcomes: Counter[str] = Counter()
+        for one in listeners:
+            outcomes.update(one.parts["posts"].get(name, {}))
+        posts = sum(one.parts["requests"].get(name, 0) for one in listeners)
+        states = [one.parts["listener"]["state"] for one in listeners]
+        state = "open" if "listening" in states else states[0]
+        return replace(source, state=state, detail=_in_words(posts, outcomes))
+    return source
+
+
+def _listener_of(daemon: Daemon, where: str) -> Source:
+    told, poll = daemon.parts["listener"], int(6 * REPORT_SECONDS)
+    last = told["last_success"] and datetime.fromisoformat(told["last_success"])
+    return Source(told["name"] + where, "webhook", told["state"], told["detail"], poll, last, daemon.since)
 
 
 def _lives(note: Mapping[str, Any]) -> bool | None:

@@ -26,7 +26,7 @@ from ingestor.replies.answering import credit, states_since
 from ingestor.settings import Settings
 from ingestor.watch import troubles
 from ingestor.watch.conditions import Condition, Key, claim, load, save, step
-from ingestor.watch.found import Live, disks_of, judge, spool_of
+from ingestor.watch.found import Live, Report, disks_of, judge, spool_of
 from ingestor.watch.troubles import Trouble, clock_off, silent
 
 log = get_logger(__name__)
@@ -111,6 +111,11 @@ class Watcher:
         here += _of_certificate(live.settings, now)
         if (why := live.archive_trouble()) is not None:
             here.append(Trouble("archive", "archive", f"it takes no writes ({why})", "run `ingestor check`"))
+        if live.listener is not None and live.settings.webhook and (why := live.listener.spool_trouble):
+            name = live.settings.webhook.listen
+            here += troubles.of_sources(
+                [Report(name, "webhook", "no spool", why, None, None, now, late=True)]
+            )
         here += [
             Trouble("hanging", part, "it finishes no cycle", "run `systemctl restart ingestor`")
             for part in live.hanging()
@@ -119,7 +124,7 @@ class Watcher:
 
     def _of_archive(self, engine: Engine, now: datetime) -> list[Trouble]:
         settings = self._live.settings
-        kinds = {"mailbox", "webhook", "archive", "answers", "retention"}
+        kinds = {"mailbox", "archive", "answers", "retention"}
         reports = judge(settings, [one for one in read_sources(engine) if one.kind in kinds], now)
         zone = ZoneInfo(settings.timezone) if settings.timezone else None
         refused = troubles.of_archive(refusals(engine), None)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 import urllib.request
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 from ingestor.archive.mailbox_state import Source
 from ingestor.archive.runs import Balance, Run
 from ingestor.service import reporting
-from ingestor.service.reporting import Daemon, daemons, note_of_this_process
+from ingestor.service.reporting import Daemon, as_told, daemons, note_of_this_process
 from tests.cli.calling import Called, ingestor
-from tests.service.process import configuration, running, until
+from tests.servers.imap.server import ImapServer
+from tests.service.process import Running, configuration, mailbox, running, until
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WEBHOOK = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
@@ -89,6 +91,81 @@ def test_a_silent_provider_does_not_hide_behind_a_busy_one(tmp_path: Path, made_
         daemon.wait_ready()
         until(lambda: row("agile-1")["detail"] == "0 POSTs since the start", "a new start")
         assert row("agile-1")["last_success"] == came["last_success"]
+
+
+def test_two_daemons_on_one_archive_are_told_apart(archive_url: str, tmp_path: Path) -> None:
+    """Each listener has a row, the POSTs of both are counted, and the mailbox is watched as long as one does:
+    the second one's stop hides nothing of the first, and takes its own rows away."""
+    with ImapServer().running() as imap, ExitStack() as ends:
+        ours = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            box = mailbox(imap.port, poll_seconds=3600)
+            config = configuration(tmp_path / name, archive_url, WEBHOOK, box)
+            ours.append(ends.enter_context(running(config)))
+            ours[-1].wait_ready()
+        first, second = ours
+
+        def told() -> dict[str, tuple[str, str | None]]:
+            sources = json.loads(_status(first.config, "--json").out)["sources"]
+            return {one["name"]: (one["state"], one["detail"]) for one in sources}
+
+        for daemon in ours:
+            post(daemon)
+        row = f"127.0.0.1:0 on {socket.gethostname()}, pid "
+        both = {f"{row}{one.process.pid}": ("listening", "1 accepted, 0 in the spool") for one in ours}
+        both["endpoint agile-1"] = ("open", "2 POSTs since the start: 1 stored, 1 duplicate")
+        until(lambda: both.items() <= told().items(), "both listeners and both POSTs", 60)
+
+        assert second.stop() == 0
+        after = told()
+        assert after["main"] == ("watching", None)
+        assert after["127.0.0.1:0"] == ("listening", "1 accepted, 0 in the spool")
+        assert after["endpoint agile-1"][1] in {f"1 POSTs since the start: 1 {how}" for how in OUTCOMES}
+        assert len(after) == 3
+        assert _status(first.config).code == 0
+        assert first.stop() == 0
+        assert {state for state, _ in told().values()} == {"daemon stopped"}
+
+
+OUTCOMES = ("stored", "duplicate")
+
+
+def post(daemon: Running) -> None:
+    """Post an SMS, and see it acknowledged."""
+    port = daemon.events("webhook listening")[0]["port"]
+    body = b"originator=%2B393351234567&destination=%2B393331234333&date_time=20260514102301&text=x"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", body) as answer:
+        assert answer.read() == b"+OK"
+
+
+def test_who_fares_badly_hides_nobody_who_fares_well() -> None:
+    """Of a mailbox that one daemon reads and another cannot reach the first counts; of two listeners without
+    a spool each is told; what is silent or of an earlier version leaves the rows as they are."""
+
+    def daemon(state: str, host: str, mailbox: str, listener: str = "listening") -> Daemon:
+        told = {"name": "0.0.0.0:80", "state": listener, "detail": None, "last_success": None}
+        parts = {"mailboxes": {"main": mailbox}, "listener": told, "posts": {}, "requests": {}}
+        return Daemon(state, NOW, host, 1, 1, parts=parts)
+
+    noted = [
+        Source("main", "mailbox", "unreachable", "no route", 60, NOW, NOW),
+        Source("0.0.0.0:80", "webhook", "no spool", "full", 60, NOW, NOW),
+        Source("endpoint agile-1", "endpoint", "no spool", "9 POSTs since the start", None, NOW, NOW),
+    ]
+
+    def states(*daemons: Daemon) -> dict[str, str]:
+        return {one.name: one.state for one in as_told(noted, daemons)}
+
+    well, badly = daemon("running", "a", "watching"), daemon("running", "b", "unreachable", "no spool")
+    assert states(badly, well) == {
+        "main": "watching", "endpoint agile-1": "open",
+        "0.0.0.0:80 on a": "listening", "0.0.0.0:80 on b": "no spool",
+    }  # fmt: skip
+    assert states(badly, daemon("stopped", "a", "stopped")) == {
+        "main": "unreachable", "endpoint agile-1": "no spool", "0.0.0.0:80": "no spool"
+    }  # fmt: skip
+    assert states(Daemon("running", NOW, "a", 1, 1)) == {one.name: one.state for one in noted}
 
 
 def _noted(state: str, ago: float, **changes: Any) -> Source:
