@@ -21,7 +21,7 @@ from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.replies import answering
-from ingestor.replies.candidates import first_readings_over
+from ingestor.replies.rules import first_readings_over
 from tests.archive.samples import NOW, item
 from tests.archive.test_transfer import rows, tell
 from tests.cli.calling import Called
