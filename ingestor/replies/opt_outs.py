@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,8 +16,6 @@ from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.items import Row
 from ingestor.archive.reply_tables import KINDS
-from ingestor.archive.settle import NewSms, OnStored
-from ingestor.archive.store import Store
 from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
 from ingestor.errors import ConfigurationError
@@ -25,6 +23,10 @@ from ingestor.numbers import OriginatorKind, normalise_agile
 from ingestor.replies.words import Kind, Verdict, Words
 from ingestor.settings import OptOut as OptOutSection
 from ingestor.timestamps import utc_now
+
+if TYPE_CHECKING:
+    from ingestor.archive.settle import NewSms, OnStored
+    from ingestor.archive.store import Store
 
 EVERY: Final = "*"
 """The scope that is every number of ours."""
@@ -236,20 +238,23 @@ def words_of(section: OptOutSection) -> Words:
         raise ConfigurationError(f"[opt_out]: {error}") from None
 
 
-def hearing_store(engine: Engine, section: OptOutSection) -> Store:
+def hearing_store(engine: Engine, section: OptOutSection) -> "Store":
     """Return the store that every intake writes to: when it has stored a STOP, the STOP stands.
 
     Raises ConfigurationError as `words_of` does.
     """
+    # Who asks how opt-outs stand, as `status` does, starts sooner without all that stores.
+    from ingestor.archive.store import Store
+
     return Store(engine, hearing(words_of(section)))
 
 
-def hearing(words: Words) -> OnStored:
+def hearing(words: Words) -> "OnStored":
     """Return what writes down the events of the SMS that a transaction stores."""
 
     judge = words.judge
 
-    def hear(connection: Connection, stored: Sequence[NewSms]) -> None:
+    def hear(connection: Connection, stored: "Sequence[NewSms]") -> None:
         events = [
             event
             for sms_id, row in stored

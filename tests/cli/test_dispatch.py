@@ -297,9 +297,10 @@ def test_what_a_command_imports_is_not_searched_for_garbage(given: str, frozen: 
     assert done.stderr.splitlines()[-1] == f"True {frozen}"
 
 
-def test_a_search_loads_nothing_that_writes_or_erases() -> None:
-    """What stores and what erases is as much code again as what it needs."""
-    code = "import sys, ingestor.cli.search; print(*sys.modules)"
+@pytest.mark.parametrize("command", ["search", "status"])
+def test_what_is_called_often_loads_nothing_that_writes_or_erases(command: str) -> None:
+    """What stores and what erases is as much code again as what they need."""
+    code = f"import sys, ingestor.cli.{command}; print(*sys.modules)"
 
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
