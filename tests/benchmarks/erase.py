@@ -1,8 +1,8 @@
 """An erasure by age beside a daemon that takes POSTs: SMS a second, and how long a POST waits meanwhile.
 
-The archive is filled by the store; what is measured are `ingestor erase plan` and `erase apply`, as a person
-calls them, a real daemon with its listener, and POSTs that come at an even rate. A POST's time counts from
-the moment it was to be sent.
+The archive is filled with an import's rows; what is measured are `ingestor erase plan` and `erase apply`,
+as a person calls them, a real daemon with its listener, and POSTs that come at an even rate. A POST's time
+counts from the moment it was to be sent.
 """
 
 import http.client
@@ -21,12 +21,9 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import SimpleQueue
 
-from ingestor.archive.engine import bulk_import_settings, open_engine
-from ingestor.archive.items import Item, Submission
+from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
-from ingestor.archive.payloads import pack
-from ingestor.archive.store import Store
-from tests.archive.samples import NOW, item
+from tests.benchmarks._million import fill
 from tests.benchmarks._post_load import request
 from tests.benchmarks._postgresql import measured_postgresql
 from tests.benchmarks.webhook import _break_in
@@ -88,16 +85,8 @@ def _measure(database: str, folder: Path, url: str) -> None:
 def _fill(url: str) -> None:
     engine = open_engine(url)
     ensure_schema(engine, auto_upgrade=True)
-    store = Store(engine)
-    with bulk_import_settings(engine):
-        for start in range(0, ROWS, 5000):
-            store.write([Submission(None, tuple(map(_item, range(start, min(start + 5000, ROWS)))))], NOW)
+    fill(engine, ROWS)
     engine.dispose()
-
-
-def _item(number: int) -> Item:
-    raw = f"Subject: mail {number}\n\ntext of {number}\n{'some more of it ' * 40}".encode()
-    return item(number, raw=raw)._replace(payload=pack(raw))
 
 
 def _call(config: Path, *words: str) -> float:
