@@ -21,6 +21,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import SimpleQueue
 
+from ingestor.archive import words
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from tests.benchmarks._million import fill
@@ -86,6 +87,8 @@ def _fill(url: str) -> None:
     engine = open_engine(url)
     ensure_schema(engine, auto_upgrade=True)
     fill(engine, ROWS)
+    for _ in words.bring_up(engine):  # else the daemon would do it meanwhile
+        pass
     engine.dispose()
 
 
