@@ -44,8 +44,8 @@ from ingestor.errors import IngestorError
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
-BATCH: Final = 200
-"""SMS a transaction: some 20 to 30 ms of it, and whoever stores waits for one at most."""
+BATCH: Final = 150
+"""SMS a transaction: some 10 to 20 ms of it, and whoever stores waits for one at most."""
 PAUSE_SECONDS: Final = 0.01
 """Between two transactions at least, and a third as long as one took: on a busy machine intake goes on."""
 # What came in the same bytes as SMS (given twice) and arrivals, and is not erased. Without a join: PostgreSQL
