@@ -297,9 +297,12 @@ def as_told(noted: Sequence[Source], judged: Sequence[Daemon]) -> list[Source]:
 
 def _told_by(source: Source, living: Sequence[Daemon], listeners: Sequence[Daemon]) -> Source:
     if source.kind == "mailbox":
-        states = [one.parts["mailboxes"].get(source.name) for one in living]
-        best = next((one for one in ("watching", "polling", source.state) if one in states), None)
-        best = best or next(filter(None, states), source.state)
+        # A mailbox writes its row at once, a daemon its note every ten seconds.
+        over = source.state == "stopped"
+        fresh = [one for one in living if over or one.since >= source.updated_at]
+        states = [one.parts["mailboxes"].get(source.name) for one in fresh]
+        best = next((one for one in ("watching", "polling") if one in states), None)
+        best = best or next(filter(None, states if over else []), source.state)
         return source if best == source.state else replace(source, state=best, detail=None)
     if source.kind == ENDPOINT and listeners:
         name = source.name.removeprefix(f"{ENDPOINT} ")

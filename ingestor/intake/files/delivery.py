@@ -69,6 +69,9 @@ MOST_BYTES = 8 << 20
 MOST_FULL = 1
 """Batches that may wait while workers can be fed."""
 
+MOST_AHEAD = 64
+"""Blocks that may be read past the one that a slow worker has: what comes of them stays in memory."""
+
 LONGEST_WAIT = 2.0
 """Seconds after which a batch is written however small it is, as where hardly a mail is ours."""
 
@@ -177,7 +180,7 @@ class InputQueue:
         while True:
             self._take_in(block=False)
             self._write_due()
-            if self._pool.has_room:
+            if self._pool.has_room and len(self._sent) < MOST_AHEAD:
                 return
             if self._full:
                 self._write_one()

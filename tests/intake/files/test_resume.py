@@ -31,6 +31,9 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and batches so small that even a short import commits many times."""
     monkeypatch.setattr(blocks, "MOST_MAILS", 40)
     monkeypatch.setattr(delivery, "MOST_IN_PACK", 30)
+    monkeypatch.setattr(
+        delivery, "MOST_AHEAD", 3
+    )  # else a worker that starts late lets all be read meanwhile
     monkeypatch.setattr(sinks, "FEWEST", 20)
     monkeypatch.setattr(sinks, "MOST", 50)
     monkeypatch.setattr(sinks.ArchiveSink, "limit", 50)
