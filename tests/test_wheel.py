@@ -41,7 +41,13 @@ def test_the_sdist_is_the_checkout(tmp_path: Path) -> None:
         one for one in sorted(checked_in) if os.access(unpacked / one, os.X_OK)
     ]
     for goal in ("run", "test"):
-        said = subprocess.run(["make", "-n", goal], cwd=unpacked, capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            ["make", "-n", "--no-print-directory", goal],
+            cwd=unpacked,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         script, requirements = said.stdout.split()[:2]
         assert (unpacked / script).is_file()
         assert (unpacked / requirements).is_file()
