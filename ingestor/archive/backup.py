@@ -27,14 +27,26 @@ from ingestor.archive.open_file import holds_all
 from ingestor.archive.ownership import foreign_owner, sudo_line
 from ingestor.archive.transfer import Tell, copy_archive
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
+from ingestor.timestamps import iso_utc
 
 _BESIDE = ("", "-wal", "-shm")
-# The mails since the backup are read again, and may have been answered: as in a mailbox's first reading, no
-# rule answers them.
-_FIRST_READING_AGAIN = {
-    "sources": "UPDATE sources SET last_success = NULL WHERE kind = 'mailbox'",
-    "answering": "DELETE FROM answering WHERE name LIKE 'mailbox:%'",
-}
+# Whatever the backup does not know to be answered may have been answered since. The mails since then are read
+# again: as in a mailbox's first reading, no rule answers them, nor any SMS that is in the backup. An answer
+# that was decided and had not left, or of which nothing was heard, is for a person to look at.
+_NOTHING_IS_ANSWERED_TWICE = (
+    ("sources", "UPDATE sources SET last_success = NULL WHERE kind = 'mailbox'"),
+    ("answering", "DELETE FROM answering WHERE name LIKE 'mailbox:%'"),
+    ("answering", "UPDATE answering SET at = :now WHERE name LIKE 'rule:%'"),
+    (
+        "answer_events",
+        """INSERT INTO answer_events (answer_id, attempt, event, at, detail)
+        SELECT a.id, 1 + count(CASE WHEN e.event = 'later' THEN 1 END), 'unknown', :now,
+        'the archive was restored from a backup that was older; it may have been sent'
+        FROM answers AS a LEFT JOIN answer_events AS e ON e.answer_id = a.id
+        WHERE a.suppressed IS NULL GROUP BY a.id
+        HAVING count(CASE WHEN e.event <> 'sending' AND e.event <> 'later' THEN 1 END) = 0""",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +163,8 @@ def restore(
         try:
             copy_archive(engine, target, tell)
             with writing(target) as connection:
-                for statement in _FIRST_READING_AGAIN.values():
-                    connection.execute(text(statement))
+                for _, statement in _NOTHING_IS_ANSWERED_TWICE:
+                    connection.execute(text(statement), {"now": now})
         finally:
             target.dispose()
     finally:
@@ -187,9 +199,9 @@ def _put(
         with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
-            for table, statement in _FIRST_READING_AGAIN.items():
+            for table, statement in _NOTHING_IS_ANSWERED_TWICE:
                 if copy.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
-                    copy.execute(statement)
+                    copy.execute(statement, {"now": iso_utc(now)})
             copy.commit()
         if path.exists():
             again = erase_again(temporary, path)

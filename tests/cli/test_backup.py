@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,21 @@ from ingestor.archive.engine import open_engine, reading, writing
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.items import Submission
 from ingestor.archive.mailbox_state import note_source
+from ingestor.archive.reply_tables import answer_events
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.replies import answering
+from ingestor.replies.agile import Message
+from ingestor.replies.answers import Decision, Kind, claim, decide, note, settle_abandoned, waiting
 from ingestor.replies.rules import first_readings_over
+from ingestor.replies.verdicts import Fate, Verdict
 from tests.archive.samples import NOW, item
 from tests.archive.test_transfer import rows, tell
 from tests.cli.calling import Called
 from tests.cli.conftest import Filled
 from tests.waiting import until
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -199,13 +206,27 @@ def test_a_backup_goes_into_an_empty_postgresql(filled: Filled, place: Path, pos
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
-def test_no_rule_answers_what_is_read_again(filled: Filled, place: Path, postgresql_url: str) -> None:
-    """After a restore a mailbox is as before its first reading: what came since the backup may have been
-    answered by the archive that is gone."""
+def test_nothing_is_answered_that_the_archive_that_is_gone_may_have_answered(
+    filled: Filled, place: Path, postgresql_url: str
+) -> None:
+    """After a restore a mailbox is as before its first reading, rules are for what comes from now on, and an
+    answer that had not left in the backup is for a person to look at."""
     note_source(filled.engine, "main", "mailbox", "watching", None, 60, NOW, success=True)
     with writing(filled.engine) as connection:
         answering.set_once(connection, "mailbox:main", "", NOW)
+        answering.set_once(connection, "rule:thanks", "", NOW)
         assert first_readings_over(connection, ["main"])
+        for sms_id, attempts in enumerate((0, 1, 2, 1), 1):
+            message = Message(f"m-{sms_id}", "+393351234567", "MyShop", "Grazie")
+            decision = Decision(Kind.ANSWER, message, sms_id=sms_id, rule="thanks")
+            answer = decide(connection, bytes(32), bytes(32), decision, NOW)
+            assert answer == sms_id
+            for attempt in range(1, attempts + 1):
+                assert claim(connection, answer, attempt, NOW)
+                if sms_id == 3:
+                    note(connection, answer, attempt, Verdict(Fate.LATER, "busy", retry_after=0), NOW)
+        note(connection, 4, 1, Verdict(Fate.ACCEPTED, "taken"), NOW)
+        assert {one.answer_id: one.attempt for one in waiting(connection, LONG_AGO)} == {1: 1, 3: 3}
     file = made(filled.call("backup", place))
     filled.engine.dispose()
 
@@ -216,4 +237,15 @@ def test_no_rule_answers_what_is_read_again(filled: Filled, place: Path, postgre
         with writing(engine) as connection:
             assert first_readings_over(connection, ["main"]) == {}
             assert answering.value_of(connection, "mailbox:main") is None
+            found = answering.value_of(connection, "rule:thanks")
+            assert found is not None
+            assert found[1] > NOW
+            assert waiting(connection, LONG_AGO) == []
+            events = connection.execute(
+                select(answer_events.c.answer_id, answer_events.c.attempt).where(
+                    answer_events.c.event == "unknown"
+                )
+            ).all()
+            assert sorted(events) == [(1, 1), (2, 1), (3, 3)]
+            assert settle_abandoned(connection, 0, datetime.now(UTC)) == 0
         engine.dispose()
