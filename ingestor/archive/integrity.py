@@ -187,10 +187,9 @@ def doubts(engine: Engine, evidence: Evidence, reader: Reader) -> dict[int, Doub
     for arrival in evidence.arrivals:
         if arrival["payload_size"] is None:
             continue
-        try:
-            kept = kept_arrival(engine, arrival["id"])
-        except ValueError as fault:
-            found[arrival["id"]] = Doubt(damaged=str(fault))
+        kept = kept_arrival(engine, arrival["id"])
+        if kept.damaged is not None:
+            found[arrival["id"]] = Doubt(damaged=kept.damaged)
             continue
         makes = arrival["outcome"] == "stored" or arrival["read_by_retry"]
         if not makes or not kept.whole or evidence.content is None:

@@ -33,7 +33,7 @@ class Kept:
     """A quarantined arrival with its raw bytes, to be read again.
 
     `parser` is what could not read it, like `agile.mail/1`: its first part names the provider. `raw` is
-    None where the bytes are no longer kept; `whole` is false where only their beginning is.
+    None where the bytes are no longer kept, or are `damaged`; `whole` is false where only their beginning is.
     """
 
     id: int
@@ -48,7 +48,8 @@ class Kept:
     place: bytes
     raw: bytes | None = field(repr=False)
     whole: bool
-    sender_verified: bool | None = None
+    sender_verified: bool | None
+    damaged: str | None
 
     @property
     def provider(self) -> str:
@@ -84,16 +85,18 @@ def discard(
     return standing
 
 
-def export_mbox(engine: Engine, out: BinaryIO, ids: Sequence[int] | None = None) -> int:
+def export_mbox(engine: Engine, out: BinaryIO, ids: Sequence[int] | None = None) -> tuple[int, list[int]]:
     """Write what stands in the quarantine to `out` as an mbox (mboxrd); return how many mails it has.
 
     A mail is written as it came, with LF ends. A POST is wrapped in a mail that says where it came from,
-    its body attached. Arrivals whose bytes are no longer kept are left out.
+    its body attached. Arrivals whose bytes are no longer kept are left out, and those, which are returned
+    too, whose bytes are damaged.
     """
-    written = 0
+    written, damaged = 0, []
     for number in standing_ids(engine, ids):
         kept = kept_arrival(engine, number)
         if kept.raw is None:
+            damaged += [number] if kept.damaged else []
             continue
         mail = kept.raw if kept.channel is not Channel.WEBHOOK else _wrapped(kept)
         mail = mail.replace(b"\r\n", b"\n")
@@ -102,7 +105,7 @@ def export_mbox(engine: Engine, out: BinaryIO, ids: Sequence[int] | None = None)
         out.write(_FROM_LINE.sub(rb">\1", mail))
         out.write(b"\n" if mail.endswith(b"\n") else b"\n\n")
         written += 1
-    return written
+    return written, damaged
 
 
 def standing_ids(engine: Engine, ids: Sequence[int] | None = None) -> list[int]:
@@ -119,11 +122,15 @@ def _standing(connection: Connection, ids: Sequence[int] | None) -> list[int]:
 
 
 def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
-    """Return an arrival with its raw bytes. Raises ValueError where they are damaged."""
+    """Return an arrival with its raw bytes."""
     a = tables.arrivals
+    payload = damaged = None
     with reading(engine) as connection:
         row = connection.execute(select(a).where(a.c.id == arrival_id)).one()
-        payload = kept_payload(connection, arrival_id)
+        try:
+            payload = kept_payload(connection, arrival_id)
+        except ValueError as fault:
+            damaged = str(fault)
     return Kept(
         id=row.id,
         channel=Channel(row.channel),
@@ -138,6 +145,7 @@ def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
         raw=payload.raw if payload else None,
         whole=payload is not None and payload.whole,
         sender_verified=row.sender_verified,
+        damaged=damaged,
     )
 
 
@@ -190,7 +198,7 @@ def _texts(raw: bytes) -> Iterator[str]:
 def read_today(reader: Reader, kept: Kept) -> Readable | Unreadable:
     """Return what `reader` makes of an arrival's own item today."""
     if kept.raw is None:
-        return Unreadable(MISSING, kept.parser)
+        return Unreadable(kept.damaged or MISSING, kept.parser)
     if not kept.whole:
         return Unreadable(TRUNCATED, kept.parser)
     try:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from ingestor.archive.runs import Balance
 from ingestor.redaction import TURNING, one_line
@@ -50,13 +50,18 @@ class Harmless(io.TextIOBase):
         return len(text)
 
 
-def write_raw(raw: bytes) -> None:
-    """Write bytes exactly into a file or pipe; on a terminal as text without what it would obey."""
-    if sys.stdout.isatty():
-        Harmless(sys.stdout).write(raw.decode("utf-8", "backslashreplace"))
-        return
-    sys.stdout.buffer.write(raw)
-    sys.stdout.buffer.flush()
+class _Shown(io.RawIOBase):
+    """A stream of bytes in front of a terminal: they are shown as text."""
+
+    def write(self, raw: Any) -> int:
+        """Write `raw`, what is no UTF-8 as escapes."""
+        Harmless(sys.stdout).write(bytes(raw).decode("utf-8", "backslashreplace"))
+        return len(raw)
+
+
+def raw_output() -> BinaryIO:
+    """Return where bytes go to stdout, exactly; on a terminal as text without what it would obey."""
+    return cast("BinaryIO", _Shown()) if sys.stdout.isatty() else sys.stdout.buffer
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> int:

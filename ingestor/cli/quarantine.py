@@ -1,9 +1,9 @@
 """`ingestor quarantine`: what is ours but could not be read."""
 
 import argparse
-import io
 import sys
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from sqlalchemy import Engine
 
 from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.quarantine import discard, export_mbox, standing_ids
-from ingestor.archive.queries import quarantine_list, quarantine_show, raw_of_arrival
+from ingestor.archive.queries import quarantine_list, quarantine_show
 from ingestor.archive.runs import balance, begin_run, end_run, lease_of
-from ingestor.cli import verbs_of
+from ingestor.cli import complain, verbs_of
 from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
 from ingestor.cli.export import whole_file
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import exit_code, print_balance, print_fields, print_table, write_raw
+from ingestor.cli.printing import exit_code, print_balance, print_fields, print_table, raw_output
 from ingestor.cli.show import arrival_fields, checked_raw
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import reason_in_words, retry, todays_reader
@@ -75,8 +75,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if found is None:
         raise IngestorError(_absent([arguments.id]))
     if arguments.raw:
-        raw = checked_raw(lambda: raw_of_arrival(engine, arguments.id), f"arrival {arguments.id}")
-        write_raw(raw)
+        raw_output().write(checked_raw(engine, arguments.id))
         return 0
     why = reason_in_words(engine, arguments.id, found.arrival["reason"])
     zone = zone_of(arguments, settings)
@@ -133,16 +132,13 @@ def _discard(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     engine = open_for_reading(settings_of(arguments))
     _require_standing(engine, arguments.ids)
-    ids = arguments.ids or None
-    if str(arguments.file) == "-":
-        mbox = io.BytesIO()
-        written = export_mbox(engine, mbox, ids)
-        write_raw(mbox.getvalue())
-    else:
-        with whole_file(arguments.file) as file:
-            written = export_mbox(engine, file, ids)
+    stdout = nullcontext(raw_output())
+    with stdout if str(arguments.file) == "-" else whole_file(arguments.file) as out:
+        written, damaged = export_mbox(engine, out, arguments.ids or None)
     print(f"{written:,} exported", file=sys.stderr)
-    return 0
+    for number in damaged:
+        complain(f"{number} is left out: its bytes are damaged; see `ingestor check --deep`")
+    return int(bool(damaged))
 
 
 def _require_standing(engine: Engine, ids: list[int]) -> None:

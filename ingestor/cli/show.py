@@ -13,7 +13,7 @@ from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
 from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
-from ingestor.cli.printing import print_fields, print_json, printable, write_raw
+from ingestor.cli.printing import print_fields, print_json, printable, raw_output
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.intake.retry import todays_reader
 from ingestor.numbers import last_four, normalise_agile
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if evidence is None:
         raise IngestorError(f"there is no SMS {arguments.id}; `ingestor search` lists them with their ids")
     if arguments.raw:
-        write_raw(_raw(engine, evidence, arguments.arrival))
+        raw_output().write(_raw(engine, evidence, arguments.arrival))
         return 0
     found = doubts(engine, evidence, todays_reader(lambda provider: rules_for(settings, provider)))
     if arguments.json:
@@ -94,17 +94,17 @@ def _raw(engine: Engine, evidence: Evidence, arrival: int | None) -> bytes:
     elif arrival not in [one["id"] for one in evidence.arrivals]:
         known = ", ".join(str(one["id"]) for one in evidence.arrivals)
         raise IngestorError(f"arrival {arrival} is none of SMS {number}; it has: {known}")
-    return checked_raw(lambda: raw_of_arrival(engine, arrival), f"arrival {arrival}")
+    return checked_raw(engine, arrival)
 
 
-def checked_raw(read: Any, what: str) -> bytes:
-    """Return the bytes that `read` gives. Raises IngestorError where they are damaged or not kept."""
+def checked_raw(engine: Engine, arrival: int) -> bytes:
+    """Return the bytes that an arrival came with. Raises IngestorError where they are damaged or not kept."""
     try:
-        raw: bytes | None = read()
+        raw = raw_of_arrival(engine, arrival)
     except ValueError as fault:
-        raise IngestorError(f"the raw bytes of {what} cannot be given back: {fault}") from None
+        raise IngestorError(f"the raw bytes of arrival {arrival} cannot be given back: {fault}") from None
     if raw is None:
-        raise IngestorError(f"the raw bytes of {what} are no longer kept")
+        raise IngestorError(f"the raw bytes of arrival {arrival} are no longer kept")
     return raw
 
 

@@ -85,9 +85,6 @@ def reason_in_words(engine: Engine, arrival_id: int, reason: str | None) -> str 
     """Return why an arrival stands in the quarantine; who a stranger is, is told out of its kept bytes."""
     if reason not in NEAR_MISSES:
         return reason
-    try:
-        kept = kept_arrival(engine, arrival_id)
-    except ValueError:  # damaged bytes: `show` and `check --deep` say so
-        return near_miss_in_words(reason)
+    kept = kept_arrival(engine, arrival_id)
     who = providers.mail_reader(kept.provider).sender_shown(kept.raw) if kept.raw else "somebody"
     return near_miss_in_words(reason, who)

@@ -142,7 +142,7 @@ def test_the_quarantine_opens_in_a_mail_client(archive_engine: Engine, tmp_path:
     post = broken(9, channel=Channel.WEBHOOK, content_key=b"u" * 16, raw=raws[2])
     Store(archive_engine).write([Submission(None, (*mails, post))], NOW)
     out = io.BytesIO()
-    assert export_mbox(archive_engine, out) == 3
+    assert export_mbox(archive_engine, out) == (3, [])
     path = tmp_path / "quarantine.mbox"
     path.write_bytes(out.getvalue())
     box = mailbox.mbox(path)

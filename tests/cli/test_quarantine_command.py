@@ -5,6 +5,7 @@ import json
 import mailbox
 from datetime import UTC, datetime
 
+from ingestor.archive.engine import writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from tests.archive.samples import broken
@@ -99,3 +100,29 @@ def test_export_is_an_mbox(filled: Filled) -> None:
         assert sorted(mail["Subject"] for mail in box) == ["mail 6 copy 0", "mail 7 copy 0"]
     assert filled.spawn("quarantine", "export", "-").raw == path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_damaged_bytes_stop_nothing_behind_them(filled: Filled) -> None:
+    """What can no longer be read stays where it is, with the reason; the next is read, and exported."""
+    second, first = ids(filled)
+    on = " ON payloads" if filled.engine.name == "postgresql" else ""
+    with writing(filled.engine) as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER payloads_no_update{on}")
+        connection.exec_driver_sql(
+            "UPDATE payloads SET sha256 = (SELECT sha256 FROM payloads WHERE arrival_id = 1)"
+            f" WHERE arrival_id = {first}"
+        )
+
+    retried = filled.call("quarantine", "retry")
+    exported = filled.call("quarantine", "export", "q.mbox")
+
+    assert (retried.code, retried.faults) == (0, [])
+    assert "2 read" in retried.out
+    assert "SHA-256 differs" in retried.out
+    assert ids(filled) == [second, first]
+    assert exported.code == 1
+    assert exported.err.splitlines() == [
+        "1 exported",
+        f"ingestor: {first} is left out: its bytes are damaged; see `ingestor check --deep`",
+    ]
+    assert b"mail 7" in (filled.folder / "q.mbox").read_bytes()

@@ -103,7 +103,7 @@ def test_discard_and_export(run_import: Importer, archive_engine: Engine, tmp_pa
     box.write_bytes(mbox_of(broken_mail(1), broken_mail(2) + b"\nFrom here on\n", sms_mail(3)))
     assert run_import(box).counts == (3, 1, 0, 0, 2, 0)
     mbox = io.BytesIO()
-    assert quarantine.export_mbox(archive_engine, mbox) == 2
+    assert quarantine.export_mbox(archive_engine, mbox) == (2, [])
     out.write_bytes(mbox.getvalue())
     assert run_import(out).counts == (2, 0, 0, 0, 2, 0)
     assert run_import.rows("SELECT count(*) FROM arrivals") == [(3,)]
