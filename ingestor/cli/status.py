@@ -153,8 +153,8 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     refused, lacks = refusals(engine), fault(file.absolute()) if file else None
     quarantine, alike = standing(engine), look_alikes(engine)
     found = [
-        *troubles.of_archive(refused, lacks), *troubles.of_disks(disks_of(settings)),
-        *troubles.of_secrets(settings, now),
+        *troubles.of_archive(refused, lacks), *troubles.of_commits(engine),
+        *troubles.of_disks(disks_of(settings)), *troubles.of_secrets(settings, now),
         *_of_daemons(daemons, zone), *troubles.of_sources(reports), *troubles.of_retention(reports),
         *troubles.of_spool(spool),
         *troubles.of_unread(quarantine, alike, now - timedelta(days=1)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from typing import Final
 
-from sqlalchemy import Engine, bindparam, func, select
+from sqlalchemy import Engine, bindparam, func, select, text
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
@@ -155,6 +155,28 @@ def of_archive(refused: Refusals | None, lacks: str | None) -> list[Trouble]:
     return found
 
 
+_HELD_UP: Final = text(
+    "SELECT min(state_change) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event = 'SyncRep' AND state_change <= clock_timestamp() - make_interval(secs => :seconds)"
+)
+
+
+def of_commits(engine: Engine, seconds: float = 10.0) -> list[Trouble]:
+    """Return that a commit has waited so long for a synchronous standby: PostgreSQL lets it, without a word.
+
+    Only commits of the role that asks are seen, or all by a member of pg_monitor. Raises IngestorError.
+    """
+    if engine.dialect.name == "sqlite":
+        return []
+    with reading(engine) as connection:
+        since = connection.execute(_HELD_UP, {"seconds": seconds}).scalar_one()
+    if since is None:
+        return []
+    says = "each commit waits for a synchronous standby, and none is there"
+    fix = "start the standby, or see synchronous_standby_names (Patroni: synchronous_mode)"
+    return [Trouble("archive", "archive", says, fix, since=since.astimezone(UTC))]
+
+
 def of_unread(standing: Iterable[Standing], alike: Iterable[LookAlikes], since: datetime) -> list[Trouble]:
     """Return that mails or POSTs of ours could not be read, or looked like ours, since `since` (aware UTC).
 
@@ -187,7 +209,8 @@ def sentence(troubles: list[Trouble], today: Today, waits: str, since: str) -> s
     `waits` is empty where nothing does; `since` says since when the daemon runs, or nothing.
     """
     usual = f", usually {today.usual:,} by now" if today.usual is not None else ""
-    came = f"{today.sms:,} SMS today{usual}; {waits or 'nothing'} waits"
+    one = not waits or (waits.startswith("1 ") and "," not in waits)
+    came = f"{today.sms:,} SMS today{usual}; {waits or 'nothing'} wait{'s' if one else ''}"
     grave = [one for one in troubles if one.grave]
     if not grave:
         to_see = f" ({_things(len(troubles))} to look at when there is time)" if troubles else ""

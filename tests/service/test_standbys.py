@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -15,12 +16,14 @@ from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
 from ingestor.service.checks.archive import check
 from ingestor.settings import load
+from ingestor.watch.troubles import of_commits
 from tests.archive.samples import NOW, broken, item
 from tests.cli.calling import Called
 from tests.cli.conftest import called
 from tests.servers.pgbouncer import PgBouncer, program
 from tests.servers.postgresql import PostgresqlServer
 from tests.service.process import configuration, mailbox
+from tests.waiting import until
 
 __all__ = ["called"]
 
@@ -166,6 +169,25 @@ def test_check_says_which_step_it_sees(
     postgresql.wait_for_standby("")
     standby.stop()
     assert found(url, tmp_path, WEBHOOK.format("")) == ["ok: one server; no standby is connected"]
+
+
+def test_a_commit_that_waits_for_a_standby_that_is_gone_is_named(postgresql: PostgresqlServer) -> None:
+    """`status` says what is the matter and since when, and nobody is told to restart a daemon for it."""
+    engine = open_engine(postgresql.url("archive"))
+    ensure_schema(engine, auto_upgrade=True)
+    assert of_commits(engine, 0) == []
+    postgresql.wait_for_standby("gone")
+    writer = Thread(target=Store(engine).write, args=([Submission(None, (broken(SMS + 1),))], NOW))
+    writer.start()
+    try:
+        [found] = until(lambda: of_commits(engine, 0), "the commit that waits")
+        assert (found.grave, found.since is not None) == (True, True)
+        assert "waits for a synchronous standby" in str(found)
+    finally:
+        postgresql.wait_for_standby("")
+        writer.join(30)
+    assert of_commits(engine, 0) == []
+    engine.dispose()
 
 
 @pytest.mark.skipif(program() is None, reason="PgBouncer is not installed")
