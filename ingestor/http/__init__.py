@@ -6,15 +6,19 @@ It imports nothing that a user without [webhook] has not installed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import Any, Protocol
 
 from ingestor.logs import OncePerMinute, get_logger
 
 _log = get_logger(__name__)
 _WARNINGS = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED})
+
+Headers = Mapping[bytes, bytes]
+"""By lower-case name; a header that came several times is joined by commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,19 @@ TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "request too slow")
 OVERLOADED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "more at once than can be taken")
 NO_DESCRIPTORS = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no file descriptors left; raise LimitNOFILE")
 STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+
+
+class Gatekeeper(Protocol):
+    """Who decides from the head of a request whether it comes in."""
+
+    def peer(self, address: str, *, encrypted: bool) -> Any:
+        """Return what is known about the other end of a connection from `address`."""
+
+    def judge(self, method: bytes, target: bytes, headers: Headers, peer: Any) -> Any:
+        """Return a Refusal, or what the application is told of the admission."""
+
+    def client_of(self, headers: Headers, peer: Any) -> str:
+        """Return the address to name in the log."""
 
 
 class RefusalLog:

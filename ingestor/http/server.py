@@ -20,8 +20,8 @@ from uvicorn.server import ServerState
 
 from ingestor import http as refusals
 from ingestor.errors import ConfigurationError
-from ingestor.http import Bounds, RefusalLog
-from ingestor.http.protocol import Common, Connection, Gatekeeper, rendered
+from ingestor.http import Bounds, Gatekeeper, RefusalLog
+from ingestor.http.protocol import Common, Connection, rendered
 from ingestor.http.tls import Certificate
 from ingestor.logs import get_logger
 

@@ -16,8 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ingestor.errors import ConfigurationError
-from ingestor.http import Bounds, Refusal, RefusalLog
-from ingestor.http.protocol import Headers
+from ingestor.http import Bounds, Headers, Refusal, RefusalLog
 from ingestor.http.server import HttpServer, bound
 from ingestor.http.tls import validity
 from ingestor.intake.listener import gate

@@ -1,16 +1,20 @@
 """Real clients at a real daemon: what curl sends in each of its ways becomes the row it means."""
 
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import missing
+from tests.intake.listener.client import post, sms
 from tests.intake.listener.stand import AGILE, Stand
 
 FORM = "originator=%2B39335{:07d}&destination=%2B393331234333&date_time=20260514102301&text=by+curl"
+DATA_SEGMENTS_IN = 152  # where it stands in Linux's tcp_info
 WAYS = {
     "HTTP/1.1": (),
     "HTTP/1.0": ("--http1.0",),
@@ -78,3 +82,13 @@ def test_a_balancer_is_told_that_the_listener_lives(curl: str, listening: Stand)
     assert _call(curl, listening, path="/healthz") == "ok 200"
     assert _call(curl, listening, "-I", path="/healthz").endswith(" 200")
     assert _call(curl, listening, "-H", "X-Forwarded-For: 192.0.2.1", path="/healthz") == " 404"
+
+
+@pytest.mark.parametrize("answers", [1, 3], ids=["one", "three on one connection"])
+def test_an_answer_comes_in_one_packet(listening: Stand, answers: int) -> None:
+    """Head and body of an answer are sent at once: as two packets it costs much more."""
+    with listening.client() as client:
+        for number in range(answers):
+            assert client.ask(post(AGILE, sms(number))).body == b"+OK"
+        counts = client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DATA_SEGMENTS_IN + 4)
+    assert int.from_bytes(counts[DATA_SEGMENTS_IN:], sys.byteorder) == answers

@@ -3,20 +3,18 @@
 import binascii
 import hmac
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
-from ingestor.http import Refusal
+from ingestor.http import Headers, Refusal
 from ingestor.settings.models import Endpoint, Webhook
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
-Headers = Mapping[bytes, bytes]
-"""By lower-case name; a header that came several times is joined by commas."""
 
 _PROBES = frozenset({b"GET", b"HEAD"})
 _TELLS_OF_A_PROXY = (b"x-forwarded", b"forwarded", b"via", b"x-real-ip")

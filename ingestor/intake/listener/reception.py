@@ -17,9 +17,9 @@ from typing import Any
 
 from ingestor.archive.items import Receipt, Submission
 from ingestor.errors import IngestorError
-from ingestor.http import OVERLOADED, Bounds, Refusal, RefusalLog
+from ingestor.http import OVERLOADED, Bounds, Headers, Refusal, RefusalLog
 from ingestor.intake.listener import gate
-from ingestor.intake.listener.gate import Admission, Headers
+from ingestor.intake.listener.gate import Admission
 from ingestor.intake.listener.posts import (
     EMPTY,
     SPOOLED,
