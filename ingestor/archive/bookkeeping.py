@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from ingestor.archive.columns import insert_into
 from ingestor.archive.items import Pending, Row, Submission
 from ingestor.archive.tables import Big, cursors, look_alikes, pending, run_inputs, runs
 from ingestor.errors import RunTaken
@@ -41,8 +42,9 @@ _advance = (
 )
 
 
-def _upserts(dialect: Any) -> tuple[Any, Any, Any]:
-    move = dialect.insert(cursors)
+@cache
+def _upserts(dialect: str) -> tuple[Any, Any, Any]:
+    move = insert_into(cursors, dialect)
     move = move.on_conflict_do_update(
         index_elements=["mailbox", "folder"],
         set_={name: move.excluded[name] for name in _MOVED},
@@ -51,7 +53,7 @@ def _upserts(dialect: Any) -> tuple[Any, Any, Any]:
             cursors.c.uidvalidity != move.excluded.uidvalidity, cursors.c.last_uid <= move.excluded.last_uid
         ),
     )
-    note = dialect.insert(pending)
+    note = insert_into(pending, dialect)
     note = note.on_conflict_do_update(
         index_elements=list(_PLACE),
         set_={"content_key": note.excluded.content_key},
@@ -60,15 +62,12 @@ def _upserts(dialect: Any) -> tuple[Any, Any, Any]:
             func.coalesce(note.excluded.content_key, pending.c.content_key)
         ),
     )
-    add = dialect.insert(look_alikes)
+    add = insert_into(look_alikes, dialect)
     add = add.on_conflict_do_update(
         index_elements=["run_id", "source", "missing"],
         set_={"number": look_alikes.c.number + add.excluded.number, "last_at": add.excluded.last_at},
     )
     return move, note, add
-
-
-_UPSERTS = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
 
 
 def keep_books(
@@ -83,7 +82,7 @@ def keep_books(
 
     `mark` becomes the mark of each run, whatever else there is to write; see `store`.
     """
-    move, note, add = _UPSERTS[connection.dialect.name]
+    move, note, add = _upserts(connection.dialect.name)
     _count_runs(connection, submissions, outcomes, mark)
     for row in _look_alikes(submissions, now):
         connection.execute(add, row)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Table, bindparam, column, func, select, text
+from sqlalchemy import ARRAY, Table, bindparam, column, func, select, text
 from sqlalchemy import table as lightweight
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy.dialects import registry
 
 from ingestor.archive import tables
+from ingestor.archive.columns import insert_into
 from ingestor.archive.items import (
     ArrivalColumns,
     ArrivalContent,
@@ -74,7 +74,8 @@ def of_rows(target: Target, number: int) -> str:
     SQLAlchemy writes it for one: for 64 it took 30 ms.
     """
     in_order = lightweight(target.table.name, *map(column, target.columns))
-    statement = target.new_only(sqlite.insert(in_order)).compile(dialect=sqlite.dialect(paramstyle="qmark"))
+    insert = target.new_only(insert_into(in_order, "sqlite"))
+    statement = insert.compile(dialect=registry.load("sqlite")(paramstyle="qmark"))
     row = f"({', '.join('?' * len(target.columns))})"
     return str(statement).replace(row, ", ".join([row] * number))
 
@@ -86,8 +87,7 @@ def _from_arrays(target: Target, arrived: Any = None) -> Any:
     """
     columns = [target.table.c[name] for name in target.columns]
     arrays = [
-        bindparam(name, type_=postgresql.ARRAY(one.type))
-        for name, one in zip(target.arrays, columns, strict=True)
+        bindparam(name, type_=ARRAY(one.type)) for name, one in zip(target.arrays, columns, strict=True)
     ]
     given = func.unnest(*arrays).table_valued(*[column(one.name, one.type) for one in columns], name="given")
     source = given.render_derived()
@@ -96,12 +96,12 @@ def _from_arrays(target: Target, arrived: Any = None) -> Any:
         rows = rows.order_by(target.unique[0], "id")
     if arrived is not None:
         rows = rows.where(source.c.arrival_id.in_(select(arrived.c.id)))
-    insert = target.new_only(postgresql.insert(target.table).from_select(list(target.columns), rows))
+    insert = target.new_only(insert_into(target.table, "postgresql").from_select(list(target.columns), rows))
     return insert.returning(target.table.c.id) if target.unique else insert
 
 
 def _written(statement: Any) -> str:
-    return str(statement.compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy forgot it
+    return str(statement.compile(dialect=registry.load("postgresql.psycopg")()))
 
 
 @cache

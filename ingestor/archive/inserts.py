@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     ColumnElement,
@@ -35,7 +36,6 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import postgresql
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
@@ -110,7 +110,7 @@ def _insert_at_once(connection: Connection, statement: str, given: Mapping[Targe
 
 def _by_keys(query: Select[Any], key: Column[bytes]) -> dict[str, Select[Any]]:
     """Return `query` for the rows whose `key` is among `:keys`, by dialect."""
-    array = cast(bindparam("keys", type_=Text), postgresql.ARRAY(LargeBinary))
+    array = cast(bindparam("keys", type_=Text), ARRAY(LargeBinary))
     # Without a type, for which SQLAlchemy would wrap each key for sqlite3.
     plain: ColumnElement[bytes] = column(str(key.name))
     return {
@@ -167,7 +167,7 @@ def _draw(names: tuple[str, ...]) -> Select[Any]:
         for name in names
     )
     arrays: list[ColumnElement[Any]] = [
-        func.array(ids.scalar_subquery(), type_=postgresql.ARRAY(BigInteger)) for ids in drawn
+        func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger)) for ids in drawn
     ]
     # First of all: who holds the lock alone knows that no lower id than the highest is still to come.
     return select(cast(func.pg_advisory_xact_lock_shared(ERASURES_LOCK), Text), *arrays)

@@ -13,20 +13,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import ColumnElement, Engine, and_, bindparam, delete, func, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestor.archive import tables
+from ingestor.archive.columns import insert_into
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.items import Action, Pending
 from ingestor.errors import IngestorError
 
 ALIVE_SECONDS, RENEWED_SECONDS = 60.0, 15.0
 """How long a command that was killed still counts as running, and how often one that runs says so."""
-
-_UPSERT: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def note_source(
     }  # fmt: skip
     if success:
         values["last_success"] = now
-    upsert = _UPSERT[engine.dialect.name](tables.sources).values(values)
+    upsert = insert_into(tables.sources, engine.dialect.name).values(values)
     with writing(engine) as connection:
         connection.execute(
             upsert.on_conflict_do_update(

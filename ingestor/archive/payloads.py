@@ -128,8 +128,8 @@ def usable_dictionary(engine: "Engine") -> Dictionary | None:
     from datetime import UTC, datetime
 
     from sqlalchemy import select
-    from sqlalchemy.dialects import postgresql, sqlite
 
+    from ingestor.archive.columns import insert_into
     from ingestor.archive.engine import reading, writing
     from ingestor.archive.tables import dictionaries
 
@@ -140,7 +140,7 @@ def usable_dictionary(engine: "Engine") -> Dictionary | None:
     if found is None:
         with writing(engine) as connection:
             row = {"id": number, "bytes": content, "created_at": datetime.now(UTC)}
-            insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
-            connection.execute(insert(dictionaries).values(**row).on_conflict_do_nothing())
+            insert = insert_into(dictionaries, engine.dialect.name)
+            connection.execute(insert.values(**row).on_conflict_do_nothing())
             found = connection.execute(stands).scalar_one()
     return (number, content) if bytes(found) == content else None

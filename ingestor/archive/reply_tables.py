@@ -13,18 +13,15 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Text,
     UniqueConstraint,
-    text,
 )  # fmt: skip
 
-from ingestor.archive.columns import Big, Flag, Instant, Ordered, Small, new_table
+from ingestor.archive.columns import Big, Flag, Instant, Ordered, Small, index_of_rows, new_table
 
 KINDS = {
     "stop": "out", "provider": "out", "import": "out", "add": "out", "start": "in", "remove": "in",
     "review": "none", "nearly_start": "none", "dismiss": "none",
 }  # fmt: skip
 """What an event can be, and whether it opts out or in again."""
-
-_BY_HAND = text("sms_id IS NULL")
 
 consents = new_table(
     "consents",
@@ -46,9 +43,8 @@ consents = new_table(
         name="kind",
     ),
     Index("ix_consents_number_hmac", "number_hmac", "effect", "at"),
-    Index(
-        "uq_consents_by_hand", "number_hmac", "kind", "scope", "at", unique=True,
-        sqlite_where=_BY_HAND, postgresql_where=_BY_HAND,
+    index_of_rows(
+        "uq_consents_by_hand", "number_hmac", "kind", "scope", "at", unique=True, where="sms_id IS NULL"
     ),
 )  # fmt: skip
 """One row an event. `scope` is a number of ours or *; `at` is the SMS's own time, or that of the decision.

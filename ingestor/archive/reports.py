@@ -3,11 +3,10 @@
 import hmac
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import Connection, insert
-from sqlalchemy.dialects import postgresql, sqlite
 
+from ingestor.archive.columns import insert_into
 from ingestor.archive.items import ReportItem
 from ingestor.archive.payloads import compress
 from ingestor.archive.reply_tables import delivery_report_content, delivery_reports
@@ -29,7 +28,6 @@ def write_reports(
 
 def _write(connection: Connection, secret: bytes, run_id: int | None, item: ReportItem) -> Outcome:
     report = item.report
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     values = {
         "post": item.post, "number": item.number, "report_hmac": _report_hmac(secret, report),
         "message_id": report.message_id, "shape": report.shape, "status": report.status,
@@ -37,7 +35,8 @@ def _write(connection: Connection, secret: bytes, run_id: int | None, item: Repo
         "operator": report.operator, "price": report.price, "done_at": report.done_at,
         "source": item.source, "run_id": run_id, "arrived_at": item.arrived_at,
     }  # fmt: skip
-    statement = dialect.insert(delivery_reports).values(values).on_conflict_do_nothing()
+    insertion = insert_into(delivery_reports, connection.dialect.name)
+    statement = insertion.values(values).on_conflict_do_nothing()
     report_id = connection.execute(statement.returning(delivery_reports.c.id)).scalar()
     if report_id is None:
         return Outcome.DUPLICATE

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-from ingestor.archive.columns import Big, Flag, Instant, Small, WholeSecond, metadata
+from ingestor.archive.columns import Big, Flag, Instant, Small, WholeSecond, index_of_rows, metadata
 from ingestor.archive.columns import new_table as _table
 from ingestor.archive.finding_tables import sms_numbers, sms_words
 from ingestor.archive.reply_tables import (
@@ -187,19 +187,12 @@ arrivals = _table(
         name="outcome",
     ),
     Index("ix_arrivals_sms_id", "sms_id"),
-    Index(
-        "ix_arrivals_quarantined", "id",
-        sqlite_where=text("outcome = 'quarantined'"), postgresql_where=text("outcome = 'quarantined'"),
-    ),
+    index_of_rows("ix_arrivals_quarantined", "id", where="outcome = 'quarantined'"),
     # What may be answered; imports, the bulk of an archive, pay nothing for it.
-    Index(
-        "ix_arrivals_answerable", "ingested_at",
-        sqlite_where=text(ANSWERABLE), postgresql_where=text(ANSWERABLE),
-    ),
+    index_of_rows("ix_arrivals_answerable", "ingested_at", where=ANSWERABLE),
     # Of those whose sender was checked; all others pay nothing for it.
-    Index(
-        "ix_arrivals_sender_checked", "source", "ingested_at", "sender_verified",
-        sqlite_where=text(SENDER_CHECKED), postgresql_where=text(SENDER_CHECKED),
+    index_of_rows(
+        "ix_arrivals_sender_checked", "source", "ingested_at", "sender_verified", where=SENDER_CHECKED
     ),
 )  # fmt: skip
 
@@ -235,10 +228,7 @@ retries = _table(
     Index("ix_retries_arrival_id", "arrival_id"),
     Index("ix_retries_sms_id", "sms_id"),
     # However many processes read the same quarantined arrival again, it becomes an SMS once.
-    Index(
-        "uq_retries_read_once", "arrival_id", unique=True,
-        sqlite_where=text("sms_id IS NOT NULL"), postgresql_where=text("sms_id IS NOT NULL"),
-    ),
+    index_of_rows("uq_retries_read_once", "arrival_id", unique=True, where="sms_id IS NOT NULL"),
 )  # fmt: skip
 
 payloads = _table(

@@ -16,8 +16,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, Table, delete, func, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from ingestor.archive.columns import insert_into
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import drop_source, note_source
 from ingestor.archive.reply_tables import answer_events, answering
@@ -60,8 +60,8 @@ def value_of(connection: Connection, name: str) -> tuple[str, datetime] | None:
 
 def insert_once(connection: Connection, table: Table, values: Mapping[str, Any]) -> Any:
     """Insert a row and return its primary key, None where one with a key of its stands already."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(values).on_conflict_do_nothing()
+    insert = insert_into(table, connection.dialect.name)
+    statement = insert.values(values).on_conflict_do_nothing()
     return connection.execute(statement.returning(*table.primary_key)).scalar()
 
 

@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
+from ingestor.archive.columns import insert_into
 from ingestor.archive.items import Row
 from ingestor.archive.reply_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
@@ -36,12 +37,12 @@ _SALT = 32
 _NO_REVIEW = (OriginatorKind.ALPHA, OriginatorKind.SHORT)
 
 
-_NOTE = {
-    dialect.__name__.rpartition(".")[2]: dialect.insert(consents)
-    .on_conflict_do_nothing()
-    .returning(*(consents.c[name] for name in ("id", "sms_id", "number_hmac", "kind", "scope", "at")))
-    for dialect in (sqlite, postgresql)
-}
+@cache
+def _note(dialect: str) -> Any:
+    told = (consents.c[name] for name in ("id", "sms_id", "number_hmac", "kind", "scope", "at"))
+    return insert_into(consents, dialect).on_conflict_do_nothing().returning(*told)
+
+
 _NOTE_CONTENT = consent_content.insert()
 _SECRET = select(archive_key.c.secret)
 
@@ -182,7 +183,7 @@ def write_events(connection: Connection, secret: bytes, events: Iterable[Event],
 
 
 def _write(connection: Connection, rows: dict[tuple[Any, ...], Event], now: datetime) -> int:
-    statement = _NOTE[connection.dialect.name]
+    statement = _note(connection.dialect.name)
     values = [
         {"sms_id": sms_id, "number_hmac": number, "kind": kind, "effect": KINDS[kind],
          "scope": scope, "at": at, "rule": event.rule, "noted_at": now}
