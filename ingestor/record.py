@@ -28,6 +28,9 @@ _length = struct.Struct(">I").pack
 
 NO_DETAILS: Final[Mapping[str, Any]] = MappingProxyType({})
 
+REFUSED: Final = "the database refused it"
+"""How the reason of an item begins that the tables do not take."""
+
 
 class Outcome(StrEnum):
     """How an item ends: exactly one of these, always."""

@@ -24,7 +24,6 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from ingestor.archive.comments import TABLES, plain
 from ingestor.timestamps import iso_utc
 
 
@@ -96,15 +95,11 @@ metadata = MetaData(
 
 
 def new_table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any, **options: Any) -> Table:
-    """Return the table `name` of the archive, with its meaning and that of each column.
+    """Return the table `name` of the archive; what it means stands in `comments`, for who makes it.
 
     `options` are of SQLAlchemy's `Table`.
     """
-    meaning, columns = TABLES[name]
-    table = Table(name, metadata, *parts, sqlite_strict=True, comment=plain(meaning), **options)
-    for column in table.columns:
-        column.comment = plain(columns[column.name])
-    return table
+    return Table(name, metadata, *parts, sqlite_strict=True, **options)
 
 
 def index_of_rows(name: str, *columns: str, where: str, unique: bool = False) -> Index:

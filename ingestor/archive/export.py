@@ -29,8 +29,9 @@ from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import one_moment, plain_reader, reading, sqlite_path
+from ingestor.archive.open_file import folder_to_disk
 from ingestor.archive.searching import Filters, Row, filtered, stream
-from ingestor.archive.views import inbound_sms
+from ingestor.archive.views import inbound_sms, plain, plain_row
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
 from ingestor.timestamps import iso_utc
 
@@ -95,15 +96,6 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def folder_to_disk(folder: Path) -> None:
-    """Make durable which names `folder` holds: a rename in it is not before."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 _ROWS: Final = 1000
@@ -171,20 +163,6 @@ def export_csv(
             values = [_defused(value) for value in values] + [_digits(row[name]) for name in _NUMBERS]
         out.write(_line(values, between))
     return number
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: times as ISO 8601 text in UTC with Z, bytes as hexadecimal."""
-    if isinstance(value, datetime):
-        return iso_utc(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return value
-
-
-def plain_row(row: Row) -> dict[str, Any]:
-    """Return a whole row as JSON can hold it."""
-    return {name: plain(value) for name, value in row.items()}
 
 
 def _line(values: Iterable[Any], separator: str) -> str:

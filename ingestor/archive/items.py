@@ -7,7 +7,7 @@ imports the database library: the processes of an import make rows, too, and sta
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -30,8 +30,7 @@ class Payload(NamedTuple):
         return f"Payload(size={self.size}, content_type={self.content_type!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where in its source an item stood: a mailbox place, or a place in an input file.
 
     `copy` is the number of an mbox's mail among those of the same bytes in that input, from 0.
@@ -263,8 +262,7 @@ class Row(NamedTuple):
         return cls._make((*simple, *parts))
 
 
-@dataclass(frozen=True, slots=True)
-class CursorMove:
+class CursorMove(NamedTuple):
     """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending.
 
     `accounts` are the names under which the mailbox was reached, a line each; `uids` and `marks` what stood
@@ -304,8 +302,7 @@ class Pending:
     content_key: bytes | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class InputProgress:
+class InputProgress(NamedTuple):
     """How far an input file of an import has been read: `position` in the decompressed stream, and the
     SHA-256 of all bytes before it. `since` is where the step began (None: anywhere): the archive must stand
     there still, else somebody else reads the same input for the same run."""
@@ -318,7 +315,7 @@ class InputProgress:
 
     def after(self, earlier: "InputProgress | None") -> "InputProgress":
         """Return this step joined to the `earlier` one of the same input."""
-        return self if earlier is None else replace(self, since=earlier.since)
+        return self if earlier is None else self._replace(since=earlier.since)
 
 
 class Submission(NamedTuple):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, and_, bindparam, delete, func, select, text, update
 
@@ -27,8 +27,7 @@ ALIVE_SECONDS, RENEWED_SECONDS = 60.0, 15.0
 """How long a command that was killed still counts as running, and how often one that runs says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """How far a folder has been read: every mail up to `last_uid` has its outcome or stands in pending."""
 
     mailbox: str
@@ -41,8 +40,7 @@ class Cursor:
     marks: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class PendingWork:
+class PendingWork(NamedTuple):
     """A pending thing with its history: `attempts` that failed so far, and why the last one did.
 
     Times are aware UTC.

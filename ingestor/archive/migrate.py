@@ -1,6 +1,7 @@
 """The schema's life: is it current, may this program bring it up, and doing so once however many start.
 
-Alembic is imported only when there is something to do: loading it takes longer than a small import.
+Alembic, and what else only an upgrade needs, is imported when there is something to do: loading it takes
+longer than a small import, and every command asks here which schema there is.
 """
 
 import contextlib
@@ -11,18 +12,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive import grants
 from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.faults import place, refused, translated
-from ingestor.archive.queries import refusals
-from ingestor.archive.words import make_index
 from ingestor.errors import (
     ArchiveUnavailable,
     ConfigurationError,
@@ -44,8 +41,7 @@ _REVISION_FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.py")
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """One step of the schema's history; `applied` says whether this archive has taken it."""
 
     number: str
@@ -109,6 +105,9 @@ def upgrade(engine: Engine, *, copy: bool = True) -> None:
     UpgradeFailed where no migration knows what it finds, and SchemaMismatch where the role may not change
     tables.
     """
+    from ingestor.archive.queries import refusals
+    from ingestor.archive.words import make_index
+
     stands: str | None = None
     try:
         with _alone(engine) as connection:
@@ -290,6 +289,8 @@ def _telling() -> Callable[[int, int, int], None]:
 
 
 def _grant(connection: Connection) -> None:
+    from ingestor.archive import grants
+
     wanted = [grant for role in grants.writers(connection) for grant in grants.missing(connection, role)]
     for role in grants.readers(connection):
         wanted += grants.missing(connection, role, reads=True)

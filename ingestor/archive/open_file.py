@@ -334,3 +334,12 @@ def require_in_place(engine: Engine, *, mend: bool = False) -> None:
         file.require()
     elif file.mend():
         engine.dispose()  # the next connection opens what is at the path
+
+
+def folder_to_disk(folder: Path) -> None:
+    """Make durable which names `folder` holds: a rename in it is not before."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

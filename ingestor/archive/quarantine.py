@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.inserts import reserve
 from ingestor.archive.queries import kept_payload
 from ingestor.archive.rows import number_form
 from ingestor.archive.views import quarantine
@@ -69,6 +68,8 @@ def discard(
     """
     if not reason.strip():
         raise ValueError("a discard needs a reason")
+    from ingestor.archive.inserts import reserve  # what is only looked at needs nothing that stores
+
     with writing(engine) as connection:
         standing = _standing(connection, ids)
         if not standing:

@@ -2,26 +2,23 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, union
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
-from ingestor.archive.payloads import unpack
-from ingestor.archive.rows import REFUSED
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms, quarantine
 from ingestor.providers.contract import NEAR_MISSES
-from ingestor.record import Channel
+from ingestor.record import REFUSED, Channel
 
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """One SMS with its provenance: the view's row, the raw numbers and details, and every arrival.
 
     Each arrival has the columns of `arrivals` and `arrival_content`, `payload_size` and `payload_sha256` of
@@ -34,8 +31,7 @@ class Evidence:
     arrivals: tuple[Row, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
+class Quarantined(NamedTuple):
     """One quarantined arrival: the table's row, its verdicts, and whether its raw bytes are kept."""
 
     arrival: Row
@@ -43,13 +39,15 @@ class Quarantined:
     stands: bool
 
 
-@dataclass(frozen=True, slots=True)
-class KeptPayload:
+class KeptPayload(NamedTuple):
     """Raw bytes as they arrived; `whole` is false where only the beginning of a large mail was kept."""
 
-    raw: bytes = field(repr=False)
+    raw: bytes
     content_type: str | None
     whole: bool
+
+    def __repr__(self) -> str:
+        return f"KeptPayload({len(self.raw)} bytes, {self.content_type!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,7 @@ class Refusals:
     every: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How much the archive holds."""
 
     sms: int
@@ -146,6 +143,8 @@ def kept_payload(connection: Connection, arrival_id: int) -> KeptPayload | None:
     ).first()
     if row is None:
         return None
+    from ingestor.archive.payloads import unpack  # no list and no count needs it
+
     known = dictionaries(connection) if row.dictionary_id else None
     raw = unpack(row.compressed, row.dictionary_id, known)
     if hashlib.sha256(raw).digest() != row.sha256:

@@ -28,11 +28,8 @@ from ingestor.archive.items import (
 )
 from ingestor.archive.payloads import compress
 from ingestor.providers.contract import Readable
-from ingestor.record import FINGERPRINT_VERSION, Channel, InboundSms, fingerprint, keyed_digest
+from ingestor.record import FINGERPRINT_VERSION, REFUSED, Channel, InboundSms, fingerprint, keyed_digest
 from ingestor.timestamps import iso_utc
-
-REFUSED = "the database refused it"
-"""How the reason of an item begins that the tables do not take."""
 
 NO_DAY: Final = bytes(4)
 MAIL_KEY_BYTES: Final = 36

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import CursorResult, Engine, RowMapping, bindparam, func, insert, select, update
 
@@ -16,8 +15,7 @@ IMPORT = "import"
 """The command whose runs go on where they were stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """How the items of a run ended."""
 
     read: int
@@ -35,15 +33,14 @@ class Balance:
     @property
     def outcomes(self) -> str:
         """How the items ended, as a sum for people: `4 stored + 0 duplicate + 1 ignored + …`."""
-        names = [one.name for one in fields(self) if one.name != "read"]
+        names = [one for one in self._fields if one != "read"]
         return " + ".join(f"{getattr(self, name):,} {name}" for name in names)
 
     def __str__(self) -> str:
         return f"{self.read:,} read = {self.outcomes}"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """One run of a command: times in aware UTC; `ended_at` is None while it runs or after it was killed."""
 
     id: int
@@ -55,8 +52,7 @@ class Run:
     balance: Balance
 
 
-@dataclass(frozen=True, slots=True)
-class RunInput:
+class RunInput(NamedTuple):
     """A file, or a member of one, that a run reads: `position` bytes are done, `sha256` is of those."""
 
     id: int
@@ -178,7 +174,7 @@ def _readable(name: str) -> str:
 
 
 def _run(row: RowMapping) -> Run:
-    counts = Balance(*(row[name] for name in Balance.__dataclass_fields__))
+    counts = Balance(*(row[name] for name in Balance._fields))
     return Run(
         row["id"], row["command"], json.loads(row["options"]), row["version"], row["started_at"],
         row["ended_at"], counts,

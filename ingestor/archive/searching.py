@@ -3,10 +3,9 @@
 import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, select
 
@@ -24,8 +23,7 @@ _CHUNK = 500
 _LAST_LETTER_WITH_A_CASE = 0x1E943  # of Adlam; beyond it Unicode has none
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(NamedTuple):
     """What to look for; None looks for everything.
 
     `originator`, `destination` and `text` are found anywhere in the column, in any case; accents of the text
@@ -69,7 +67,7 @@ def _having_words(connection: Connection, filters: Filters) -> set[int]:
         return found
     asked = filtered(filters, id_).where(id_ <= covered).order_by(*NEWEST_FIRST).limit(limit)
     if limit:
-        newest = filtered(replace(filters, originator=None, destination=None), id_).order_by(*NEWEST_FIRST)
+        newest = filtered(filters._replace(originator=None, destination=None), id_).order_by(*NEWEST_FIRST)
         some = words.having(connection, wanted, newest.limit(_LOOKED_AT_FIRST).subquery())
         few = set(connection.execute(asked.where(id_.in_(some))).scalars())
         if len(few) == limit:

@@ -4,13 +4,15 @@ They stay out of the metadata that Alembic compares, and are dropped before a mi
 after it; on PostgreSQL the rights somebody granted on them are kept.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, table
 
 from ingestor.archive import reply_views
-from ingestor.archive.comments import statements
 from ingestor.archive.tables import Big, Instant, sender_checks
+from ingestor.timestamps import iso_utc
 
 _ERASED = """
   (SELECT done.erased_at FROM erased AS gone JOIN erasures AS done ON done.id = gone.erasure_id
@@ -238,6 +240,8 @@ def definitions(dialect: str) -> dict[str, str]:
 
 def create(connection: Connection, rights: list[tuple[str, str, str]] | None = None) -> None:
     """Make all views, and give back the `rights` that `drop` returned."""
+    from ingestor.archive.comments import statements  # for those alone who make an archive
+
     for name, select in definitions(connection.dialect.name).items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {select}")
         for comment in statements("VIEW", name) if connection.dialect.name == "postgresql" else ():
@@ -261,3 +265,17 @@ def drop(connection: Connection) -> list[tuple[str, str, str]]:
     for name in NAMES:
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
     return rights
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: times as ISO 8601 text in UTC with Z, bytes as hexadecimal."""
+    if isinstance(value, datetime):
+        return iso_utc(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
+
+
+def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a whole row as JSON can hold it."""
+    return {name: plain(value) for name, value in row.items()}

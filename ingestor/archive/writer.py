@@ -15,12 +15,11 @@ from concurrent.futures import Future
 from datetime import datetime
 
 from ingestor.archive.items import Item, Receipt, Row, Submission
-from ingestor.archive.rows import REFUSED
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError, RunLost
 from ingestor.logs import OncePerMinute, get_logger
 from ingestor.pauses import pauses
-from ingestor.record import Outcome
+from ingestor.record import REFUSED, Outcome
 from ingestor.timestamps import utc_now
 
 MAX_ITEMS = 1000

@@ -16,8 +16,9 @@ from sqlalchemy import Engine
 from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.worksheet import Worksheet
 
-from ingestor.archive.export import COLUMNS, Tell, plain, quiet, rows_of
+from ingestor.archive.export import COLUMNS, Tell, quiet, rows_of
 from ingestor.archive.searching import Filters, Row
+from ingestor.archive.views import plain
 
 ROWS_OF_A_SHEET: Final = 1_048_576
 """What Excel opens, the header among them; what comes after goes on on the next sheet."""

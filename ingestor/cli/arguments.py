@@ -7,14 +7,16 @@ import argparse
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from ingestor.archive.export import plain_row
-from ingestor.archive.searching import Filters
+from ingestor.archive.views import plain_row
 from ingestor.cli.printing import print_json, print_table
 from ingestor.providers import PROVIDERS
 from ingestor.settings import Settings
+
+if TYPE_CHECKING:
+    from ingestor.archive.searching import Filters
 
 
 def text(written: str) -> str:
@@ -136,8 +138,10 @@ def add_filters(parser: argparse.ArgumentParser, times: str) -> None:
 def filters_of(
     arguments: argparse.Namespace, *, zone: tzinfo | None = UTC, wanted: str | None = None,
     limit: int | None = None,
-) -> Filters:  # fmt: skip
+) -> "Filters":  # fmt: skip
     """Return what `arguments` ask for; times without an offset are of `zone` (None: the machine's)."""
+    from ingestor.archive.searching import Filters  # for those who filter alone
+
     return Filters(
         originator=arguments.originator,
         destination=arguments.destination,

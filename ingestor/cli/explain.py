@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
-from ingestor.archive.export import plain_row
 from ingestor.archive.inserts import known_mail
 from ingestor.archive.items import Action
 from ingestor.archive.mailbox_state import pending_work, read_cursor
+from ingestor.archive.views import plain_row
 from ingestor.cli.arguments import add_utc, count, localised, text, zone_of
 from ingestor.cli.opening import archive_exists, configure_log, open_for_reading, settings_of
 from ingestor.cli.printing import print_fields, print_json

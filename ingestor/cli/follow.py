@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC
 from typing import Any
 
-from ingestor.archive.export import plain_row
+from ingestor.archive.views import plain_row
 from ingestor.cli.arguments import count, instant, since, text
 from ingestor.cli.opening import open_unchecked, settings_of
 from ingestor.cli.printing import print_json

@@ -9,7 +9,6 @@ import os
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
-from ingestor.archive.intact import Grade, NotCompared, differences_of
 from ingestor.archive.migrate import current, ensure_schema, head, refuse_unusable, upgrade_command
 from ingestor.archive.open_file import fault
 from ingestor.archive.ownership import as_owner, become_owner, ownership_advice, refuse_closed, sudo_line
@@ -134,6 +133,8 @@ def differs(settings: Settings, *, through_views: bool = False) -> bool:
 
     A copy of the tables does not depend on the views; what is read `through_views` does.
     """
+    from ingestor.archive.intact import Grade, NotCompared, differences_of  # exports and copies compare
+
     try:
         found = differences_of(settings.database.url)
     except (NotCompared, IngestorError) as reason:

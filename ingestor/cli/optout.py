@@ -18,6 +18,7 @@ from ingestor.cli.opening import configure_log, open_for_reading, open_for_writi
 from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
+from ingestor.replies.figures import Scan, scan_state
 from ingestor.replies.lists import Unusable, phone_number, read_list, take_list, write_list
 from ingestor.replies.opt_outs import (
     EVERY,
@@ -31,14 +32,12 @@ from ingestor.replies.opt_outs import (
     write_events,
 )
 from ingestor.replies.scanning import (
-    Scan,
     begin_scan,
     decide,
     dismiss_before,
     open_reviews,
     pause_scan,
     scan,
-    scan_state,
 )
 from ingestor.replies.words import cleaned
 from ingestor.settings import Settings

@@ -1,16 +1,17 @@
 """What commands print: a rich table on a terminal, lines with tabs elsewhere; JSON; what a run did."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Any, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
-from ingestor.archive.runs import Balance
 from ingestor.redaction import TURNING, one_line
+
+if TYPE_CHECKING:  # each command prints, and not each has a balance to show
+    from ingestor.archive.runs import Balance
 
 # What `one_line` escapes, for whole documents, as JSON writes it: their own line ends and tabs stay.
 _WHOLE = {
@@ -130,12 +131,12 @@ def age(moment: datetime | None, now: datetime) -> str:
     return f"{count} {unit}{'s' if count != 1 else ''} ago"
 
 
-def print_balance(run_id: int | None, balance: Balance, seconds: float, *, as_json: bool) -> None:
+def print_balance(run_id: int | None, balance: "Balance", seconds: float, *, as_json: bool) -> None:
     """Print the `balance` of a run that took `seconds`; with `as_json` as one object on the last line.
 
     `run_id` is `runs.id`, which `import --resume` takes; None where nothing was recorded (a dry run).
     """
-    counts = dataclasses.asdict(balance)
+    counts = balance._asdict()
     if as_json:
         print_json({"run": run_id, **counts, "seconds": round(seconds, 3)})
         return
@@ -146,7 +147,7 @@ def print_balance(run_id: int | None, balance: Balance, seconds: float, *, as_js
     print(f"{run}{seconds:.1f} s", flush=True)
 
 
-def exit_code(balance: Balance) -> int:
+def exit_code(balance: "Balance") -> int:
     """Return 0 where a run is done and balanced, 1 where something failed."""
     return 0 if balance.adds_up and not balance.failed else 1
 

@@ -9,19 +9,14 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from ingestor.archive.mailbox_state import kept_alive
-from ingestor.archive.quarantine import discard, export_mbox, standing_ids
 from ingestor.archive.queries import quarantine_list, quarantine_show
-from ingestor.archive.runs import balance, begin_run, end_run, lease_of
 from ingestor.cli import complain, verbs_of
 from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
-from ingestor.cli.export import whole_file
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import exit_code, print_balance, print_fields, print_table, raw_output
 from ingestor.cli.show import arrival_fields, checked_raw
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.intake.retry import reason_in_words, retry, todays_reader
-from ingestor.replies.opt_outs import hearing_store
+from ingestor.providers.contract import NEAR_MISSES
 from ingestor.settings import rules_for
 
 EXAMPLES = """
@@ -61,7 +56,7 @@ def _list(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
     rows = quarantine_list(engine, arguments.limit or None)
-    told = [reason_in_words(engine, row["id"], row["reason"]) for row in rows]
+    told = [_in_words(engine, row["id"], row["reason"]) for row in rows]
     place = "in_words" if arguments.json else "reason"
     rows = [{**row, place: words} for row, words in zip(rows, told, strict=True)]
     print_rows(arguments, settings, COLUMNS, rows)
@@ -77,13 +72,13 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.raw:
         raw_output().write(checked_raw(engine, arguments.id))
         return 0
-    why = reason_in_words(engine, arguments.id, found.arrival["reason"])
+    why = _in_words(engine, arguments.id, found.arrival["reason"])
     zone = zone_of(arguments, settings)
     arrival = localised({**found.arrival, "reason": why}, zone)
     print_fields({"id": arguments.id, **arrival_fields(arrival)})
     for verdict in found.verdicts:
         print(f"\nverdict {verdict['id']}")
-        why = reason_in_words(engine, arguments.id, verdict["reason"])
+        why = _in_words(engine, arguments.id, verdict["reason"])
         shown = localised({**verdict, "reason": why}, zone)
         print_fields({name: value for name, value in shown.items() if value is not None and name != "id"})
     if not found.stands:
@@ -91,7 +86,21 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _in_words(engine: Engine, arrival_id: int, reason: str | None) -> str | None:
+    """Return why an arrival stands in the quarantine, in words where it is a code."""
+    if reason not in NEAR_MISSES:
+        return reason
+    from ingestor.intake.retry import reason_in_words  # it reads the kept bytes
+
+    return reason_in_words(engine, arrival_id, reason)
+
+
 def _retry(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.mailbox_state import kept_alive  # `list` needs nothing that writes
+    from ingestor.archive.runs import balance, begin_run, end_run, lease_of
+    from ingestor.intake.retry import retry, todays_reader
+    from ingestor.replies.opt_outs import hearing_store
+
     settings = settings_of(arguments)
     configure_log(arguments)
     engine = open_for_writing(settings)
@@ -107,7 +116,7 @@ def _retry(arguments: argparse.Namespace) -> int:
     finally:
         end_run(engine, run_id, datetime.now(UTC))
     left = [
-        (one.arrival_id, reason_in_words(engine, one.arrival_id, one.reason))
+        (one.arrival_id, _in_words(engine, one.arrival_id, one.reason))
         for one in verdicts
         if one.reason is not None
     ]
@@ -119,6 +128,8 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 
 def _discard(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.quarantine import discard
+
     if not arguments.reason.strip():
         raise ConfigurationError("--reason is empty; say why, it stays in the archive")
     configure_log(arguments)
@@ -130,6 +141,9 @@ def _discard(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.quarantine import export_mbox
+    from ingestor.cli.export import whole_file
+
     engine = open_for_reading(settings_of(arguments))
     _require_standing(engine, arguments.ids)
     stdout = nullcontext(raw_output())
@@ -143,6 +157,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _require_standing(engine: Engine, ids: list[int]) -> None:
     """Raise IngestorError where one of `ids` does not stand in the quarantine."""
+    from ingestor.archive.quarantine import standing_ids
+
     missing = sorted(set(ids) - set(standing_ids(engine, ids))) if ids else []
     if missing:
         raise IngestorError(_absent(missing))

@@ -4,21 +4,21 @@ import argparse
 import json
 from collections.abc import Mapping
 from datetime import tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
-from ingestor.archive.export import plain_row
-from ingestor.archive.integrity import Doubt, doubts
 from ingestor.archive.queries import Evidence, raw_of_arrival, show
+from ingestor.archive.views import plain_row
 from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import print_fields, print_json, printable, raw_output
 from ingestor.errors import ConfigurationError, IngestorError
-from ingestor.intake.retry import todays_reader
 from ingestor.numbers import last_four, normalise_agile
-from ingestor.replies.answering import conversation
 from ingestor.settings import Settings, rules_for
+
+if TYPE_CHECKING:
+    from ingestor.archive.integrity import Doubt
 
 EXAMPLES = """
 ingestor show 42
@@ -65,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.raw:
         raw_output().write(_raw(engine, evidence, arguments.arrival))
         return 0
+    from ingestor.archive.integrity import doubts  # what reads anew is as much as all else here
+    from ingestor.intake.retry import todays_reader
+
     found = doubts(engine, evidence, todays_reader(lambda provider: rules_for(settings, provider)))
     if arguments.json:
         print_json(_whole(evidence, found))
@@ -74,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _conversation(engine: Engine, arguments: argparse.Namespace, settings: Settings) -> int:
+    from ingestor.replies.answering import conversation
+
     number = normalise_agile(arguments.conversation).value
     rows = conversation(engine, number)
     if not rows:
@@ -108,7 +113,7 @@ def checked_raw(engine: Engine, arrival: int) -> bytes:
     return raw
 
 
-def _whole(evidence: Evidence, doubts: Mapping[int, Doubt]) -> dict[str, Any]:
+def _whole(evidence: Evidence, doubts: "Mapping[int, Doubt]") -> dict[str, Any]:
     content = dict(evidence.content or {})
     if isinstance(content.get("details"), str):
         content["details"] = json.loads(content["details"])
@@ -119,14 +124,14 @@ def _whole(evidence: Evidence, doubts: Mapping[int, Doubt]) -> dict[str, Any]:
     }
 
 
-def _doubt_fields(doubt: Doubt | None) -> dict[str, str | None]:
+def _doubt_fields(doubt: "Doubt | None") -> dict[str, str | None]:
     return {
         "payload_damaged": doubt.damaged if doubt else None,
         "today_read_otherwise": doubt.read_otherwise if doubt else None,
     }
 
 
-def _print(evidence: Evidence, doubts: Mapping[int, Doubt], zone: tzinfo | None) -> None:
+def _print(evidence: Evidence, doubts: "Mapping[int, Doubt]", zone: tzinfo | None) -> None:
     sms = localised(evidence.sms, zone)
     print_fields({name: value for name, value in sms.items() if value is not None})
     content = evidence.content

@@ -7,9 +7,8 @@ import argparse
 import dataclasses
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from ingestor.archive.export import plain_row
 from ingestor.archive.mailbox_state import PendingWork, live_leases, not_fetched, read_sources
 from ingestor.archive.open_file import fault
 from ingestor.archive.queries import (
@@ -23,12 +22,13 @@ from ingestor.archive.queries import (
     standing,
 )
 from ingestor.archive.runs import IMPORT, Run, last_run_of, last_runs, lease_of
+from ingestor.archive.views import plain_row
 from ingestor.cli.arguments import add_utc, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.providers.contract import near_miss_in_words
-from ingestor.replies.scanning import Figures, figures
+from ingestor.replies.figures import Figures, figures
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
 from ingestor.settings import Settings
@@ -75,8 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_utc(parser)
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """All that `status` tells: first what is somebody's business, then what is counted and listed."""
 
     troubles: list[Trouble]
@@ -268,7 +267,7 @@ def _print_json(found: Found, now: datetime, zone: tzinfo | None) -> None:
         "runs": [
             {"run": one.id, "command": one.command, "state": _state(one, found),
              **plain_row({"started_at": one.started_at, "ended_at": one.ended_at}),
-             **dataclasses.asdict(one.balance)}
+             **one.balance._asdict()}
             for one in found.runs
         ],
     }  # fmt: skip
@@ -276,7 +275,7 @@ def _print_json(found: Found, now: datetime, zone: tzinfo | None) -> None:
 
 
 def _plain(one: Any) -> dict[str, Any]:
-    return plain_row(dataclasses.asdict(one))
+    return plain_row(one._asdict() if hasattr(one, "_asdict") else dataclasses.asdict(one))
 
 
 def _of_daemon(daemon: Daemon, since: str) -> str:

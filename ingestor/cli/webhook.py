@@ -16,7 +16,6 @@ from ingestor.cli import verbs_of
 from ingestor.cli.opening import settings_of
 from ingestor.errors import ConfigurationError
 from ingestor.http import tls
-from ingestor.intake.listener.gate import named
 from ingestor.intake.listener.posts import reader
 from ingestor.intake.listener.spool import depth
 from ingestor.providers.posts import test_post
@@ -68,7 +67,7 @@ def _test(arguments: argparse.Namespace) -> int:
 
 
 def _wanted(webhook: Webhook, asked: str | None) -> list[tuple[str, Endpoint]]:
-    known = named(webhook)
+    known = webhook.named
     wanted = [(name, one) for name, one in known if asked in {None, name, one.provider}]
     if not wanted:
         names = ", ".join(name for name, _ in known)

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from ingestor import providers
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.quarantine import Kept, Reader, kept_arrival, read_today, standing_ids
-from ingestor.archive.store import Store
 from ingestor.intake.mailbox.trust import unproven
-from ingestor.providers import posts
-from ingestor.providers.contract import NEAR_MISSES, Readable, Reading, Report, Rules, near_miss_in_words
+from ingestor.providers.contract import Readable, Reading, Report, Rules, near_miss_in_words
 from ingestor.record import Channel, Outcome
+
+if TYPE_CHECKING:
+    from ingestor.archive.store import Store
 
 _BATCH = 200
 
@@ -38,6 +40,8 @@ def todays_reader(rules_for: Callable[[str], Rules], strict: Collection[str] = (
         rules = rules_for(kept.provider)
         raw = kept.raw or b""
         if kept.channel is Channel.WEBHOOK:
+            from ingestor.providers import posts  # `quarantine list` reads none
+
             post = posts.post_of(raw, kept.content_type, kept.arrived_at)
             again = providers.post_reader(kept.provider).read_post(post, rules)
             if kept.provider not in providers.REPORT_READERS:
@@ -54,7 +58,7 @@ def todays_reader(rules_for: Callable[[str], Rules], strict: Collection[str] = (
 
 
 def retry(
-    store: Store, reader: Reader, run_id: int | None, now: datetime, ids: Sequence[int] | None = None
+    store: "Store", reader: Reader, run_id: int | None, now: datetime, ids: Sequence[int] | None = None
 ) -> Iterator[Verdict]:
     """Read what stands in the quarantine again (`ids`: only these); give each verdict once it is durable.
 
@@ -81,10 +85,8 @@ def _read_again(engine: Engine, reader: Reader, arrival_id: int) -> Item:
     )  # fmt: skip
 
 
-def reason_in_words(engine: Engine, arrival_id: int, reason: str | None) -> str | None:
-    """Return why an arrival stands in the quarantine; who a stranger is, is told out of its kept bytes."""
-    if reason not in NEAR_MISSES:
-        return reason
+def reason_in_words(engine: Engine, arrival_id: int, reason: str) -> str:
+    """Return one of NEAR_MISSES in words; who the stranger is, is told out of the arrival's kept bytes."""
     kept = kept_arrival(engine, arrival_id)
     who = providers.mail_reader(kept.provider).sender_shown(kept.raw) if kept.raw else "somebody"
     return near_miss_in_words(reason, who)

@@ -9,8 +9,7 @@ from typing import Final, TextIO
 from sqlalchemy import Connection, Engine, select
 
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.export import plain
-from ingestor.archive.views import opt_out_events, opt_outs
+from ingestor.archive.views import opt_out_events, opt_outs, plain
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.opt_outs import EVERY, Event, number_hmac, read_secret, write_events
 

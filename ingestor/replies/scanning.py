@@ -8,17 +8,17 @@ opt-out, or the undoing of one, waits for a person to decide.
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, text, update
+from sqlalchemy import Connection, Engine, func, select, text, update
 
-from ingestor.archive.columns import Ordered, WholeSecond
+from ingestor.archive.columns import Ordered
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import consent_scans, sms, sms_content
 from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
+from ingestor.replies.figures import OPEN, Scan, scan_state
 from ingestor.replies.opt_outs import EVERY, Event, Said, events_of, read_secret, write_events
 from ingestor.replies.words import Words
 from ingestor.timestamps import utc_now
@@ -30,32 +30,6 @@ _STOP_SECONDS = 0.3
 _SECONDS_BETWEEN_LINES = 5.0
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """How far the SMS have been read, by the words of which mark; `until` None: it has not begun."""
-
-    words: bytes
-    after: int
-    until: int | None
-    finished_at: datetime | None
-
-    @property
-    def done(self) -> bool:
-        """Whether who is out can be told."""
-        return self.finished_at is not None
-
-    def __str__(self) -> str:
-        far = "not begun" if self.until is None else f"at SMS {self.after:,} of {self.until:,}"
-        return "finished" if self.done else far
-
-
-def scan_state(connection: Connection) -> Scan:
-    """Return how far the SMS have been read for opt-outs."""
-    c = consent_scans.c
-    row = connection.execute(select(c.words, c.after_id, c.until_id, c.finished_at)).one()
-    return Scan(bytes(row.words), row.after_id, row.until_id, row.finished_at)
 
 
 def begin_scan(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
@@ -198,20 +172,9 @@ class _Stopped(IngestorError):
     """The scan was told to end; how far it came is written down."""
 
 
-# Decided is what the same SMS made later; moot is a doubt about somebody who has said it clearly since, or
-# whose words were erased.
-_OPEN: Final = """
-FROM opt_out_events AS v JOIN consents AS c ON c.id = v.id
-WHERE v.kind = 'review' AND v.number IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM consents AS d WHERE d.sms_id = v.sms_id AND d.effect <> 'none'
-    OR d.sms_id = v.sms_id AND d.kind = 'dismiss')
-  AND CASE WHEN EXISTS (SELECT 1 FROM opt_outs AS o WHERE o.number_hmac = v.number_hmac
-    AND (o.scope = v.scope OR (o.scope = '*' AND o.reopened NOT LIKE '% ' || v.scope || ' %')))
-    THEN 'nearly_start' ELSE 'review' END = c.kind
-"""
 _LISTED: Final = (
     "SELECT v.sms_id, v.at, v.number, v.scope, v.reason, content.text"
-    + _OPEN.replace(
+    + OPEN.replace(
         "WHERE v.kind", "LEFT JOIN sms_content AS content ON content.sms_id = v.sms_id\nWHERE v.kind", 1
     )
     + " ORDER BY v.at DESC, v.sms_id DESC"
@@ -221,27 +184,6 @@ _ONE: Final = """
 SELECT sms.received_at, sms.destination, content.originator FROM sms
 JOIN sms_content AS content ON content.sms_id = sms.id WHERE sms.id = :sms_id
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Of opt-outs for `status`: how many were opted out and in since a moment; what waits for a person."""
-
-    opted_out: int
-    opted_in: int
-    to_review: int
-    scan: str | None
-    """How far old SMS have been read, None where all have been."""
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """What `ingestor status` says of opt-outs, by name."""
-        said: dict[str, object] = {"opted out today": f"{self.opted_out:,}, and {self.opted_in:,} in again"}
-        if self.to_review:
-            said["may be opt-outs"] = f"{self.to_review:,} SMS wait for a person (ingestor optout review)"
-        if self.scan:
-            said["old SMS"] = f"not all read for opt-outs yet ({self.scan}); who is out cannot be told"
-        return said
 
 
 def open_reviews(connection: Connection, limit: int | None = None) -> list[Mapping[str, Any]]:
@@ -281,17 +223,3 @@ def dismiss_before(engine: Engine, before: datetime, reason: str, now: datetime)
             write_events(connection, read_secret(connection), events, now)
         pause_scan()
     return len(old)
-
-
-def figures(engine: Engine, since: datetime) -> Figures:
-    """Return the figures since `since` (aware); events count by when they were written down."""
-    counted = text(
-        "SELECT (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since"  # noqa: S608 - our own words
-        "  AND kind IN ('stop', 'provider', 'import', 'add')),"
-        " (SELECT count(*) FROM opt_out_events WHERE noted_at >= :since AND kind IN ('start', 'remove')),"
-        f" (SELECT count(*) {_OPEN})"
-    ).bindparams(bindparam("since", type_=WholeSecond()))
-    with reading(engine) as connection:
-        opted_out, opted_in, to_review = connection.execute(counted, {"since": since.astimezone(UTC)}).one()
-        scan = scan_state(connection)
-    return Figures(opted_out, opted_in, to_review, None if scan.done else str(scan))

@@ -32,6 +32,7 @@ from ingestor.replies.answers import (
     note,
     note_suppressed,
 )
+from ingestor.replies.figures import scan_state
 from ingestor.replies.opt_outs import (
     EVERY,
     Event,
@@ -42,7 +43,6 @@ from ingestor.replies.opt_outs import (
     write_events,
 )
 from ingestor.replies.rules import OPTED_OUT
-from ingestor.replies.scanning import scan_state
 from ingestor.replies.verdicts import Fate, Verdict
 
 Check = Callable[[Connection, datetime], str | None]

@@ -34,9 +34,9 @@ from ingestor.replies.answers import (
     waiting,
 )
 from ingestor.replies.deciding import Policy, decide_all, horizon, last_look, policy_of
+from ingestor.replies.figures import scan_state
 from ingestor.replies.opt_outs import words_of
 from ingestor.replies.rules import first_readings_over
-from ingestor.replies.scanning import scan_state
 from ingestor.replies.sending import attempt
 from ingestor.replies.verdicts import Fate
 from ingestor.settings import Settings

@@ -130,6 +130,16 @@ class Webhook(values.Listening):
     )
     endpoint: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
 
+    @property
+    def named(self) -> list[tuple[str, Endpoint]]:
+        """Each endpoint with the name that logs and the archive give it: `agile-1`, `agile-2`, `ip1-1`."""
+        counts: dict[str, int] = {}
+        endpoints = []
+        for endpoint in self.endpoint:
+            counts[endpoint.provider] = counts.get(endpoint.provider, 0) + 1
+            endpoints.append((f"{endpoint.provider}-{counts[endpoint.provider]}", endpoint))
+        return endpoints
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -187,7 +197,8 @@ class _First(Section):
         "views, `import` and `rescan` are in UTC always.",
     )
 
-    database: Database = Database()
+    # A default is right as it is; to check it, pydantic would build a validator for each table alone.
+    database: Database = Database.model_construct()
 
 
 if TYPE_CHECKING:
@@ -195,7 +206,10 @@ if TYPE_CHECKING:
 else:  # what the type checker cannot follow: a table for each provider's folder, in the order of theirs
     _WithProviders = create_model(
         "_WithProviders", __base__=_First,
-        **{name: (folder.SECTION, folder.SECTION()) for name, folder in providers.folders().items()},
+        **{
+            name: (folder.SECTION, folder.SECTION.model_construct())
+            for name, folder in providers.folders().items()
+        },
     )  # fmt: skip
 
 
@@ -204,12 +218,12 @@ class Settings(_WithProviders):
 
     mailbox: tuple[Mailbox, ...] = ()
     webhook: Webhook | None = None
-    opt_out: OptOut = OptOut()
+    opt_out: OptOut = OptOut.model_construct()
     metrics: Metrics | None = None
-    watch: Watch = Watch()
-    answers: Answers = Answers()
+    watch: Watch = Watch.model_construct()
+    answers: Answers = Answers.model_construct()
     answer: tuple[Answer, ...] = ()
-    retention: Retention = Retention()
+    retention: Retention = Retention.model_construct()
 
     _sources: tuple[Path, ...] = PrivateAttr(default=())
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Engine, bindparam, func, select
 
@@ -18,7 +18,6 @@ from ingestor.archive import tables
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import Source, senders_checked
 from ingestor.archive.tables import WholeSecond
-from ingestor.intake.listener.gate import named
 from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
 from ingestor.redaction import redact
 from ingestor.settings import Settings, state_directory
@@ -54,8 +53,7 @@ class Report(Source):
     late: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Spool:
+class Spool(NamedTuple):
     """POSTs that wait for the database, and files set aside as damaged; None where we may not look.
 
     `late` says that they need a person.
@@ -68,8 +66,7 @@ class Spool:
     moved: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """How many bytes are free for us in a folder that we write to."""
 
     folder: str
@@ -85,7 +82,7 @@ def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report
     """
     configured = {mailbox.name: mailbox for mailbox in settings.mailbox}
     webhook = settings.webhook
-    endpoints = {f"{ENDPOINT} {name}" for name, _ in named(webhook)} if webhook else set()
+    endpoints = {f"{ENDPOINT} {name}" for name, _ in webhook.named} if webhook else set()
     reports = []
     for source in noted:
         mailbox = configured.pop(source.name, None) if source.kind == "mailbox" else None
@@ -117,8 +114,7 @@ def _stuck(source: Source) -> bool:
     return source.state in STUCK or (read and source.detail is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Senders:
+class Senders(NamedTuple):
     """Of how many mails of a mailbox in PROVEN_DAYS days the sender was proven, not, or could not be told.
 
     `propose` says that policy = "require" would have kept nothing of it out; `says` is all of it in words.
@@ -190,8 +186,7 @@ def room(folder: Path) -> tuple[int | None, int]:
         return None, 0
 
 
-@dataclass(frozen=True, slots=True)
-class Today:
+class Today(NamedTuple):
     """How many SMS were received today, and by this hour on a usual day; None where the archive is young."""
 
     sms: int

@@ -15,14 +15,13 @@ from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.replies import scanning
+from ingestor.replies.figures import Scan, scan_state
 from ingestor.replies.opt_outs import hearing
 from ingestor.replies.scanning import (
     BackgroundScan,
-    Scan,
     begin_scan,
     read_old_sms,
     scan,
-    scan_state,
     scan_step,
 )
 from ingestor.replies.words import Words

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingestor.archive.items import InputProgress, Receipt, Row, Submission
-from ingestor.archive.rows import REFUSED, place_of
+from ingestor.archive.rows import place_of
 from ingestor.errors import IngestorError
 from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.books import Tally
@@ -23,7 +23,7 @@ from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.parse import Findings, LongMails
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.workers import Pool
-from ingestor.record import Outcome
+from ingestor.record import REFUSED, Outcome
 
 
 class Copies:

@@ -76,7 +76,7 @@ class Gate:
                     for login in _spellings(f"{endpoint.basic_username}:{password}")
                 ),
             )
-            for name, endpoint in named(webhook)
+            for name, endpoint in webhook.named
         )  # fmt: skip
 
     def peer(self, address: str, *, encrypted: bool) -> Peer:
@@ -127,16 +127,6 @@ class Gate:
             if not _within(client, self._proxies):
                 return client
         return client
-
-
-def named(webhook: Webhook) -> list[tuple[str, Endpoint]]:
-    """Return each endpoint with the name that logs and the archive give it: `agile-1`, `agile-2`, `ip1-1`."""
-    counts: dict[str, int] = {}
-    endpoints = []
-    for endpoint in webhook.endpoint:
-        counts[endpoint.provider] = counts.get(endpoint.provider, 0) + 1
-        endpoints.append((f"{endpoint.provider}-{counts[endpoint.provider]}", endpoint))
-    return endpoints
 
 
 def _by_https(headers: Headers, peer: Peer) -> bool:

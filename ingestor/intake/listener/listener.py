@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ingestor.errors import ConfigurationError
 from ingestor.http import RefusalLog
-from ingestor.intake.listener.gate import Gate, named
+from ingestor.intake.listener.gate import Gate
 from ingestor.intake.listener.posts import EndpointCounts, PostsRead, RulesByProvider, Taker
 from ingestor.intake.listener.reception import Limits, Reception
 from ingestor.intake.listener.replay import Keeper
@@ -45,7 +45,7 @@ class Listener:
         self._webhook = webhook
         self._passwords = passwords
         self._limits = limits or Limits()
-        self._posts = PostsRead(name for name, _ in named(webhook))
+        self._posts = PostsRead(name for name, _ in webhook.named)
         self._keeper = Keeper(spool_directory, writer, rules, self._posts, keeps=webhook.spool_first)
         self._refusals = RefusalLog()
         self._reception = Reception(

@@ -17,11 +17,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ingestor.archive.export import folder_to_disk
+from ingestor.archive.open_file import folder_to_disk
 from ingestor.errors import ConfigurationError
-from ingestor.intake.listener.posts import ReceivedPost
-from ingestor.providers.contract import Post
+
+if TYPE_CHECKING:  # `status` counts what waits, and reads none of it
+    from ingestor.intake.listener.posts import ReceivedPost
 
 ENDING = ".post"
 SET_ASIDE = "corrupt"
@@ -88,7 +90,7 @@ def prepare(directory: Path) -> None:
         ) from None
 
 
-def store(directory: Path, posts: Iterable[ReceivedPost]) -> list[str | OSError]:
+def store(directory: Path, posts: "Iterable[ReceivedPost]") -> list[str | OSError]:
     """Make each of `posts` durable in `directory`; return a name for each, or what went wrong with it.
 
     Temp file, fsync, rename, and one fsync of the folder for all of them: only then may they be answered.
@@ -112,7 +114,7 @@ def store(directory: Path, posts: Iterable[ReceivedPost]) -> list[str | OSError]
     return results
 
 
-def read(directory: Path, name: str) -> ReceivedPost:
+def read(directory: Path, name: str) -> "ReceivedPost":
     """Return the POST in file `name`. Raises Corrupt, or OSError where the file cannot be read."""
     return unpack((directory / name).read_bytes())
 
@@ -124,7 +126,7 @@ def set_aside(directory: Path, name: str, where: str = SET_ASIDE) -> None:
     (directory / name).rename(aside / name)
 
 
-def pack(received: ReceivedPost) -> bytes:
+def pack(received: "ReceivedPost") -> bytes:
     """Return `received` as the bytes of a spool file."""
     post = received.post
     about = {
@@ -142,7 +144,7 @@ def pack(received: ReceivedPost) -> bytes:
     return b"%b\n%b\n%b" % (_MAGIC, hashlib.sha256(rest).hexdigest().encode(), rest)
 
 
-def unpack(content: bytes) -> ReceivedPost:
+def unpack(content: bytes) -> "ReceivedPost":
     """Return the POST in the bytes of a spool file. Raises Corrupt."""
     try:
         magic, digest, rest = content.split(b"\n", 2)
@@ -158,7 +160,10 @@ def unpack(content: bytes) -> ReceivedPost:
         raise Corrupt(f"the content is of another kind ({type(fault).__name__})") from None
 
 
-def _unpacked(rest: bytes) -> ReceivedPost:
+def _unpacked(rest: bytes) -> "ReceivedPost":
+    from ingestor.intake.listener.posts import ReceivedPost
+    from ingestor.providers.contract import Post
+
     line, _, data = rest.partition(b"\n")
     about = json.loads(line)
     query, body = data[: about["query"]], data[about["query"] :]
@@ -177,7 +182,7 @@ def _unpacked(rest: bytes) -> ReceivedPost:
     )  # fmt: skip
 
 
-def name_of(received: ReceivedPost) -> str:
+def name_of(received: "ReceivedPost") -> str:
     """Return the name of the file that holds `received`: names sort in the order of arrival."""
     arrived = (received.post.arrived_at - _EPOCH) // _MICROSECOND
     return f"{arrived:020d}-{uuid.UUID(bytes=received.identity).hex}{ENDING}"

@@ -136,7 +136,7 @@ class Agile(ProviderSection):
         ["SMS ricevuto"],
         "Further subjects (or parts of one, in any case) beside Agile Telecom -- SMS received.",
     )
-    labels: Labels = Labels()
+    labels: Labels = Labels.model_construct()
     api: Api | None = None
 
     def rules(self) -> Rules:

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError, LoginFault
 from ingestor.http.tls import server_context, validity
-from ingestor.intake.listener.gate import named
 from ingestor.intake.mailbox.answers import FolderMissing, Refused, SearchUseless, Selected
 from ingestor.intake.mailbox.context import Bell, Timing
 from ingestor.intake.mailbox.login import Credential
@@ -327,7 +326,7 @@ def _dates(chain: Path, begins: datetime, ends: datetime, now: datetime) -> Find
 
 def passwords(webhook: Webhook) -> Iterator[Finding]:
     """Say whether every endpoint's Basic passwords can be read. How strong its path is, the cautions say."""
-    for name, endpoint in named(webhook):
+    for name, endpoint in webhook.named:
         try:
             endpoint_passwords(endpoint)
         except ConfigurationError as error:
