@@ -7,7 +7,16 @@ from typing import Any
 from sqlalchemy import Row
 
 from ingestor.cli import verbs_of
-from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
+from ingestor.cli.arguments import (
+    add_listing,
+    add_utc,
+    asked_for,
+    count,
+    localised,
+    print_rows,
+    reason,
+    zone_of,
+)
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError
@@ -33,24 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verb = verbs_of(parser, EXAMPLES)
     listed = add_verb("list", "list messages and decisions, newest first", _list)
     listed.add_argument("--unknown", action="store_true", help="only those that may have been sent, or not")
-    listed.add_argument(
-        "--limit", type=count, default=50, metavar="N", help="at most N; 0: all (default: 50)"
-    )
-    listed.add_argument("--json", action="store_true", help="every column, one JSON object a line")
-    add_utc(listed)
+    add_listing(listed, limit=50)
     show = add_verb("show", "show one with all its attempts and reports", _show)
     show.add_argument("id", metavar="ID", type=count)
     add_utc(show)
     resend = add_verb("resend", "send one again that may not have been sent, under a new id", _resend)
     resend.add_argument("id", metavar="ID", type=count)
     resend.add_argument("--yes", action="store_true", help="do not ask")
-    resend.add_argument("--force", type=text, metavar="REASON", help="although the number is out")
+    resend.add_argument("--force", type=reason, metavar="REASON", help="although the number is out")
 
 
 def _list(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
-    rows = list_answers(engine, only_unknown=arguments.unknown, limit=arguments.limit or None)
+    rows = list_answers(engine, only_unknown=arguments.unknown, limit=asked_for(arguments))
     told = [row._asdict() if arguments.json else {**row._mapping, "detail": _why(row)} for row in rows]
     print_rows(arguments, settings, COLUMNS, told)
     return 0
@@ -69,27 +74,20 @@ def _show(arguments: argparse.Namespace) -> int:
     if found is None:
         raise ConfigurationError(f"there is no answer {arguments.id}; `ingestor answers list` shows them")
     zone = zone_of(arguments, settings)
-    _print(localised({**found.answer._mapping, "detail": _why(found.answer)}, zone))
+    print_fields(localised({**found.answer._mapping, "detail": _why(found.answer)}, zone))
     for event in found.events:
         print(f"\nattempt {event.attempt}: {event.event}")
-        _print(
-            {
-                name: value
-                for name, value in localised(dict(event._mapping), zone).items()
-                if name not in _IN_TITLE
-            }
-        )
+        told = localised(dict(event._mapping), zone)
+        print_fields({name: value for name, value in told.items() if name not in _IN_TITLE})
     for report in found.reports:
         print(f"\nreport {report.id}: {report.status}")
-        _print(localised({name: value for name, value in report._mapping.items() if name != "id"}, zone))
+        print_fields(
+            localised({name: value for name, value in report._mapping.items() if name != "id"}, zone)
+        )
     return 0
 
 
 _IN_TITLE = ("id", "answer_id", "attempt", "event")
-
-
-def _print(fields: dict[str, object]) -> None:
-    print_fields({name: value for name, value in fields.items() if value is not None})
 
 
 def _resend(arguments: argparse.Namespace) -> int:

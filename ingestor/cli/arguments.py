@@ -4,8 +4,9 @@ What a screen shows carries its offset, and a time without one is local.
 """
 
 import argparse
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -26,6 +27,13 @@ def text(written: str) -> str:
     except UnicodeEncodeError:
         raise ArgumentTypeError("holds bytes that are no UTF-8") from None
     return written
+
+
+def reason(written: str) -> str:
+    """Return why a person does something, in words that are kept."""
+    if not written.strip():
+        raise ArgumentTypeError("is empty; say why, it is kept")
+    return text(written)
 
 
 def count(written: str) -> int:
@@ -72,6 +80,21 @@ def add_utc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--utc", action="store_true", help="times in UTC (default: local, see `timezone`)")
 
 
+def add_listing(parser: argparse.ArgumentParser, limit: int = 0) -> None:
+    """Add the options of what lists rows: how many of them (0: all), and how `print_rows` shows them."""
+    parser.add_argument(
+        "--limit", type=count, default=limit, metavar="N",
+        help=f"at most N, the newest; 0: all (default: {limit or 'all'})",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="every column, one JSON object a line")
+    add_utc(parser)
+
+
+def asked_for(arguments: argparse.Namespace) -> int | None:
+    """Return how many rows to ask for: one more than --limit, by which `print_rows` knows of more."""
+    return arguments.limit + 1 if arguments.limit else None
+
+
 def zone_of(arguments: argparse.Namespace, settings: Settings) -> tzinfo | None:
     """Return the zone that times are shown and meant in; None is the machine's own (TZ, /etc/localtime)."""
     if arguments.utc:
@@ -91,15 +114,21 @@ def localised(row: Mapping[str, Any], zone: tzinfo | None) -> dict[str, Any]:
 
 def print_rows(
     arguments: argparse.Namespace, settings: Settings, columns: Sequence[str],
-    rows: Iterable[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:  # fmt: skip
-    """Print `rows`: with --json whole, an object a line, else their `columns`; times as `zone_of` says."""
+    """Print `rows`: with --json whole, an object a line, else their `columns`; times as `zone_of` says.
+
+    Those beyond --limit, where there is one, are not shown, and stderr says that there are more.
+    """
+    limit = getattr(arguments, "limit", 0) or len(rows)
     if arguments.json:
-        for row in rows:
+        for row in rows[:limit]:
             print_json(plain_row(row))
-        return
-    shown = (localised(row, zone_of(arguments, settings)) for row in rows)
-    print_table(columns, ([row[column] for column in columns] for row in shown))
+    else:
+        shown = (localised(row, zone_of(arguments, settings)) for row in rows[:limit])
+        print_table(columns, ([row[column] for column in columns] for row in shown))
+    if len(rows) > limit:
+        print(f"There are more than these {limit}; --limit 0 prints all.", file=sys.stderr)
 
 
 def instant(written: datetime | None, zone: tzinfo | None) -> datetime | None:

@@ -23,11 +23,10 @@ from ingestor.cli.opening import (
     open_unchecked,
     settings_of,
 )
-from ingestor.cli.optout import show_scan
+from ingestor.cli.optout import scan_all
 from ingestor.cli.printing import print_table, share_done
 from ingestor.errors import IngestorError
 from ingestor.replies.opt_outs import words_of
-from ingestor.replies.scanning import begin_scan, pause_scan, scan
 from ingestor.service import reporting
 from ingestor.settings import state_directory
 
@@ -68,8 +67,7 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         print(f"The schema is current already: {head()}.")
     else:
         print(f"The schema is now {head()} (before: {before or 'none'}).")
-    if not begin_scan(engine, opt_out_words).done:
-        scan(engine, opt_out_words, show_scan, pause_scan)
+    if not scan_all(engine, opt_out_words).done:
         print("All SMS have been read for opt-outs.")
     return 0
 

@@ -21,10 +21,21 @@ from ingestor.archive.tables import answers, arrivals, erased, erasures, retries
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.cli import verbs_of
-from ingestor.cli.arguments import add_utc, count, instant, print_rows, since, text, zone_of
+from ingestor.cli.arguments import (
+    add_listing,
+    add_utc,
+    asked_for,
+    count,
+    instant,
+    print_rows,
+    reason,
+    since,
+    text,
+    zone_of,
+)
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields, print_table, printable
-from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.errors import ConfigurationError
 from ingestor.numbers import last_four
 from ingestor.record import Channel
 from ingestor.settings import Settings, state_directory
@@ -63,8 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     apply = add_verb("apply", "do what a plan says; called again it does what is left of it", _apply)
     apply.add_argument("plan", metavar="PLAN", type=Path)
     listed = add_verb("list", "list all erasures, newest first", _list)
-    listed.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_utc(listed)
+    add_listing(listed)
     hold = add_verb("hold", "keep what must not be erased: add, remove, list", _hold)
     acts = hold.add_subparsers(dest="act", metavar="ACT", required=True)
     add = acts.add_parser("add", help="hold a number, an SMS, or an arrival of the quarantine")
@@ -72,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     held.add_argument("--number", metavar="N", type=_number)
     held.add_argument("--sms", metavar="ID", type=count)
     held.add_argument("--quarantine", metavar="ID", type=count)
-    add.add_argument("--reason", required=True, type=text, help="why; it goes when its number is erased")
+    add.add_argument("--reason", required=True, type=reason, help="why; it goes when its number is erased")
     remove = acts.add_parser("remove", help="let go of a hold")
     remove.add_argument("id", metavar="ID", type=count)
     add_utc(acts.add_parser("list", help="list the holds that stand"))
@@ -268,7 +278,7 @@ def _in_mailboxes(engine: Engine, plan: Plan) -> list[str]:
 
 def _list(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
-    query = select(erasures_done).order_by(erasures_done.c.ended_at.desc())
+    query = select(erasures_done).order_by(erasures_done.c.ended_at.desc()).limit(asked_for(arguments))
     with reading(open_for_reading(settings)) as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
     print_rows(arguments, settings, COLUMNS, rows)
@@ -294,8 +304,6 @@ def _hold(arguments: argparse.Namespace) -> int:
         holds.remove(engine, arguments.id, now)
         print(f"hold {arguments.id} stands no more")
         return 0
-    if not arguments.reason.strip():
-        raise IngestorError("--reason is empty; say why, whoever is asked will want to know")
     if arguments.number is not None:
         what = {"number_key": number_key(arguments.number, read_archive_key(engine))}
     elif arguments.sms is not None:

@@ -7,18 +7,28 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, func, select
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.views import opt_outs
 from ingestor.cli import complain, verbs_of
-from ingestor.cli.arguments import add_utc, count, instant, print_rows, since, text, zone_of
+from ingestor.cli.arguments import (
+    add_listing,
+    asked_for,
+    count,
+    instant,
+    print_rows,
+    reason,
+    since,
+    text,
+    zone_of,
+)
 from ingestor.cli.export import output
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
-from ingestor.replies.figures import Scan, scan_state
+from ingestor.replies.figures import Scan, figures, scan_state
 from ingestor.replies.lists import Unusable, phone_number, read_list, take_list, write_list
 from ingestor.replies.opt_outs import (
     EVERY,
@@ -39,7 +49,7 @@ from ingestor.replies.scanning import (
     pause_scan,
     scan,
 )
-from ingestor.replies.words import cleaned
+from ingestor.replies.words import Words, cleaned
 from ingestor.settings import Settings
 
 EXAMPLES = """
@@ -69,12 +79,7 @@ _TOGETHER = 2000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verb = verbs_of(parser, EXAMPLES)
-    listed = add_verb("list", "list who is out now", _list)
-    listed.add_argument(
-        "--limit", type=count, default=0, metavar="N", help="at most N, the newest (default: all)"
-    )
-    listed.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_utc(listed)
+    add_listing(add_verb("list", "list who is out now", _list))
     check = add_verb("check", "say whether numbers may be written to, by the exit code", _check)
     check.epilog = f"{check.epilog}\n\n{CHECK_CODES}"
     check.add_argument(
@@ -112,12 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--before", metavar="D", type=since, help="with --dismiss: all that were sent before this day or time"
     )
     review.add_argument("--every", action="store_true", help="for every number of ours")
-    review.add_argument("--reason", type=text, help="why; it stays in the archive")
-    review.add_argument(
-        "--limit", type=count, default=0, metavar="N", help="at most N, the newest (default: all)"
-    )
-    review.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_utc(review)
+    review.add_argument("--reason", type=reason, help="why; it stays in the archive")
+    add_listing(review)
 
 
 def _add_our_number(parser: argparse.ArgumentParser, what: str) -> None:
@@ -125,19 +126,14 @@ def _add_our_number(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _add_reason(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
-
-
-def _require_reason(arguments: argparse.Namespace) -> None:
-    if arguments.reason and not arguments.reason.strip():
-        raise ConfigurationError("--reason is empty; say why, it stays in the archive")
+    parser.add_argument("--reason", required=True, type=reason, help="why; it stays in the archive")
 
 
 def _list(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     columns = opt_outs.c
     query = select(*(columns[name] for name in COLUMNS), columns.reopened)
-    query = query.order_by(columns.since.desc(), columns.event_id.desc()).limit(arguments.limit or None)
+    query = query.order_by(columns.since.desc(), columns.event_id.desc()).limit(asked_for(arguments))
     engine = open_for_reading(settings)
     with reading(engine) as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -175,7 +171,7 @@ def _require_scanned(state: Scan) -> None:
 
 
 def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
-    ours = _scope(arguments, None)
+    ours = _scope(arguments)
     key_of, erased = keys_of_numbers(connection)
     any_out = any_unknown = False
     for some in _in_parts(arguments.numbers):
@@ -230,10 +226,13 @@ def _each(numbers: Sequence[str]) -> Iterator[str]:
             yield number
 
 
-def _scope(arguments: argparse.Namespace, without: str | None) -> str | None:
-    """Return the number of ours that is meant. Raises ConfigurationError where nobody could say which."""
+def _scope(arguments: argparse.Namespace) -> str | None:
+    """Return the number of ours that is meant, None where none is named.
+
+    Raises ConfigurationError where nobody could say which.
+    """
     if not arguments.our_number:
-        return without
+        return None
     ours = normalise_agile(arguments.our_number)
     if ours.kind is OriginatorKind.UNKNOWN:
         raise ConfigurationError(f"--our-number {ours.value}: no number with its country, like +393331234333")
@@ -262,7 +261,6 @@ def _try(arguments: argparse.Namespace) -> int:
 
 
 def _change(arguments: argparse.Namespace) -> int:
-    _require_reason(arguments)
     numbers = [phone_number(written) for written in arguments.numbers]
     for written, number in zip(arguments.numbers, numbers, strict=True):
         if number is None:
@@ -272,7 +270,7 @@ def _change(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     engine = open_for_writing(settings_of(arguments))
     now = datetime.now(UTC)
-    scope = _scope(arguments, None) or EVERY
+    scope = _scope(arguments) or EVERY
     with writing(engine) as connection:
         events = [
             Event(number, scope, arguments.verb, now, reason=arguments.reason) for number in numbers if number
@@ -284,7 +282,6 @@ def _change(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    _require_reason(arguments)
     configure_log(arguments)
     now = datetime.now(UTC)
     raw = arguments.file.read_bytes()
@@ -292,7 +289,7 @@ def _import(arguments: argparse.Namespace) -> int:
         written = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         written = raw.decode("cp1252", errors="replace")
-    scope = _scope(arguments, None) or EVERY
+    scope = _scope(arguments) or EVERY
     lines = list(read_list(io.StringIO(written, newline=""), scope, arguments.reason, now))
     engine = open_for_writing(settings_of(arguments))
     new, known = take_list(engine, [one for one in lines if isinstance(one, Event)], now)
@@ -316,28 +313,35 @@ def _scan(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     words = words_of(settings.opt_out)
     engine = open_for_writing(settings)
-    begun = begin_scan(engine, words, anew=True)
-    done = scan(engine, words, show_scan, pause_scan)
-    if done is None:
-        raise IngestorError(
-            "somebody else has begun to read the SMS by other words; compare the two configurations"
-        )
+    begun = scan_all(engine, words, anew=True)
     with reading(engine) as connection:
-        out = len(connection.execute(select(opt_outs.c.number_hmac).distinct()).all())
-        waiting = len(open_reviews(connection))
+        out = connection.execute(select(func.count(opt_outs.c.number_hmac.distinct()))).scalar_one()
+    waiting = figures(engine, datetime.now(UTC)).to_review
     read = f"SMS {begun.after + 1:,} to {begun.until:,} read" if begun.until else "there is no SMS to read"
     print(f"{read}; {out:,} numbers are out, {waiting:,} SMS wait for a person")
     return 0
 
 
-def show_scan(state: Scan) -> None:
+def scan_all(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
+    """Read all SMS for opt-outs that are still to be read (`anew`: all), and return from where to where.
+
+    Raises IngestorError where somebody else has begun to do so by other words.
+    """
+    begun = begin_scan(engine, words, anew=anew)
+    if not begun.done and scan(engine, words, _show_scan, pause_scan) is None:
+        raise IngestorError(
+            "somebody else has begun to read the SMS by other words; compare the two configurations"
+        )
+    return begun
+
+
+def _show_scan(state: Scan) -> None:
     """Tell on a terminal how far a scan is."""
     if sys.stderr.isatty() and state.until:
         print(f"\rSMS {state.after:,} of {state.until:,}", end="\n" if state.done else "", file=sys.stderr)
 
 
 def _review(arguments: argparse.Namespace) -> int:
-    _require_reason(arguments)
     settings = settings_of(arguments)
     before = instant(arguments.before, zone_of(arguments, settings))
     if before is not None and (arguments.id is not None or arguments.verdict != "dismiss"):
@@ -368,7 +372,7 @@ def _review(arguments: argparse.Namespace) -> int:
 
 def _list_reviews(arguments: argparse.Namespace, settings: Settings) -> int:
     with reading(open_for_reading(settings)) as connection:
-        rows = open_reviews(connection, arguments.limit or None)
+        rows = open_reviews(connection, asked_for(arguments))
         _tell_of_scan(scan_state(connection))
     print_rows(arguments, settings, REVIEWED, rows)
     return 0

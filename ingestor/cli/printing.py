@@ -102,9 +102,10 @@ def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Print one `name: value` line each, aligned; values of several lines are indented below their name."""
-    width = max(map(len, fields))
-    for name, value in fields.items():
+    """Print a line each of `fields` that is not None, aligned; values of several lines go on below."""
+    told = {name: value for name, value in fields.items() if value is not None}
+    width = max(map(len, told))
+    for name, value in told.items():
         lines = str(value).split("\n") if isinstance(value, str) else [printable(value)]
         first, *more = map(printable, lines)
         print(f"{name:>{width}}  {first}".rstrip())

@@ -11,11 +11,20 @@ from sqlalchemy import Engine
 
 from ingestor.archive.queries import quarantine_list, quarantine_show
 from ingestor.cli import complain, verbs_of
-from ingestor.cli.arguments import add_utc, count, localised, print_rows, text, zone_of
+from ingestor.cli.arguments import (
+    add_listing,
+    add_utc,
+    asked_for,
+    count,
+    localised,
+    print_rows,
+    reason,
+    zone_of,
+)
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import exit_code, print_balance, print_fields, print_table, raw_output
 from ingestor.cli.show import arrival_fields, checked_raw
-from ingestor.errors import ConfigurationError, IngestorError
+from ingestor.errors import IngestorError
 from ingestor.providers.contract import NEAR_MISSES
 from ingestor.settings import rules_for
 
@@ -34,9 +43,7 @@ COLUMNS = ("id", "arrived_at", "channel", "source", "reason", "subject", "size",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verb = verbs_of(parser, EXAMPLES)
     listed = add_verb("list", "list what stands there, newest first", _list)
-    listed.add_argument("--limit", type=count, default=0, metavar="N", help="at most N (default: all)")
-    listed.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_utc(listed)
+    add_listing(listed)
     show = add_verb("show", "show one arrival and every verdict on it", _show)
     show.add_argument("id", metavar="ID", type=count)
     show.add_argument("--raw", action="store_true", help="write the bytes it arrived in, exactly")
@@ -46,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retry.add_argument("--json", action="store_true", help="print the balance as one object on the last line")
     discard = add_verb("discard", "take arrivals out for a reason; their bytes stay kept", _discard)
     discard.add_argument("ids", nargs="+", metavar="ID", type=count)
-    discard.add_argument("--reason", required=True, type=text, help="why; it stays in the archive")
+    discard.add_argument("--reason", required=True, type=reason, help="why; it stays in the archive")
     export = add_verb("export", "write an mbox, to be looked at in a mail client", _export)
     export.add_argument("file", metavar="FILE", type=Path, help="mbox to write; - for stdout")
     export.add_argument("ids", nargs="*", metavar="ID", type=count, help="only these (default: all)")
@@ -55,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
-    rows = quarantine_list(engine, arguments.limit or None)
+    rows = quarantine_list(engine, asked_for(arguments))
     told = [_in_words(engine, row["id"], row["reason"]) for row in rows]
     place = "in_words" if arguments.json else "reason"
     rows = [{**row, place: words} for row, words in zip(rows, told, strict=True)]
@@ -80,7 +87,7 @@ def _show(arguments: argparse.Namespace) -> int:
         print(f"\nverdict {verdict['id']}")
         why = _in_words(engine, arguments.id, verdict["reason"])
         shown = localised({**verdict, "reason": why}, zone)
-        print_fields({name: value for name, value in shown.items() if value is not None and name != "id"})
+        print_fields({name: value for name, value in shown.items() if name != "id"})
     if not found.stands:
         print("\nIt stands in the quarantine no more.")
     return 0
@@ -130,8 +137,6 @@ def _retry(arguments: argparse.Namespace) -> int:
 def _discard(arguments: argparse.Namespace) -> int:
     from ingestor.archive.quarantine import discard
 
-    if not arguments.reason.strip():
-        raise ConfigurationError("--reason is empty; say why, it stays in the archive")
     configure_log(arguments)
     engine = open_for_writing(settings_of(arguments))
     _require_standing(engine, arguments.ids)

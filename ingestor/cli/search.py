@@ -1,10 +1,9 @@
 """`ingestor search`: SMS of the archive, newest first."""
 
 import argparse
-import sys
 
 from ingestor.archive.searching import search
-from ingestor.cli.arguments import add_filters, add_utc, count, filters_of, print_rows, text, zone_of
+from ingestor.cli.arguments import add_filters, add_listing, asked_for, filters_of, print_rows, text, zone_of
 from ingestor.cli.opening import open_for_reading, settings_of
 
 EXAMPLES = """
@@ -26,11 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="any part of the text; case and accents do not count",
     )
     add_filters(parser, "local")
-    add_utc(parser)
-    parser.add_argument(
-        "--limit", type=count, default=50, metavar="N", help="at most N, the newest; 0: all (default: 50)"
-    )
-    parser.add_argument("--json", action="store_true", help="every column, one JSON object a line")
+    add_listing(parser, limit=50)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,12 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     zone = zone_of(arguments, settings)
     engine = open_for_reading(settings)
-    limit = arguments.limit
-    asked = filters_of(arguments, zone=zone, wanted=arguments.text, limit=limit + 1 if limit else None)
-    found = search(engine, asked)
-    more = bool(limit) and len(found) > limit
-    rows = found[:limit] if more else found
-    print_rows(arguments, settings, COLUMNS, rows)
-    if more:
-        print(f"There are more than these {limit}; --limit 0 prints all.", file=sys.stderr)
+    asked = filters_of(arguments, zone=zone, wanted=arguments.text, limit=asked_for(arguments))
+    print_rows(arguments, settings, COLUMNS, search(engine, asked))
     return 0

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from ingestor import logs
-from ingestor.cli.arguments import count, since, text
-from ingestor.cli.opening import open_for_writing, settings_of
+from ingestor.cli.arguments import count, reason, since, text
+from ingestor.cli.opening import configure_log, open_for_writing, settings_of
 from ingestor.cli.printing import print_json, printable
 from ingestor.errors import ConfigurationError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
@@ -59,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", type=text, help="the message's id, for one number (default: a UUID)")
     parser.add_argument("--max-id-len", type=count, default=64, metavar="N", help="longest id (default: 64)")
     parser.add_argument(
-        "--force", type=text, metavar="REASON", help="write to numbers that are out, too; the reason is kept"
+        "--force",
+        type=reason,
+        metavar="REASON",
+        help="write to numbers that are out, too; the reason is kept",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object for each number")
 
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     body = _body(arguments)
     messages = list(_messages(arguments, settings, body))
     client = client_of(settings)  # before the archive's owner is taken on: root may read the credential
-    logs.configure(arguments.log_format)
+    configure_log(arguments)
     engine = open_for_writing(settings, create=True)
     _tell_first(arguments, body)
     accepted = 0

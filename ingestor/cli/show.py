@@ -133,7 +133,7 @@ def _doubt_fields(doubt: "Doubt | None") -> dict[str, str | None]:
 
 def _print(evidence: Evidence, doubts: "Mapping[int, Doubt]", zone: tzinfo | None) -> None:
     sms = localised(evidence.sms, zone)
-    print_fields({name: value for name, value in sms.items() if value is not None})
+    print_fields(sms)
     content = evidence.content
     if content is None:
         when = f"erased on {printable(sms['erased_at'])}, basis {sms['erasure_basis']}"
@@ -149,9 +149,8 @@ def _print(evidence: Evidence, doubts: "Mapping[int, Doubt]", zone: tzinfo | Non
 
 def arrival_fields(arrival: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of an arrival that say something, fit for a screen."""
-    shown: dict[str, Any] = {}
-    for name, value in arrival.items():
-        if value is None or name in {"id", "sms_id"} or (name in {"number", "read_by_retry"} and not value):
-            continue
-        shown[name] = bytes(value).hex() if isinstance(value, bytes | memoryview) else value
-    return shown
+    return {
+        name: bytes(value).hex() if isinstance(value, bytes | memoryview) else value
+        for name, value in arrival.items()
+        if name not in {"id", "sms_id"} and (value or name not in {"number", "read_by_retry"})
+    }

@@ -2,6 +2,7 @@
 
 import argparse
 import http.client
+import logging
 import ssl
 import time
 from base64 import b64encode
@@ -10,8 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-import structlog
-
+from ingestor import logs
 from ingestor.cli import verbs_of
 from ingestor.cli.opening import settings_of
 from ingestor.errors import ConfigurationError
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _test(arguments: argparse.Namespace) -> int:
     """Try the endpoints asked for; return 0 when each sample arrived, else 1."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    logs.configure(arguments.log_format, level=logging.CRITICAL)
     settings = settings_of(arguments)
     if settings.webhook is None:
         raise ConfigurationError(

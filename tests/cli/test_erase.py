@@ -94,6 +94,7 @@ def test_holds_and_wrong_usage(filled: Filled) -> None:
         (("plan", "--quarantine", "1", "--basis", "x"), 1),
         (("apply", filled.folder / "nothing.json"), 1),
         (("hold", "add", "--sms", "999", "--reason", "x"), 1),
+        (("hold", "add", "--sms", "1", "--reason", " "), 2),
     ):
         done = filled.call("erase", *words)
         assert (done.code, len(done.faults)) == (code, 1), (words, done.err)

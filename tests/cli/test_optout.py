@@ -232,6 +232,22 @@ def test_try_says_what_a_text_means_and_why(tmp_path: Path) -> None:
     assert plain.code == basta.code == nothing.code == 0
 
 
+@pytest.mark.parametrize("command", ["optout scan", "db upgrade"])
+def test_a_scan_that_another_took_over_is_not_told_as_done(
+    engine: Engine, archive_url: str, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Whoever began to read by other words goes on; who is out cannot be told before that has ended."""
+    put(engine, said(5, "an SMS of before"))
+    monkeypatch.setattr("ingestor.cli.optout.scan", lambda *_: None)
+    monkeypatch.setattr("ingestor.cli.db.configure_log", lambda _: None)
+
+    done = called("--database-url", archive_url, *command.split())
+
+    assert done.code == 1
+    assert "by other words" in done.err
+    assert "All SMS have been read" not in done.out
+
+
 def test_scan_reads_for_other_words(engine: Engine, archive_url: str, tmp_path: Path) -> None:
     """After a change of the words the old SMS are read for them, and the command tells the figures."""
     put(engine, said(5, "basta"))

@@ -48,9 +48,11 @@ def test_search_finds(filled: Filled) -> None:
         assert [int(row[0]) for row in found] == ids, arguments
 
 
-def test_search_says_when_there_are_more(filled: Filled) -> None:
+def test_lists_say_when_there_are_more(filled: Filled) -> None:
     """A limit that hides something is told on stderr; 0 lifts it."""
     assert "--limit 0" in filled.call("search", "--limit", "2").err
+    quarantine = filled.call("quarantine", "list", "--limit", "1", "--json")
+    assert (quarantine.out.count("\n"), "--limit 0" in quarantine.err) == (1, True)
     assert filled.call("search", "--limit", "5").err == ""
     assert filled.call("search", "--limit", "0").err == ""
 

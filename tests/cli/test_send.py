@@ -325,6 +325,7 @@ def test_a_number_that_is_out_is_refused_unless_forced(desk: Desk) -> None:
         ("suppressed", "opted_out")
     ]
 
+    assert (desk.send("+393351234567", "--force", " ").code, len(desk.agile.requests)) == (2, 1)
     assert desk.send("+393351234567", "--force", "she asked for it").code == 0
     assert desk.rows("SELECT state, reason FROM answers_sent WHERE id = 3") == [("sent", "she asked for it")]
 
