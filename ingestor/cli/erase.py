@@ -1,7 +1,6 @@
 """`ingestor erase`: what one person sent, or what is old enough, taken out of the archive for good."""
 
 import argparse
-import os
 from argparse import ArgumentTypeError
 from collections import deque
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from ingestor.cli.arguments import (
     text,
     zone_of,
 )
+from ingestor.cli.export import whole_file
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields, print_table, printable
 from ingestor.errors import ConfigurationError
@@ -164,14 +164,10 @@ def _some(words: Sequence[object]) -> str:
 
 def _write(path: Path, written: str) -> None:
     """Write the plan for its owner alone: it says which SMS are one person's."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise ConfigurationError(f"{path} exists; name another file for the plan") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(written)
-        file.flush()
-        os.fsync(file.fileno())
+    if path.exists():
+        raise ConfigurationError(f"{path} exists; name another file for the plan")
+    with whole_file(path) as file:
+        file.write(written.encode())
 
 
 def _apply(arguments: argparse.Namespace) -> int:

@@ -59,6 +59,7 @@ def import_files(arguments: argparse.Namespace, pool: Pool) -> int:
 def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> int:
     began = time.monotonic()
     engine = open_for_writing(settings, create=True)
+    store = hearing_store(engine, settings.opt_out)
     options = _options(arguments)
     if arguments.resume is None:
         run_id = runs.begin_run(engine, runs.IMPORT, options, datetime.now(UTC))
@@ -79,7 +80,6 @@ def _import(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> in
     fault: IngestorError | None = None
     finished = False
     with Signals(exit_at_once, _DAY, STOPS) as signals, display_for(quiet=arguments.quiet) as display:
-        store = hearing_store(engine, settings.opt_out)
         sink = ArchiveSink(store, lambda: signals.stop_wished, display.tell)
         books = Books(engine, run_id, sink.leave_room)
         keys = store.archive_key(), usable_dictionary(engine)

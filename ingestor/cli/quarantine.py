@@ -112,9 +112,9 @@ def _retry(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     engine = open_for_writing(settings)
     _require_standing(engine, arguments.ids)
+    store = hearing_store(engine, settings.opt_out)
     began, now = time.monotonic(), datetime.now(UTC)
     run_id = begin_run(engine, "quarantine retry", {"ids": arguments.ids}, now)
-    store = hearing_store(engine, settings.opt_out)
     strict = {one.name for one in settings.mailbox if one.trust and one.trust.policy == "require"}
     reader = todays_reader(lambda provider: rules_for(settings, provider), strict)
     try:

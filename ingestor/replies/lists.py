@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, select
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.views import opt_out_events, opt_outs, plain
+from ingestor.errors import IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.opt_outs import EVERY, Event, number_hmac, read_secret, write_events
 
@@ -53,18 +54,24 @@ def read_list(
     The first line may name the columns: number, and where there are such scope (a number of ours or *), date
     (ISO 8601, UTC where it has no offset), reason; else the number stands first. What a line does not say
     is `scope`, `now` (aware) and `reason`. Cells are parted by the comma, semicolon or tab of the first line.
+    Raises IngestorError where a quote has no end: all lines behind it would be one cell.
     """
     first, *rest = list(lines) or [""]
     delimiter = max(",;\t", key=first.count)
-    rows = csv.reader([first, *rest], delimiter=delimiter)
+    rows = csv.reader([first, *rest], delimiter=delimiter, strict=True)
     places: dict[str, int] = {}
-    for row in rows:
-        if rows.line_num == 1 and (places := _places(row)):
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as fault:
+            raise IngestorError(f"line {line}: its quotes do not match ({fault}); mend it first") from None
+        if row is None:
+            return
+        if line == 1 and (places := _places(row)):
             continue
         if any(cell.strip() for cell in row):
-            yield _event(
-                row, places or {"number": 0}, rows.line_num, Event("", scope, "import", now, reason=reason)
-            )
+            yield _event(row, places or {"number": 0}, line, Event("", scope, "import", now, reason=reason))
 
 
 def _places(header: Sequence[str]) -> dict[str, int]:

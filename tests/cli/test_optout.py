@@ -232,6 +232,22 @@ def test_try_says_what_a_text_means_and_why(tmp_path: Path) -> None:
     assert plain.code == basta.code == nothing.code == 0
 
 
+@pytest.mark.parametrize(
+    ("end", "why"), [("", "unexpected end of data"), ("\n" + "x" * 140_000, "field larger than")]
+)
+def test_a_list_whose_quote_has_no_end_is_taken_as_a_whole_or_not(
+    engine: Engine, archive_url: str, tmp_path: Path, end: str, why: str
+) -> None:
+    """What stands behind the quote would be lost in one cell, and those people be written to."""
+    (tmp_path / "old.csv").write_text(f'number,reason\n{HE},"moved\n{SHE},late{end}\n')
+
+    done = optout(archive_url, "import", f"{tmp_path}/old.csv", "--reason", "the old system")
+
+    assert (done.code, done.out) == (1, "")
+    assert f"line 2: its quotes do not match ({why}" in done.err
+    assert optout(archive_url, "check", HE).code == 0
+
+
 @pytest.mark.parametrize("command", ["optout scan", "db upgrade"])
 def test_a_scan_that_another_took_over_is_not_told_as_done(
     engine: Engine, archive_url: str, monkeypatch: pytest.MonkeyPatch, command: str

@@ -5,9 +5,12 @@ import json
 import mailbox
 from datetime import UTC, datetime
 
+import pytest
+
 from ingestor.archive.engine import writing
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
+from tests.archive.reading import number_of
 from tests.archive.samples import broken
 from tests.cli.conftest import Filled
 from tests.sample_mails import generate
@@ -126,3 +129,15 @@ def test_damaged_bytes_stop_nothing_behind_them(filled: Filled) -> None:
         f"ingestor: {first} is left out: its bytes are damaged; see `ingestor check --deep`",
     ]
     assert b"mail 7" in (filled.folder / "q.mbox").read_bytes()
+
+
+@pytest.mark.parametrize("command", [("quarantine", "retry"), ("import", ".")])
+def test_words_that_cannot_be_begin_no_run(filled: Filled, command: tuple[str, ...]) -> None:
+    """A run without an end would stand in `status` as one that was stopped, and is to be resumed."""
+    (filled.folder / "c.toml").write_text('[opt_out]\nstop = ["!"]\n')
+
+    done = filled.call("--config", filled.folder / "c.toml", *command)
+
+    assert (done.code, len(done.faults)) == (2, 1)
+    assert "has no letter and no digit" in done.err
+    assert number_of(filled.engine, "runs") == 1
