@@ -39,8 +39,8 @@ def open_for_reading(settings: Settings) -> Engine:
             stands = current(engine)
     except ArchiveUnavailable as fault:
         raise _closed_to_readers(settings) or fault from None
-    refuse_unusable(engine)
     if stands != head():
+        refuse_unusable(engine)
         raise SchemaMismatch(
             f"the archive has {f'schema {stands}' if stands else 'no schema yet'}, this program reads "
             f"{head()}; run: {upgrade_command(engine)}"

@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import Engine, bindparam, func, select
+from sqlalchemy import Engine, bindparam, text
 
-from ingestor.archive import tables
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import Source, senders_checked
-from ingestor.archive.tables import WholeSecond
+from ingestor.archive.tables import Instant, WholeSecond
 from ingestor.intake.listener.spool import corrupt, depth, moved, oldest
 from ingestor.redaction import redact
 from ingestor.settings import Settings, state_directory
@@ -199,21 +198,18 @@ def today(engine: Engine, midnight: datetime, now: datetime) -> Today:
     Usual is the median over the same hours of the fourteen days before; an archive whose first SMS is of the
     last seven days has no usual yet. Each stretch is counted over the index of `received_at`.
     """
-    received = tables.sms.c.received_at
-
-    def between(days: int) -> Any:
-        begin, end = midnight - timedelta(days), now - timedelta(days)
-        return (
-            select(func.count())
-            .where(
-                received >= bindparam(None, begin, WholeSecond), received < bindparam(None, end, WholeSecond)
-            )
-            .scalar_subquery()
-        )
-
-    first = select(func.min(received, type_=received.type)).scalar_subquery()
+    # As text: SQLAlchemy takes 5 ms to write down what it is given in parts.
+    counted = "(SELECT count(*) FROM sms WHERE received_at >= :begin{0} AND received_at < :end{0})"
+    stretches = ", ".join(counted.format(days) for days in range(15))
+    query = text(f"SELECT (SELECT min(received_at) FROM sms) AS first, {stretches}")  # noqa: S608 - our own words
+    moments = {
+        f"{name}{days}": moment - timedelta(days)
+        for name, moment in (("begin", midnight), ("end", now))
+        for days in range(15)
+    }
+    query = query.bindparams(*(bindparam(name, when, WholeSecond) for name, when in moments.items()))
     with reading(engine) as connection:
-        begun, came, *before = connection.execute(select(first, *map(between, range(15)))).one()
+        begun, came, *before = connection.execute(query.columns(first=Instant())).one()
     young = begun is None or begun > midnight - timedelta(days=7)
     return Today(came, None if young else sorted(before)[len(before) // 2])
 

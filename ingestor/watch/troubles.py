@@ -5,9 +5,8 @@ says by itself: a source from which SMS should have come, and a clock that is ho
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Engine, bindparam, func, select, text
 
@@ -44,8 +43,7 @@ _FIXES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(NamedTuple):
     """One thing that is not as it should be.
 
     `condition` is its kind (`source`, `disk`…), `subject` what it is about, `says` the sentence, `fix` what

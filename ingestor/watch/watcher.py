@@ -120,7 +120,7 @@ class Watcher:
             Trouble("hanging", part, "it finishes no cycle", "run `systemctl restart ingestor`")
             for part in live.hanging()
         ]
-        return [replace(one, host=self._host) for one in here]
+        return [one._replace(host=self._host) for one in here]
 
     def _of_archive(self, engine: Engine, now: datetime) -> list[Trouble]:
         settings = self._live.settings
@@ -131,7 +131,7 @@ class Watcher:
         return [
             *troubles.of_secrets(settings, now),
             *troubles.of_sources(reports), *troubles.of_retention(reports),
-            *(replace(one, condition="archive refuses") for one in refused),
+            *(one._replace(condition="archive refuses") for one in refused),
             *troubles.of_unread(standing(engine), look_alikes(engine), now - FRESH),
             *_of_answers(engine, now), *_of_credit(engine, settings),
             *silent(engine, settings.watch.expect, now, zone), *clock_off(engine, now),
