@@ -1,12 +1,13 @@
 """Reading the archive for people: one SMS with all its evidence, the quarantine, counts."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, union
+from sqlalchemy import Connection, Engine, bindparam, func, select, text, union
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
@@ -257,6 +258,43 @@ def counts(engine: Engine) -> Counts:
     )
     with reading(engine) as connection:
         return Counts(*connection.execute(query).one())
+
+
+_LOOKED_AT: Final = 50
+_MOST_OF_THEM: Final = 0.8
+_SLACK: Final = timedelta(minutes=6)  # what an SMS takes to arrive at most, as a rule
+_WITHIN: Final = timedelta(days=1)
+
+
+def whole_hours_off(
+    connection: Connection, now: datetime, provider: str | None = None, *, least: int = 3
+) -> int | None:
+    """Return by how many whole hours the SMS (of `provider`) seem to have been sent before they arrived.
+
+    None where they do not, or fewer than `least` have come within a day. Negative: they come from the future.
+    """
+    a, sms = tables.arrivals.c, tables.sms.c
+    query = (
+        select(a.arrived_at, sms.received_at)
+        .join_from(tables.arrivals, tables.sms, sms.id == a.sms_id)
+        .where(text(tables.ANSWERABLE), a.ingested_at > now - _WITHIN)
+        .order_by(a.ingested_at.desc())
+        .limit(_LOOKED_AT)
+    )
+    if provider is not None:
+        query = query.where(sms.provider == provider)
+    gaps = [arrived - received for arrived, received in connection.execute(query)]
+    hours = Counter(whole for gap in gaps if (whole := _whole_hours(gap)) is not None)
+    if not hours:
+        return None
+    ((commonest, times),) = hours.most_common(1)
+    return commonest if commonest and times >= least and times >= _MOST_OF_THEM * len(gaps) else None
+
+
+def _whole_hours(gap: timedelta) -> int | None:
+    """Return the whole hours of `gap` where no more than some minutes remain, None elsewhere."""
+    hours, rest = divmod(gap + timedelta(minutes=1), timedelta(hours=1))
+    return hours if rest <= _SLACK and abs(hours) <= 14 else None
 
 
 def copies_before(engine: Engine, path: str, member: str | None, offset: int) -> Iterator[tuple[bytes, int]]:

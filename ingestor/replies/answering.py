@@ -8,21 +8,19 @@ fare as a row among the sources that `status` shows.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, Table, delete, func, select, text, update
+from sqlalchemy import Connection, Engine, Row, Table, delete, func, select, update
 
 from ingestor.archive.columns import insert_into
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import drop_source, note_source
 from ingestor.archive.reply_tables import answer_events, answering
 from ingestor.archive.reply_views import answers_sent, conversations, delivery_reports_received
-from ingestor.archive.tables import ANSWERABLE, arrivals, sms
 from ingestor.logs import get_logger
 from ingestor.replies.verdicts import Verdict
 
@@ -129,39 +127,6 @@ def credit(connection: Connection) -> Credit | None:
         return None if found is None else Credit(Decimal(found[0]), found[1].astimezone(UTC))
     except InvalidOperation:
         return None
-
-
-_LOOKED_AT: Final = 50
-_LEAST: Final = 3
-_MOST_OF_THEM: Final = 0.8
-_SLACK: Final = timedelta(minutes=6)  # what an SMS takes to arrive at most, as a rule
-_WITHIN: Final = timedelta(days=1)
-
-
-def whole_hours_off(connection: Connection, provider: str, now: datetime) -> int | None:
-    """Return by how many whole hours the SMS of `provider` seem to have been sent before they arrived.
-
-    None where they do not, or too few have come within a day. Negative: they come from the future.
-    """
-    query = (
-        select(arrivals.c.arrived_at, sms.c.received_at)
-        .join(sms, sms.c.id == arrivals.c.sms_id)
-        .where(text(ANSWERABLE), arrivals.c.ingested_at > now - _WITHIN, sms.c.provider == provider)
-        .order_by(arrivals.c.ingested_at.desc())
-        .limit(_LOOKED_AT)
-    )
-    gaps = [row.arrived_at - row.received_at for row in connection.execute(query)]
-    hours = Counter(whole for gap in gaps if (whole := _whole_hours(gap)) is not None)
-    if not hours:
-        return None
-    ((commonest, times),) = hours.most_common(1)
-    return commonest if commonest and times >= _LEAST and times >= _MOST_OF_THEM * len(gaps) else None
-
-
-def _whole_hours(gap: timedelta) -> int | None:
-    """Return the whole hours of `gap` where no more than some minutes remain, None elsewhere."""
-    hours, rest = divmod(gap + timedelta(minutes=1), timedelta(hours=1))
-    return hours if rest <= _SLACK and abs(hours) <= 14 else None
 
 
 UNKNOWN = ("unknown", "no_report")

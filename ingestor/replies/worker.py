@@ -20,11 +20,12 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.inserts import read_archive_key
+from ingestor.archive.queries import whole_hours_off
 from ingestor.errors import IngestorError, ProviderUnavailable
 from ingestor.logs import OncePerMinute, get_logger
 from ingestor.replies import answering
 from ingestor.replies.agile import AgileClient, client_of
-from ingestor.replies.answering import note_state, whole_hours_off
+from ingestor.replies.answering import note_state
 from ingestor.replies.answers import (
     HEARD_SECONDS,
     Waiting,
@@ -273,7 +274,7 @@ class AnswerWorker:
     def _look_at_clocks(self, now: datetime) -> None:
         """Say where a provider's time zone seems to be set wrong: its SMS would all be too old."""
         with writing(self._engine) as connection:
-            offset = whole_hours_off(connection, "agile", now)
+            offset = whole_hours_off(connection, now, "agile")
             if offset is None:
                 answering.forget(connection, answering.CLOCK)
             else:

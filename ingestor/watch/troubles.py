@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from typing import Final, NamedTuple
 
-from sqlalchemy import Engine, bindparam, func, select, text
+from sqlalchemy import Engine, bindparam, select, text
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
-from ingestor.archive.queries import LookAlikes, Refusals, Standing
+from ingestor.archive.queries import LookAlikes, Refusals, Standing, whole_hours_off
 from ingestor.archive.tables import WholeSecond
 from ingestor.numbers import last_four
 from ingestor.record import Channel
@@ -223,10 +223,7 @@ def _things(count: int) -> str:
 
 _STEP: Final = timedelta(minutes=15)
 _FARTHEST: Final = timedelta(days=62)
-_LATELY: Final = 20_000
-"""How many of the newest arrivals are looked through: an import of millions may be the newest."""
 _JUDGED: Final = 5
-_NEAR: Final = 300.0
 
 
 def quiet(expect: Expect, moment: datetime) -> bool:
@@ -285,26 +282,10 @@ def clock_off(engine: Engine, now: datetime) -> list[Trouble]:
     """Return that the newest SMS of the last day all seem to have come whole hours late, or before they were
     sent: then `[agile] timezone` or this machine's clock is wrong. Raises IngestorError.
     """
-    sms, arrivals = tables.sms.c, tables.arrivals.c
-    newest = select(func.max(arrivals.id)).scalar_subquery()
-    query = (
-        select(sms.received_at, arrivals.arrived_at)
-        .join_from(tables.arrivals, tables.sms, arrivals.sms_id == sms.id)
-        .where(
-            arrivals.id > newest - _LATELY, arrivals.outcome == "stored",
-            arrivals.channel.in_((Channel.MAILBOX.value, Channel.WEBHOOK.value)),
-            arrivals.arrived_at >= bindparam(None, now - timedelta(days=1), WholeSecond),
-        )
-        .order_by(arrivals.id.desc())
-        .limit(2 * _JUDGED)
-    )  # fmt: skip
     with reading(engine) as connection:
-        late = [(arrived - received).total_seconds() for received, arrived in connection.execute(query)]
-    hours = {round(seconds / 3600) for seconds in late}
-    if len(late) < _JUDGED or len(hours) > 1 or not (off := hours.pop()):
-        return []
-    if any(abs(seconds - off * 3600) > _NEAR for seconds in late):
+        off = whole_hours_off(connection, now, least=_JUDGED)
+    if off is None:
         return []
     count = f"{abs(off)} hour{'s' if abs(off) != 1 else ''}"
-    says = f"the newest {len(late)} SMS came {count} {'after' if off > 0 else 'before'} they were sent"
+    says = f"the newest SMS came {count} {'after' if off > 0 else 'before'} they were sent"
     return [Trouble("clock", "clock or zone", says, "look at [agile] timezone, and at the machine's clock")]
