@@ -15,7 +15,10 @@ MOST_FOR_HELP = 3.0
 MOST_FOR_READING = 2.5
 BARE = "python -c pass"
 LIBRARY = "python -c 'import sqlalchemy'"
-READING = ("search text", "show 1", "status", "export", "optout check 39333", "erase list", "db current")
+READING = (
+    "search", "search text", "show 1", "status", "quarantine list", "export", "optout check 39333",
+    "erase list", "db current",
+)  # fmt: skip
 CODE = {
     BARE: ["-c", "pass"],
     LIBRARY: ["-c", "import sqlalchemy"],
@@ -25,7 +28,8 @@ COMMANDS = ("--version", "--help", "status --help", *READING)
 
 
 def main() -> None:
-    """Print medians of interleaved rounds, and each as a multiple of the interpreter's start."""
+    """Print medians of interleaved rounds, each as a multiple of the interpreter's start and of SQLAlchemy's
+    import."""
     calls = {**CODE, **{f"ingestor {command}": ["-m", "ingestor", *command.split()] for command in COMMANDS}}
     times: dict[str, list[float]] = {name: [] for name in calls}
     failed: set[str] = set()
@@ -45,9 +49,10 @@ def main() -> None:
     middle = {name: statistics.median(taken) for name, taken in times.items()}
     for name, taken in middle.items():
         if name in failed:
-            print(f"{'not installed':>14}  {name}")
+            print(f"{'not installed':>23}  {name}")
             continue
-        print(f"{taken * 1000:6.1f} ms {taken / middle[BARE]:5.1f}x  {name}")
+        ratios = f"{taken / middle[BARE]:5.1f}x {taken / middle[LIBRARY]:5.2f}x"
+        print(f"{taken * 1000:6.1f} ms {ratios}  {name}")
     print(f"--help / {BARE} = {middle['ingestor --help'] / middle[BARE]:.2f} (at most {MOST_FOR_HELP})")
     slowest = max(READING, key=lambda command: middle[f"ingestor {command}"])
     ratio = middle[f"ingestor {slowest}"] / middle[LIBRARY]
