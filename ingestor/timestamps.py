@@ -19,7 +19,7 @@ _NONE = timedelta(0)
 # Around an hour: of the 599 zones of tzdata 2026f none changed its clock twice within 167 hours since 1992.
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
-_FIRST_YEAR, _LAST_YEAR = 1992, 2199  # the first SMS was sent in 1992
+FIRST_YEAR, _LAST_YEAR = 1992, 2199  # the first SMS was sent in 1992
 
 
 def utc_now() -> datetime:
@@ -75,7 +75,7 @@ def read_local(digits: str, zone: ZoneInfo, known_by: Callable[[], datetime | No
         raise ValueError("hour must be in 0..23")
     # The wall clock's digits as if they were UTC: an offset taken away makes them the instant.
     wall = datetime.fromisoformat(f"{digits[:8]}T{digits[8:]}Z")
-    if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
+    if not FIRST_YEAR <= wall.year <= _LAST_YEAR:
         raise ValueError("the year is outside 1992 to 2199")
     sure = _offset_in(digits[:10], zone)
     if sure is not None:
@@ -113,7 +113,7 @@ def read_instant(written: str) -> datetime:
     instant = datetime.fromisoformat(written.strip().upper())  # RFC 3339, section 5.6: t and z may be small
     if instant.tzinfo is None:
         raise ValueError("the time has no offset")
-    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
+    if not FIRST_YEAR <= instant.year <= _LAST_YEAR:
         raise ValueError("the year is outside 1992 to 2199")
     return instant.astimezone(UTC)
 

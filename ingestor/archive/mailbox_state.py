@@ -107,12 +107,9 @@ def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None 
         ]  # fmt: skip
 
 
-def not_fetched(engine: Engine, mailbox: str | None = None) -> list[PendingWork]:
-    """Return the mails, of one mailbox or all, that were asked for again and did not come so far."""
-    return [
-        entry for entry in pending_work(engine, mailbox)
-        if entry.work.action is Action.FETCH and entry.attempts
-    ]  # fmt: skip
+def not_fetched(engine: Engine) -> list[PendingWork]:
+    """Return the mails, of all mailboxes, that were asked for again and did not come so far."""
+    return [one for one in pending_work(engine) if one.work.action is Action.FETCH and one.attempts]
 
 
 def actions_pending(engine: Engine, mailbox: str) -> int:

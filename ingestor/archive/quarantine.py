@@ -59,9 +59,7 @@ class Kept:
 Reader = Callable[[Kept], Sequence[Reading]]
 
 
-def discard(
-    engine: Engine, ids: Sequence[int], reason: str, now: datetime, run_id: int | None = None
-) -> list[int]:
+def discard(engine: Engine, ids: Sequence[int], reason: str, now: datetime) -> list[int]:
     """Take arrivals out of the quarantine for a stated reason, bytes and all kept; return which stood there.
 
     Raises ValueError where the reason is blank.
@@ -75,7 +73,7 @@ def discard(
         if not standing:
             return []
         [numbers] = reserve(connection, retries=len(standing))
-        verdict = {"outcome": "discarded", "reason": reason, "run_id": run_id, "retried_at": now}
+        verdict = {"outcome": "discarded", "reason": reason, "retried_at": now}
         connection.execute(
             insert(tables.retries),
             [

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from sqlalchemy import CursorResult, Engine, RowMapping, bindparam, func, insert, select, update
 
+from ingestor import __version__
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
 
@@ -69,7 +69,7 @@ def begin_run(engine: Engine, command: str, options: Mapping[str, Any], now: dat
         made = connection.execute(
             insert(tables.runs).values(
                 command=command, options=json.dumps(dict(options), default=str, sort_keys=True),
-                version=_version(), started_at=now,
+                version=__version__, started_at=now,
             )
         )  # fmt: skip
         return _made_id(made)
@@ -134,7 +134,7 @@ def last_run_of(engine: Engine, commands: Sequence[str]) -> Run | None:
     return _run(row) if row is not None else None
 
 
-def begin_input(engine: Engine, run_id: int, path: str, member: str | None, size: int | None) -> int:
+def begin_input(engine: Engine, run_id: int, path: str, member: str | None) -> int:
     """Return the id of the run's row for an input, made where there is none yet.
 
     A name that is no valid text (a file name in another encoding) is kept with backslash escapes.
@@ -148,7 +148,7 @@ def begin_input(engine: Engine, run_id: int, path: str, member: str | None, size
         if found is not None:
             return int(found)
         started = select(tables.runs.c.started_at).where(tables.runs.c.id == run_id).scalar_subquery()
-        made = connection.execute(insert(tables.run_inputs).values(**place, size=size, updated_at=started))
+        made = connection.execute(insert(tables.run_inputs).values(**place, updated_at=started))
         return _made_id(made)
 
 
@@ -179,10 +179,3 @@ def _run(row: RowMapping) -> Run:
         row["id"], row["command"], json.loads(row["options"]), row["version"], row["started_at"],
         row["ended_at"], counts,
     )  # fmt: skip
-
-
-def _version() -> str:
-    try:
-        return version("agile-sms-ingestor")
-    except PackageNotFoundError:
-        return "unknown"

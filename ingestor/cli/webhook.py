@@ -6,7 +6,7 @@ import logging
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -78,7 +78,7 @@ def _wanted(webhook: Webhook, asked: str | None) -> list[tuple[str, Endpoint]]:
 def _try(settings: Settings, webhook: Webhook, name: str, endpoint: Endpoint) -> bool:
     print(f"{name} (listening on {webhook.listen})")
     delivered = True
-    for step in try_endpoint(webhook, endpoint, endpoint_passwords):
+    for step in try_endpoint(webhook, endpoint):
         print(f"  {'ok  ' if step.well else 'FAIL'}  {step.says}", flush=True)
         if not step.well:
             return False
@@ -102,9 +102,7 @@ class Step:
     """False where the trial ended as it should without an SMS going in."""
 
 
-def try_endpoint(
-    webhook: Webhook, endpoint: Endpoint, passwords: Callable[[Endpoint], Iterable[str]]
-) -> Iterator[Step]:
+def try_endpoint(webhook: Webhook, endpoint: Endpoint) -> Iterator[Step]:
     """Post the provider's documented sample, addressed to a number that nobody has, and give each step.
 
     The steps end with the first that fails. From a network that may not come in, 403 is a good end.
@@ -116,7 +114,7 @@ def try_endpoint(
         yield Step(False, str(fault))
         return
     try:
-        yield from _deliver(connection, webhook, endpoint, passwords)
+        yield from _deliver(connection, webhook, endpoint)
     except ssl.SSLCertVerificationError as fault:
         ended = fault.verify_code == _CERTIFICATE_HAS_EXPIRED
         what = "is out of date: renew it" if ended else "is not the one that is served"
@@ -145,10 +143,7 @@ def _connection(webhook: Webhook, host: str) -> http.client.HTTPConnection:
     return http.client.HTTPSConnection(host, webhook.port, timeout=_SECONDS, context=context)
 
 
-def _deliver(
-    connection: http.client.HTTPConnection, webhook: Webhook, endpoint: Endpoint,
-    passwords: Callable[[Endpoint], Iterable[str]],
-) -> Iterator[Step]:  # fmt: skip
+def _deliver(connection: http.client.HTTPConnection, webhook: Webhook, endpoint: Endpoint) -> Iterator[Step]:
     connection.connect()
     yield Step(True, f"connected to {connection.host}:{connection.port}")
     if webhook.tls_certificate is not None and isinstance(connection.sock, ssl.SSLSocket):
@@ -160,7 +155,7 @@ def _deliver(
     if remark:
         yield Step(True, remark)
     if endpoint.basic_username is not None:
-        password = next(iter(passwords(endpoint)), "")
+        password = next(iter(endpoint_passwords(endpoint)), "")
         login = b64encode(f"{endpoint.basic_username}:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {login}"
     post = test_post(endpoint.provider, datetime.now(UTC))

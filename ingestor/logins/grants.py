@@ -6,6 +6,7 @@ sign the same twenty lines' worth: `cryptography` alone is loaded, and only wher
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 import uuid
@@ -97,8 +98,6 @@ def certificate_end(pem: bytes) -> datetime | None:
 
 
 def _thumbprint(mailbox: Mailbox, pem: bytes) -> bytes:
-    import hashlib
-
     lines = _certificate(pem).split(b"-----")
     try:
         return hashlib.sha256(binascii.a2b_base64(lines[2])).digest()

@@ -1,4 +1,4 @@
-"""The daemon's answers: a thread where there are rules, nothing where there are none."""
+"""How the daemon answers, without what few need: the answers' thread and its libraries."""
 
 from collections.abc import Callable
 from contextlib import suppress

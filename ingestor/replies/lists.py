@@ -13,6 +13,7 @@ from ingestor.archive.views import opt_out_events, opt_outs, plain
 from ingestor.errors import IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.opt_outs import EVERY, Event, number_hmac, read_secret, write_events
+from ingestor.timestamps import FIRST_YEAR
 
 COLUMNS: Final = ("number", "scope", "since", "kind", "sms_id", "reason")
 EVENT_COLUMNS: Final = ("id", "at", "kind", "number", "scope", "sms_id", "reason", "noted_at")
@@ -26,7 +27,6 @@ _NAMES = {
 }  # fmt: skip
 _WRITTEN_AROUND = str.maketrans("", "", " ()-./'\u00a0")
 _AT_ONCE = 500
-_FIRST_YEAR = 1992  # the first SMS was sent in 1992
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _event(row: Sequence[str], places: dict[str, int], line: int, usual: Event) 
         except ValueError:
             return Unusable(line, "its date is none like 2026-01-31 or 2026-01-31T14:30:00Z")
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        if not at.year >= _FIRST_YEAR or at > usual.at:
+        if at.year < FIRST_YEAR or at > usual.at:
             return Unusable(line, "its date is none of the past")
     return Event(number, scope, usual.kind, at, reason=cell("reason") or usual.reason)
 

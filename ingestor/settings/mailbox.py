@@ -18,7 +18,7 @@ from pydantic import (
 
 from ingestor.providers.contract import LARGEST_KEPT, Credential, Section, Text, left_out, none_of
 from ingestor.settings import values
-from ingestor.settings.values import Command, FilePath, Host, WebAddress
+from ingestor.settings.values import Command, FilePath, Host, Name, Port, WebAddress
 
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
 TOKEN_KEYS = ("token_command", "oauth")
@@ -225,15 +225,13 @@ class Mailbox(Section):
 
     active = frozenset({"port", "security", "password_credential"})
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+    name: Name = Field(
         examples=["main"],
         description="What logs, `status` and the archive call it. Keep it: the place reached in the mailbox "
         "is kept under this name.",
     )
     host: Host = Field(examples=["imap.example.org"], description="The IMAP server.")
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
-        default=993, description="993 with tls; 143 when left out with starttls or plain."
-    )
+    port: Port = Field(default=993, description="993 with tls; 143 when left out with starttls or plain.")
     security: Literal["tls", "starttls", "plain"] = Field(
         default="tls",
         description="tls | starttls | plain. Certificates are always verified; plain is for loopback only, "

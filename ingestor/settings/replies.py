@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from ingestor.numbers import normalise_agile
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Section, Text, left_out, none_of, own_number
+from ingestor.settings.values import Name
 from ingestor.timestamps import zone_name
 
 TEXT_NAMES = ("our_number", "sender", "date", "time")
@@ -67,7 +68,7 @@ class Answer(Section):
 
     optional = True
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+    name: Name = Field(
         examples=["stop"],
         description="What the archive calls the rule. Keep it: it is part of each decision.",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
 
 from ingestor.providers.contract import Section, Text
 from ingestor.redaction import HIDDEN
@@ -207,6 +207,8 @@ def web_address(url: str) -> str:
     raise ValueError("must be an https:// address; http:// would send secrets readable over the network")
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Host = Annotated[Text, AfterValidator(host_name)]
 FilePath = Annotated[Path, BeforeValidator(file_path)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(network)]

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
@@ -10,7 +10,10 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from ingestor.providers.contract import Credential, Section, Text, left_out, none_of
 from ingestor.settings import values
 from ingestor.settings.replies import Day
-from ingestor.settings.values import FilePath, Host
+from ingestor.settings.values import FilePath, Host, Port
+
+PINGS: Final = ("ping", "import_ping", "backup_ping")
+"""The jobs of which a dead-man switch may hear, each by a URL of its own."""
 
 _HOURS = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 
@@ -90,9 +93,7 @@ class WatchMail(Section):
     optional = True
 
     host: Host = Field(examples=["mail.example.org"], description="The SMTP server.")
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
-        default=587, description="587 with starttls, 465 with tls, 25 for a relay."
-    )
+    port: Port = Field(default=587, description="587 with starttls, 465 with tls, 25 for a relay.")
     security: Literal["tls", "starttls", "plain"] = Field(
         default="starttls",
         description="tls | starttls | plain (for loopback, and for a relay that asks for no password).",
@@ -220,11 +221,11 @@ class Watch(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for what in ("ping", "import_ping", "backup_ping"):
+        for what in PINGS:
             if None not in self.place_of(what):
                 raise ValueError(f"has {what}_credential and {what}_file; keep one")
         return self
 
     def place_of(self, what: str) -> tuple[str | None, Path | None]:
-        """Return the credential and the file of the ping URL `what`: `ping`, `import_ping`, `backup_ping`."""
+        """Return the credential and the file of the ping URL `what`, one of PINGS."""
         return getattr(self, f"{what}_credential"), getattr(self, f"{what}_file")

@@ -214,18 +214,6 @@ def today(engine: Engine, midnight: datetime, now: datetime) -> Today:
     return Today(came, None if young else sorted(before)[len(before) // 2])
 
 
-def _nobody() -> Sequence["MailboxThread"]:
-    return ()
-
-
-def _nothing() -> Iterable[str]:
-    return ()
-
-
-def _unknown() -> None:
-    return None
-
-
 @dataclass
 class Live:
     """The daemon's parts, as far as they are there yet; any thread may read.
@@ -236,9 +224,9 @@ class Live:
     settings: Settings
     listener: "Listener | None" = None
     writer: "Writer | None" = None
-    mailboxes: Callable[[], Sequence["MailboxThread"]] = _nobody
-    hanging: Callable[[], Iterable[str]] = _nothing
-    credit: Callable[[], Decimal | None] = _unknown
+    mailboxes: Callable[[], Sequence["MailboxThread"]] = tuple
+    hanging: Callable[[], Iterable[str]] = tuple
+    credit: Callable[[], Decimal | None] = lambda: None
     differs: str | None = None
 
     def archive_trouble(self) -> str | None:

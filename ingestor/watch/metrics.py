@@ -8,13 +8,13 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from ingestor import __version__
 from ingestor.errors import ConfigurationError
 from ingestor.http import Bounds, Headers, Refusal, RefusalLog
 from ingestor.http.server import HttpServer, bound
@@ -42,7 +42,7 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
         about = GaugeMetricFamily("ingestor_info", "The running version.", labels=["version"])
-        about.add_metric([_version()], 1)
+        about.add_metric([__version__], 1)
         yield about
         yield GaugeMetricFamily("ingestor_start_time_seconds", "When the daemon started.", value=_STARTED)
         yield from self._sources()
@@ -228,10 +228,3 @@ def serve(settings: Metrics, live: Live) -> HttpServer:
     server.start()
     log.info("metrics listening", address=host, port=port)
     return server
-
-
-def _version() -> str:
-    try:
-        return version("agile-sms-ingestor")
-    except PackageNotFoundError:
-        return "unknown"

@@ -31,6 +31,7 @@ from ingestor.settings.watch import WatchMail, WatchWebhook, web_url
 from ingestor.watch.conditions import Condition
 
 SECONDS: Final = 10.0
+"""For each wait of a POST or a mail."""
 _SIGNED: Final = "whsec_"
 
 
@@ -38,17 +39,15 @@ class NotSent(IngestorError):
     """Nobody heard it; `retry` says whether that may pass."""
 
 
-def post(
-    url: str, body: bytes, headers: Mapping[str, str] | None = None, *, seconds: float = SECONDS
-) -> None:
-    """POST `body` to `url`; `seconds` is for each wait. Raises NotSent, without the URL."""
+def post(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    """POST `body` to `url`. Raises NotSent, without the URL."""
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError("the URL to call must begin with https:// or http://")
     request = urllib.request.Request(  # noqa: S310 - looked at above
         url, body, {"User-Agent": "ingestor", "Content-Type": "text/plain; charset=utf-8", **(headers or {})}
     )
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310 - looked at above
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - looked at above
             answer.read(1024)
     except urllib.error.HTTPError as refusal:
         with refusal:

@@ -27,14 +27,13 @@ from ingestor.settings import Settings
 from ingestor.watch import troubles
 from ingestor.watch.conditions import Condition, Key, claim, load, save, step
 from ingestor.watch.found import Live, Report, disks_of, judge, spool_of
-from ingestor.watch.troubles import Trouble, clock_off, silent
+from ingestor.watch.troubles import ENDS_SOON, Trouble, clock_off, silent
 
 log = get_logger(__name__)
 
 LOOK_SECONDS: Final = 30.0
 FRESH: Final = timedelta(hours=1)
 """How long what came into the quarantine, or only looked like ours, counts as new."""
-CERTIFICATE: Final = timedelta(days=14)
 ASKED_OF_SQL: Final = frozenset(
     {"source", "login refused", "needs login", "archive differs", "archive refuses", "quarantine",
      "look-alikes", "source silent", "clock", "answers paused", "answers unknown", "credit",
@@ -235,7 +234,7 @@ def _of_certificate(settings: Settings, now: datetime) -> list[Trouble]:
         ends = validity(webhook.tls_certificate).ends
     except ConfigurationError as fault:
         return [Trouble("certificate", "certificate", redact(str(fault)), "run `ingestor check`")]
-    if ends - now > CERTIFICATE:
+    if ends - now > ENDS_SOON:
         return []
     fix = "renew it; renewed files are taken up without a restart"
     return [Trouble("certificate", "certificate", f"it ends {ends:%Y-%m-%d}", fix, grave=ends <= now)]

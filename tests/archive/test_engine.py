@@ -215,10 +215,10 @@ def test_runs_and_inputs_are_found_again(archive_engine: Engine) -> None:
     assert find_run(archive_engine, second).ended_at is None
     with pytest.raises(LookupError):
         find_run(archive_engine, 999)
-    one_input = begin_input(archive_engine, first, "/a", None, 10)
-    member = begin_input(archive_engine, first, "/a", "inner.mbox", None)
-    strange = begin_input(archive_engine, first, "/mail/\udcff.mbox", None, 1)
-    assert begin_input(archive_engine, first, "/a", None, 10) == one_input != member
+    one_input = begin_input(archive_engine, first, "/a", None)
+    member = begin_input(archive_engine, first, "/a", "inner.mbox")
+    strange = begin_input(archive_engine, first, "/mail/\udcff.mbox", None)
+    assert begin_input(archive_engine, first, "/a", None) == one_input != member
     assert [entry.path for entry in inputs(archive_engine, first)] == ["/a", "/a", "/mail/\\xff.mbox"]
     assert [entry.id for entry in inputs(archive_engine, first)] == [one_input, member, strange]
 

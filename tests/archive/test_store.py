@@ -177,12 +177,12 @@ def test_what_was_quarantined_and_is_readable_now_becomes_an_sms(
 def test_books_move_with_the_rows(archive_engine: Engine) -> None:
     """Counters, cursor, pending work and input position are all there after one write."""
     run_id = begin_run(archive_engine, "import", {"paths": ["a"]}, NOW)
-    input_id = begin_input(archive_engine, run_id, "/a", None, 1000)
+    input_id = begin_input(archive_engine, run_id, "/a", None)
     mails = [item(n, channel=Channel.MAILBOX) for n in (1, 2)] + [broken(3, channel=Channel.MAILBOX)]
     later = Pending("main", "INBOX", 7, 9, Action.FETCH)
     write(
         archive_engine, *mails, run_id=run_id, ignored=5, failed=1, cursor=CursorMove("main", "INBOX", 7, 3),
-        to_do=(later,), after_store=Action.MOVE, progress=(InputProgress(input_id, 400, b"h" * 32),),
+        to_do=(later,), after_store=Action.MOVE, progress=(InputProgress(input_id, 400, b"h" * 32, 1000),),
     )  # fmt: skip
     counts = balance(archive_engine, run_id)
     assert (counts.read, counts.stored, counts.ignored, counts.quarantined, counts.failed) == (9, 2, 5, 1, 1)

@@ -78,7 +78,7 @@ class Books:
         if self._engine is None or self.run_id is None:
             return Earlier(next(self._numbers))
         self._before()
-        return Earlier(runs.begin_input(self._engine, self.run_id, path, member, None))
+        return Earlier(runs.begin_input(self._engine, self.run_id, path, member))
 
     def has_read(self, place: Place, size: int) -> bool:
         """Say whether an earlier process of this run read an input of so many bytes to its end."""

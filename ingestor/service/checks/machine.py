@@ -14,8 +14,8 @@ from ingestor.archive.ownership import as_owner, ownership_advice
 from ingestor.providers.agile import Agile
 from ingestor.service.checks import Check, Finding, Level, fail, ok, together, warn
 from ingestor.settings import DEFAULT_FILE, Settings, rules_for, state_directory
+from ingestor.watch.found import LITTLE_SPACE
 
-LITTLE_SPACE = 200 * 1024 * 1024
 _RANDOM_CHARACTERS = 20  # of an endpoint's path: 120 bits when taken from a 64-letter alphabet
 _NO_SECRETS = frozenset({"ca_file", "tls_certificate"})
 SECONDS = 30.0

@@ -17,13 +17,12 @@ from ingestor.replies.verdicts import Fate
 from ingestor.service.checks import Check, Finding, fail, intakes, ok, warn
 from ingestor.settings import Settings, kept_secret
 from ingestor.settings.replies import Answer
-from ingestor.settings.watch import WatchMail, WatchWebhook, web_url
+from ingestor.settings.watch import PINGS, WatchMail, WatchWebhook, web_url
 from ingestor.watch import notices
 from ingestor.watch.conditions import Condition
 from ingestor.watch.watcher import Send, channels_of
 
 _SUBJECT = "agile.api"
-_PINGS = ("ping", "import_ping", "backup_ping")
 
 
 def check(settings: Settings) -> Sequence[Finding]:
@@ -79,7 +78,7 @@ def watching(settings: Settings) -> Iterator[tuple[str, Check]]:
         yield _named("watch.mail", partial(_mail, mail))
     for number, hook in enumerate(watch.webhook, 1):
         yield _named(f"watch.webhook {number}", partial(_webhook, hook))
-    for what in _PINGS:
+    for what in PINGS:
         if watch.place_of(what) != (None, None):
             yield _named(f"watch.{what}", partial(_ping, settings, what))
     if (metrics := settings.metrics) is not None:

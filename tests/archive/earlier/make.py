@@ -125,7 +125,7 @@ def main(url: str) -> None:
     note_source(engine, "main", "mailbox", "watching", None, 60, given.NOW, success=True)
     runs.end_run(engine, run, given.NOW)
     run = runs.begin_run(engine, "import", {"paths": ["old.mbox"]}, given.NOW)
-    runs.begin_input(engine, run, "old.mbox", None, 4000)
+    runs.begin_input(engine, run, "old.mbox", None)
     dictionary = usable_dictionary(engine)
     imported = [_mail(number, Channel.IMPORT) for number in given.BY_IMPORT]
     packed = tuple(

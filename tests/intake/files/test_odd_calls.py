@@ -50,7 +50,7 @@ def killed_import(url: str, box: Path) -> None:
 def test_a_step_that_another_process_took_is_refused(archive_engine: Engine) -> None:
     """Of two that go on with one input from the same place the second writes nothing and counts nothing."""
     run_id = begin_run(archive_engine, "import", {}, NOW)
-    input_id = begin_input(archive_engine, run_id, "/mail/box", None, None)
+    input_id = begin_input(archive_engine, run_id, "/mail/box", None)
     step = InputProgress(input_id, 400, b"h" * 32, since=0)
     store = Store(archive_engine)
     store.write([Submission(run_id, (item(1),), progress=(step,))], NOW)
