@@ -44,10 +44,9 @@ _BEGIN = (
     " WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
 )
 
-# Who writes finds rows by their keys. Of a table without statistics, as each is until autovacuum's first
-# look, PostgreSQL takes a key for one of 200 and reads all of it for 500 of them: a first import of 100,000
-# mails took 112 s on a busy machine; on a quiet one it takes 17 s now. Where a table has to be read whole it
-# is so still; JIT takes it for costly.
+# Of a table without statistics, as each is until autovacuum's first look, PostgreSQL takes a key for one of
+# 200 and reads all of it for 500 of them: a first import of 100,000 mails took 112 s on a busy machine; on a
+# quiet one it takes 17 s now. Where a table has to be read whole it is so still; JIT takes it for costly.
 _BY_KEY = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 
 _NOT_SURE = "a commit may be on no standby"
@@ -128,7 +127,7 @@ def _begin(connection: Connection) -> None:
     begin = _BEGIN.format("REPEATABLE READ READ ONLY" if whole else "READ COMMITTED")
     if options.get("read_only"):
         begin += "; SET LOCAL transaction_read_only = on"
-    if options.get("begin") == "IMMEDIATE":
+    if options.get("begin") in ("IMMEDIATE", "BY KEY"):
         begin += _BY_KEY
     with as_sqlalchemy(connection):
         driver: Any = connection.connection.dbapi_connection
@@ -243,13 +242,14 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def reading(engine: Engine, *, by_key: bool = False) -> Iterator[Connection]:
     """Give a connection in a read transaction: on SQLite all its statements see one moment.
 
-    Raises ArchiveUnavailable where the database cannot be read now.
+    With `by_key` PostgreSQL finds rows by their keys. Raises ArchiveUnavailable where it cannot be read now.
     """
     require_in_place(engine)
-    with translated(engine), _connected(engine, "DEFERRED") as connection, connection.begin():
+    how = "BY KEY" if by_key else "DEFERRED"
+    with translated(engine), _connected(engine, how) as connection, connection.begin():
         yield connection
 
 

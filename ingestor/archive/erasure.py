@@ -23,22 +23,20 @@ from sqlalchemy import (
     select,
 )  # fmt: skip
 
-from ingestor.archive import holds, tables
+from ingestor.archive import holds, tables, words
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.erasure_plan import (
     Batch,
     Plan,
     Selection,
-    for_ids,
     forms_of,
-    in_parts,
     others_of,
     quarantined,
     require_known,
     selected,
     span,
 )  # fmt: skip
-from ingestor.archive.inserts import erased_among, reserve
+from ingestor.archive.inserts import erased_among, for_ids, in_parts, reserve
 from ingestor.archive.triggers import keep_storing_out
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome
@@ -48,6 +46,9 @@ BATCH: Final = 150
 """SMS a transaction: some 10 to 20 ms of it, and whoever stores waits for one at most."""
 PAUSE_SECONDS: Final = 0.01
 """Between two transactions at least, and a third as long as one took: on a busy machine intake goes on."""
+_AT_ONCE = 100
+"""Batches looked at in one transaction: while somebody reads, SQLite's -wal grows, 10 MB a second beside a
+busy daemon, which then waits while all of it goes into the file."""
 # What came in the same bytes as SMS (given twice) and arrivals, and is not erased. Without a join: PostgreSQL
 # takes a table that was filled a moment ago for empty, and would read all of `erased` for each row.
 _OF_BYTES = """SELECT id, sms_id, outcome, (SELECT 1 FROM payloads WHERE arrival_id = arrivals.id)
@@ -105,20 +106,22 @@ def plan(
         require_known(connection, selection)
         chosen = selected(connection, selection)
         waiting = quarantined(connection, selection)
-        return planned(connection, secret, selection, chosen, waiting, basis, now, numbers)
+    return planned(engine, secret, selection, chosen, waiting, basis, now, numbers)
 
 
 def planned(
-    connection: Connection, secret: bytes, selection: Selection, sms: Sequence[int],
-    quarantine: Sequence[int], basis: str, now: datetime, numbers: Sequence[str] = (),
+    engine: Engine, secret: bytes, selection: Selection, sms: Sequence[int], quarantine: Sequence[int],
+    basis: str, now: datetime, numbers: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
     """Return the plan that takes these SMS and arrivals of the quarantine, but for what is under a hold."""
-    _by_index(connection)
-    standing = holds.standing(connection)
-    held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
-    going = [one for one in sms if one not in held_sms]
-    going_quarantine = [one for one in quarantine if one not in held_quarantine]
-    others = others_of(connection, secret, selection.numbers, forms_of(connection, numbers, going), going)
+    with reading(engine, by_key=True) as connection:
+        standing = holds.standing(connection)
+        held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
+        going = [one for one in sms if one not in held_sms]
+        going_quarantine = [one for one in quarantine if one not in held_quarantine]
+        forms = forms_of(connection, numbers, going)
+        others = others_of(connection, secret, selection.numbers, forms, going)
+        oldest, newest = span(connection, going)
     parts: list[tuple[list[int], list[int], dict[str, list[int]]]] = [
         *((part, [], {}) for part in in_parts(going, BATCH)),
         *(([], part, {}) for part in in_parts(going_quarantine, BATCH)),
@@ -127,13 +130,14 @@ def planned(
     counted_others = sum(map(len, others.values()))
     batches, counted = [], {"arrivals": 0, "payloads": 0}
     beside: set[int] = set()
-    for part in parts:
-        found = _belongings(connection, *part)
-        batches.append(Batch(*part, found.state))
-        counted["arrivals"] += len(found.arrivals)
-        counted["payloads"] += found.payloads
-        beside |= found.beside
-    oldest, newest = span(connection, going)
+    for some in in_parts(parts, _AT_ONCE):
+        with reading(engine, by_key=True) as connection:
+            for part in some:
+                found = _belongings(connection, *part)
+                batches.append(Batch(*part, found.state))
+                counted["arrivals"] += len(found.arrivals)
+                counted["payloads"] += found.payloads
+                beside |= found.beside
     return Plan(
         str(uuid.uuid4()), _mark_of(secret), basis, iso_utc(now), selection, batches, sorted(held_sms),
         sorted(held_quarantine), len(going), counted["arrivals"], counted["payloads"], counted_others,
@@ -152,14 +156,14 @@ def apply(
     """
     if not hmac.compare_digest(plan.archive, _mark_of(secret)):
         raise IngestorError("this plan was made for another archive; make one here: ingestor erase plan")
-    so_far = Done()
-    with reading(engine) as connection:
-        _by_index(connection)
+    with reading(engine, by_key=True) as connection:
         done = _batches_done(connection, plan)
-        so_far += Done(before=len(done))
-        for number, batch in enumerate(plan.batches):
-            if number not in done:
+    left = [batch for number, batch in enumerate(plan.batches) if number not in done]
+    for some in in_parts(left, _AT_ONCE):
+        with reading(engine, by_key=True) as connection:
+            for batch in some:
                 _require_unchanged(connection, batch)
+    so_far = Done(before=len(done))
     yield so_far
     for number, batch in enumerate(plan.batches):
         if number in done:
@@ -171,6 +175,7 @@ def apply(
         took = time.monotonic() - began
         yield so_far
         time.sleep(max(pause, took / 3) if pause else 0)
+        words.merge(engine, stop, gap=pause)
 
 
 def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:
@@ -206,8 +211,12 @@ def _apply_batch(engine: Engine, plan: Plan, number: int, batch: Batch, now: dat
 def _name(connection: Connection, rows: Sequence[tuple[str, int]], erasure: int) -> None:
     """Name rows, by kind and id, in `erased`: their content goes in the same statement."""
     if connection.dialect.name == "sqlite":
-        values = [(kind, number, erasure) for kind, number in rows]
-        connection.exec_driver_sql("INSERT INTO erased (kind, row_id, erasure_id) VALUES (?, ?, ?)", values)
+        # All in one statement: after each FTS5 writes a part of its index.
+        connection.exec_driver_sql(
+            "INSERT INTO erased (kind, row_id, erasure_id)"
+            " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ? FROM json_each(?)",
+            (erasure, json.dumps(rows)),
+        )
     else:
         connection.exec_driver_sql(
             "INSERT INTO erased (kind, row_id, erasure_id)"
@@ -233,12 +242,6 @@ def _take_out_of_quarantine(
             for number, arrival_id in zip(numbers, standing, strict=True)
         ]
         connection.execute(insert(tables.retries), rows)
-
-
-def _by_index(connection: Connection) -> None:
-    """Let PostgreSQL read no whole table until the transaction ends, however small it takes one for."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
 
 def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:

@@ -27,11 +27,11 @@ from sqlalchemy import (
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
+from ingestor.archive.inserts import for_ids
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
 
 _SALT_BYTES = 32
-_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,13 @@ class Standing:
 
     def among(self, connection: Connection, ids: Sequence[int]) -> set[int]:
         """Return which of these SMS are held, by their id or by a number of theirs."""
-        found = self.sms.intersection(ids)
+        found = set(self.sms.intersection(ids))
         n = tables.sms_numbers.c
-        if not self.numbers or not ids:
-            return set(found)
+        if not self.numbers:
+            return found
         held = or_(n.originator.in_(self.numbers), n.destination.in_(self.numbers))
-        query = select(n.sms_id).where(n.sms_id.in_(bindparam("ids", expanding=True)), held)
-        by_number: set[int] = set()
-        for start in range(0, len(ids), _CHUNK):
-            by_number.update(connection.execute(query, {"ids": ids[start : start + _CHUNK]}).scalars())
-        return by_number | found
+        query = select(n.sms_id).where(held)
+        return found | {number for (number,) in for_ids(connection, query, n.sms_id, ids)}
 
     def quarantined(self, ids: Iterable[int]) -> set[int]:
         """Return which of these arrivals are held."""

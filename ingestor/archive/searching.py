@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, sel
 
 from ingestor.archive import words
 from ingestor.archive.engine import reading
+from ingestor.archive.inserts import for_ids
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms
 from ingestor.numbers import whole_number
@@ -19,7 +20,6 @@ Row = Mapping[str, Any]
 
 NEWEST_FIRST: Final = (inbound_sms.c.received_at.desc(), inbound_sms.c.id.desc())
 _LOOKED_AT_FIRST = 5000
-_CHUNK = 500
 _LAST_LETTER_WITH_A_CASE = 0x1E943  # of Adlam; beyond it Unicode has none
 
 
@@ -77,12 +77,8 @@ def _having_words(connection: Connection, filters: Filters) -> set[int]:
 
 def _with_ids(connection: Connection, ids: Iterable[int]) -> list[Row]:
     """Return these SMS, newest first."""
-    query = select(inbound_sms).where(inbound_sms.c.id.in_(bindparam("ids", expanding=True)))
-    wanted = sorted(ids)
-    rows: list[Row] = []
-    for start in range(0, len(wanted), _CHUNK):
-        found = connection.execute(query, {"ids": wanted[start : start + _CHUNK]})
-        rows += [dict(row) for row in found.mappings()]
+    found = for_ids(connection, select(inbound_sms), inbound_sms.c.id, list(ids))
+    rows = [dict(row._mapping) for row in found]
     return sorted(rows, key=lambda row: (row["received_at"], row["id"]), reverse=True)
 
 

@@ -91,8 +91,7 @@ class RetentionCare:
             sms, waiting = due(self._engine, *self._rules(), _AT_ONCE)
             if not sms and not waiting:
                 break
-            with reading(self._engine) as connection:
-                plan = erasure.planned(connection, secret, Selection(), sms, waiting, BASIS, self._now())
+            plan = erasure.planned(self._engine, secret, Selection(), sms, waiting, BASIS, self._now())
             steps = erasure.apply(
                 self._engine, secret, plan, self._now, pause=self._pause, stop=self._stop.is_set
             )

@@ -1,8 +1,10 @@
 """Erasing: what was planned goes, nothing else, for good, and nobody can do it past the plan."""
 
 import itertools
+import sqlite3
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -320,3 +322,28 @@ def test_a_second_apply_does_the_rest(archive_engine: Engine, monkeypatch: pytes
     assert (done.sms, done.before, done.batches) == (3, 2, 2)
     assert content(archive_engine) == [0, 0, 0, 0]
     assert applied(archive_engine, plan).batches == 0
+
+
+def test_a_plan_keeps_no_wal_from_shrinking(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither while it is made nor while it is looked at before its doing: nobody reads all of it at once."""
+    write(sqlite_engine, *(mail(n) for n in range(1, 7)))
+    busy: list[int] = []
+
+    def emptied_before(function: Callable[..., Any]) -> Callable[..., Any]:
+        def between(*given: Any) -> Any:
+            with closing(sqlite3.connect(str(sqlite_engine.url.database), timeout=0)) as other, other:
+                other.execute("INSERT INTO leases VALUES (?, 'somebody', '')", (len(busy),))
+                other.commit()
+                busy.append(other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            return function(*given)
+
+        return between
+
+    monkeypatch.setattr(erasure, "BATCH", 1)
+    monkeypatch.setattr(erasure, "_AT_ONCE", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "_belongings", emptied_before(erasure._belongings))
+        plan = planned(sqlite_engine, numbers=[HER])
+    monkeypatch.setattr(holds, "standing", emptied_before(holds.standing))
+    next(erasure.apply(sqlite_engine, read_archive_key(sqlite_engine), plan, lambda: NOW))
+    assert busy == [0] * 12

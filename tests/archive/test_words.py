@@ -5,13 +5,14 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import structlog
 from sqlalchemy import Engine
 
-from ingestor.archive import migrate, tables, words
+from ingestor.archive import erasure, migrate, tables, words
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.inserts import reserve
 from ingestor.archive.items import Submission
@@ -19,7 +20,7 @@ from ingestor.archive.searching import Filters, search
 from ingestor.archive.store import Store
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.providers.contract import Readable
-from tests.archive.erasing import HER, all_bytes, erased, hers
+from tests.archive.erasing import HER, all_bytes, applied, erased, hers, planned
 from tests.archive.reading import number_of, one, opened, rows
 from tests.archive.samples import NOW, PARSER, item, sms
 from tests.sample_texts import draw_text
@@ -179,13 +180,43 @@ def test_what_is_erased_is_found_no_more(archive_engine: Engine) -> None:
     erased(archive_engine, numbers=[HER])
     leave_no_bytes(archive_engine)
     if archive_engine.dialect.name == "sqlite":
-        parts = "SELECT count(DISTINCT segid) FROM sms_words_index_idx"
-        assert one(archive_engine, parts) == 1, "an older part may still name what was erased"
+        assert parts(archive_engine) == 1, "an older part may still name what was erased"
     brought_up(archive_engine)
     assert found(archive_engine, "kennwort") == []
     assert number_of(archive_engine, "sms_words") == len(found(archive_engine, "his")) == 40
     if archive_engine.dialect.name == "sqlite":
         assert set(of_index(archive_engine)) == set(range(41, 81))
+
+
+def parts(engine: Engine) -> int:
+    return one(engine, "SELECT count(DISTINCT segid) FROM sms_words_index_idx")
+
+
+def test_the_index_is_merged_between_two_batches(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of an erasure adds one part to the index, however many SMS it takes, and FTS5 merges none in
+    it: that is done after it, in a transaction of its own."""
+    Store(sqlite_engine).write(
+        [Submission(None, tuple(item(n, reading=Readable(hers(n), PARSER)) for n in range(1, 61)))], NOW
+    )
+    brought_up(sqlite_engine)
+    merge_step = words._merge_step
+    seen: list[tuple[int, int, bool]] = []
+
+    def step(engine: Engine, pages: int) -> bool:
+        before = parts(engine)
+        more = merge_step(engine, pages)
+        seen.append((before, parts(engine), more))
+        return more
+
+    monkeypatch.setattr(words, "_merge_step", step)
+    monkeypatch.setattr(erasure, "BATCH", 3)
+    applied(sqlite_engine, planned(sqlite_engine, numbers=[HER]))
+    for (_, left, more), (before, _, _) in pairwise(seen):
+        assert before == (left if more else left + 1)
+    assert max(left for _, left, more in seen if not more) == words._PARTS - 1
+    assert one(sqlite_engine, "SELECT v FROM sms_words_index_config WHERE k = 'automerge'") == 0
 
 
 def test_no_index_keeps_a_number_that_was_erased(sqlite_engine: Engine) -> None:
