@@ -228,7 +228,7 @@ def _by_other_way(number: int, way: str) -> Item:
     return {
         "the same import": mail(number, channel=Channel.IMPORT),
         "mailbox": same,
-        "new UIDVALIDITY": same._replace(position=replace(same.position, uidvalidity=8, uid=number + 90)),
+        "new UIDVALIDITY": same._replace(position=same.position._replace(uidvalidity=8, uid=number + 90)),
         "other bytes by mail": mail(number, raw=b"Subject: forwarded by her\n\nother bytes"),
         "other bytes by import": mail(number, channel=Channel.IMPORT, raw=b"Subject: hers\n\nother bytes"),
         "posted": post(number, 6),
