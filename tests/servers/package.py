@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.servers.booted import ROOT, bootstrap, host_suite
 
-INSTALL = "no package to build: apt-get install debhelper dh-python dpkg-dev lintian"
+INSTALL = "no package to build: apt-get install debhelper dh-python dpkg-dev lintian piuparts"
 _BUILDS_WITH = "build-essential,debhelper,dh-python,python3-venv,ca-certificates"
 # The network as this machine has it: names, authorities, and where pip looks.
 _NETWORK = ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt", "etc/pip.conf")
@@ -15,7 +15,9 @@ _NETWORK = ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt", "etc/pip.con
 
 def unavailable() -> str | None:
     """Return why no package can be built here, or None."""
-    return None if all(map(shutil.which, ("dh", "dh_python3", "lintian", "mmdebstrap"))) else INSTALL
+    return (
+        None if all(map(shutil.which, ("dh", "dh_python3", "lintian", "piuparts", "mmdebstrap"))) else INSTALL
+    )
 
 
 def build(suite: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The Debian package, on both releases: built, judged by lintian, and a whole life in a booted guest."""
+"""The Debian package on both releases: judged by lintian and piuparts, and its life in a booted guest."""
 
 import os
 import shutil
@@ -60,6 +60,18 @@ def test_lintian_finds_nothing(built: Path) -> None:
     )
 
     assert judged.returncode == 0, judged.stdout
+
+
+def test_piuparts_finds_nothing(suite: str, built: Path, tmp_path: Path) -> None:
+    """In a bare release it is installed and purged, and leaves nothing of its own."""
+    bare, log = tmp_path / "bare.tar.gz", tmp_path / "log"
+    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", suite, str(bare)], check=True)
+    # What its dependencies leave is theirs, as /var/log/private of systemd.
+    options = [f"--distribution={suite}", f"--basetgz={bare}", "--no-upgrade-test", "--warn-on-others"]
+
+    judged = subprocess.run(["piuparts", *options, f"--log-file={log}", str(built)], capture_output=True)
+
+    assert judged.returncode == 0, log.read_text()[-4000:]
 
 
 def test_it_holds_man_page_and_completion(built: Path, tmp_path: Path) -> None:
