@@ -3,8 +3,8 @@
 import hashlib
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from threading import Lock
@@ -89,26 +89,17 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
     if all(isinstance(one, Unreadable) and one.reason == A_TEST for one in readings):
         return Submission(None, ignored=len(readings))
     raw, content_type = payload_of(post)
-    reports = tuple(
-        ReportItem(one, received.source, received.identity, number, post.arrived_at, raw, content_type)
-        for number, one in enumerate(readings)
-        if isinstance(one, Report)
-    )
-    readings = [one for one in readings if not isinstance(one, Report)]
-    payload = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
-    items = tuple(
-        Item(
-            reading=reading,
-            channel=Channel.WEBHOOK,
-            source=received.source,
-            content_key=received.identity,
-            arrived_at=post.arrived_at,
-            payload=None if number else payload,
-            number=number,
-            peer=received.peer,
-        )
-        for number, reading in enumerate(readings)
-    )
+    payload: Payload | None = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
+    identity, source, _, peer, _ = received
+    items: list[Item] = []
+    reports: list[ReportItem] = []
+    for number, one in enumerate(readings):
+        if isinstance(one, Report):
+            reports.append(ReportItem(one, source, identity, number, post.arrived_at, raw, content_type))
+        else:
+            of_post = (Channel.WEBHOOK, source, identity, post.arrived_at)
+            items.append(Item(one, *of_post, payload, number=len(items), peer=peer))
+            payload = None
     return Submission(None, items, reports=reports)
 
 
@@ -139,31 +130,34 @@ class PostsRead:
     def __init__(self, endpoints: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
         """Count for `endpoints`, by the names that the archive has for them."""
         self._lock = Lock()
-        self._counts = {name: EndpointCounts(0, {}, None) for name in endpoints}
-        self._unsaid: dict[str, Counter[str]] = {}
+        # The spool may hold POSTs of an endpoint that is configured no more.
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(
+            Counter, {one: Counter() for one in endpoints}
+        )
+        self._said: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._newest: dict[str, datetime] = {}
         self._minute: OncePerMinute[str, None] = OncePerMinute(self._say, clock)
 
     @property
     def by_endpoint(self) -> dict[str, EndpointCounts]:
         """The counts until now, by the name of the endpoint."""
         with self._lock:
-            return {name: one._replace(outcomes=dict(one.outcomes)) for name, one in self._counts.items()}
+            counts = {name: dict(one) for name, one in self._counts.items()}
+            return {
+                name: EndpointCounts(one.pop("posts", 0), one, self._newest.get(name))
+                for name, one in counts.items()
+            }
 
-    def note(self, endpoint: str, outcomes: Iterable[str], arrived_at: datetime | None) -> None:
+    def note(self, endpoint: str, outcomes: Sequence[str], arrived_at: datetime | None) -> None:
         """Count what one POST carried; `arrived_at` is None where the POST itself was counted before."""
-        words = tuple(outcomes)
         with self._lock:
-            # The spool may hold POSTs of an endpoint that is configured no more.
-            posts, so_far, newest = self._counts.get(endpoint) or EndpointCounts(0, {}, None)
-            unsaid = self._unsaid.setdefault(endpoint, Counter())
-            for word in words:
-                so_far[word] = so_far.get(word, 0) + 1
-                unsaid[word] += 1
+            counts = self._counts[endpoint]
+            for word in outcomes:
+                counts[word] += 1
             if arrived_at is not None:
-                posts += 1
-                unsaid["posts"] += 1
-                newest = newest if words == (TEST,) else arrived_at
-            self._counts[endpoint] = EndpointCounts(posts, so_far, newest)
+                counts["posts"] += 1
+                if tuple(outcomes) != (TEST,):
+                    self._newest[endpoint] = arrived_at
             self._minute.note(endpoint, None)
 
     def tick(self) -> None:
@@ -177,5 +171,6 @@ class PostsRead:
             self._minute.end()
 
     def _say(self, endpoint: str, _news: None, _times: int) -> None:
-        counts = self._unsaid.pop(endpoint)
-        _log.info("POSTs read", endpoint=endpoint, posts=counts.pop("posts", 0), **counts)
+        news = self._counts[endpoint] - self._said[endpoint]
+        self._said[endpoint] = self._counts[endpoint].copy()
+        _log.info("POSTs read", endpoint=endpoint, posts=news.pop("posts", 0), **news)
