@@ -1,6 +1,8 @@
-"""Text made fit for a log (by value, so no caller can forget a secret) and for a person's terminal."""
+"""Text made fit for a log (by value, so no caller can forget a secret), a person's terminal, a database."""
 
+import os
 import re
+from collections.abc import Sequence
 from urllib.parse import quote
 
 HIDDEN = "***"
@@ -65,3 +67,14 @@ def one_line(text: str) -> str:
     direction or end the line is written as an escape. An SMS, a subject and a file's name may hold all of it.
     """
     return text.translate(_ESCAPES)
+
+
+def as_text(name: str) -> str:
+    """Return a file's name as text that a database takes: bytes that are no UTF-8 become `\\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def some_of(words: Sequence[object], most: int = 20) -> str:
+    """Return the first `most` of `words` in a line, and how many more there are."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(map(str, words[:most])) + more

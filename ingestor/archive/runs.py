@@ -10,6 +10,7 @@ from sqlalchemy import CursorResult, Engine, RowMapping, bindparam, func, insert
 from ingestor import __version__
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
+from ingestor.redaction import as_text
 
 IMPORT = "import"
 """The command whose runs go on where they were stopped."""
@@ -139,7 +140,7 @@ def begin_input(engine: Engine, run_id: int, path: str, member: str | None) -> i
 
     A name that is no valid text (a file name in another encoding) is kept with backslash escapes.
     """
-    place = {"run_id": run_id, "path": _readable(path), "member": _readable(member or "")}
+    place = {"run_id": run_id, "path": as_text(path), "member": as_text(member or "")}
     known = select(tables.run_inputs.c.id).where(
         *(tables.run_inputs.c[name] == value for name, value in place.items())
     )
@@ -167,10 +168,6 @@ def _made_id(result: CursorResult[Any]) -> int:
     if key is None:
         raise AssertionError("a single insert always tells its key")
     return int(key[0])
-
-
-def _readable(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def _run(row: RowMapping) -> Run:

@@ -273,6 +273,8 @@ def _report(fault: Exception) -> int:
     elif isinstance(fault, OSError) and fault.strerror:
         code = 1
         message = redact(f"{fault.filename}: {fault.strerror}" if fault.filename else fault.strerror)
+    elif isinstance(fault, EOFError):
+        code, message = 1, "nothing was answered, so nothing was done"
     elif isinstance(fault, MemoryError) or "start new thread" in str(fault):
         code = 1
         lack = "not enough memory" if isinstance(fault, MemoryError) else "no room for another thread"

@@ -3,7 +3,6 @@
 import argparse
 from argparse import ArgumentTypeError
 from collections import deque
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
@@ -38,6 +37,7 @@ from ingestor.cli.printing import print_fields, print_table, printable
 from ingestor.errors import ConfigurationError
 from ingestor.numbers import last_four
 from ingestor.record import Channel
+from ingestor.redaction import some_of
 from ingestor.settings import Settings, state_directory
 
 EXAMPLES = """
@@ -52,7 +52,6 @@ ingestor erase hold remove 1
 """
 
 COLUMNS = ("ended_at", "basis", "plan_id", "batches", "sms", "arrivals", "payloads", "others")
-_MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +121,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     fields = _fields(made)
     if looked_at:
         fields["quarantine"] = f"{looked_at:,} unread were looked through; " + (
-            f"it stands in {_some(naming)}" if naming else "it stands in none"
+            f"it stands in {some_of(naming)}" if naming else "it stands in none"
         )
     print_fields(fields)
     if not made.batches:
@@ -153,13 +152,8 @@ def _fields(made: Plan) -> dict[str, object]:
         )
     if made.held_sms or made.held_quarantine:
         held = [f"SMS {one}" for one in made.held_sms] + [f"arrival {one}" for one in made.held_quarantine]
-        fields["held, and left"] = _some(held)
+        fields["held, and left"] = some_of(held)
     return fields
-
-
-def _some(words: Sequence[object]) -> str:
-    more = f" and {len(words) - _MOST:,} more" if len(words) > _MOST else ""
-    return ", ".join(map(str, words[:_MOST])) + more
 
 
 def _write(path: Path, written: str) -> None:
@@ -188,7 +182,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     })  # fmt: skip
     came = erasure.came_meanwhile(engine, plan)
     if came:
-        print(f"\nLeft, because they came after the plan was made: SMS {_some(came)}")
+        print(f"\nLeft, because they came after the plan was made: SMS {some_of(came)}")
     if left:
         print(f"\nStill to do: {left}")
     print("\nWhat else may hold it:")
@@ -208,7 +202,7 @@ def _elsewhere(engine: Engine, settings: Settings, plan: Plan) -> list[str]:
             if one.name not in {file.name, f"{file.name}-wal", f"{file.name}-shm"}
         )
         if beside:
-            lines.append(f"copies beside the archive: {_some(beside)}: delete them")
+            lines.append(f"copies beside the archive: {some_of(beside)}: delete them")
         lines.append("a copy of a moved row in a gap of a page: `ingestor db vacuum` leaves none")
     else:
         lines.append(
@@ -246,7 +240,7 @@ def _named(engine: Engine, plan: Plan) -> list[str]:
         ):
             found = sorted(map(printable, connection.execute(query).scalars()))
             if found:
-                lines.append(f"{what}, which stay and may name somebody: {_some(found)}")
+                lines.append(f"{what}, which stay and may name somebody: {some_of(found)}")
     return lines
 
 
@@ -266,7 +260,7 @@ def _in_mailboxes(engine: Engine, plan: Plan) -> list[str]:
                 for first, last in ranges(row.uid for row in found)
             ]
             lines.append(
-                f"mailbox {source}, folder {folder} (UIDVALIDITY {uidvalidity}): UID {_some(uids)}; in "
+                f"mailbox {source}, folder {folder} (UIDVALIDITY {uidvalidity}): UID {some_of(uids)}; in "
                 f"Dovecot: doveadm expunge -u USER mailbox '{folder}' uid {','.join(uids)}"
             )
     return lines

@@ -2,13 +2,13 @@
 
 import argparse
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC
 from typing import Any
 
 from ingestor.archive.views import plain_row
+from ingestor.cli import complain
 from ingestor.cli.arguments import count, instant, since, text
 from ingestor.cli.opening import open_unchecked, settings_of
 from ingestor.cli.printing import print_json
@@ -93,7 +93,7 @@ def _rows(arguments: argparse.Namespace, until: float) -> Iterator[Mapping[str, 
             away = False
         except ArchiveUnavailable as fault:
             if not away:
-                print(f"ingestor: {fault}; waiting for it", file=sys.stderr)
+                complain(f"{fault}; waiting for it")
             away = True
         pause = min(_AWAY_SECONDS if away else _LOOK_SECONDS, until - time.monotonic())
         if pause <= 0:

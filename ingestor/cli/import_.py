@@ -5,6 +5,7 @@ import os
 from datetime import date
 
 from ingestor.errors import ConfigurationError
+from ingestor.redaction import one_line
 
 EXAMPLES = """\
 ingestor import /var/mail/sms
@@ -82,8 +83,7 @@ def _require_there(path: str, *, folder: bool) -> None:
         if path != "-":
             os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        shown = path if path.isprintable() else ascii(path)[1:-1]
-        why = f"{shown}: there is no such file or folder" if path else "an empty PATH names nothing"
+        why = f"{one_line(path)}: there is no such file or folder" if path else "an empty PATH names nothing"
     except (OSError, ValueError):
         return  # reading it will say more
     if why is None and folder and not os.path.isdir(path):  # noqa: PTH112 -- pathlib is loaded by nothing here

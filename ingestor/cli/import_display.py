@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingestor.archive.runs import Balance
+from ingestor.cli import complain
 from ingestor.cli.printing import exit_code, print_balance
 from ingestor.intake.files.books import Listing, Tally
 from ingestor.intake.files.sinks import DrySink
@@ -31,7 +32,7 @@ class Display:
 
     def tell(self, words: str) -> None:
         """Say why nothing goes on: without it the import would seem to hang."""
-        print(f"ingestor: {words}", file=sys.stderr, flush=True)
+        complain(words)
 
 
 @contextmanager
@@ -161,7 +162,7 @@ def print_result(result: Result, *, as_json: bool, note: str | None = None) -> i
     if as_json:
         print_balance(result.run_id, balance, result.seconds, as_json=True)
     if not balance.adds_up:
-        print("ingestor: the balance does not add up; please report it", file=sys.stderr)
+        complain("the balance does not add up; please report it")
     return exit_code(balance) if result.finished else 1
 
 
@@ -210,9 +211,9 @@ def _print_tally(tally: Tally, when: str) -> None:
     for missing, number in tally.look_alikes.items():
         print(f"{number:,} of the ignored look like ours, but lack the {missing} (and a known sender)")
     for words in (*tally.notes, *tally.failures):
-        print(f"ingestor: {words}", file=sys.stderr)
+        complain(words)
     if tally.failure_count > len(tally.failures):
-        print(f"ingestor: … {tally.failure_count:,} in all could not be read", file=sys.stderr)
+        complain(f"… {tally.failure_count:,} in all could not be read")
 
 
 def _print_counts(title: str, counts: Counter[str]) -> None:

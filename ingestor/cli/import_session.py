@@ -32,10 +32,11 @@ from ingestor.intake.files.importer import Importer, Wishes
 from ingestor.intake.files.mbox import Dialect
 from ingestor.intake.files.parse import LongMails, Window
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
-from ingestor.intake.files.walk import Kind, printable, references
+from ingestor.intake.files.walk import Kind, references
 from ingestor.intake.files.workers import Pool
 from ingestor.providers import MAIL_READERS
 from ingestor.record import Outcome
+from ingestor.redaction import as_text
 from ingestor.replies.opt_outs import hearing_store
 from ingestor.service.signals import STOPS, Signals, exit_at_once
 from ingestor.settings import Settings, rules_for
@@ -189,7 +190,7 @@ def _agreed(asked: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
     paths = list(earlier.get("paths", []))
     if asked["paths"] and "-" not in paths and set(asked["paths"]) != set(paths):
         raise ConfigurationError(
-            f"the run was begun with {', '.join(map(printable, paths))}, and goes on with the same only; "
+            f"the run was begun with {', '.join(map(as_text, paths))}, and goes on with the same only; "
             "import something else without --resume"
         )
     return {"paths": paths, **{name: earlier.get(name) for name in _KEPT}}

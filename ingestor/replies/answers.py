@@ -190,14 +190,15 @@ def message_of(connection: Connection, answer_id: int) -> Message | None:
 def _event_of(verdict: Verdict, attempt: int, now: datetime) -> tuple[str, datetime | None]:
     if verdict.fate in {Fate.LATER, Fate.NOT_SENT}:
         if attempt < TRIES:
-            pause = verdict.retry_after if verdict.retry_after is not None else _pause(attempt)
-            return "later", now + timedelta(seconds=pause)
+            return "later", now + timedelta(seconds=pause_after(verdict, attempt))
         return ("refused" if verdict.fate is Fate.LATER else "not_sent"), None
     return {Fate.ACCEPTED: "sent", Fate.REFUSED: "refused", Fate.UNKNOWN: "unknown"}[verdict.fate], None
 
 
-def _pause(attempt: int) -> float:
-    """Return about 2 s after the first try and 8 s after the second, drawn from the upper half."""
+def pause_after(verdict: Verdict, attempt: int) -> float:
+    """Return the seconds that the server asks for, else about 2 after the first try, 8 after the second."""
+    if verdict.retry_after is not None:
+        return verdict.retry_after
     longest = 2.0 * 4 ** (attempt - 1)
     return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
 

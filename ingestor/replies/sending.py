@@ -31,6 +31,7 @@ from ingestor.replies.answers import (
     message_of,
     note,
     note_suppressed,
+    pause_after,
 )
 from ingestor.replies.figures import scan_state
 from ingestor.replies.opt_outs import (
@@ -172,5 +173,5 @@ def send_now(engine: Engine, client: AgileClient, answer_id: int) -> Verdict:
             return Verdict(Fate.UNKNOWN, "another process has taken it")
         if verdict.fate not in {Fate.LATER, Fate.NOT_SENT} or verdict.pauses or number == TRIES:
             return verdict
-        time.sleep(verdict.retry_after if verdict.retry_after is not None else 2.0**number)
+        time.sleep(pause_after(verdict, number))
     raise AssertionError("unreachable")

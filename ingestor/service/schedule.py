@@ -35,6 +35,7 @@ from ingestor.archive.writer import Writer
 from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
 from ingestor.pauses import pauses
+from ingestor.redaction import some_of
 
 log = get_logger(__name__)
 
@@ -145,13 +146,14 @@ class ArchiveGuard:
                 log.info("the archive is as this version makes it again")
             return
         harmed = [one for one in found if one.grade is Grade.HARM]
-        self._store.held = f"the archive was changed: {named(harmed)}; `ingestor check`" if harmed else None
-        self._tell(named(found))
+        told, harm = some_of(found, _MOST_NAMED), some_of(harmed, _MOST_NAMED)
+        self._store.held = f"the archive was changed: {harm}; `ingestor check`" if harmed else None
+        self._tell(told)
         if found != before or now - self._said >= SAY_SECONDS:
             self._said = now
             log.error(
                 "the archive is not as this version makes it",
-                differs=named(found),
+                differs=told,
                 consequence="POSTs go to the spool, mails wait" if harmed else "storing goes on",
                 needs="ingestor check, and ingestor db repair for what is ours",
             )
@@ -251,9 +253,3 @@ def _is_there(engine: Engine, run: int) -> bool:
     except LookupError:
         return False
     return True
-
-
-def named(found: list[Difference]) -> str:
-    """Return the first few of `found` in one line."""
-    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return ", ".join(map(str, found[:_MOST_NAMED])) + more

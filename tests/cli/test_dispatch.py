@@ -1,5 +1,6 @@
 """The front door: help, errors in one line, exit codes, and nothing heavy loaded for nothing."""
 
+import io
 import json
 import os
 import signal
@@ -270,6 +271,20 @@ def test_what_the_machine_lacks_is_said(
     assert capsys.readouterr().err == (
         f"ingestor: there is {lack}; raise the limit (ulimit -a; TasksMax and MemoryMax of a unit)\n"
     )
+
+
+def test_a_question_that_nobody_answers_is_no_fault_of_the_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends the input, by Ctrl-D say, reads in a line that nothing was done."""
+    from ingestor import cli
+    from ingestor.cli import config
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr(config, "run", lambda _: input())
+
+    assert cli.main(["config", "show"]) == 1
+    assert capsys.readouterr().err == "ingestor: nothing was answered, so nothing was done\n"
 
 
 def test_what_only_reads_starts_without_what_it_does_not_need() -> None:

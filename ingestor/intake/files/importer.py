@@ -19,9 +19,9 @@ from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
 from ingestor.intake.files.parse import LongMails
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.streams import BombSuspected, Stream
-from ingestor.intake.files.walk import KNOWN, FileReference, Kind, printable, without_flags
+from ingestor.intake.files.walk import KNOWN, FileReference, Kind, without_flags
 from ingestor.intake.files.workers import Pool
-from ingestor.redaction import one_line
+from ingestor.redaction import as_text, one_line
 
 # Maildir++ and Dovecot: what the file had when it was delivered, before any compression.
 _SIZE = re.compile(r",S=(\d{1,12})(?![0-9])")
@@ -117,14 +117,14 @@ class Importer:
 
     def _read_file(self, reference: FileReference) -> None:
         if reference.left_out:
-            self.tally.left_out.add(one_line(printable(reference.path)), 0, reference.left_out)
+            self.tally.left_out.add(one_line(as_text(reference.path)), 0, reference.left_out)
             self._others += reference.left_out != KNOWN
             return
         try:
             opened = OpenFile(reference, self._wishes.forced, self._stopping)
         except InputUnreadable as fault:
             self._fail(str(fault))
-            self._failed_paths.add(printable(reference.path))
+            self._failed_paths.add(as_text(reference.path))
             return
         failures = self._failures
         self._opened = opened
@@ -143,7 +143,7 @@ class Importer:
             self.tally.taken = self._taken_before
 
     def _tell_change(self, reference: FileReference, change: str) -> None:
-        words = f"{one_line(printable(reference.path))}: {change}"
+        words = f"{one_line(as_text(reference.path))}: {change}"
         if "longer" in change:
             self.tally.notes.append(f"{words}; import it again for what was added since")
         else:

@@ -32,14 +32,13 @@ from ingestor.intake.files.walk import (
     COMPRESSED,
     FileReference,
     Kind,
-    printable,
     references,
     refusal,
     sniff,
     why_no_mail,
 )
 from ingestor.providers.contract import LARGEST_PARSED
-from ingestor.redaction import one_line
+from ingestor.redaction import as_text, one_line
 
 _LISTEN_SECONDS = 0.2
 _MAILDIR_FOLDER = re.compile(r"(?:^|[/!])(?:cur|new)/[^/]+\Z")
@@ -149,13 +148,13 @@ class OpenFile:
         self, reference: FileReference, forced: Kind | None, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         """`forced` is the kind of every leaf. Raises `InputUnreadable`; reading it, `Interrupted` as well."""
-        path = printable(reference.path)
+        path = as_text(reference.path)
         self._path = path
         self._name = one_line(path)
         self._stopping = stopping
         self._forced = Kind.MAIL if reference.is_mail else forced
         self._in_maildir = reference.is_mail  # one that begins with a `From ` line is a mail all the same
-        self._listed = None if reference.folder is None else Place(printable(reference.folder))
+        self._listed = None if reference.folder is None else Place(as_text(reference.folder))
         self._seekable = reference.size is not None and reference.path != "-"
         self._size = reference.size or 0
         self._plain = False
@@ -209,7 +208,7 @@ class OpenFile:
             yield from self._unzip(stream, place, depth, file)
         elif kind is Kind.TAR:
             for name, member in tar_members(stream, str(place), self.budget):
-                yield from self._unfold_member(member, place.inside(printable(name)), place, depth)
+                yield from self._unfold_member(member, place.inside(as_text(name)), place, depth)
         elif kind is Kind.EMLX:
             offset, mail = apple_mail(stream, str(place))
             yield Leaf(Kind.MAIL, place, Stream(io.BytesIO(mail)), listed, offset=offset)
@@ -248,7 +247,7 @@ class OpenFile:
         else:
             archive = buffered_zip(stream, str(place))
         for name, member in zip_members(archive, str(place), self.budget):
-            inside = place.inside(printable(name))
+            inside = place.inside(as_text(name))
             if isinstance(member, InputUnreadable):
                 yield Leaf(Kind.UNKNOWN, inside, Stream(None), place, fault=member)
             else:
@@ -309,7 +308,7 @@ def each_mail(paths: Sequence[str]) -> Iterator[Found]:
                 for leaf in opened:
                     yield from _in_leaf(leaf)
         except InputUnreadable as fault:
-            yield Found(Place(printable(reference.path)), 0, b"", fault=str(fault))
+            yield Found(Place(as_text(reference.path)), 0, b"", fault=str(fault))
 
 
 def _in_leaf(leaf: Leaf) -> Iterator[Found]:

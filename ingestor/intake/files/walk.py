@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ingestor.intake.files.mbox import LOOKAHEAD, is_header_line, next_separator, separator_end
+from ingestor.redaction import as_text
 
 HEAD = LOOKAHEAD + 1024
 """How many first bytes `sniff` wants to see."""
@@ -229,7 +230,7 @@ def references(paths: Iterable[str], *, layout: str | None = None) -> Iterator[t
     for path in paths:
         found = [FileReference("-", None)] if path == "-" else walk(path, seen, layout=layout)
         for reference in found:
-            yield printable(path), reference
+            yield as_text(path), reference
 
 
 def walk(path: str, seen: set[Identity], *, layout: str | None = None) -> Iterator[FileReference]:
@@ -365,8 +366,3 @@ def _reference(
     # Mail servers copy a mail from folder to folder by a second name: those are two mails, a link is none.
     known = KNOWN if _is_known(status, seen) and (not is_mail or entry.is_symlink()) else None
     return FileReference(entry.path, folder, is_mail=is_mail, size=status.st_size, left_out=known)
-
-
-def printable(path: str) -> str:
-    """Return `path` as text that a database takes: bytes that are no UTF-8 become `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\x00")

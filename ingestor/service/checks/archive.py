@@ -24,11 +24,10 @@ from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel, InboundSms
+from ingestor.redaction import some_of
 from ingestor.service.checks import Finding, Level, fail, ok, warn
 from ingestor.settings import Settings, hide_url_password, state_directory
 from ingestor.timestamps import TimeQuality
-
-MOST_NAMED = 20
 
 _REPLICATION = text(
     "SELECT current_setting('synchronous_standby_names'),"
@@ -85,17 +84,12 @@ def _not_fetched(engine: Engine) -> list[Finding]:
     return [
         warn(
             f"mailbox {mailbox}",
-            f"folder {folder}: mails that do not come: UID {_named([entry.work.uid for entry in entries])} "
+            f"folder {folder}: mails that do not come: UID {some_of([entry.work.uid for entry in entries])} "
             f"({reason})",
             "they are tried again; look at them in a mail program, and into the server's log",
         )
         for (mailbox, folder, reason), entries in places
     ]
-
-
-def _named(uids: Sequence[int]) -> str:
-    more = f" and {len(uids) - MOST_NAMED} more" if len(uids) > MOST_NAMED else ""
-    return ", ".join(map(str, uids[:MOST_NAMED])) + more
 
 
 def _likeness(settings: Settings) -> list[Finding]:
