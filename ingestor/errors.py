@@ -1,6 +1,5 @@
 """The one small exception family: each says whether to retry, how to exit, and what the user reads."""
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -105,6 +104,8 @@ class InputUnreadable(IngestorError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the known word nearest to `word`, or nothing where none is near."""
+    import difflib  # few words are wrong
+
     by_lower = {one.lower(): one for one in known}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean {by_lower[matches[0]]}?" if matches else ""

@@ -8,7 +8,6 @@ session to everybody in turn: one `default_transaction_read_only` in it made eve
 """
 
 import contextlib
-import difflib
 import os
 import select
 import sqlite3
@@ -25,7 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from ingestor.archive.faults import as_sqlalchemy, note_host, place, translated
 from ingestor.archive.open_file import OpenFile, require_in_place
-from ingestor.errors import ArchiveUnavailable, ConfigurationError
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, nearest
 
 _DEFAULTS = {
     "connect_timeout": 10,
@@ -145,8 +144,7 @@ def _check_options(query: Mapping[str, Any]) -> None:
         if name in _OF_THE_PROGRAM:
             raise ConfigurationError(f"database.url: take the option {name} out: {_OF_THE_PROGRAM[name]}")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else " (see libpq's connection parameters)"
+            hint = nearest(name, known) or " (see libpq's connection parameters)"
             raise ConfigurationError(f"database.url: PostgreSQL knows no option {name!r}{hint}")
         if not isinstance(value, str) and name not in ("host", "port"):
             raise ConfigurationError(f"database.url: the option {name} is given twice")

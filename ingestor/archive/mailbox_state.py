@@ -11,7 +11,6 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -53,8 +52,7 @@ class PendingWork(NamedTuple):
     noted_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """How a source fares: `kind` is `mailbox` or `webhook`; times are aware UTC."""
 
     name: str

@@ -1,6 +1,5 @@
 """Whose archive it is: root works on it as its owner, anybody else gets the exact `sudo -u` line."""
 
-import ctypes
 import os
 import pwd
 import shlex
@@ -58,6 +57,8 @@ def become_owner(url: str, state_directory: Path) -> None:
     owner = foreign_owner(url, state_directory)
     if owner is None:
         return
+    import ctypes  # noqa: F401 - for root alone, and while he may still read it
+
     try:
         user = pwd.getpwuid(owner)
         group, groups = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
@@ -105,6 +106,8 @@ def foreign_owner(url: str, state_directory: Path) -> int | None:
 
 def _go_on_reading() -> None:
     """Take the right to read everything back, which went with the user id; a container may withhold it."""
+    import ctypes
+
     system = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, lower bits first
