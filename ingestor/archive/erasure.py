@@ -24,6 +24,7 @@ from sqlalchemy import (
 )  # fmt: skip
 
 from ingestor.archive import holds, tables, words
+from ingestor.archive.columns import for_ids, in_parts
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.erasure_plan import (
     Batch,
@@ -36,7 +37,7 @@ from ingestor.archive.erasure_plan import (
     selected,
     span,
 )  # fmt: skip
-from ingestor.archive.inserts import erased_among, for_ids, in_parts, reserve
+from ingestor.archive.inserts import erased_among, reserve
 from ingestor.archive.triggers import keep_storing_out
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome

@@ -11,7 +11,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, union
 
 from ingestor.archive import holds, tables
-from ingestor.archive.inserts import erased_among, for_ids
+from ingestor.archive.columns import for_ids
+from ingestor.archive.inserts import erased_among
 from ingestor.archive.rows import number_form
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError

@@ -26,8 +26,8 @@ from sqlalchemy import (
 )  # fmt: skip
 
 from ingestor.archive import tables
+from ingestor.archive.columns import for_ids
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.inserts import for_ids
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
 

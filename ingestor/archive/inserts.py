@@ -16,7 +16,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
@@ -38,6 +38,7 @@ from sqlalchemy import (
 )
 
 from ingestor.archive import tables
+from ingestor.archive.columns import in_parts
 from ingestor.archive.engine import reading
 from ingestor.archive.faults import as_sqlalchemy
 from ingestor.archive.insert_statements import (
@@ -60,12 +61,10 @@ from ingestor.archive.triggers import ERASURES_LOCK
 from ingestor.errors import SchemaMismatch
 from ingestor.record import InboundSms
 
-_CHUNK = 500
 _ROWS_A_STATEMENT = 64
 _ROWS_IN_STEP = 8  # every length stays prepared in each connection: all up to 64 in 11 MB, these in 2
 
 Rows = Sequence[tuple[Any, ...]]
-_T = TypeVar("_T")
 
 Arrivals = dict[tuple[bytes, int, str, bytes], tuple[int, int | None]]
 """(id, the SMS it became, None where it has not been read) by (content key, number, channel, place)."""
@@ -272,29 +271,10 @@ def _look_up(
     connection: Connection, queries: Mapping[str, Select[Any]], keys: Sequence[bytes]
 ) -> Iterator[Any]:
     dialect = connection.dialect.name
-    for some in in_parts(keys, _CHUNK):
+    for some in in_parts(keys):
         yield from connection.execute(
             queries[dialect], {"keys": array_of(some) if dialect == "postgresql" else some}
         )
-
-
-def for_ids(
-    connection: Connection, query: Select[Any], column: ColumnElement[Any], ids: Sequence[Any]
-) -> Iterator[Any]:
-    """Give the rows of `query` whose `column` is among `ids`, so many at a time as a statement takes."""
-    if connection.dialect.name == "postgresql":
-        # One array: psycopg reads 500 parameters a statement anew each time, in 12 ms.
-        limited = query.where(column == any_(bindparam("ids", type_=ARRAY(column.type))))
-    else:
-        limited = query.where(column.in_(bindparam("ids", expanding=True)))
-    for part in in_parts(ids, _CHUNK):
-        yield from connection.execute(limited, {"ids": part})
-
-
-def in_parts(ids: Sequence[_T], size: int) -> Iterator[list[_T]]:
-    """Give `ids` in lists of `size`."""
-    for start in range(0, len(ids), size):
-        yield list(ids[start : start + size])
 
 
 def read_archive_key(engine: Engine) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, select
 
 from ingestor.archive import words
+from ingestor.archive.columns import for_ids
 from ingestor.archive.engine import reading
-from ingestor.archive.inserts import for_ids
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms
 from ingestor.numbers import whole_number
