@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -96,44 +95,6 @@ def test_a_batch_is_bounded(archive_engine: Engine, monkeypatch: pytest.MonkeyPa
     wait(futures, 30)
     assert writer.stop(10)
     assert sizes == [6, 6, 6, 25]
-
-
-def test_what_was_written_together_is_waited_for_together(
-    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a transaction of three the next one waits for three; a lone item after a lone one for nobody."""
-    monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 60.0)
-    store = CountingStore(sqlite_engine)
-    writer = Writer(store, clock=lambda: NOW)
-    for first in (10, 20):
-        futures = [writer.submit(submission(first + n)) for n in range(2)]
-        if first == 10:
-            futures.append(writer.submit(submission(19)))
-            writer.start()
-        else:
-            assert not wait(futures, 0.2).done
-            futures.append(writer.submit(submission(29)))
-        assert not wait(futures, 30).not_done
-    assert store.commits == 2
-    monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 0.0)
-    writer.submit(submission(30)).result(30)  # the others do not come
-    monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 60.0)
-    writer.submit(submission(31)).result(30)
-    writer.submit(submission(32)).result(30)
-    assert writer.stop(10)
-    assert store.commits == 5
-
-
-def test_a_stop_does_not_wait_for_others(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two that were written together comes again: a stop writes it at once."""
-    monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 60.0)
-    writer = Writer(Store(sqlite_engine), clock=lambda: NOW)
-    both = [writer.submit(submission(n)) for n in range(2)]
-    writer.start()
-    assert not wait(both, 30).not_done
-    again = writer.submit(submission(2))
-    assert writer.stop(30)
-    assert again.done()
 
 
 @pytest.mark.usefixtures("quick")
@@ -384,7 +345,7 @@ def test_a_transaction_that_postgresql_gives_up_is_made_again(postgresql_engine:
         execute = connection.exec_driver_sql
         execute("SET LOCAL deadlock_timeout = '1min'")
         execute("UPDATE cursors SET last_uid = last_uid")
-        further = Submission(run_id, (item(1),), cursor=replace(move, last_uid=2))
+        further = Submission(run_id, (item(1),), cursor=move._replace(last_uid=2))
         written = pool.submit(store.write, [further], NOW)
         while not execute("SELECT 1 FROM pg_locks WHERE NOT granted").all():
             time.sleep(0.01)  # until the store waits for the cursor
