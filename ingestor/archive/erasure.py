@@ -165,6 +165,7 @@ def apply(
             for batch in some:
                 _require_unchanged(connection, batch)
     so_far = Done(before=len(done))
+    shrinking = words.Shrinking(engine, stop, pause)
     yield so_far
     for number, batch in enumerate(plan.batches):
         if number in done:
@@ -176,7 +177,7 @@ def apply(
         took = time.monotonic() - began
         yield so_far
         time.sleep(max(pause, took / 3) if pause else 0)
-        words.merge(engine, stop, gap=pause)
+        shrinking.took(len(batch.sms))
 
 
 def came_meanwhile(engine: Engine, plan: Plan) -> list[int]:

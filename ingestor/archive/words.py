@@ -226,6 +226,30 @@ def merge(
         time.sleep(gap)
 
 
+class Shrinking:
+    """Keeps SQLite's index in order while texts go.
+
+    All of it is merged each time half of them are gone: a step is as large as what it writes, and where
+    nearly everything is gone the last one read the whole index of a million, for a second.
+    """
+
+    def __init__(self, engine: Engine, stop: Callable[[], bool], gap: float) -> None:
+        self._engine, self._stop, self._gap = engine, stop, gap
+        self._left = 0
+        if engine.dialect.name == "sqlite":
+            with reading(engine) as connection:
+                self._left = number_of_texts(connection)
+        self._half = self._left // 2
+
+    def took(self, texts: int) -> None:
+        """Merge what is to be merged after so many went."""
+        self._left -= texts
+        whole = FEW < self._left <= self._half
+        if whole:
+            self._half = self._left // 2
+        merge(self._engine, self._stop, whole=whole, gap=self._gap)
+
+
 def _merge_step(engine: Engine, pages: int) -> bool:
     """Merge so many pages in one transaction; say whether there may be more."""
     with writing(engine) as connection, as_sqlalchemy(connection):

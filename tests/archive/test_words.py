@@ -219,6 +219,30 @@ def test_the_index_is_merged_between_two_batches(
     assert one(sqlite_engine, "SELECT v FROM sms_words_index_config WHERE k = 'automerge'") == 0
 
 
+def test_the_index_is_merged_as_a_whole_each_time_half_of_it_is_gone(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nearly everything is erased the index shrinks with it, in steps: the last one finds little."""
+    Store(sqlite_engine).write(
+        [Submission(None, tuple(item(n, reading=Readable(hers(n), PARSER)) for n in range(1, 65)))], NOW
+    )
+    brought_up(sqlite_engine)
+    merge_step, left = words._merge_step, []
+
+    def step(engine: Engine, pages: int) -> bool:
+        more = merge_step(engine, pages)
+        if pages < 0:
+            assert parts(engine) == 1
+            left.append(number_of(engine, "sms_words"))
+        return more
+
+    monkeypatch.setattr(words, "_merge_step", step)
+    monkeypatch.setattr(words, "FEW", 4)
+    monkeypatch.setattr(erasure, "BATCH", 2)
+    applied(sqlite_engine, planned(sqlite_engine, numbers=[HER]))
+    assert left == [32, 16, 8]
+
+
 def test_no_index_keeps_a_number_that_was_erased(sqlite_engine: Engine) -> None:
     """Rows of an index move from page to page, and leave copies behind: of thousands of numbers none is
     left, those of others are."""
