@@ -3,7 +3,7 @@
 Beside them stands what is asked or written in one way on both databases.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Final, TypeVar
@@ -125,6 +125,12 @@ def index_of_rows(name: str, *columns: str, where: str, unique: bool = False) ->
 
     event.listen(index, "before_create", narrow)
     return index
+
+
+def insert_once(connection: Connection, table: Table, values: Mapping[str, Any]) -> Any:
+    """Insert a row and return its primary key, None where one with a key of its stands already."""
+    statement = insert_into(table, connection.dialect.name).values(values).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key)).scalar()
 
 
 def insert_into(table: TableClause[Any], dialect: str) -> Any:

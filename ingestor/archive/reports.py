@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert
 
-from ingestor.archive.columns import insert_into
+from ingestor.archive.columns import insert_once
 from ingestor.archive.items import ReportItem
 from ingestor.archive.payloads import compress
 from ingestor.archive.reply_tables import delivery_report_content, delivery_reports
@@ -35,9 +35,7 @@ def _write(connection: Connection, secret: bytes, run_id: int | None, item: Repo
         "operator": report.operator, "price": report.price, "done_at": report.done_at,
         "source": item.source, "run_id": run_id, "arrived_at": item.arrived_at,
     }  # fmt: skip
-    insertion = insert_into(delivery_reports, connection.dialect.name)
-    statement = insertion.values(values).on_conflict_do_nothing()
-    report_id = connection.execute(statement.returning(delivery_reports.c.id)).scalar()
+    report_id = insert_once(connection, delivery_reports, values)
     if report_id is None:
         return Outcome.DUPLICATE
     connection.execute(insert(delivery_report_content).values(

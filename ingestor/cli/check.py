@@ -4,8 +4,7 @@ import argparse
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from ingestor import logs
 from ingestor.cli.opening import settings_of
+from ingestor.cli.printing import share_done
 from ingestor.errors import ConfigurationError
 from ingestor.redaction import redact
 from ingestor.service.checks import Finding, Level, sending, together, unit
@@ -72,18 +72,5 @@ def _findings(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[Findi
     if arguments.notify:
         yield from together(list(sending.notify(settings)), SECONDS)
     if arguments.deep:
-        yield from deep(settings, _progress())
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Return what shows on a terminal how many payloads have been compared, and elsewhere shows nothing."""
-    last = 0.0
-
-    def show(done: int, whole: int) -> None:
-        nonlocal last
-        if sys.stderr.isatty() and (done == whole or time.monotonic() - last > 0.2):
-            last = time.monotonic()
-            end = "\n" if done == whole else ""
-            print(f"\r{done:,} of {whole:,} payloads compared", end=end, file=sys.stderr, flush=True)
-
-    return show
+        with share_done() as tell:
+            yield from deep(settings, tell)

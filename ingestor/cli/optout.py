@@ -25,7 +25,7 @@ from ingestor.cli.arguments import (
 )
 from ingestor.cli.export import output
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
-from ingestor.cli.printing import print_fields
+from ingestor.cli.printing import print_fields, share_done
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.figures import Scan, figures, scan_state
@@ -328,17 +328,15 @@ def scan_all(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
     Raises IngestorError where somebody else has begun to do so by other words.
     """
     begun = begin_scan(engine, words, anew=anew)
-    if not begun.done and scan(engine, words, _show_scan, pause_scan) is None:
+    with share_done() as tell:
+        done = begun.done or scan(
+            engine, words, lambda state: tell(state.after, state.until or 0), pause_scan
+        )
+    if not done:
         raise IngestorError(
             "somebody else has begun to read the SMS by other words; compare the two configurations"
         )
     return begun
-
-
-def _show_scan(state: Scan) -> None:
-    """Tell on a terminal how far a scan is."""
-    if sys.stderr.isatty() and state.until:
-        print(f"\rSMS {state.after:,} of {state.until:,}", end="\n" if state.done else "", file=sys.stderr)
 
 
 def _review(arguments: argparse.Namespace) -> int:

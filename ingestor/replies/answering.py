@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, Table, delete, func, select, update
+from sqlalchemy import Connection, Engine, Row, delete, func, select, update
 
-from ingestor.archive.columns import insert_into
+from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import drop_source, note_source
 from ingestor.archive.reply_tables import answer_events, answering
@@ -54,13 +54,6 @@ def value_of(connection: Connection, name: str) -> tuple[str, datetime] | None:
         select(answering.c.value, answering.c.at).where(answering.c.name == name)
     ).first()
     return None if row is None else (row.value, row.at)
-
-
-def insert_once(connection: Connection, table: Table, values: Mapping[str, Any]) -> Any:
-    """Insert a row and return its primary key, None where one with a key of its stands already."""
-    insert = insert_into(table, connection.dialect.name)
-    statement = insert.values(values).on_conflict_do_nothing()
-    return connection.execute(statement.returning(*table.primary_key)).scalar()
 
 
 def set_once(connection: Connection, name: str, value: str, at: datetime) -> bool:

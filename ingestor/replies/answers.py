@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, exists, func, insert, select, text
 
+from ingestor.archive.columns import insert_once
 from ingestor.archive.reply_tables import answer_content, answer_events, answers
 from ingestor.replies.agile import Message
-from ingestor.replies.answering import insert_once
 from ingestor.replies.parts import hex_parts, parts_of
 from ingestor.replies.verdicts import Fate, Verdict
 

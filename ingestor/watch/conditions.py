@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Engine, delete, select, update
 
+from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import conditions
-from ingestor.replies.answering import insert_once
 from ingestor.watch.troubles import Trouble
 
 Key = tuple[str, str, str]

@@ -193,21 +193,29 @@ def test_a_workbook_that_was_ended_is_not_there(url: str, tmp_path: Path, end: i
     assert [path.name for path in folder.iterdir()] == ["out.xlsx"]
 
 
-@pytest.mark.parametrize("command", ["export -o out.jsonl", "snapshot copy.db"])
-def test_a_terminal_shows_how_far_it_is(url: str, command: str, tmp_path: Path) -> None:
-    """With stderr on a terminal and the rows in a file there is a bar."""
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("export -o out.jsonl", ""), ("snapshot copy.db", "SMS, "), ("optout scan", "wait for a person"),
+        ("check --deep", "every kept byte is as it was written"),
+    ],
+)  # fmt: skip
+def test_a_terminal_shows_how_far_it_is(url: str, command: str, told: str, tmp_path: Path) -> None:
+    """With stderr on a terminal and stdout in a file there is a bar, and what is found goes into the file."""
     ours, theirs = pty.openpty()
     words = [PROGRAM, "--database-url", url, *command.split()]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env={**os.environ, "TERM": "xterm"}
-    )
+    with (tmp_path / "stdout").open("wb") as stdout:
+        process = subprocess.Popen(
+            words, cwd=tmp_path, stdout=stdout, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+        )
     os.close(theirs)
     seen = b""
     while piece := _read(ours):
         seen += piece
     os.close(ours)
-    assert process.wait(20) == 0
+    assert process.wait(20) == (2 if command.startswith("check") else 0)  # no mailbox is configured
     assert b"%" in seen
+    assert told in (tmp_path / "stdout").read_text()
 
 
 def _read(terminal: int) -> bytes:
