@@ -163,7 +163,6 @@ def share_done() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
     columns = BarColumn(bar_width=40), TaskProgressColumn(), TimeRemainingColumn()
-    console, together = Console(stderr=True), sys.stdout.isatty()  # else stdout is a file, and must stay one
-    with Progress(*columns, console=console, transient=True, redirect_stdout=together) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, of: progress.update(task, completed=done, total=of)
