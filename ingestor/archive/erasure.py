@@ -43,7 +43,7 @@ from ingestor.errors import IngestorError
 from ingestor.record import Outcome
 from ingestor.timestamps import iso_utc
 
-BATCH: Final = 150
+BATCH: Final = 125
 """SMS a transaction: some 10 to 20 ms of it, and whoever stores waits for one at most."""
 PAUSE_SECONDS: Final = 0.01
 """Between two transactions at least, and a third as long as one took: on a busy machine intake goes on."""
