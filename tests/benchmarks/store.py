@@ -36,7 +36,10 @@ from tests.servers.postgresql import PostgresqlServer
 ITEMS = int(os.environ.get("INGESTOR_BENCH_ITEMS", "20000"))
 BATCH = 5000
 ROUNDS = 5
-TABLES = (tables.sms, tables.sms_content, tables.arrivals, tables.payloads)
+TABLES = (
+    tables.sms, tables.sms_content, tables.sms_numbers, tables.arrivals, tables.arrival_content,
+    tables.payloads,
+)  # fmt: skip
 _KINDS = {
     "Instant": "timestamptz", "BigInteger": "int8", "SmallInteger": "int2", "Integer": "int4",
     "LargeBinary": "bytea", "Boolean": "bool",
@@ -168,9 +171,14 @@ def _rows(engine: Engine) -> Rows:
     rows: Rows = {}
     with reading(engine) as connection:
         for target in TABLES:
-            select = f"SELECT {', '.join(target.c.keys())} FROM {target.name} ORDER BY 1"
+            select = f"SELECT {_columns(target)} FROM {target.name} ORDER BY 1"
             rows[target.name] = [tuple(row) for row in connection.exec_driver_sql(select)]
     return rows
+
+
+def _columns(target: Table) -> str:
+    """Name the columns: migrations have put some of them in another place than a new table has them."""
+    return ", ".join(target.c.keys())
 
 
 def _bare_sqlite(path: Path, rows: Rows) -> float:
@@ -189,7 +197,7 @@ def _bare_sqlite(path: Path, rows: Rows) -> float:
             for target in TABLES:
                 marks = ", ".join("?" * len(target.c))
                 connection.executemany(
-                    f"INSERT INTO {target.name} VALUES ({marks}) ON CONFLICT DO NOTHING",
+                    f"INSERT INTO {target.name} ({_columns(target)}) VALUES ({marks}) ON CONFLICT DO NOTHING",
                     rows[target.name][start : start + BATCH],
                 )
             connection.execute("COMMIT")
@@ -214,12 +222,17 @@ def _bare_postgresql(address: str, rows: Rows) -> float:
 def _copy(connection: "psycopg.Connection[Any]", target: Table, rows: list[tuple[Any, ...]]) -> None:
     unique = "id" in target.c
     into = f"new_{target.name}" if unique else target.name
-    with connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN (FORMAT BINARY)") as copy:
+    names = _columns(target)
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY {into} ({names}) FROM STDIN (FORMAT BINARY)") as copy,
+    ):
         copy.set_types([_KINDS.get(type(one.type).__name__, "text") for one in target.c])
         for row in rows:
             copy.write_row(row)
     if unique:
-        connection.execute(f"INSERT INTO {target.name} SELECT * FROM {into} ON CONFLICT DO NOTHING")
+        into_table = f"INSERT INTO {target.name} ({names}) SELECT {names} FROM {into}"
+        connection.execute(f"{into_table} ON CONFLICT DO NOTHING")
 
 
 def _group_commit(database: str, engine: Engine, items: list[Item]) -> None:
