@@ -11,6 +11,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -52,7 +53,8 @@ class PendingWork(NamedTuple):
     noted_at: datetime
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Source:
     """How a source fares: `kind` is `mailbox` or `webhook`; times are aware UTC."""
 
     name: str

@@ -218,7 +218,7 @@ def _left_alone(reports: list[Report], daemons: list[Daemon]) -> list[Report]:
         return reports
     state = f"daemon {daemons[0].state}"
     return [
-        one._replace(state=state, late=True)
+        dataclasses.replace(one, state=state, late=True)
         if one.kind in {"mailbox", "webhook", ENDPOINT} and one.state != "not configured"
         else one
         for one in reports

@@ -303,7 +303,7 @@ def _told_by(source: Source, living: Sequence[Daemon], listeners: Sequence[Daemo
         states = [one.parts["mailboxes"].get(source.name) for one in fresh]
         best = next((one for one in ("watching", "polling") if one in states), None)
         best = best or next(filter(None, states if over else []), source.state)
-        return source if best == source.state else source._replace(state=best, detail=None)
+        return source if best == source.state else replace(source, state=best, detail=None)
     if source.kind == ENDPOINT and listeners:
         name = source.name.removeprefix(f"{ENDPOINT} ")
         outcomes: Counter[str] = Counter()
@@ -312,7 +312,7 @@ def _told_by(source: Source, living: Sequence[Daemon], listeners: Sequence[Daemo
         posts = sum(one.parts["requests"].get(name, 0) for one in listeners)
         states = [one.parts["listener"]["state"] for one in listeners]
         state = "open" if "listening" in states else states[0]
-        return source._replace(state=state, detail=_in_words(posts, outcomes))
+        return replace(source, state=state, detail=_in_words(posts, outcomes))
     return source
 
 

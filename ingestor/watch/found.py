@@ -6,7 +6,7 @@ And how many SMS came today, against how many usually come; and what the daemon 
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -45,16 +45,10 @@ ENDPOINT: Final = "endpoint"
 PROVEN_DAYS: Final = 30
 
 
-class Report(NamedTuple):
-    """A `Source` as it fares; `late` says that it needs a person."""
+@dataclass(frozen=True, slots=True)
+class Report(Source):
+    """A source as it fares; `late` says that it needs a person."""
 
-    name: str
-    kind: str
-    state: str
-    detail: str | None
-    poll_seconds: int | None
-    last_success: datetime | None
-    updated_at: datetime
     late: bool
 
 
@@ -100,10 +94,10 @@ def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report
         late = late or (not dropped and _stuck(source))
         late = late or source.state == "changed"  # somebody's hand was in the archive
         state = "not configured" if dropped else source.state
-        reports.append(Report(*source._replace(state=state, poll_seconds=poll), late=late))
+        reports.append(Report(**asdict(replace(source, state=state, poll_seconds=poll)), late=late))
     for name, mailbox in configured.items():
         never = Source(name, "mailbox", "never read", None, mailbox.poll_seconds, None, now)
-        reports.append(Report(*never, late=True))
+        reports.append(Report(**asdict(never), late=True))
     return sorted(reports, key=lambda report: (report.kind, report.name))
 
 
