@@ -41,7 +41,7 @@ TORTURE ?= tests
 torture: setup
 	$(PYTEST) -m torture $(TORTURE)
 
-# The version stands in pyproject.toml alone; the changelog must name it, and nothing may be uncommitted.
+# The version stands in pyproject.toml, and in ingestor/__init__.py as a test holds; the changelog must name it, and nothing may be uncommitted.
 release: check torture
 	@test -z "$$(git status --porcelain)" || { echo "commit first"; exit 1; }
 	@version=$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])'); \

@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
 
 import pytest
+
+from ingestor import __version__
 
 MOST_FILES = 176
 
@@ -198,3 +201,8 @@ def test_contributing_names_what_is_there() -> None:
 
     assert len(named) > 25
     assert absent == []
+
+
+def test_the_version_is_one() -> None:
+    """What `--version`, `runs` and metrics say is what a release is made of."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
