@@ -260,18 +260,18 @@ def counts(engine: Engine) -> Counts:
         return Counts(*connection.execute(query).one())
 
 
-_LOOKED_AT: Final = 50
 _MOST_OF_THEM: Final = 0.8
 _SLACK: Final = timedelta(minutes=6)  # what an SMS takes to arrive at most, as a rule
 _WITHIN: Final = timedelta(days=1)
 
 
 def whole_hours_off(
-    connection: Connection, now: datetime, provider: str | None = None, *, least: int = 3
+    connection: Connection, now: datetime, provider: str | None = None, *, least: int = 3, newest: int = 50
 ) -> int | None:
     """Return by how many whole hours the SMS (of `provider`) seem to have been sent before they arrived.
 
-    None where they do not, or fewer than `least` have come within a day. Negative: they come from the future.
+    None where most of the `newest` do not, or fewer than `least` of them have come within a day. Negative:
+    they come from the future.
     """
     a, sms = tables.arrivals.c, tables.sms.c
     query = (
@@ -279,7 +279,7 @@ def whole_hours_off(
         .join_from(tables.arrivals, tables.sms, sms.id == a.sms_id)
         .where(text(tables.ANSWERABLE), a.ingested_at > now - _WITHIN)
         .order_by(a.ingested_at.desc())
-        .limit(_LOOKED_AT)
+        .limit(newest)
     )
     if provider is not None:
         query = query.where(sms.provider == provider)

@@ -283,7 +283,7 @@ def clock_off(engine: Engine, now: datetime) -> list[Trouble]:
     sent: then `[agile] timezone` or this machine's clock is wrong. Raises IngestorError.
     """
     with reading(engine) as connection:
-        off = whole_hours_off(connection, now, least=_JUDGED)
+        off = whole_hours_off(connection, now, least=_JUDGED, newest=2 * _JUDGED)
     if off is None:
         return []
     count = f"{abs(off)} hour{'s' if abs(off) != 1 else ''}"

@@ -46,9 +46,12 @@ def test_only_hours_that_are_not_quiet_count() -> None:
     assert expected_since(expect, monday, UTC) == FRIDAY.replace(hour=18)
 
 
-def _stored(engine: Engine, late: timedelta = timedelta(seconds=3), count: int = 6) -> None:
+def _stored(
+    engine: Engine, late: timedelta = timedelta(seconds=3), count: int = 6, first: int = 1,
+    now: datetime = FRIDAY,
+) -> None:  # fmt: skip
     items = []
-    for number in range(1, count + 1):
+    for number in range(first, first + count):
         received = FRIDAY - timedelta(minutes=10 * number)
         items.append(
             item(
@@ -56,7 +59,7 @@ def _stored(engine: Engine, late: timedelta = timedelta(seconds=3), count: int =
                 reading=Readable(sms(number, received_at=received), PARSER),
             )
         )  # fmt: skip
-    Store(engine).write([Submission(None, tuple(items))], FRIDAY)
+    Store(engine).write([Submission(None, tuple(items))], now)
 
 
 def test_silence_is_told_by_mailbox_and_by_number(archive_engine: Engine) -> None:
@@ -91,6 +94,14 @@ def test_a_zone_that_is_whole_hours_off_is_seen(
     found = [one.says for one in clock_off(archive_engine, FRIDAY)]
 
     assert [says] == ([one.partition(" came ")[2].partition(" they")[0] for one in found] or [None])
+
+
+def test_a_zone_that_was_right_until_an_hour_ago_is_seen(archive_engine: Engine) -> None:
+    """However many came well on the same day: the newest tell how it is now."""
+    _stored(archive_engine, count=40, first=20, now=FRIDAY - timedelta(hours=2))
+    _stored(archive_engine, timedelta(hours=1), count=10)
+
+    assert len(clock_off(archive_engine, FRIDAY)) == 1
 
 
 def test_a_few_sms_prove_nothing(archive_engine: Engine) -> None:
