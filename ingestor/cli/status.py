@@ -104,13 +104,12 @@ class Found(NamedTuple):
         lives = [one.begun for one in self.daemons if one.state == "running" and one.begun is not None]
         since = f" since {min(lives).astimezone(zone):%Y-%m-%d %H:%M}" if lives else ""
         held = self.spool.waiting if self.spool and self.spool.waiting else 0
-        waits = {
-            "POST": held,
-            "mail": len(self.missing),
-            "mailbox action": self.counts.pending - len(self.missing),
-        }
+        missing = len(self.missing)
+        waits = {"POST": held, "mail": missing, "mailbox action": self.counts.pending - missing}
         words = [f"{count:,} {name}{'s' if count != 1 else ''}" for name, count in waits.items() if count > 0]
-        return sentence(self.troubles, self.today, ", ".join(words), since)
+        verb = "wait" if sum(count for count in waits.values() if count > 0) > 1 else "waits"
+        what = f"{', '.join(words) or 'nothing'} {verb}"
+        return sentence(self.troubles, self.today, what, since)
 
 
 def run(arguments: argparse.Namespace) -> int:

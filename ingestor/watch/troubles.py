@@ -204,11 +204,10 @@ def of_unread(standing: Iterable[Standing], alike: Iterable[LookAlikes], since: 
 def sentence(troubles: list[Trouble], today: Today, waits: str, since: str) -> str:
     """Return whether all is well, since when, what came today against the usual, and what waits.
 
-    `waits` is empty where nothing does; `since` says since when the daemon runs, or nothing.
+    `waits` is the whole clause; `since` says since when the daemon runs, or nothing.
     """
     usual = f", usually {today.usual:,} by now" if today.usual is not None else ""
-    one = not waits or (waits.startswith("1 ") and "," not in waits)
-    came = f"{today.sms:,} SMS today{usual}; {waits or 'nothing'} wait{'s' if one else ''}"
+    came = f"{today.sms:,} SMS today{usual}; {waits}"
     grave = [one for one in troubles if one.grave]
     if not grave:
         to_see = f" ({_things(len(troubles))} to look at when there is time)" if troubles else ""
