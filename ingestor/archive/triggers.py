@@ -11,68 +11,20 @@ Beside them stands the lock by which an erasure on PostgreSQL keeps out who stor
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, UniqueConstraint, func, select
 
-from ingestor.archive.tables import CONTENT_OF, ERASABLE, PERMANENT
+from ingestor.archive.tables import CONTENT_OF, ERASABLE, PERMANENT, metadata
 
 ERASURES_LOCK: Final = 0x657261736564
 """Of PostgreSQL ("erased"): shared by whoever stores, and held alone by whoever erases."""
 
 _TRIES, _PAUSE = 200, 0.005
 
-# What identifies a row: an insert that meets one of these is ignored, never turned into a REPLACE.
-_KEYS = {
-    "archive_key": ("id = NEW.id",),
-    "dictionaries": ("id = NEW.id",),
-    "sms": ("id = NEW.id", "fingerprint = NEW.fingerprint"),
-    "sender_checks": ("id = NEW.id",),
-    "arrivals": (
-        "id = NEW.id",
-        (
-            "content_key = NEW.content_key AND number = NEW.number AND channel = NEW.channel"
-            " AND place = NEW.place"
-        ),
-    ),
-    "retries": (
-        "id = NEW.id",
-        "arrival_id = NEW.arrival_id AND sms_id IS NOT NULL AND NEW.sms_id IS NOT NULL",
-    ),
-    "sms_content": ("sms_id = NEW.sms_id",),
-    "arrival_content": ("arrival_id = NEW.arrival_id",),
-    "payloads": ("arrival_id = NEW.arrival_id",),
-    "consents": (
-        "id = NEW.id",
-        "sms_id = NEW.sms_id AND kind = NEW.kind AND scope = NEW.scope",
-        (
-            "number_hmac = NEW.number_hmac AND kind = NEW.kind AND scope = NEW.scope AND at = NEW.at"
-            " AND sms_id IS NULL AND NEW.sms_id IS NULL"
-        ),
-    ),
-    "consent_content": ("consent_id = NEW.consent_id",),
-    "answers": (
-        "id = NEW.id",
-        "sms_id = NEW.sms_id AND rule = NEW.rule",
-        "message_id = NEW.message_id",
-        "resend_of = NEW.resend_of",
-    ),
-    "answer_content": ("answer_id = NEW.answer_id",),
-    "answer_events": (
-        "id = NEW.id",
-        "answer_id = NEW.answer_id AND attempt = NEW.attempt AND event = NEW.event",
-    ),
-    "delivery_reports": ("id = NEW.id", "post = NEW.post AND number = NEW.number"),
-    "delivery_report_content": ("report_id = NEW.report_id",),
-    "sms_numbers": ("sms_id = NEW.sms_id",),
-    "sms_words": ("sms_id = NEW.sms_id",),
-    "erasures": ("id = NEW.id", "plan_id = NEW.plan_id AND batch = NEW.batch"),
-    "erased": ("kind = NEW.kind AND row_id = NEW.row_id",),
-    "holds": ("id = NEW.id", "ends = NEW.ends"),
-    "hold_content": ("hold_id = NEW.hold_id",),
-}
 # The kind of row in `erased`, and the column with its id, by the table of its content.
 _CONTENT = {name: (kind, key) for kind, of in CONTENT_OF.items() for name, key in of.items()}
 
@@ -233,8 +185,23 @@ def _statements(dialect: str, table: str) -> list[str]:
         for event in ("UPDATE", "DELETE")
     ]
     # IGNORE and not ABORT: ON CONFLICT DO NOTHING stays right, and INSERT OR REPLACE changes nothing.
-    known = " ".join(f"SELECT RAISE(IGNORE) FROM {table} WHERE {key};" for key in _KEYS[table])  # noqa: S608 - names are our own
+    known = " ".join(f"SELECT RAISE(IGNORE) FROM {table} WHERE {key};" for key in _same(table))  # noqa: S608 - names are our own
     return [*refuse, f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} BEGIN {known} END"]
+
+
+def _same(table: str) -> Iterator[str]:
+    """Give what identifies a row: an insert that meets one of these is ignored, never turned into a REPLACE.
+
+    Always in the same order: `intact` compares the text of a trigger.
+    """
+    made = metadata.tables[table]
+    unique = [one for one in made.constraints if isinstance(one, UniqueConstraint)]
+    unique.sort(key=lambda one: (-len(one.columns), str(one.name)))
+    keys: list[Any] = [made.primary_key, *unique, *(one for one in made.indexes if one.unique)]
+    for key in keys:
+        same = [f"{one.name} = NEW.{one.name}" for one in key.columns]
+        where = key.info.get("where")
+        yield " AND ".join(same if where is None else [*same, where, f"NEW.{where}"])
 
 
 def keep_storing_out(connection: Connection) -> None:

@@ -105,3 +105,16 @@ def test_triggers_know_that_they_are_missing(archive_engine: Engine) -> None:
         connection.exec_driver_sql("DROP TRIGGER sms_no_update" + (" ON sms" if name == "postgresql" else ""))
     with reading(archive_engine) as connection:
         assert triggers.expected(name) - triggers.installed(connection) == {("sms", "sms_no_update")}
+
+
+def test_the_guards_of_an_archive_that_is_current_stay_word_for_word(sqlite_engine: Engine) -> None:
+    """They follow from the keys of tables; `check` compares their text."""
+    guards = {
+        "answers": ("id", "sms_id rule", "message_id", "resend_of"),
+        "arrivals": ("id", "content_key number channel place"),
+    }
+    for table, keys in guards.items():
+        text = rows(sqlite_engine, f"SELECT sql FROM sqlite_schema WHERE name = '{table}_no_replace'")[0][0]
+        same = (" AND ".join(f"{name} = NEW.{name}" for name in key.split()) for key in keys)
+        known = " ".join(f"SELECT RAISE(IGNORE) FROM {table} WHERE {key};" for key in same)
+        assert text == f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} BEGIN {known} END"
