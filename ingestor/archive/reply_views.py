@@ -7,10 +7,6 @@ before the row of its answer counts from that row's commit on.
 
 from typing import Final
 
-from sqlalchemy import Boolean, Integer, Text, column, table
-
-from ingestor.archive.columns import Big, Instant
-
 NAMES: Final = (
     "opt_outs", "opt_out_events", "conversations", "answers_sent", "delivery_reports_received",
 )  # fmt: skip
@@ -183,31 +179,6 @@ SELECT a.number, coalesce(a.our_number, a.sender), coalesce(a.state_at, a.decide
   'out', a.text, a.state, a.sms_id, a.id
 FROM answers_sent AS a WHERE a.kind <> 'simulation' AND a.state <> 'suppressed'
 """
-
-# For queries; not part of the metadata.
-answers_sent: Final = table(
-    "answers_sent",
-    column("id", Big), column("kind", Text), column("sms_id", Big), column("rule", Text),
-    column("resend_of", Big),
-    *(column(name, Text) for name in ("message_id", "number", "our_number", "sender", "text", "encoding")),
-    column("parts", Integer), column("options", Text), column("decided_at", Instant), column("state", Text),
-    column("delivery", Text), column("delivered_late", Boolean), column("suppressed", Text),
-    column("reason", Text), column("state_at", Instant), column("code", Integer), column("detail", Text),
-    column("attempts", Integer), column("done_at", Instant), column("operator", Text),
-)  # fmt: skip
-delivery_reports_received: Final = table(
-    "delivery_reports_received",
-    column("id", Big), column("message_id", Text), column("answer_id", Big), column("destination", Text),
-    *(column(name, Text) for name in ("status", "status_raw", "shape")),
-    column("part", Integer), column("parts", Integer), column("operator", Text), column("price", Text),
-    column("done_at", Instant), column("arrived_at", Instant), column("source", Text),
-    column("times", Integer),
-)  # fmt: skip
-conversations: Final = table(
-    "conversations",
-    column("number", Text), column("our_number", Text), column("at", Instant), column("direction", Text),
-    column("text", Text), column("state", Text), column("sms_id", Big), column("answer_id", Big),
-)  # fmt: skip
 
 
 def _ago(dialect: str, span: str) -> str:

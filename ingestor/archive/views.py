@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Boolean, Connection, Integer, LargeBinary, Text, column, table
+from sqlalchemy import Boolean, Connection, LargeBinary, TableClause, Text, column, table
 
 from ingestor.archive import reply_views
-from ingestor.archive.tables import Big, Instant, sender_checks
+from ingestor.archive.columns import Big, Instant
 from ingestor.timestamps import iso_utc
 
 _ERASED = """
@@ -150,80 +150,51 @@ NAMES = (
     *reply_views.NAMES,
 )
 
-# For queries; not part of the metadata.
-inbound_sms: Final = table(
-    "inbound_sms",
-    column("id", Big),
-    *(column(name, Text) for name in ("provider", "channel", "originator", "originator_kind")),
-    *(column(name, Text) for name in ("destination", "date_time")),
-    column("received_at", Instant),
-    *(column(name, Text) for name in ("time_quality", "text", "keyword", "clean_text")),
-    column("provider_message_id", Text),
-    column("segments", Integer),
-    column("arrivals", Integer),
-    column("sender_verified", Boolean),
-    column("ingested_at", Instant),
-    column("erased_at", Instant),
-    column("erasure_basis", Text),
-)
-quarantine: Final = table(
-    "quarantine",
-    column("id", Big),
-    column("arrived_at", Instant),
-    *(column(name, Text) for name in ("channel", "source", "reason", "subject")),
-    column("size", Big),
-    column("retries", Integer),
-)
-arrivals_detail: Final = table(
-    "arrivals_detail",
-    *(column(name, Big) for name in ("id", "sms_id")),
-    *(column(name, Text) for name in ("channel", "source", "outcome", "reason")),
-    *(column(name, Instant) for name in ("arrived_at", "ingested_at")),
-    column("folder", Text),
-    *(column(name, Big) for name in ("uidvalidity", "uid")),
-    *(column(name, Text) for name in ("input", "member")),
-    *(column(name, Big) for name in ("byte_offset", "byte_length", "number")),
-    *(column(name, Text) for name in ("subject", "message_id", "peer")),
-    column("sender_verified", Boolean),
-    *(column(name, Big) for name in ("size", "payload_id")),
-    column("parser", Text),
-    column("run_id", Big),
-    column("erased_at", Instant),
-    column("erasure_basis", Text),
-    *(column(f"sender_{one.name}", Text) for one in sender_checks.c if one.name != "id"),
-)
-erasures_done: Final = table(
-    "erasures_done",
-    *(column(name, Text) for name in ("plan_id", "basis")),
-    *(column(name, Big) for name in ("batches", "sms", "arrivals", "payloads", "others")),
-    *(column(name, Instant) for name in ("began_at", "ended_at")),
-)
-opt_outs: Final = table(
-    "opt_outs",
-    column("number", Text),
-    column("scope", Text),
-    column("since", Instant),
-    column("kind", Text),
-    column("sms_id", Big),
-    column("reason", Text),
-    column("reopened", Text),
-    column("event_id", Big),
-    column("number_hmac", LargeBinary),
-)
-opt_out_events: Final = table(
-    "opt_out_events",
-    column("id", Big),
-    column("at", Instant),
-    *(column(name, Text) for name in ("kind", "number", "scope")),
-    column("sms_id", Big),
-    column("reason", Text),
-    column("noted_at", Instant),
-    column("number_hmac", LargeBinary),
-)
+_TYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(
+        ("received_at", "ingested_at", "erased_at", "arrived_at", "began_at", "ended_at", "since", "at",
+         "noted_at", "decided_at", "state_at", "done_at"),
+        Instant,
+    ),
+    **dict.fromkeys(
+        ("id", "sms_id", "event_id", "resend_of", "answer_id", "segments", "arrivals", "size", "retries",
+         "batches", "sms", "payloads", "others", "parts", "part", "code", "attempts", "times"),
+        Big,
+    ),
+    **dict.fromkeys(("sender_verified", "delivered_late"), Boolean),
+    "number_hmac": LargeBinary,
+}  # fmt: skip
+"""Of the columns of views that are no text."""
 
-answers_sent: Final = reply_views.answers_sent
-conversations: Final = reply_views.conversations
-delivery_reports_received: Final = reply_views.delivery_reports_received
+
+def _view(name: str, columns: str) -> TableClause[Any]:
+    """Return a view for queries; it is not part of the metadata."""
+    return table(name, *(column(one, _TYPES.get(one, Text)) for one in columns.split()))
+
+
+inbound_sms: Final = _view(
+    "inbound_sms",
+    "id provider channel originator originator_kind destination date_time received_at time_quality text"
+    " keyword clean_text provider_message_id segments arrivals sender_verified ingested_at erased_at"
+    " erasure_basis",
+)
+quarantine: Final = _view("quarantine", "id arrived_at channel source reason subject size retries")
+erasures_done: Final = _view(
+    "erasures_done", "plan_id basis batches sms arrivals payloads others began_at ended_at"
+)
+opt_outs: Final = _view("opt_outs", "number scope since kind sms_id reason reopened event_id number_hmac")
+opt_out_events: Final = _view("opt_out_events", "id at kind number scope sms_id reason noted_at number_hmac")
+answers_sent: Final = _view(
+    "answers_sent",
+    "id kind sms_id rule resend_of message_id number our_number sender text encoding parts options decided_at"
+    " state delivery delivered_late suppressed reason state_at code detail attempts done_at operator",
+)
+delivery_reports_received: Final = _view(
+    "delivery_reports_received",
+    "id message_id answer_id destination status status_raw shape part parts operator price done_at"
+    " arrived_at source times",
+)
+conversations: Final = _view("conversations", "number our_number at direction text state sms_id answer_id")
 
 
 def definitions(dialect: str) -> dict[str, str]:

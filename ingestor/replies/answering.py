@@ -20,7 +20,7 @@ from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading
 from ingestor.archive.mailbox_state import drop_source, note_source
 from ingestor.archive.reply_tables import answer_events, answering
-from ingestor.archive.reply_views import answers_sent, conversations, delivery_reports_received
+from ingestor.archive.views import answers_sent, conversations, delivery_reports_received
 from ingestor.logs import get_logger
 from ingestor.replies.verdicts import Verdict
 

@@ -1,7 +1,7 @@
 """What each column means, said once: for PostgreSQL's comments and for AUDITING.md."""
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 
 from ingestor.archive import tables, views
 from ingestor.archive.comments import TABLES, VIEWS, plain
@@ -21,11 +21,11 @@ WRITTEN = (
 )
 
 
-def test_every_table_view_and_column_has_its_meaning() -> None:
+def test_every_table_view_and_column_has_its_meaning(archive_engine: Engine) -> None:
     """None is missing, and none is described that is not there."""
     described = {name: set(columns) for name, (_, columns) in {**TABLES, **VIEWS}.items()}
-    there = {name: set(table.columns.keys()) for name, table in tables.metadata.tables.items()}
-    there |= {name: set(getattr(views, name).columns.keys()) for name in views.NAMES}
+    found, names = inspect(archive_engine), (*tables.metadata.tables, *views.NAMES)
+    there = {name: {column["name"] for column in found.get_columns(name)} for name in names}
     assert described == there
 
 
