@@ -36,9 +36,13 @@ _DEFAULTS = {
     "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role would have
 }
 
-# Only `on` and above wait until the commit is on the disk, and on that of a synchronous standby.
+# A role, a database or a server may set otherwise: psycopg reads ISO's times alone, and writes NULL into an
+# array as a word; a warning tells of a commit that no standby has. Only `on` and above wait until the commit
+# is on the disk, and on that of a synchronous standby.
 _BEGIN = (
-    "BEGIN ISOLATION LEVEL {}; SET LOCAL TIME ZONE 'UTC';"
+    "BEGIN ISOLATION LEVEL {}; SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle = 'ISO';"
+    " SET LOCAL array_nulls = on; SET LOCAL standard_conforming_strings = on;"
+    " SET LOCAL quote_all_identifiers = off; SET LOCAL client_min_messages = warning;"
     " SELECT set_config('synchronous_commit', 'on', true)"
     " WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
 )
@@ -186,14 +190,12 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = _open_sqlite(parsed, read_only)
-    elif parsed.get_backend_name() == "postgresql":
-        engine = open_postgresql(parsed, read_only=read_only)
-    else:
-        raise ConfigurationError(
-            f"the archive lives in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}"
-        )
-    return engine
+        return _open_sqlite(parsed, read_only)
+    if parsed.get_backend_name() == "postgresql":
+        return open_postgresql(parsed, read_only=read_only)
+    raise ConfigurationError(
+        f"the archive lives in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}"
+    )
 
 
 def sqlite_path(url: URL | str) -> Path | None:

@@ -39,7 +39,8 @@ from ingestor.errors import (
 # Classes of SQLSTATE that pass by themselves or when an administrator mends the server.
 _PASSING = ("08", "53", "57", "58", "F0", "XX", "25", "40", "55P03", "55006")
 _DEADLOCK, _SERIALISATION = "40P01", "40001"
-_UNDEFINED = ("42P01", "42703", "3F000")
+_UNDEFINED = ("42P01", "42703")
+_NO_SCHEMA = "3F000"
 _NOT_ALLOWED = "42501"
 _OUR_FAULT = "42"  # what is left of this class: syntax, types, names of functions
 
@@ -174,6 +175,11 @@ def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
     name = place(engine)
     if state in _UNDEFINED:
         return SchemaMismatch(f"{name} lacks the tables of this program; run: ingestor db upgrade")
+    if state == _NO_SCHEMA:
+        return ArchiveUnavailable(
+            f"{name} has no schema to make tables in: the search_path of this role names none that is there; "
+            "make it, or ALTER ROLE … RESET search_path"
+        )
     if state == _NOT_ALLOWED:
         return ConfigurationError(
             f"{name} refuses this role a right that it needs; see OPERATING.md and AUDITING.md on roles"

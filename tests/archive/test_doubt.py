@@ -112,7 +112,9 @@ def test_a_number_that_another_transaction_got_proves_nothing(
 
 
 def test_a_wait_for_the_standby_that_was_cancelled_is_no_commit(primary: PostgresqlServer) -> None:
-    """PostgreSQL commits with a warning; no receipt leaves, and none by a retry that waits for nobody."""
+    """PostgreSQL commits with a warning, which no setting hides; no receipt leaves, and none by a retry that
+    waits for nobody."""
+    primary.sql("ALTER ROLE app SET client_min_messages = error")
     at = desk(primary.url("archive"))
     primary.wait_for_standby("nobody")
     work = at.work(1)

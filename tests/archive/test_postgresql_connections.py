@@ -5,9 +5,16 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.faults import place
-from ingestor.archive.migrate import upgrade_command
+from ingestor.archive.intact import differences
+from ingestor.archive.items import Submission
+from ingestor.archive.migrate import ensure_schema, upgrade_command
+from ingestor.archive.runs import begin_run
+from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, ConfigurationError
+from ingestor.providers.contract import Readable
+from ingestor.record import Outcome
 from tests.archive.reading import number_of, one, opened
+from tests.archive.samples import NOW, PARSER, broken, item, sms
 from tests.servers.postgresql import PostgresqlServer
 from tests.waiting import until
 
@@ -106,3 +113,41 @@ def test_a_connection_that_the_server_has_ended_is_replaced(
     until(lambda: postgresql_server.sql(f"SELECT count(*) {of_ours}").strip() == "0")
 
     assert number_of(postgresql_engine, "sms") == 0
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "datestyle = 'German, DMY'", "datestyle = 'SQL, MDY'", "array_nulls = off",
+        "standard_conforming_strings = off", "quote_all_identifiers = on", "bytea_output = 'escape'",
+        "transform_null_equals = on", "session_replication_role = replica",
+        "default_transaction_isolation = 'serializable'",
+    ],
+)  # fmt: skip
+def test_an_archive_is_made_filled_read_and_compared_whatever_the_database_sets(
+    postgresql_url: str, setting: str
+) -> None:
+    """What a role, a database or the server sets for others changes nothing of ours."""
+    name = postgresql_url.rpartition("/")[2]
+    with opened(postgresql_url) as engine, engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET {setting}")
+    with opened(postgresql_url) as engine:
+        ensure_schema(engine, auto_upgrade=True)
+        run = begin_run(engine, "import", {}, NOW)
+        work = [Submission(run, (item(1, reading=Readable(sms(1, text="a\\b'c"), PARSER)), broken(2)))]
+        assert Store(engine).write(work, NOW)[0].outcomes == (Outcome.STORED, Outcome.QUARANTINED)
+        assert Store(engine).write(work, NOW)[0].outcomes == (Outcome.DUPLICATE, Outcome.QUARANTINED)
+        assert one(engine, "SELECT text FROM inbound_sms") == "a\\b'c"
+        assert one(engine, "SELECT ingested_at FROM inbound_sms") == NOW
+        assert differences(engine) == []
+
+
+@pytest.mark.postgresql
+def test_a_search_path_without_a_schema_is_named(postgresql_url: str) -> None:
+    """Nothing can be made there, and the line says why; nobody is sent to a copy or to report a fault."""
+    name = postgresql_url.rpartition("/")[2]
+    with opened(postgresql_url) as engine, engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = 'none'")
+    with opened(postgresql_url) as engine, pytest.raises(ArchiveUnavailable, match="search_path"):
+        ensure_schema(engine, auto_upgrade=True)
