@@ -1,13 +1,16 @@
 """How long the writer waits for those who were written together last time."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import wait
+from datetime import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive import writer as writer_module
+from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
 from ingestor.logs import OncePerMinute
@@ -39,6 +42,34 @@ def test_what_was_written_together_is_waited_for_together(
     writer.submit(submission(32)).result(30)
     assert writer.stop(10)
     assert store.commits == 5
+
+
+def test_who_came_during_a_transaction_waits_for_those_in_it(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who missed one transaction leaves another one behind in the next, and so on for good."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Held(CountingStore):
+        def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
+            begun.set()
+            assert go_on.wait(30)
+            return super().write(submissions, now)
+
+    store = Held(sqlite_engine)
+    writer = Writer(store, clock=lambda: NOW)
+    first = writer.submit(submission(0))
+    writer.start()
+    assert begun.wait(30)
+    monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 60.0)
+    meanwhile = writer.submit(submission(1))
+    go_on.set()
+    first.result(30)
+    assert not wait([meanwhile], 0.2).done
+    again = writer.submit(submission(2))
+    assert not wait([meanwhile, again], 30).not_done
+    assert writer.stop(30)
+    assert store.commits == 2
 
 
 def test_who_comes_later_waits_for_nobody(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
