@@ -17,13 +17,13 @@ from pathlib import Path
 from sqlalchemy import Engine, func, select, text
 
 from ingestor.archive import tables
-from ingestor.archive.engine import open_engine, plain_reader, reading, sqlite_path, writing
+from ingestor.archive.engine import open_engine, reading, sqlite_path, writing
 from ingestor.archive.erased_again import Again, erase_again
-from ingestor.archive.export import is_snapshot, leaving
-from ingestor.archive.faults import translated
+from ingestor.archive.export import leaving
+from ingestor.archive.faults import is_snapshot, translated
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.migrate import current, head, refuse_unusable
-from ingestor.archive.open_file import holds_all
+from ingestor.archive.open_file import holds_all, plain_reader
 from ingestor.archive.ownership import foreign_owner, sudo_line
 from ingestor.archive.transfer import Tell, copy_archive
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError

@@ -12,7 +12,6 @@ import os
 import select
 import sqlite3
 import time
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -365,16 +364,11 @@ def _until_free(driver: sqlite3.Connection, statement: str, patience: float, pau
             return
 
 
-def plain_reader(path: Path) -> sqlite3.Connection:
-    """Return a connection that only reads the SQLite file at `path`, whatever it is: nothing is set up."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-
-
 def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if not read_only and not path.exists():
         with contextlib.suppress(OSError):  # SQLite says it better
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o640))  # it holds personal content
-    uri = "file:" + urllib.parse.quote(str(path.absolute())) + ("?mode=ro" if read_only else "?mode=rw")
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
         cached_statements=512,

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ingestor.archive.engine import open_engine, plain_reader
+from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import current, head, upgrade
+from ingestor.archive.open_file import plain_reader
 
 
 @dataclass(frozen=True, slots=True)

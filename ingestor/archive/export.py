@@ -14,7 +14,6 @@ import shutil
 import signal
 import sqlite3
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import one_moment, plain_reader, reading, sqlite_path
+from ingestor.archive.engine import one_moment, reading, sqlite_path
+from ingestor.archive.faults import is_snapshot
 from ingestor.archive.open_file import folder_to_disk
 from ingestor.archive.searching import Filters, Row, filtered, stream
 from ingestor.archive.views import inbound_sms, plain, plain_row
@@ -239,16 +239,6 @@ def _check_target(engine: Engine, target: Path) -> None:
         raise ConfigurationError(f"{target} exists and is no snapshot; name another file")
 
 
-def is_snapshot(path: Path) -> bool:
-    """Say whether the file at `path` is a snapshot."""
-    try:
-        with closing(plain_reader(path)) as connection:
-            found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'snapshot_of'").fetchone()
-            return found is not None
-    except sqlite3.Error:
-        return False
-
-
 def _copy(engine: Engine, path: Path, now: datetime, tell: Tell) -> int:
     """Fill the empty file `path`, and return how many SMS it holds."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as copy:
@@ -292,9 +282,8 @@ def _size(engine: Engine) -> int:
 
 def _copy_file(archive: Path, sink: Connection, copied: Sequence[Table]) -> None:
     """Copy the rows out of an SQLite archive, all of one moment."""
-    uri = f"file:{urllib.parse.quote(str(archive.absolute()))}?mode=ro"
     sink.commit()
-    sink.exec_driver_sql("ATTACH DATABASE ? AS archive", (uri,))
+    sink.exec_driver_sql("ATTACH DATABASE ? AS archive", (f"{archive.absolute().as_uri()}?mode=ro",))
     sink.exec_driver_sql("BEGIN")
     _take_version(sink, sink.exec_driver_sql("SELECT version_num FROM archive.alembic_version").scalar())
     for table in copied:

@@ -9,7 +9,6 @@ import pwd
 import re
 import shlex
 import sqlite3
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,7 +264,7 @@ def read_only(folder: Path) -> bool:
 
 def is_snapshot(path: Path) -> bool:
     """Say whether the SQLite file at `path` is what `ingestor snapshot` made."""
-    uri = f"file:{urllib.parse.quote(str(path.absolute()))}?mode=ro&immutable=1"
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     query = "SELECT 1 FROM sqlite_master WHERE name = 'snapshot_of'"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:

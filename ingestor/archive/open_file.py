@@ -14,7 +14,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-import urllib.parse
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from ingestor.errors import ArchiveUnavailable
 from ingestor.logs import get_logger
 
 _MARK = ".saved-"
+_PATIENCE = 1.0
 
 
 def save(source: sqlite3.Connection, path: Path) -> Path:
@@ -63,7 +63,7 @@ def lacking(path: Path) -> Path | None:
     """Return a saved copy with rows that the archive at `path` lacks (or all, where it is gone), or None."""
     for copy in saved_copies(path):
         try:
-            with closing(_read(copy)) as source:
+            with closing(plain_reader(copy, _PATIENCE)) as source:
                 if not holds_all(path, source):
                     return copy
         except sqlite3.Error:
@@ -78,7 +78,7 @@ def holds_all(path: Path, source: sqlite3.Connection) -> bool:
     """
     try:
         path.stat()
-        with closing(_read(path)) as other:
+        with closing(plain_reader(path, _PATIENCE)) as other:
             return all(_last_is_in(table, source, other) for table in PERMANENT)
     except (sqlite3.Error, OSError):
         return False
@@ -116,8 +116,9 @@ def _last_is_in(table: str, source: sqlite3.Connection, other: sqlite3.Connectio
     return bool(row == last)
 
 
-def _read(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{urllib.parse.quote(str(path.absolute()))}?mode=ro", uri=True, timeout=1.0)
+def plain_reader(path: Path, timeout: float = 5.0) -> sqlite3.Connection:
+    """Return a connection that only reads the SQLite file at `path`, whatever it is: nothing is set up."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=timeout)
 
 
 _FILES = ("", "-wal", "-shm")
