@@ -46,7 +46,6 @@ from ingestor.replies.scanning import (
     decide,
     dismiss_before,
     open_reviews,
-    pause_scan,
     scan,
 )
 from ingestor.replies.words import Words, cleaned
@@ -329,10 +328,10 @@ def scan_all(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
     """
     begun = begin_scan(engine, words, anew=anew)
     with share_done() as tell:
-        done = begun.done or scan(
-            engine, words, lambda state: tell(state.after, state.until or 0), pause_scan
-        )
-    if not done:
+        state = begun
+        for state in scan(engine, words):
+            tell(state.after, state.until or 0)
+    if not state.done:
         raise IngestorError(
             "somebody else has begun to read the SMS by other words; compare the two configurations"
         )

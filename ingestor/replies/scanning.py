@@ -7,7 +7,7 @@ opt-out, or the undoing of one, waits for a person to decide.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, func, select, text, update
 from ingestor.archive.columns import Ordered
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import consent_scans, sms, sms_content
-from ingestor.errors import IngestorError
+from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.logs import get_logger
 from ingestor.replies.figures import OPEN, Scan, scan_state
 from ingestor.replies.opt_outs import EVERY, Event, Said, events_of, read_secret, write_events
@@ -86,33 +86,24 @@ def scan_step(engine: Engine, words: Words) -> Scan | None:
     return Scan(found.words, after, found.until, now if last else None)
 
 
-def pause_scan() -> None:
-    """Leave the archive to others between two steps of a scan in the foreground."""
-    time.sleep(GAP_SECONDS)
+def scan(engine: Engine, words: Words) -> Iterator[Scan]:
+    """Read all SMS by `words` that are still to be read; give after each step how far it is.
 
-
-def scan(
-    engine: Engine, words: Words, tell: Callable[[Scan], None], pause: Callable[[], object]
-) -> Scan | None:
-    """Read all SMS by `words` that are still to be read; `tell` hears after each step how far it is.
-
-    `pause` is called between two steps. Returns as `scan_step` does. Raises ArchiveUnavailable where the
-    archive is away; called again it goes on.
+    It ends as `scan_step` does. Raises ArchiveUnavailable where the archive is away; called again it goes on.
     """
     while (found := scan_step(engine, words)) is not None:
-        tell(found)
+        yield found
         if found.done:
-            return found
-        pause()
-    return None
+            return
+        time.sleep(GAP_SECONDS)
 
 
 def read_old_sms(engine: Engine, words: Words, stop_wished: Callable[[], bool]) -> None:
     """Read what is still to be read, in the foreground, until a stop is wished; the next call goes on."""
-    found: Scan | None = begin_scan(engine, words)
-    while found is not None and not found.done and not stop_wished():
-        found = scan_step(engine, words)
-        pause_scan()
+    begin_scan(engine, words)
+    for _ in scan(engine, words):
+        if stop_wished():
+            return
 
 
 class BackgroundScan:
@@ -151,13 +142,13 @@ class BackgroundScan:
         self._told = time.monotonic()
         if found.until:
             log.info("old SMS are read for opt-outs", after=found.after, until=found.until)
-        return scan(self._engine, self._words, self._tell, self._pause) is not None
-
-    def _pause(self) -> None:
-        if self._stop.wait(GAP_SECONDS):
-            raise _Stopped("stopped")
-        if not self._may_write():
-            raise _Stopped("the archive is not fit to be written to")
+        for found in scan(self._engine, self._words):
+            self._tell(found)
+            if self._stop.is_set():
+                break
+            if not self._may_write():
+                raise ArchiveUnavailable("the archive is not fit to be written to")
+        return found.done
 
     def _tell(self, found: Scan) -> None:
         if found.done:
@@ -166,10 +157,6 @@ class BackgroundScan:
         elif time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             log.info("old SMS are being read for opt-outs", after=found.after, until=found.until)
-
-
-class _Stopped(IngestorError):
-    """The scan was told to end; how far it came is written down."""
 
 
 _LISTED: Final = (
@@ -221,5 +208,5 @@ def dismiss_before(engine: Engine, before: datetime, reason: str, now: datetime)
         ]
         with writing(engine) as connection:
             write_events(connection, read_secret(connection), events, now)
-        pause_scan()
+        time.sleep(GAP_SECONDS)
     return len(old)

@@ -254,7 +254,7 @@ def test_a_scan_that_another_took_over_is_not_told_as_done(
 ) -> None:
     """Whoever began to read by other words goes on; who is out cannot be told before that has ended."""
     put(engine, said(5, "an SMS of before"))
-    monkeypatch.setattr("ingestor.cli.optout.scan", lambda *_: None)
+    monkeypatch.setattr("ingestor.cli.optout.scan", lambda *_: iter(()))
     monkeypatch.setattr("ingestor.cli.db.configure_log", lambda _: None)
 
     done = called("--database-url", archive_url, *command.split())

@@ -37,5 +37,5 @@ def scan_on(url: str, last: int, begun: Event) -> None:
     engine = open_engine(url)
     begin_scan(engine, Words())
     begun.set()
-    scan(engine, Words(), lambda _: None, lambda: None)
+    assert list(scan(engine, Words()))
     engine.dispose()
