@@ -28,6 +28,8 @@ from ingestor.replies.verdicts import Fate, Verdict, credit_of, understood, verd
 from ingestor.settings import Settings, kept_secret
 
 _LARGEST_ANSWER: Final = 65536
+Answered = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body of an answer."""
 _FAULTS: Final = (HTTPError, HTTPException, OSError, ValueError)
 
 
@@ -113,36 +115,26 @@ class AgileClient:
     def send(self, message: Message) -> Verdict:
         """Send `message` once and return what became of it; nothing is raised and nothing tried again."""
         body = json.dumps(message.request(), ensure_ascii=False).encode()
-        return self._request("POST", "sms/send", body, self._verdict)
+        answer = self._request("POST", "sms/send", body)
+        return answer if isinstance(answer, Verdict) else self._verdict(*answer)
 
     def _verdict(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
         return verdict_of(status, headers, body, datetime.now(UTC), retry_5xx=self._api.retry_5xx)
 
     def credit(self) -> Decimal:
         """Return what is left of the account, in EUR. Raises ProviderUnavailable where it cannot be had."""
-        found: list[Decimal] = []
-
-        def take(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+        answer = self._request("GET", "sms/credit", None)
+        if not isinstance(answer, Verdict):
+            status, _, body = answer
             credit = credit_of(understood(body)) if status == 200 else None
-            if credit is None:
-                return self._verdict(status, headers, body)
-            found.append(credit)
-            return Verdict(Fate.ACCEPTED, "known")
+            if credit is not None:
+                return credit
+            answer = self._verdict(*answer)
+        words = answer.words.removesuffix("; it may have been sent")
+        raise ProviderUnavailable(f"Agile does not tell the credit: {words}")
 
-        verdict = self._request("GET", "sms/credit", None, take)
-        if not found:
-            words = verdict.words.removesuffix("; it may have been sent")
-            raise ProviderUnavailable(f"Agile does not tell the credit: {words}")
-        return found[0]
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        judged: Callable[[int, Mapping[str, str], bytes], Verdict],
-    ) -> Verdict:
-        """Make one request in its two phases, and let `judged` say what the answer means."""
+    def _request(self, method: str, path: str, body: bytes | None) -> Answered | Verdict:
+        """Make one request in its two phases; return the answer, or what became of it where none came."""
         self._keep_pace()
         connection = self._connection()
         try:
@@ -158,18 +150,15 @@ class AgileClient:
             ending.daemon = True
             ending.start()
             try:
-                status, headers, answer = self._exchange(connection, method, path, body)
+                return self._exchange(connection, method, path, body)
             except _FAULTS as fault:
                 return Verdict(Fate.UNKNOWN, f"no answer came ({_reason(fault)}); it may have been sent")
             finally:
                 ending.cancel()
-            return judged(status, headers, answer)
         finally:
             connection.close()
 
-    def _exchange(
-        self, connection: HTTPConnection, method: str, path: str, body: bytes | None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, connection: HTTPConnection, method: str, path: str, body: bytes | None) -> Answered:
         headers = {"Accept": "application/json", "User-Agent": "ingestor", **self._headers}
         if body is not None:
             headers["Content-Type"] = "application/json"
