@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, select
 
+from ingestor.archive.columns import in_parts
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.reply_tables import answers
 from ingestor.archive.tables import sms
@@ -70,8 +71,7 @@ def decide_all(
     with reading(engine) as connection:
         waiting = [one for one in undecided(connection, since) if one not in passed_over]
     decided = 0
-    for start in range(0, len(waiting), AT_ONCE):
-        part = waiting[start : start + AT_ONCE]
+    for part in in_parts(waiting, AT_ONCE):
         with reading(engine) as connection:
             candidates = read_candidates(connection, part, policy.words, read_since)
         met = [(candidate, _rule(policy, candidate, rules_since)) for candidate in candidates]

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, between, bindparam, func, or_, select
 
+from ingestor.archive.columns import in_parts
 from ingestor.archive.engine import one_moment, reading
 from ingestor.archive.tables import WholeSecond
 from ingestor.archive.views import inbound_sms
@@ -101,8 +102,8 @@ class Following:
             self._old_looked_at = now
             self._holes = [hole for hole in self._holes if now - hole.since < KEPT_SECONDS][-MOST_HOLES:]
         asked = [hole for hole in self._holes if old_too or now - hole.since < YOUNG_SECONDS]
-        for start in range(0, len(asked), _RANGES_AT_ONCE):
-            ranges = [(hole.first, hole.last) for hole in asked[start : start + _RANGES_AT_ONCE]]
+        for some_holes in in_parts(asked, _RANGES_AT_ONCE):
+            ranges = [(hole.first, hole.last) for hole in some_holes]
             ids = inbound_sms.c.id
             some = or_(*(between(ids, first, last) for first, last in ranges))
             found = set(connection.execute(select(ids).where(some)).scalars())

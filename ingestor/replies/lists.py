@@ -8,6 +8,7 @@ from typing import Final, TextIO
 
 from sqlalchemy import Connection, Engine, select
 
+from ingestor.archive.columns import in_parts
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.views import opt_out_events, opt_outs, plain
 from ingestor.errors import IngestorError
@@ -26,7 +27,7 @@ _NAMES = {
     "sms_id": ("sms_id",),
 }  # fmt: skip
 _WRITTEN_AROUND = str.maketrans("", "", " ()-./'\u00a0")
-_AT_ONCE = 500
+_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,7 @@ def take_list(engine: Engine, events: Sequence[Event], now: datetime) -> tuple[i
     again after a kill.
     """
     new = 0
-    for start in range(0, len(events), _AT_ONCE):
-        some = events[start : start + _AT_ONCE]
+    for some in in_parts(events):
         with writing(engine) as connection:
             secret = read_secret(connection)
             out = _out_of_scopes(connection, [number_hmac(secret, event.number) for event in some])
@@ -145,7 +145,7 @@ def write_list(engine: Engine, out: TextIO, *, events: bool = False) -> int:
     writer.writerow(columns)
     number = 0
     with reading(engine) as connection:
-        rows = connection.execution_options(yield_per=_AT_ONCE).execute(
+        rows = connection.execution_options(yield_per=_ROWS).execute(
             select(*(view.c[name] for name in columns)).order_by(*order)
         )
         for number, row in enumerate(rows, 1):  # noqa: B007 - it is returned

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import Connection, Engine, or_, select
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive.columns import insert_into
+from ingestor.archive.columns import for_ids, in_parts, insert_into
 from ingestor.archive.items import Row
 from ingestor.archive.reply_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 EVERY: Final = "*"
 """The scope that is every number of ours."""
 
-_AT_ONCE = 500
 _SALT = 32
 _NO_REVIEW = (OriginatorKind.ALPHA, OriginatorKind.SHORT)
 
@@ -156,10 +155,8 @@ def are_out(
         closed = or_(columns.scope == our_number, columns.scope == EVERY)
         reopened = columns.reopened.contains(f" {our_number} ", autoescape=True)
         query = query.where(closed, ~reopened)
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = columns.number_hmac.in_(numbers[start : start + _AT_ONCE])
-        for row in connection.execute(query.where(some)):  # the first of several stays last
-            found[bytes(row[0])] = OptOut(*row[1:])
+    for row in for_ids(connection, query, columns.number_hmac, numbers):  # the first of several stays last
+        found[bytes(row[0])] = OptOut(*row[1:])
     return found
 
 
@@ -177,8 +174,8 @@ def write_events(connection: Connection, secret: bytes, events: Iterable[Event],
     new = 0
     # In one order, so that two who write the same events cannot wait for each other.
     ordered = sorted(rows, key=lambda key: (key[0] or 0, *key[1:]))
-    for start in range(0, len(ordered), _AT_ONCE):
-        new += _write(connection, {key: rows[key] for key in ordered[start : start + _AT_ONCE]}, now)
+    for some in in_parts(ordered):
+        new += _write(connection, {key: rows[key] for key in some}, now)
     return new
 
 

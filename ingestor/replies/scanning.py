@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, select, text, update
 
-from ingestor.archive.columns import Ordered
+from ingestor.archive.columns import Ordered, in_parts
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.tables import consent_scans, sms, sms_content
 from ingestor.errors import ArchiveUnavailable, IngestorError
@@ -166,7 +166,6 @@ _LISTED: Final = (
     )
     + " ORDER BY v.at DESC, v.sms_id DESC"
 )
-_STEP: Final = 500
 _ONE: Final = """
 SELECT sms.received_at, sms.destination, content.originator FROM sms
 JOIN sms_content AS content ON content.sms_id = sms.id WHERE sms.id = :sms_id
@@ -201,10 +200,10 @@ def dismiss_before(engine: Engine, before: datetime, reason: str, now: datetime)
     """
     with reading(engine) as connection:
         old = [row for row in open_reviews(connection) if row["at"] < before]
-    for start in range(0, len(old), _STEP):
+    for some in in_parts(old):
         events = [
             Event(row["number"], row["scope"], "dismiss", row["at"], row["sms_id"], reason=reason)
-            for row in old[start : start + _STEP]
+            for row in some
         ]
         with writing(engine) as connection:
             write_events(connection, read_secret(connection), events, now)

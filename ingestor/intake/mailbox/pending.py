@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from ingestor.archive.columns import in_parts
 from ingestor.archive.engine import reading as reading_archive
 from ingestor.archive.inserts import sms_of_mails
 from ingestor.archive.items import Action, Item, Pending, Submission
@@ -182,8 +183,8 @@ def _act_on(work: Sequence[PendingWork], reading: FolderReading) -> None:
     """Do what `work` says in the folder of `reading`; what is refused stays pending."""
     for action in (Action.SEEN, Action.MOVE, Action.DELETE):
         entries = [entry for entry in work if entry.work.action is action]
-        for begin in range(0, len(entries), AT_ONCE):
-            if not _act(action, entries[begin : begin + AT_ONCE], reading):
+        for some in in_parts(entries, AT_ONCE):
+            if not _act(action, some, reading):
                 break
     reading.fresh.clear()
 
@@ -323,8 +324,8 @@ def _copies(wanted: Counter[bytes], target: str, reading: FolderReading) -> Coun
     for end in range(last, max(0, last - LOOKED_AT), -AT_ONCE):
         headers = session.headers(session.numbered(max(1, end - AT_ONCE + 1), end))
         small = [uid for uid, header in headers.items() if (header.size or 0) <= PIECE_BYTES]
-        for begin in range(0, len(small), 20):
-            bodies = session.bodies(small[begin : begin + 20])
+        for some in in_parts(small, 20):
+            bodies = session.bodies(some)
             found.update(keyed(mail_content_key(raw), secret) for raw in bodies.values())
         if wanted <= found:
             break
