@@ -13,7 +13,6 @@ from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
     Boolean,
-    CheckConstraint,
     Column,
     ColumnElement,
     Connection,
@@ -105,12 +104,21 @@ metadata = MetaData(
 )
 
 
-def new_table(name: str, *parts: Column[Any] | CheckConstraint | Index | Any, **options: Any) -> Table:
-    """Return the table `name` of the archive; what it means stands in `comments`, for who makes it.
+SALT: Final = "32 random bytes: what is hashed with them cannot be guessed once the row is erased"
+"""What the column `salt` means, wherever it stands."""
 
-    `options` are of SQLAlchemy's `Table`.
+
+def col(name: str, kind: Any, meaning: str, *, null: bool = False, **options: Any) -> Column[Any]:
+    """Return a column, which is NOT NULL unless `null`; `comments` tells its `meaning` to readers.
+
+    `options` are of SQLAlchemy's `Column`.
     """
-    return Table(name, metadata, *parts, sqlite_strict=True, **options)
+    return Column(name, kind, nullable=null, info={"meaning": meaning}, **options)
+
+
+def new_table(name: str, meaning: str, *parts: Any, **options: Any) -> Table:
+    """Return the table `name` of the archive; `options` are of SQLAlchemy's `Table`."""
+    return Table(name, metadata, *parts, sqlite_strict=True, info={"meaning": meaning}, **options)
 
 
 def index_of_rows(name: str, *columns: str, where: str, unique: bool = False) -> Index:

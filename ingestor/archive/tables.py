@@ -9,7 +9,6 @@ from typing import Final
 
 from sqlalchemy import (
     CheckConstraint,
-    Column,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -17,12 +16,30 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Text,
     UniqueConstraint,
-    text,
 )  # fmt: skip
 
-from ingestor.archive.columns import Big, Flag, Instant, Small, WholeSecond, index_of_rows, metadata
+from ingestor.archive.book_tables import (
+    conditions,
+    cursors,
+    leases,
+    look_alikes,
+    pending,
+    run_inputs,
+    runs,
+    sources,
+)
+from ingestor.archive.columns import (
+    SALT,
+    Big,
+    Flag,
+    Instant,
+    Small,
+    WholeSecond,
+    col,
+    index_of_rows,
+    metadata,
+)  # fmt: skip
 from ingestor.archive.columns import new_table as _table
-from ingestor.archive.finding_tables import sms_numbers, sms_words
 from ingestor.archive.reply_tables import (
     answer_content,
     answer_events,
@@ -50,69 +67,42 @@ ANSWERABLE: Final = "outcome = 'stored' AND (channel = 'mailbox' OR channel = 'w
 SENDER_CHECKED: Final = "sender_check_id IS NOT NULL"
 
 archive_key = _table(
-    "archive_key",
-    Column("id", Small, nullable=False, autoincrement=False),
-    Column("secret", LargeBinary, nullable=False),
-    Column("created_at", Instant, nullable=False),
+    "archive_key", "append-only: the secret of all hashes; in no view, snapshot or export",
+    col("id", Small, "always 1", autoincrement=False),
+    col("secret", LargeBinary, "32 random bytes"),
+    col("created_at", Instant, "when it was made"),
     PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="one"),
     CheckConstraint("length(secret) = 32", name="secret"),
-)
+)  # fmt: skip
 
 dictionaries = _table(
-    "dictionaries",
-    Column("id", Integer, nullable=False, autoincrement=False),
-    Column("bytes", LargeBinary, nullable=False),
-    Column("created_at", Instant, nullable=False),
+    "dictionaries", "append-only: what raw bytes are compressed against",
+    col("id", Integer, "its number", autoincrement=False),
+    col("bytes", LargeBinary, "a zstd dictionary"),
+    col("created_at", Instant, "when it came here"),
     PrimaryKeyConstraint("id"),
-)
-
-runs = _table(
-    "runs",
-    Column("id", Big, nullable=False, autoincrement=True),
-    Column("command", Text, nullable=False),
-    Column("options", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("started_at", Instant, nullable=False),
-    Column("ended_at", Instant),
-    *(
-        Column(counter, Big, nullable=False, server_default=text("0"))
-        for counter in ("read", "stored", "duplicate", "ignored", "quarantined", "failed")
-    ),
-    Column("mark", LargeBinary),
-    PrimaryKeyConstraint("id"),
-    CheckConstraint("read = stored + duplicate + ignored + quarantined + failed", name="balance"),
-)
-
-run_inputs = _table(
-    "run_inputs",
-    Column("id", Big, nullable=False, autoincrement=True),
-    Column("run_id", Big, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("member", Text, nullable=False, server_default=text("''")),
-    Column("size", Big),
-    Column("position", Big, nullable=False, server_default=text("0")),
-    Column("sha256", LargeBinary),
-    Column("updated_at", Instant, nullable=False),
-    PrimaryKeyConstraint("id"),
-    UniqueConstraint("run_id", "path", "member"),
-    ForeignKeyConstraint(["run_id"], ["runs.id"]),
-)
+)  # fmt: skip
 
 sms = _table(
-    "sms",
-    Column("id", Big, nullable=False, autoincrement=False),
-    Column("fingerprint", LargeBinary, nullable=False),
-    Column("fingerprint_version", Small, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("originator_kind", Text, nullable=False),
-    Column("destination", Text, nullable=False),
-    Column("date_time", Text, nullable=False),
-    Column("received_at", Instant, nullable=False),
-    Column("time_quality", Text, nullable=False),
-    Column("provider_message_id", Text),
-    Column("segments", Integer),
-    Column("ingested_at", Instant, nullable=False),
+    "sms", "append-only: one row an SMS, without personal content",
+    col("id", Big,
+        "number of the SMS in this archive; numbers may be skipped (a duplicate uses one up), never reused",
+        autoincrement=False),
+    col("fingerprint", LargeBinary, "what makes it unique: its time, and a hash under the archive's key"),
+    col("fingerprint_version", Small, "the form that the hash was taken over"),
+    col("provider", Text, "`agile`, `infobip` or `ip1`"),
+    col("originator_kind", Text,
+        "`msisdn` (phone number), `short` (short code), `alpha` (name) or `unknown`"),
+    col("destination", Text, "the number it was sent to"),
+    col("date_time", Text,
+        "the provider's 14 digits `YYYYMMDDHHMMSS` as sent (UTC where it sends an instant)"),
+    col("received_at", Instant, "when the provider received it, in UTC"),
+    col("time_quality", Text,
+        "`ok`; `ambiguous`: in the hour that happens twice; `nonexistent`: in the hour that is skipped"),
+    col("provider_message_id", Text, "the provider's id, where it gives one (Agile gives none)", null=True),
+    col("segments", Integer, "of how many parts it was made, where known", null=True),
+    col("ingested_at", Instant, "when it became durable here"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("fingerprint"),
     # OR and not IN: SQLite builds a temporary index for a list of values, for each row anew.
@@ -129,52 +119,86 @@ sms = _table(
     Index(None, "received_at"),
     Index(None, "date_time"),
     Index("ix_sms_destination", "destination", "received_at"),
-)
+)  # fmt: skip
 
 sms_content = _table(
-    "sms_content",
-    Column("sms_id", Big, nullable=False, autoincrement=False),
-    *(Column(n, Text, nullable=False) for n in ("originator", "originator_raw", "destination_raw", "text")),
-    *(Column(name, Text) for name in ("keyword", "clean_text")),
-    Column("details", Text, nullable=False),
-    Column("salt", LargeBinary, nullable=False),
+    "sms_content", "erasable: what the SMS says and who sent it",
+    col("sms_id", Big, "the SMS", autoincrement=False),
+    col("originator", Text, "the sender: E.164 with `+`; a name or short code as it came"),
+    col("originator_raw", Text, "the sender as it came"),
+    col("destination_raw", Text, "the number it was sent to, as it came"),
+    col("text", Text, "the SMS with LF line ends; an empty SMS is `''`, an erased one NULL"),
+    col("keyword", Text, "keyword, where the provider tells it apart", null=True),
+    col("clean_text", Text, "text without the keyword, where the provider tells it apart", null=True),
+    col("details", Text, "what else the provider said, as JSON"),
+    col("salt", LargeBinary, SALT),
     PrimaryKeyConstraint("sms_id"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     Index(None, "originator"),
-)
+)  # fmt: skip
+
+sms_numbers = _table(
+    "sms_numbers",
+    "erasable: both numbers of an SMS as hashes under the archive's key, to find them in every form",
+    col("sms_id", Big, "the SMS", autoincrement=False),
+    col("originator", Big, "8 bytes of HMAC-SHA-256 over the sender's digits, or the letters of a name"),
+    col("destination", Big, "likewise of the number it was sent to"),
+    PrimaryKeyConstraint("sms_id"),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+    Index("ix_sms_numbers_originator", "originator"),
+    Index("ix_sms_numbers_destination", "destination"),
+)  # fmt: skip
+"""Both numbers of an SMS as `rows.number_key` has them: by these one is found, whatever form it came in."""
+
+sms_words = _table(
+    "sms_words",
+    "erasable: the texts of SMS without case and accents, to find words in; the newest may be missing",
+    col("sms_id", Big, "the SMS", autoincrement=False),
+    col("words", Text, "its text, in small letters without accents"),
+    PrimaryKeyConstraint("sms_id"),
+    ForeignKeyConstraint(["sms_id"], ["sms.id"]),
+)  # fmt: skip
+"""The text of an SMS as `words.folded` has it; `words` brings it up after the SMS was stored."""
 
 sender_checks = _table(
     "sender_checks",
-    Column("id", Big, nullable=False, autoincrement=False),
-    *(Column(name, Text, nullable=False) for name in ("method", "finding")),
-    *(Column(name, Text) for name in ("domain", "selector", "public_key")),
+    "append-only: what checks of the sender found, once for all mails of which it is the same",
+    col("id", Big, "8 bytes of SHA-256 over the other columns", autoincrement=False),
+    col("method", Text, "how the sender was checked: `dkim`, `rfc8601` or `exchange-online`"),
+    col("finding", Text, "what was found, in words; `pass` where the sender was proven"),
+    col("domain", Text, "the domain that signed, where it is the sender's; else NULL", null=True),
+    col("selector", Text, "under which name the domain's key was found in the DNS", null=True),
+    col("public_key", Text, "the DNS record of the key as it was that day: keys change", null=True),
     PrimaryKeyConstraint("id"),
-)
-"""What checks of the sender found, a row a finding: the same of many mails is kept once."""
+)  # fmt: skip
 
 arrivals = _table(
-    "arrivals",
-    Column("id", Big, nullable=False, autoincrement=False),
-    Column("content_key", LargeBinary, nullable=False),
-    Column("channel", Text, nullable=False),
-    Column("number", Small, nullable=False),
-    Column("place", LargeBinary, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("folder", Text),
-    Column("uidvalidity", Big),
-    Column("uid", Big),
-    Column("byte_offset", Big),
-    Column("byte_length", Big),
-    Column("sender_verified", Flag),
-    Column("size", Big),
-    Column("outcome", Text, nullable=False),
-    Column("reason", Text),
-    Column("sms_id", Big),
-    Column("parser", Text, nullable=False),
-    Column("run_id", Big),
-    Column("arrived_at", Instant, nullable=False),
-    Column("ingested_at", Instant, nullable=False),
-    Column("sender_check_id", Big),
+    "arrivals", "append-only: one row each time an item reached us",
+    col("id", Big, "number of the arrival", autoincrement=False),
+    col("content_key", LargeBinary,
+        "what tells its bytes apart: their day, and a hash under the archive's key"),
+    col("channel", Text, "how it reached us: `mailbox`, `webhook` or `import`"),
+    col("number", Small, "its place among the items of one POST, from 0; 0 for a mail"),
+    col("place", LargeBinary,
+        "where an import found them, as a hash under the archive's key: file and member, without a Maildir's "
+        "flags, and the how-manieth copy in them; empty for other channels"),
+    col("source", Text, "from which mailbox, endpoint or file"),
+    col("folder", Text, "folder of a mailbox", null=True),
+    col("uidvalidity", Big, "UIDVALIDITY of that folder", null=True),
+    col("uid", Big, "UID of the mail there", null=True),
+    col("byte_offset", Big, "where it begins in that file or member", null=True),
+    col("byte_length", Big, "how many bytes it takes there", null=True),
+    col("sender_verified", Flag, "whether a sender check passed; NULL: none was made", null=True),
+    col("size", Big, "bytes of the mail or POST; NULL for further items of a POST", null=True),
+    col("outcome", Text, "what became of it: `stored`, `duplicate` or `quarantined`"),
+    col("reason", Text, "why it could not be read; NULL where it could", null=True),
+    col("sms_id", Big,
+        "the SMS that it became or was a copy of; NULL where it could not be read then", null=True),
+    col("parser", Text, "what read it, or could not"),
+    col("run_id", Big, "the run that read it", null=True),
+    col("arrived_at", Instant, "when it reached us"),
+    col("ingested_at", Instant, "when it became durable here"),
+    col("sender_check_id", Big, "what the check of its sender found; NULL: none was made", null=True),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("content_key", "number", "channel", "place"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
@@ -197,25 +221,28 @@ arrivals = _table(
 )  # fmt: skip
 
 arrival_content = _table(
-    "arrival_content",
-    Column("arrival_id", Big, nullable=False, autoincrement=False),
-    *(Column(name, Text) for name in ("subject", "message_id", "input", "member", "peer")),
-    Column("salt", LargeBinary, nullable=False),
+    "arrival_content", "erasable: what of an arrival may name a person",
+    col("arrival_id", Big, "the arrival", autoincrement=False),
+    col("subject", Text, "subject of the mail", null=True),
+    col("message_id", Text, "Message-ID of the mail", null=True),
+    col("input", Text, "path of the file that an import found it in", null=True),
+    col("member", Text, "where in that file it lay, if it is an archive", null=True),
+    col("peer", Text, "address that sent the POST", null=True),
+    col("salt", LargeBinary, SALT),
     PrimaryKeyConstraint("arrival_id"),
     ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
-)
-"""What may name a person in an arrival, apart from it, so that it can go and the arrival stands."""
+)  # fmt: skip
 
 retries = _table(
-    "retries",
-    Column("id", Big, nullable=False, autoincrement=False),
-    Column("arrival_id", Big, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("reason", Text),
-    Column("sms_id", Big),
-    Column("parser", Text),
-    Column("run_id", Big),
-    Column("retried_at", Instant, nullable=False),
+    "retries", "append-only: later verdicts on what stood in the quarantine",
+    col("id", Big, "number of the verdict", autoincrement=False),
+    col("arrival_id", Big, "the arrival"),
+    col("outcome", Text, "`stored`, `duplicate`, `quarantined` (still unreadable) or `discarded`"),
+    col("reason", Text, "why it stays, or why it was discarded", null=True),
+    col("sms_id", Big, "the SMS that it became", null=True),
+    col("parser", Text, "what read it, or could not", null=True),
+    col("run_id", Big, "the run that read it again", null=True),
+    col("retried_at", Instant, "when"),
     PrimaryKeyConstraint("id"),
     ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
@@ -232,132 +259,70 @@ retries = _table(
 )  # fmt: skip
 
 payloads = _table(
-    "payloads",
-    Column("arrival_id", Big, nullable=False, autoincrement=False),
-    Column("content_type", Text),
-    Column("size", Big, nullable=False),
-    Column("sha256", LargeBinary, nullable=False),
-    Column("dictionary_id", Integer),
-    Column("compressed", LargeBinary, nullable=False),
-    Column("salt", LargeBinary, nullable=False),
+    "payloads", "erasable: the raw bytes, once for all copies that an import found",
+    col("arrival_id", Big, "the first arrival of these bytes", autoincrement=False),
+    col("content_type", Text, "Content-Type of a POST", null=True),
+    col("size", Big, "bytes of the whole; of a very large mail only the beginning is kept"),
+    col("sha256", LargeBinary, "SHA-256 of the bytes that are kept"),
+    col("dictionary_id", Integer, "what they are compressed against; NULL: nothing", null=True),
+    col("compressed", LargeBinary, "the bytes as one zstd frame"),
+    col("salt", LargeBinary, SALT),
     PrimaryKeyConstraint("arrival_id"),
     ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
     ForeignKeyConstraint(["dictionary_id"], ["dictionaries.id"]),
-)
-
-cursors = _table(
-    "cursors",
-    *(Column(name, Text, nullable=False) for name in ("mailbox", "folder")),
-    *(Column(name, Big, nullable=False) for name in ("uidvalidity", "last_uid")),
-    Column("updated_at", Instant, nullable=False),
-    Column("accounts", Text),
-    Column("uids", Text),
-    Column("marks", LargeBinary),
-    PrimaryKeyConstraint("mailbox", "folder"),
-)
-
-pending = _table(
-    "pending",
-    *(Column(name, Text, nullable=False) for name in ("mailbox", "folder")),
-    *(Column(name, Big, nullable=False) for name in ("uidvalidity", "uid")),
-    Column("action", Text, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("reason", Text),
-    Column("noted_at", Instant, nullable=False),
-    Column("tried_at", Instant),
-    Column("content_key", LargeBinary),
-    PrimaryKeyConstraint("mailbox", "folder", "uidvalidity", "uid", "action"),
-)
-
-leases = _table(
-    "leases",
-    Column("name", Text, nullable=False),
-    Column("holder", Text, nullable=False),
-    Column("expires_at", Instant, nullable=False),
-    PrimaryKeyConstraint("name"),
-)
-
-sources = _table(
-    "sources",
-    *(Column(name, Text, nullable=False) for name in ("name", "kind", "state")),
-    Column("detail", Text),
-    Column("poll_seconds", Integer),
-    Column("last_success", Instant),
-    Column("updated_at", Instant, nullable=False),
-    PrimaryKeyConstraint("name"),
-)
-
-conditions = _table(
-    "conditions",
-    *(
-        Column(name, Text, nullable=False)
-        for name in ("condition", "subject", "host", "state", "says", "fix")
-    ),
-    Column("grave", Small, nullable=False),
-    Column("began_at", Instant, nullable=False),
-    Column("gone_at", Instant),
-    Column("owed", Text, nullable=False),
-    PrimaryKeyConstraint("condition", "subject", "host"),
-    CheckConstraint("state IN ('open', 'told', 'over')", name="state"),
-)
-
-look_alikes = _table(
-    "look_alikes",
-    Column("run_id", Big, nullable=False),
-    *(Column(name, Text, nullable=False) for name in ("source", "missing")),
-    Column("number", Big, nullable=False),
-    Column("last_at", Instant, nullable=False),
-    PrimaryKeyConstraint("run_id", "source", "missing"),
-    ForeignKeyConstraint(["run_id"], ["runs.id"]),
-)
-"""Ignored mails that have something of ours: `missing` says what they lack beside the sender."""
+)  # fmt: skip
 
 erasures = _table(
-    "erasures",
-    Column("id", Big, nullable=False, autoincrement=True),
-    Column("plan_id", Text, nullable=False),
-    Column("batch", Integer, nullable=False),
-    Column("basis", Text, nullable=False),
-    *(Column(counter, Integer, nullable=False) for counter in ("sms", "arrivals", "payloads", "others")),
-    Column("erased_at", Instant, nullable=False),
+    "erasures", "append-only: one row a batch of an erasure",
+    col("id", Big, "number of the batch in this archive"),
+    col("plan_id", Text, "the plan that it is part of"),
+    col("batch", Integer, "its number in the plan"),
+    col("basis", Text, "why, as a code"),
+    col("sms", Integer, "how many SMS lost their content"),
+    col("arrivals", Integer, "how many arrivals lost theirs"),
+    col("payloads", Integer, "how many raw mails and POSTs went with them"),
+    col("others", Integer, "how many contents of opt-outs, answers, reports and holds went"),
+    col("erased_at", Instant, "when"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("plan_id", "batch"),
-)
+)  # fmt: skip
 """One row a batch of an erasure: codes and counts, no word and no number of anybody."""
 
 erased = _table(
-    "erased",
-    Column("kind", Text, nullable=False),
-    Column("row_id", Big, nullable=False),
-    Column("erasure_id", Big, nullable=False),
+    "erased", "append-only: which rows an erasure took the content of",
+    col("kind", Text, "of what: `sms`, `arrival` (its raw bytes too), `consent`, `answer`, `report`, `hold`"),
+    col("row_id", Big, "the id of that row"),
+    col("erasure_id", Big, "the batch that took it"),
     PrimaryKeyConstraint("kind", "row_id"),
     ForeignKeyConstraint(["erasure_id"], ["erasures.id"]),
     sqlite_with_rowid=False,
-)
+)  # fmt: skip
 """What an erasure took: a trigger removes the content of each row that is named here, and of no other."""
 
 holds = _table(
-    "holds",
-    Column("id", Big, nullable=False, autoincrement=True),
-    *(Column(name, Big) for name in ("number_key", "sms_id", "arrival_id", "ends")),
-    Column("noted_at", Instant, nullable=False),
+    "holds", "append-only: what may not be erased; a row begins a hold or ends one",
+    col("id", Big, "number of the hold"),
+    col("number_key", Big, "all SMS of this number, hashed as in `sms_numbers`", null=True),
+    col("sms_id", Big, "this SMS", null=True),
+    col("arrival_id", Big, "this arrival in the quarantine", null=True),
+    col("ends", Big, "the hold that this row ends", null=True),
+    col("noted_at", Instant, "when"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("ends"),
     ForeignKeyConstraint(["sms_id"], ["sms.id"]),
     ForeignKeyConstraint(["arrival_id"], ["arrivals.id"]),
     ForeignKeyConstraint(["ends"], ["holds.id"]),
-)
-"""What may not be erased: a row opens a hold, or `ends` one."""
+)  # fmt: skip
 
 hold_content = _table(
-    "hold_content",
-    Column("hold_id", Big, nullable=False, autoincrement=False),
-    Column("number", Text),
-    Column("reason", Text, nullable=False),
-    Column("salt", LargeBinary, nullable=False),
+    "hold_content", "erasable: who is meant by a hold, and why",
+    col("hold_id", Big, "the hold", autoincrement=False),
+    col("number", Text, "the number, as it was given", null=True),
+    col("reason", Text, "why"),
+    col("salt", LargeBinary, SALT),
     PrimaryKeyConstraint("hold_id"),
     ForeignKeyConstraint(["hold_id"], ["holds.id"]),
-)
+)  # fmt: skip
 
 PERMANENT: Final = (
     "archive_key", "dictionaries", "sms", "sender_checks", "arrivals", "retries", "consents", "answers",
