@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from ingestor.archive import tables
-from ingestor.archive.engine import open_engine, reading, sqlite_path, writing
+from ingestor.archive.engine import open_engine, reading, sqlite_path
 from ingestor.archive.erased_again import Again, erase_again
 from ingestor.archive.export import leaving
 from ingestor.archive.faults import is_snapshot, translated
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.migrate import current, head, refuse_unusable
-from ingestor.archive.open_file import holds_all, plain_reader
+from ingestor.archive.open_file import REPLACED, holds_all, plain_reader, put_back
 from ingestor.archive.ownership import foreign_owner, sudo_line
 from ingestor.archive.transfer import Tell, copy_archive
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
@@ -161,15 +161,17 @@ def restore(
             )
         target = open_engine(url)
         try:
-            copy_archive(engine, target, tell)
-            with writing(target) as connection:
-                for _, statement in _NOTHING_IS_ANSWERED_TWICE:
-                    connection.execute(text(statement), {"now": now})
+            copy_archive(engine, target, tell, lambda connection: _answer_nothing_twice(connection, now))
         finally:
             target.dispose()
     finally:
         engine.dispose()
     return Restored(sms, schema, None, Again())
+
+
+def _answer_nothing_twice(connection: Connection, now: datetime) -> None:
+    for _, statement in _NOTHING_IS_ANSWERED_TWICE:
+        connection.execute(text(statement), {"now": now})
 
 
 def _put(
@@ -182,6 +184,7 @@ def _put(
         raise ConfigurationError(
             f"{path.parent} may not be written by this user; run: {sudo_line(path.parent.stat().st_uid)}"
         )
+    put_back(path)  # a restore that was killed: what was there tells what is erased
     if users := sorted(_users(path)):
         raise ConfigurationError(
             f"{path} is open in {', '.join(users)}; stop that first (systemctl stop ingestor), "
@@ -193,24 +196,28 @@ def _put(
             "restore --replace, which keeps it beside"
         )
     owner = foreign_owner(url, state_directory)
-    before = path.with_name(f"{path.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
+    before = path.with_name(f"{path.name}{REPLACED}{now:%Y%m%dT%H%M%SZ}")
     held, again = False, Again()
-    with leaving(path, 0o640) as temporary:
-        with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
-            source.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-            for table, statement in _NOTHING_IS_ANSWERED_TWICE:
-                if copy.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
-                    copy.execute(statement, {"now": iso_utc(now)})
-            copy.commit()
-        if path.exists():
-            again = erase_again(temporary, path)
-        if owner is not None:
-            os.chown(temporary, owner, _group(owner))
-        for suffix in _BESIDE:
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{path}{suffix}").rename(f"{before}{suffix}")
-                held = True
+    try:
+        with leaving(path, 0o640) as temporary:
+            with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+                for table, statement in _NOTHING_IS_ANSWERED_TWICE:
+                    if copy.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
+                        copy.execute(statement, {"now": iso_utc(now)})
+                copy.commit()
+            if path.exists():
+                again = erase_again(temporary, path)
+            if owner is not None:
+                os.chown(temporary, owner, _group(owner))
+            for suffix in _BESIDE:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{path}{suffix}").rename(f"{before}{suffix}")
+                    held = True
+    except BaseException:
+        put_back(path)
+        raise
     return (before if held else None), again
 
 

@@ -74,7 +74,7 @@ def _sweep(folder: Path) -> None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
-                for beside in ("-wal", "-shm"):  # of an SQLite file that was being made
+                for beside in ("-wal", "-shm", "-journal"):  # of an SQLite file that was being made
                     left.with_name(left.name + beside).unlink(missing_ok=True)
                 shutil.rmtree(left.with_name(f"{left.name}-parts"), ignore_errors=True)  # of a workbook
             finally:

@@ -215,8 +215,8 @@ def _refuse_unusable(engine: Engine, connection: Connection) -> None:
         return
     if stands == UNFINISHED:
         raise UpgradeFailed(
-            f"{place(engine)} is a copy that is not whole yet; go on with `ingestor db copy` from what "
-            "it is made of"
+            f"{place(engine)} is a copy that is not whole yet; call again what was making it, "
+            "`ingestor restore` or `ingestor db copy`"
         )
     if stands > head():
         raise SchemaNewer(

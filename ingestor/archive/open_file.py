@@ -27,6 +27,9 @@ from ingestor.logs import get_logger
 
 _MARK = ".saved-"
 _PATIENCE = 1.0
+_FILES = ("", "-wal", "-shm")
+REPLACED = ".replaced-"
+"""In the name under which a restore keeps what was at the path."""
 
 
 def save(source: sqlite3.Connection, path: Path) -> Path:
@@ -54,8 +57,26 @@ def save(source: sqlite3.Connection, path: Path) -> Path:
 
 def saved_copies(path: Path) -> list[Path]:
     """Return the saved copies of the archive at `path`, the oldest first."""
+    return _beside(path, _MARK)
+
+
+def half_replaced(path: Path) -> Path | None:
+    """Return what a restore that was killed had moved away from `path`, None where something is there."""
+    return None if path.exists() else max(_beside(path, REPLACED), default=None)
+
+
+def put_back(path: Path) -> None:
+    """Undo what a restore that was killed has moved, the file itself last: until then it is known for it."""
+    if (left := half_replaced(path)) is not None:
+        for ending in reversed(_FILES):
+            with suppress(FileNotFoundError):
+                Path(f"{left}{ending}").rename(f"{path}{ending}")
+
+
+def _beside(path: Path, mark: str) -> list[Path]:
     with contextlib.suppress(OSError):
-        return sorted(one for one in path.parent.iterdir() if one.name.startswith(path.name + _MARK))
+        named = (one for one in path.parent.iterdir() if one.name.startswith(path.name + mark))
+        return sorted(one for one in named if not one.name.endswith(_FILES[1:]))
     return []
 
 
@@ -86,6 +107,11 @@ def holds_all(path: Path, source: sqlite3.Connection) -> bool:
 
 def fault(path: Path) -> str | None:
     """Return what a person must do before anybody writes into the archive at `path`, None where nothing."""
+    if (left := half_replaced(path)) is not None:
+        return (
+            f"{path} is not there: a restore was killed half-way; call it again, which puts {left} back "
+            "first, or move that to another folder to begin anew"
+        )
     copy = lacking(path)
     if copy is None:
         return None
@@ -121,7 +147,6 @@ def plain_reader(path: Path, timeout: float = 5.0) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=timeout)
 
 
-_FILES = ("", "-wal", "-shm")
 _Identity = tuple[int, int] | None
 
 log = get_logger(__name__)

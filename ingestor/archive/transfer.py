@@ -28,6 +28,7 @@ Row = tuple[Any, ...]
 
 Tell = Callable[[int, int], None]
 """Hears how many rows are copied and compared, of how many."""
+Finish = Callable[[Connection], None]
 
 # A time as `iso_utc` writes it.
 _ISO: Final = (
@@ -48,12 +49,13 @@ class _Difference(IngestorError):
     """The copy has something that the archive has not, or has otherwise."""
 
 
-def copy_archive(source: Engine, target: Engine, tell: Tell) -> Copied:
+def copy_archive(source: Engine, target: Engine, tell: Tell, finish: Finish | None = None) -> Copied:
     """Make `target` (empty, or an earlier copy of `source`) the same archive as `source`; say what it holds.
 
     All of `source` is of one moment; it may be written to meanwhile, and another call then brings the copy
     up. Every row is read back and compared before the copy is whole. Raises ConfigurationError where `target`
     holds another archive, or rows that `source` lacks; IngestorError where the two differ in the end.
+    `finish` changes the copy in the transaction that makes an archive of it.
     """
     with one_moment(source) as of, bulk_import_settings(target):
         copied = [_Both(table, of, target) for table in tables.metadata.sorted_tables]
@@ -64,7 +66,7 @@ def copy_archive(source: Engine, target: Engine, tell: Tell) -> Copied:
             for rows, new in one.walk():
                 done, written = done + rows, written + new
                 tell(done, total)
-    _end(target)
+    _end(target, finish)
     return Copied(total, written)
 
 
@@ -114,7 +116,7 @@ def _refuse_newer(source: Connection, theirs: Connection, target: Engine) -> Non
             )
 
 
-def _end(target: Engine) -> None:
+def _end(target: Engine, finish: Finish | None) -> None:
     """Make the copy an archive that programs open."""
     with writing(target) as connection:
         if connection.dialect.name == "postgresql":
@@ -125,6 +127,8 @@ def _end(target: Engine) -> None:
                     connection.execute(select(func.setval(sequence, max(last, 1), last > 0)))
         triggers.create(connection)
         words.make_index(connection)
+        if finish is not None:
+            finish(connection)
         connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head()})
 
 

@@ -160,6 +160,58 @@ def test_a_newer_archive_is_replaced_only_when_asked_and_kept(gone: tuple[Filled
 
 
 @pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("moved", [("",), ("", "-wal"), ("", "-wal", "-shm")])
+def test_a_restore_that_was_killed_half_way_is_called_again(
+    gone: tuple[Filled, Path], moved: tuple[str, ...]
+) -> None:
+    """Nobody begins an empty archive in its place meanwhile, and what was erased since stays erased."""
+    filled, file = gone
+    plan = filled.folder / "plan.json"
+    assert filled.call("erase", "plan", "--sms", "1", "--basis", "x", "--output", plan).code == 0
+    assert filled.call("erase", "apply", plan).code == 0
+    archive = Path(str(filled.engine.url.database))
+    for ending in ("-wal", "-shm"):
+        Path(f"{archive}{ending}").touch()
+    for ending in moved:
+        Path(f"{archive}{ending}").rename(f"{archive}.replaced-20260301T120000Z{ending}")
+
+    for words in (("status",), ("import", "/dev/null"), ("check",)):
+        called = filled.call(*words)
+        assert called.code != 0, words
+        assert "restore was killed" in called.out + called.err, words
+    assert not archive.exists()
+    assert filled.call("restore", file, "--replace").code == 0
+    with closing(sqlite3.connect(archive)) as connection:
+        assert connection.execute("SELECT count(text), count(*) FROM inbound_sms").fetchone() == (4, 5)
+
+
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+def test_a_restore_that_fails_at_its_last_step_puts_back_what_was_there(
+    gone: tuple[Filled, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new file cannot take the name: the archive is where it was."""
+    filled, file = gone
+    add(filled, 99)
+    newer = rows(filled.engine)
+    filled.engine.dispose()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "no")))
+    assert filled.call("restore", file, "--replace").code == 1
+    assert rows(filled.engine) == newer
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
+def test_a_restore_into_postgresql_is_whole_or_no_archive(
+    filled: Filled, place: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No daemon may open it before what keeps it from answering twice is written."""
+    file = made(filled.call("backup", place))
+    monkeypatch.setattr("ingestor.archive.backup._NOTHING_IS_ANSWERED_TWICE", [("", "SELECT 1 / 0")])
+    assert filled.call("--database-url", postgresql_url, "restore", file).code == 1
+    assert "not whole yet" in filled.call("--database-url", postgresql_url, "status").err
+
+
+@pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
 def test_an_archive_that_is_open_or_a_file_that_is_no_backup_is_refused(
     gone: tuple[Filled, Path], called: Callable[..., Called]
 ) -> None:
