@@ -11,9 +11,9 @@ from typing import Any
 from ingestor.numbers import agile_destination, normalise_agile
 from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
 from ingestor.providers.agile.header import Header, decode_header, split_mail
-from ingestor.providers.agile.parts import Part
+from ingestor.providers.agile.parts import Part, unflowed
 from ingestor.providers.agile.slow_lane import looks_like_html, slow_parts
-from ingestor.providers.agile.text import Block, Labels, compile_labels, html_to_text, read_block, unflowed
+from ingestor.providers.agile.text import Block, Labels, compile_labels, html_to_text, read_block
 from ingestor.providers.charsets import Decoded, codec_for, decode_text
 from ingestor.providers.contract import (
     ANOTHER_FORWARDER,
@@ -44,7 +44,8 @@ def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
     decoded = decode_part(part, part.data)
     block = read_block(text_of(part, decoded), labels_for(rules, html=part.html))
     if not part.html and isinstance(block, Block) and "<" in block.originator and looks_like_html(part.data):
-        return find_block(part._replace(html=True), rules)  # it calls itself plain
+        in_html = find_block(part._replace(html=True), rules)  # it calls itself plain
+        return in_html if not isinstance(in_html, str) else (block, decoded)
     return block if isinstance(block, str) else (block, decoded)
 
 

@@ -1,13 +1,9 @@
-"""The text of a mail of ours, down to its four labelled lines: HTML and flowed lines made plain, the block.
+"""The text of a mail of ours, down to its four labelled lines: HTML made plain, the block.
 
-    From: +393351234567
-    To: +393331234333
-    Date/Time: 20260514102301
-    Body: News ON
-
-The standard library's HTML parser of Python 3.11 is quadratic on unclosed comments and tags, selectolax 1.0
-on nested ones (100 KB of <div>: 3 s), and inscriptis loses an SMS's own double blanks. What a text needs of
-HTML is small: line ends, table cells, entities, emoji that are images, and what is not shown.
+From: +393351234567
+To: +393331234333
+Date/Time: 20260514102301
+Body: News ON
 """
 
 import html
@@ -17,7 +13,11 @@ from typing import NamedTuple
 
 from ingestor.numbers import INVISIBLE
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*+)[^<>]*+>|<[!?/][^<>]*+>")
+# A value in quotes may hold a ">"; one whose quote has no end, or stands behind a "<", has none.
+_VALUE = """=\\s*+(?:"[^"<]*+"|'[^'<]*+')"""
+_TAG = re.compile(
+    rf"<(/?)([a-zA-Z][a-zA-Z0-9]*+)(?:(?:[^<>\"'=]|{_VALUE}|[=\"'])*+>|[^<>]*+>)|<[!?/][^<>]*+>"
+)
 _HIDDEN = frozenset(("script", "style", "head", "title", "template"))
 _ROWS = frozenset(("tr", "table", "tbody", "thead", "tfoot", "body", "html"))
 _BLOCKS = frozenset(
@@ -27,7 +27,12 @@ _BLOCKS = frozenset(
 _ALT = re.compile(r"""\salt\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 _EMOJI = re.compile("emoji|emoticon|smiley", re.IGNORECASE)
 _CELLS = frozenset(("td", "th"))
-_SURROGATE_PAIR = re.compile(r"&#(5[56][0-9]{3});&#(5[67][0-9]{3});")
+_MAY_BE_HIDDEN = (_BLOCKS | _ROWS | _CELLS | {"span", "font", "a", "b", "i"}) - {"body", "html", "hr"}
+_NO_DISPLAY = re.compile(r"""\sstyle\s*=\s*["']?[^"'<]*display\s*:\s*none\b""", re.IGNORECASE)
+_HIDDEN_HERE = re.compile(r"\shidden(?=[\s=/>])", re.IGNORECASE)
+_SURROGATE_PAIR = re.compile(
+    r"&#(?:(5[56][0-9]{3});&#(5[67][0-9]{3})|x(d[89ab][0-9a-f]{2});&#x(d[c-f][0-9a-f]{2}));", re.IGNORECASE
+)
 _GIANT_REFERENCE = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
@@ -40,10 +45,19 @@ def html_to_text(source: str) -> str:
     source = _without_comments(source.replace("\r\n", "\n").replace("\r", "\n"))
     page = _Page()
     at = 0
+    open_ended: set[str] = set()
     for tag in _TAG.finditer(source):
+        if tag.start() < at:
+            continue
         page.text(source[at : tag.start()])
         at = tag.end()
         name = (tag[2] or "").lower()
+        if not tag[1] and name in _MAY_BE_HIDDEN and name not in open_ended and _is_hidden(tag[0]):
+            end = _end_of_element(source, name, at)
+            if end:
+                at = end
+                continue
+            open_ended.add(name)  # looked for once: what is never closed is shown
         page.tag(name, closing=bool(tag[1]))
         if name == "img":
             page.text(_emoji(tag[0]))
@@ -120,6 +134,21 @@ class _Page:
         self.at_line_start = text.endswith("\n")
 
 
+def _is_hidden(tag: str) -> bool:
+    """Say whether an opening `tag` keeps what is in it from being seen: previews, numbers written twice."""
+    return bool(_NO_DISPLAY.search(tag) or _HIDDEN_HERE.search(re.sub(_VALUE, "=", tag)))
+
+
+def _end_of_element(source: str, name: str, at: int) -> int:
+    """Return where the element `name` that is open at `at` ends, 0 where it does not."""
+    depth = 1
+    for tag in re.compile(rf"<(/?){name}(?![a-z0-9])[^<>]*>", re.IGNORECASE).finditer(source, at):
+        depth += -1 if tag[1] else 1
+        if depth == 0:
+            return tag.end()
+    return 0
+
+
 def _emoji(image: str) -> str:
     """Return the text of an `image` tag that stands for an emoji, as webmail writes it; else nothing.
 
@@ -153,7 +182,7 @@ def _without_comments(source: str) -> str:
 def _unescaped(text: str) -> str:
     if "&" not in text:
         return text
-    if "&#5" in text:  # mailers that think in UTF-16 write an emoji as two references
+    if "&#" in text:  # mailers that think in UTF-16 write an emoji as two references
         text = _SURROGATE_PAIR.sub(_one_character, text)
     try:
         return html.unescape(text)
@@ -162,42 +191,10 @@ def _unescaped(text: str) -> str:
 
 
 def _one_character(pair: re.Match[str]) -> str:
-    high, low = int(pair[1]), int(pair[2])
+    high, low = (int(pair[1]), int(pair[2])) if pair[1] else (int(pair[3], 16), int(pair[4], 16))
     if 0xD800 <= high <= 0xDBFF and 0xDC00 <= low <= 0xDFFF:
         return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
     return pair[0]
-
-
-def unflowed(text: str, *, delete_space: bool) -> str:
-    """Return `text` (LF line ends) with soft line breaks joined and space-stuffing undone.
-
-    A line that ends in a blank goes on in the next one of the same quote depth; `delete_space` (DelSp=yes)
-    drops that blank. The signature separator `-- ` never flows. Quote marks stay: an SMS may begin so.
-    """
-    joined: list[str] = []
-    pieces: list[str] = []
-    depth = 0
-    for line in text.split("\n"):
-        content = line.lstrip(">")
-        line_depth = len(line) - len(content)
-        if pieces and line_depth != depth:
-            joined.append("".join(pieces))
-            pieces = []
-        stuffed = content.startswith(" ")
-        content = content[1:] if stuffed else content
-        if not pieces:
-            depth = line_depth
-            marks = ">" * depth
-            # A blank between the marks and the text is the layout of a quotation, not stuffing.
-            pieces.append(f"{marks} " if depth and stuffed else marks)
-        if content == "-- " or not content.endswith(" "):
-            joined.append("".join((*pieces, content)))
-            pieces = []
-        else:
-            pieces.append(content[:-1] if delete_space else content)
-    if pieces:
-        joined.append("".join(pieces))
-    return "\n".join(joined)
 
 
 ORDER = ("originator", "destination", "date_time", "text")
@@ -219,6 +216,13 @@ _BEFORE_CELL = "(?:[ \u00a0]*+\t)?"
 _SCHEME = re.compile("(?:tel|callto|sms|sip|skype|mailto|https?):/*", re.IGNORECASE)
 _LINK = re.compile(rf"[ ]?[<(\[]+{_SCHEME.pattern}[^<>()\[\]\n]*[>)\]]+", re.IGNORECASE)
 _LINKED = re.compile(r"(?<![0-9])([+]?[0-9][0-9 ()./-]{2,30}[0-9])[ ]?<tel:([+]?[0-9]+)>", re.IGNORECASE)
+
+_CLEARTEXT = re.compile(
+    r"^-----BEGIN PGP SIGNED MESSAGE-----[ \t]*\n(?:[A-Za-z-]+:[^\n]*\n)*+[ \t]*\n(.*?)\n?"
+    r"^-----BEGIN PGP SIGNATURE-----",
+    re.DOTALL | re.MULTILINE,
+)
+_ESCAPED = re.compile("^- ", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -276,9 +280,11 @@ def _spelling(label: str) -> str:
 def read_block(body: str, labels: Labels) -> Block | str:
     """Return the block of `body` (LF line ends), or what is wrong with it, in words without any value.
 
-    The first four label lines must be the four labels in their order. A search for each label in turn
-    would find a missing To in the text of the SMS.
+    The first four label lines must be the four labels in their order, but for the header of a mail that was
+    forwarded above them. A search for each label in turn would find a missing To in the text of the SMS.
     """
+    if "-----BEGIN PGP" in body:
+        body = _without_signature(body, labels)
     match = labels.whole.match(body)
     if match:
         originator, destination, date_time = match.group(3, 6, 9)
@@ -286,17 +292,47 @@ def read_block(body: str, labels: Labels) -> Block | str:
     values: list[str] = []
     for match in labels.line.finditer(body):
         found, expected = next(name for name in ORDER if match[name] is not None), ORDER[len(values)]
+        end = body.find("\n", match.end())
+        line = body[match.end() : end if end >= 0 else len(body)]
         if found != expected:
-            return _misplaced(expected, found)
+            if not _of_a_forward(values, found, line):
+                return _misplaced(expected, found)
+            if found != "originator":
+                continue
+            values, expected = [], found
         if expected == "text":
             return _block(values[0], values[1], values[2], _text(body, match.end(), match[1], match[6]))
-        end = body.find("\n", match.end())
-        values.append(body[match.end() : end if end >= 0 else len(body)])
+        values.append(line if line.strip(_BLANKS) else _line_below(body, end, labels))
     if not body.strip():
         return "the mail is empty"
     if not values:
         return "none of the labels From, To, Date/Time and Body is there"
     return f"the {_SHOWN[ORDER[len(values)]]} label is missing"
+
+
+def _without_signature(body: str, labels: Labels) -> str:
+    """Return what a cleartext signature (RFC 9580, section 7) around the block signs; all else as it is."""
+    match = _CLEARTEXT.search(body)
+    if match is None or labels.line.search(body[: match.start()]):
+        return body  # it stands in the text of the SMS
+    return _ESCAPED.sub("", match[1])
+
+
+def _of_a_forward(values: Sequence[str], found: str, line: str) -> bool:
+    """Say whether a label that comes too early is a field of a forwarded mail, whose From is an address."""
+    if not values:
+        return found == "date_time" and any(map(str.isalpha, line))
+    return "@" in values[0] and found != "text"
+
+
+def _line_below(body: str, end: int, labels: Labels) -> str:
+    """Return the value below its label, as HTML to text writes a table; nothing where another label is."""
+    while 0 <= end < len(body):
+        start, end = end + 1, body.find("\n", end + 1)
+        line = body[start : end if end >= 0 else len(body)]
+        if line.strip(_BLANKS):
+            return "" if labels.line.match(body, start) else line
+    return ""
 
 
 def _block(originator: str, destination: str, date_time: str, text: str) -> Block:

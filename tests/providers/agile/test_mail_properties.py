@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingestor.providers import post_reader
-from ingestor.providers.agile.text import ORDER, html_to_text, unflowed
+from ingestor.providers.agile.parts import unflowed
+from ingestor.providers.agile.text import ORDER, html_to_text
 from ingestor.providers.contract import NotOurs, Post, Readable
 from ingestor.record import fingerprint, stored_text
 from tests.providers.agile.corpus import BLOCK, HEADER, READER, RULES, read_both
