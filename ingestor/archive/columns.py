@@ -163,3 +163,21 @@ def in_parts(ids: Sequence[_T], size: int = 500) -> Iterator[list[_T]]:
     """Give `ids` in lists of `size`: as many as a statement takes."""
     for start in range(0, len(ids), size):
         yield list(ids[start : start + size])
+
+
+class Binary(bytes):
+    """A value as PostgreSQL has it in its binary form, of whatever type the statement says."""
+
+
+def send_binary(connection: Any) -> None:
+    """Have psycopg's `connection` send a `Binary` as it is."""
+    from psycopg.adapt import Dumper
+    from psycopg.pq import Format
+
+    class AsItIs(Dumper):
+        format = Format.BINARY
+
+        def dump(self, obj: bytes) -> bytes:
+            return obj
+
+    connection.adapters.register_dumper(Binary, AsItIs)

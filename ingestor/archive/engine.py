@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
+from ingestor.archive.columns import send_binary
 from ingestor.archive.faults import as_sqlalchemy, note_host, place, translated
 from ingestor.archive.open_file import OpenFile, require_in_place
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, nearest
@@ -103,6 +104,7 @@ def open_postgresql(url: URL, *, read_only: bool) -> Engine:
                 record.info[_NOT_SURE] = True
 
         dbapi_connection.add_notice_handler(note)
+        send_binary(dbapi_connection)
 
     # First of all: SQLAlchemy's own first questions fail over SQL_ASCII.
     event.listen(engine, "connect", set_up, insert=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Table, bindparam, column, func, select, text
+from sqlalchemy import ARRAY, Column, LargeBinary, Select, Table, any_, bindparam, column, func, select, text
 from sqlalchemy import table as lightweight
 from sqlalchemy.dialects import registry
 
 from ingestor.archive import tables
-from ingestor.archive.columns import insert_into
+from ingestor.archive.columns import Binary, insert_into
 from ingestor.archive.items import (
     ArrivalColumns,
     ArrivalContent,
@@ -75,9 +75,8 @@ def of_rows(target: Target, number: int) -> str:
     """
     in_order = lightweight(target.table.name, *map(column, target.columns))
     insert = target.new_only(insert_into(in_order, "sqlite"))
-    statement = insert.compile(dialect=registry.load("sqlite")(paramstyle="qmark"))
     row = f"({', '.join('?' * len(target.columns))})"
-    return str(statement).replace(row, ", ".join([row] * number))
+    return _for_sqlite(insert).replace(row, ", ".join([row] * number))
 
 
 def _from_arrays(target: Target, arrived: Any = None) -> Any:
@@ -104,6 +103,10 @@ def _written(statement: Any) -> str:
     return str(statement.compile(dialect=registry.load("postgresql.psycopg")()))
 
 
+def _for_sqlite(statement: Any) -> str:
+    return str(statement.compile(dialect=registry.load("sqlite")(paramstyle="qmark")))
+
+
 @cache
 def for_postgresql(target: Target) -> str:
     """Return the statement that inserts into one PostgreSQL table; it tells the ids that went in."""
@@ -122,21 +125,50 @@ def arrived_on_postgresql() -> str:
     return _written(select(arrived.c.id).add_cte(*others))
 
 
-def array_of(values: Sequence[Any]) -> str:
-    """Return a column as PostgreSQL writes an array.
+@cache
+def among(query: Select[Any], key: Column[bytes], number: int = 0) -> str:
+    """Return `query` for the rows whose `key` is among `number` values on SQLite, an array on PostgreSQL."""
+    if not number:
+        return _written(query.where(key == any_(bindparam("keys", type_=ARRAY(LargeBinary)))))
+    return _for_sqlite(query.where(key == bindparam("key"))).replace("= ?", f"IN ({', '.join('?' * number)})")
 
-    psycopg's binary form cost the writer 14 µs a POST more, its text form 120 µs for each key.
+
+@cache
+def ids_between(target: Target) -> str:
+    """Return the query for the ids that an SQLite table has between two, both included."""
+    number = target.table.c.id
+    return _for_sqlite(select(number).where(number.between(bindparam("first"), bindparam("last"))))
+
+
+_BYTEA: Final = (17).to_bytes(4, "big")
+_NULL: Final = b"\xff" * 4
+
+
+def array_of(values: Sequence[Any]) -> str | Binary:
+    """Return a column as PostgreSQL takes an array: in its binary form where it is of bytes, else as written.
+
+    As text bytes are twice as long, and the server reads each character twice: of an import's batches it took
+    85 µs of CPU a row instead of 66. psycopg's own binary form cost the writer 14 µs a POST more.
     """
     first = next((one for one in values if one is not None), None)
     if first is None:
         return "{}"  # `unnest` fills up with NULL what is shorter than the others
+    if isinstance(first, bytes):
+        return _of_bytes(values)
     if isinstance(first, str):
         whole = "".join(one for one in values if one is not None)
         if '"' in whole or "\\" in whole:
             values = [one and one.replace("\\", "\\\\").replace('"', '\\"') for one in values]
         written = ["NULL" if one is None else f'"{one}"' for one in values]
-    elif isinstance(first, bytes):
-        written = ["NULL" if one is None else f"\\\\x{one.hex()}" for one in values]
     else:
         written = ["NULL" if one is None else str(one) for one in values]
     return f"{{{','.join(written)}}}"
+
+
+def _of_bytes(values: Sequence[bytes | None]) -> Binary:
+    """Dimensions, whether any is NULL, the type, how many, from 1 on; then each with its length before it."""
+    has_null = None in values
+    number = len(values).to_bytes(4, "big")
+    head = (b"\0\0\0\1\0\0\0", b"\1" if has_null else b"\0", _BYTEA, number, b"\0\0\0\1")
+    each = [_NULL if one is None else len(one).to_bytes(4, "big") + one for one in values]
+    return Binary(b"".join((*head, *each)))

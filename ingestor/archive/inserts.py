@@ -9,7 +9,8 @@ PostgreSQL rows go in by their key, so that two writers that lock the same keys 
 
 SQLAlchemy writes each insert once, and the driver runs it: by `Connection.execute` the writer took 117 µs
 of CPU a POST, in batches of 40, instead of 97 on SQLite, and 178 instead of 104 on PostgreSQL (there with all
-that `engine` and one statement for three tables gain).
+that `engine` and one statement for three tables gain). So it is with what is looked up by keys: of a batch
+of duplicates a row took 28.4 µs instead of 25.3 on SQLite, 22.8 instead of 14.3 on PostgreSQL.
 """
 
 import json
@@ -25,20 +26,17 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    LargeBinary,
     Select,
     Table,
     Text,
-    any_,
     bindparam,
     cast,
-    column,
     func,
     select,
 )
 
 from ingestor.archive import tables
-from ingestor.archive.columns import in_parts
+from ingestor.archive.columns import Binary, in_parts
 from ingestor.archive.engine import reading
 from ingestor.archive.faults import as_sqlalchemy
 from ingestor.archive.insert_statements import (
@@ -48,9 +46,11 @@ from ingestor.archive.insert_statements import (
     OF_SMS,
     TARGETS,
     Target,
+    among,
     array_of,
     arrived_on_postgresql,
     for_postgresql,
+    ids_between,
     of_rows,
 )
 from ingestor.archive.items import SenderCheck
@@ -63,6 +63,7 @@ from ingestor.record import InboundSms
 
 _ROWS_A_STATEMENT = 64
 _ROWS_IN_STEP = 8  # every length stays prepared in each connection: all up to 64 in 11 MB, these in 2
+_KEYS_IN_STEP = 50
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -99,39 +100,29 @@ def lengths(rows: int) -> Iterator[int]:
 
 def _insert_at_once(connection: Connection, statement: str, given: Mapping[Target, Rows]) -> set[int]:
     """Insert into PostgreSQL tables in one round trip; return the ids that the statement tells."""
-    arrays: dict[str, str] = {}
+    arrays: dict[str, str | Binary] = {}
     for target, rows in given.items():
         columns = zip(*rows, strict=True) if rows else ((),) * len(target.columns)
         arrays.update(zip(target.arrays, map(array_of, columns), strict=True))
+    return {number for (number,) in _ask(connection, statement, arrays)}
+
+
+def _ask(connection: Connection, statement: str, values: Any) -> list[Any]:
+    """Return what the driver finds by a statement that SQLAlchemy has written; see the module."""
     driver: Any = connection.connection.dbapi_connection
     with as_sqlalchemy(connection):
-        return {number for (number,) in driver.execute(statement, arrays)}
-
-
-def _by_keys(query: Select[Any], key: Column[bytes]) -> dict[str, Select[Any]]:
-    """Return `query` for the rows whose `key` is among `:keys`, by dialect."""
-    array = cast(bindparam("keys", type_=Text), ARRAY(LargeBinary))
-    # Without a type, for which SQLAlchemy would wrap each key for sqlite3.
-    plain: ColumnElement[bytes] = column(str(key.name))
-    return {
-        "sqlite": query.where(plain.in_(bindparam("keys", expanding=True))),
-        "postgresql": query.where(key == any_(array)),
-    }
+        found: list[Any] = driver.execute(statement, values).fetchall()
+    return found
 
 
 _a, _r = tables.arrivals.c, tables.retries.c
 
 # An arrival has been read when it became an SMS at once, or by a later verdict.
 _read_by_retry = select(func.min(_r.sms_id)).where(_r.arrival_id == _a.id).scalar_subquery()
-_ARRIVALS: Final = _by_keys(
-    select(_a.content_key, _a.number, _a.channel, _a.place, _a.id, func.coalesce(_a.sms_id, _read_by_retry)),
-    _a.content_key,
+_ARRIVALS: Final = select(
+    _a.content_key, _a.number, _a.channel, _a.place, _a.id, func.coalesce(_a.sms_id, _read_by_retry)
 )
-_BETWEEN: Final = {
-    one.name: select(one.c.id).where(one.c.id.between(bindparam("first"), bindparam("last")))
-    for one in (tables.sms, tables.arrivals, tables.retries)
-}
-_SMS: Final = _by_keys(select(tables.sms.c.fingerprint, tables.sms.c.id), tables.sms.c.fingerprint)
+_SMS: Final = select(tables.sms.c.fingerprint, tables.sms.c.id)
 
 
 # Each is looked up, without a join: PostgreSQL takes a table that has just begun to grow for empty, and read
@@ -199,8 +190,7 @@ def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
         return _insert_at_once(connection, for_postgresql(target), {target: rows})
     if _insert_in_steps(connection, target, rows):
         return {row[0] for row in rows}
-    done = connection.execute(_BETWEEN[table.name], {"first": rows[0][0], "last": rows[-1][0]})
-    return set(done.scalars())
+    return {number for (number,) in _ask(connection, ids_between(target), (rows[0][0], rows[-1][0]))}
 
 
 def insert_arrived(
@@ -235,13 +225,13 @@ def insert_sender_checks(connection: Connection, checks: Collection[SenderCheck]
 
 def sms_by_fingerprint(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, int]:
     """Return the id of each SMS that is in the archive."""
-    found = _look_up(connection, _SMS, fingerprints)
+    found = _look_up(connection, _SMS, tables.sms.c.fingerprint, fingerprints)
     return {bytes(fingerprint): number for fingerprint, number in found}
 
 
 def arrivals_by_key(connection: Connection, keys: Sequence[bytes]) -> Arrivals:
     """Return each known arrival by content key, number, channel and place."""
-    found = _look_up(connection, _ARRIVALS, keys)
+    found = _look_up(connection, _ARRIVALS, _a.content_key, keys)
     return {
         (bytes(key), number, channel, bytes(place)): (identity, sms_id)
         for key, number, channel, place, identity, sms_id in found
@@ -268,13 +258,16 @@ def erased_among(connection: Connection, kind: str, ids: Iterable[int]) -> set[i
 
 
 def _look_up(
-    connection: Connection, queries: Mapping[str, Select[Any]], keys: Sequence[bytes]
+    connection: Connection, query: Select[Any], key: Column[bytes], keys: Sequence[bytes]
 ) -> Iterator[Any]:
-    dialect = connection.dialect.name
+    """Give the rows of `query` whose `key` is among `keys`."""
+    if keys and connection.dialect.name == "postgresql":
+        yield from _ask(connection, among(query, key), {"keys": array_of(keys)})
+        return
     for some in in_parts(keys):
-        yield from connection.execute(
-            queries[dialect], {"keys": array_of(some) if dialect == "postgresql" else some}
-        )
+        number = -(-len(some) // _KEYS_IN_STEP) * _KEYS_IN_STEP
+        filled = some + some[-1:] * (number - len(some))  # asked for twice, found once
+        yield from _ask(connection, among(query, key, number), filled)
 
 
 def read_archive_key(engine: Engine) -> bytes:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, insert
 
 from ingestor.archive import settle, tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.insert_statements import arrived_on_postgresql
+from ingestor.archive.insert_statements import array_of, arrived_on_postgresql
 from ingestor.archive.inserts import insert_arrived, insert_new
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.settle import NewSms
@@ -160,6 +160,24 @@ def test_the_driver_keeps_what_it_makes_of_the_longest_statement() -> None:
     statement = arrived_on_postgresql()
     assert len(statement) <= _queries.MAX_CACHED_STATEMENT_LENGTH
     assert statement.count("%(") <= _queries.MAX_CACHED_STATEMENT_PARAMS
+
+
+@pytest.mark.parametrize("number", [1, 50, 51, 501])
+def test_as_many_as_there_are_are_known_again(archive_engine: Engine, number: int) -> None:
+    """Keys are asked for in steps, the last of which is filled up: nobody is missed, nobody counted twice."""
+    store = Store(archive_engine)
+    items = [item(one) for one in range(number)]
+    assert write(store, *items) == ["stored"] * number
+    assert write(store, *items, item(number)) == ["duplicate"] * number + ["stored"]
+
+
+def test_bytes_of_any_kind_and_length_reach_postgresql(postgresql_engine: Engine) -> None:
+    """They travel in the server's binary form, with NULL and nothing at all among them."""
+    column = (b"", None, b'\0\\"{},\xff', b"x" * 70000, b"last")
+    with writing(postgresql_engine) as connection:
+        driver: Any = connection.connection.dbapi_connection
+        found = driver.execute("SELECT * FROM unnest(%(given)s::BYTEA[])", {"given": array_of(column)})
+        assert tuple(value for (value,) in found) == column
 
 
 def test_a_new_archive_is_not_read_whole_for_each_batch(postgresql_engine: Engine) -> None:
