@@ -37,7 +37,8 @@ from ingestor.archive.erasure_plan import (
     selected,
     span,
 )  # fmt: skip
-from ingestor.archive.inserts import erased_among, reserve
+from ingestor.archive.inserts import erased_among
+from ingestor.archive.quarantine import write_discarded
 from ingestor.archive.triggers import keep_storing_out
 from ingestor.errors import IngestorError
 from ingestor.record import Outcome
@@ -236,14 +237,7 @@ def _take_out_of_quarantine(
     settled = select(r.arrival_id).where(or_(r.sms_id.is_not(None), r.outcome == "discarded"))
     query = select(a.id).where(a.outcome == "quarantined", a.id.not_in(settled))
     standing = sorted(number for (number,) in for_ids(connection, query, a.id, arrivals))
-    if standing:
-        [numbers] = reserve(connection, retries=len(standing))
-        verdict = {"outcome": "discarded", "reason": f"erased: {basis}", "retried_at": now}
-        rows = [
-            {"id": number, "arrival_id": arrival_id, **verdict}
-            for number, arrival_id in zip(numbers, standing, strict=True)
-        ]
-        connection.execute(insert(tables.retries), rows)
+    write_discarded(connection, standing, f"erased: {basis}", now)
 
 
 def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:

@@ -66,22 +66,23 @@ def discard(engine: Engine, ids: Sequence[int], reason: str, now: datetime) -> l
     """
     if not reason.strip():
         raise ValueError("a discard needs a reason")
-    from ingestor.archive.inserts import reserve  # what is only looked at needs nothing that stores
-
     with writing(engine) as connection:
         standing = _standing(connection, ids)
-        if not standing:
-            return []
-        [numbers] = reserve(connection, retries=len(standing))
-        verdict = {"outcome": "discarded", "reason": reason, "retried_at": now}
-        connection.execute(
-            insert(tables.retries),
-            [
-                {"id": number, "arrival_id": arrival_id, **verdict}
-                for number, arrival_id in zip(numbers, standing, strict=True)
-            ],
-        )
+        write_discarded(connection, standing, reason, now)
     return standing
+
+
+def write_discarded(connection: Connection, arrivals: Sequence[int], reason: str, now: datetime) -> None:
+    """Write down that arrivals that stand in the quarantine are discarded, in the caller's transaction."""
+    from ingestor.archive.inserts import reserve  # what is only looked at needs nothing that stores
+
+    if arrivals:
+        [numbers] = reserve(connection, retries=len(arrivals))
+        verdict = {"outcome": "discarded", "reason": reason, "retried_at": now}
+        rows = zip(numbers, arrivals, strict=True)
+        connection.execute(
+            insert(tables.retries), [{"id": one, "arrival_id": arrival, **verdict} for one, arrival in rows]
+        )
 
 
 def export_mbox(engine: Engine, out: BinaryIO, ids: Sequence[int] | None = None) -> tuple[int, list[int]]:

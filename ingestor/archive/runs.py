@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import CursorResult, Engine, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import Engine, RowMapping, bindparam, func, insert, select, update
 
 from ingestor import __version__
 from ingestor.archive import tables
@@ -67,13 +67,11 @@ class RunInput(NamedTuple):
 def begin_run(engine: Engine, command: str, options: Mapping[str, Any], now: datetime) -> int:
     """Record that `command` begins at `now` (aware UTC); return the run's id."""
     with writing(engine) as connection:
-        made = connection.execute(
-            insert(tables.runs).values(
-                command=command, options=json.dumps(dict(options), default=str, sort_keys=True),
-                version=__version__, started_at=now,
-            )
+        made = insert(tables.runs).values(
+            command=command, options=json.dumps(dict(options), default=str, sort_keys=True),
+            version=__version__, started_at=now,
         )  # fmt: skip
-        return _made_id(made)
+        return int(connection.execute(made.returning(tables.runs.c.id)).scalar_one())
 
 
 def end_run(engine: Engine, run_id: int, now: datetime) -> None:
@@ -149,8 +147,8 @@ def begin_input(engine: Engine, run_id: int, path: str, member: str | None) -> i
         if found is not None:
             return int(found)
         started = select(tables.runs.c.started_at).where(tables.runs.c.id == run_id).scalar_subquery()
-        made = connection.execute(insert(tables.run_inputs).values(**place, updated_at=started))
-        return _made_id(made)
+        made = insert(tables.run_inputs).values(**place, updated_at=started)
+        return int(connection.execute(made.returning(tables.run_inputs.c.id)).scalar_one())
 
 
 def inputs(engine: Engine, run_id: int) -> list[RunInput]:
@@ -161,13 +159,6 @@ def inputs(engine: Engine, run_id: int) -> list[RunInput]:
         return [
             RunInput(row.id, row.path, row.member or None, row.size, row.position, row.sha256) for row in rows
         ]
-
-
-def _made_id(result: CursorResult[Any]) -> int:
-    key = result.inserted_primary_key
-    if key is None:
-        raise AssertionError("a single insert always tells its key")
-    return int(key[0])
 
 
 def _run(row: RowMapping) -> Run:

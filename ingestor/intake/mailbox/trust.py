@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from functools import partial
+from types import ModuleType
 from typing import Final, NamedTuple
 
 from ingestor.archive.items import SenderCheck
@@ -55,7 +56,8 @@ class Judge:
     def __init__(self, trust: Trust, reader: MailReader, rules: Rules) -> None:
         """Raises ConfigurationError where what `trust` needs is not installed."""
         self._trust, self._reader, self._rules = trust, reader, rules
-        self._signed = _signature_check(trust) if trust.method == "dkim" else None
+        self._signatures = _signatures() if trust.method == "dkim" else None
+        self._keys = self._signatures.Keys(trust.resolvers) if self._signatures is not None else None
 
     @property
     def strict(self) -> bool:
@@ -78,8 +80,12 @@ class Judge:
         if isinstance(reading, Readable) and "mended" in reading.sms.details:
             return Verdict(False, SenderCheck(method, MENDED))
         aligned = partial(speaks_for, sender, self._rules.senders)
-        if self._signed is not None:
-            return self._signed(raw, aligned, partial(self._is_sender, sender), received_at, now)
+        if self._signatures is not None:
+            verified, found = self._signatures.check(
+                raw, self._keys, aligned, partial(self._is_sender, sender), received_at,
+                old=now - received_at > OLD,
+            )  # fmt: skip
+            return Verdict(verified, found, later=found.finding == self._signatures.UNANSWERED)
         return Verdict(*_noted(raw, method, self._trust.authserv_id, aligned))
 
     def admitted(self, reading: Readable | Unreadable, verdict: Verdict) -> Readable | Unreadable:
@@ -115,7 +121,7 @@ def unproven(reading: Readable, why: str) -> Unreadable:
     return Unreadable(f"the sender is not proven: {why}", reading.parser, reading.message_id, reading.subject)
 
 
-def _signature_check(trust: Trust) -> Callable[..., Verdict]:
+def _signatures() -> ModuleType:
     """Return the check of signatures; what it imports costs 15 MB."""
     try:
         from ingestor.intake.mailbox import signatures
@@ -124,17 +130,7 @@ def _signature_check(trust: Trust) -> Callable[..., Verdict]:
             f'[mailbox.trust] method = "dkim" needs {fault.name or "a library"}, which is not installed; '
             f"install the extra `trust`: {EXTRA}"
         ) from None
-    keys = signatures.Keys(trust.resolvers)
-
-    def judged(
-        raw: bytes, aligned: Callable[[str], bool], is_sender: Callable[[bytes], bool],
-        received_at: datetime, now: datetime,
-    ) -> Verdict:  # fmt: skip
-        old = now - received_at > OLD
-        verified, found = signatures.check(raw, keys, aligned, is_sender, received_at, old=old)
-        return Verdict(verified, found, later=found.finding == signatures.UNANSWERED)
-
-    return judged
+    return signatures
 
 
 def _noted(
