@@ -18,12 +18,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, assert_never
 
 from ingestor.numbers import last_four
-from ingestor.redaction import redact, register_secret
+from ingestor.redaction import redact
 
 if TYPE_CHECKING:
     from structlog.types import Processor
-
-__all__ = ["LogFormat", "OncePerMinute", "configure", "get_logger", "is_journal", "register_secret"]
 
 LogFormat = Literal["auto", "json", "console"]
 

@@ -17,8 +17,8 @@ import pytest
 import structlog
 
 from ingestor import redaction
-from ingestor.logs import LogFormat, configure, register_secret
-from ingestor.redaction import redact
+from ingestor.logs import LogFormat, configure
+from ingestor.redaction import redact, register_secret
 
 SECRET = "pl4nted/s3cret"
 TEXT = "your code is 384756"

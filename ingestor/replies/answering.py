@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, func, select, update
 
 from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading
@@ -171,24 +171,12 @@ def conversation(engine: Engine, number: str) -> Sequence[Row[Any]]:
         return connection.execute(query).all()
 
 
-def states_since(connection: Connection, since: datetime) -> dict[str, int]:
-    """Return how many answers decided since then are in each state."""
-    query = (
-        select(answers_sent.c.state, func.count())
-        .where(answers_sent.c.decided_at >= since)
-        .group_by(answers_sent.c.state)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def suppressions_since(connection: Connection, since: datetime) -> dict[str, int]:
-    """Return how many answers were held back since then, by reason."""
-    query = (
-        select(answers_sent.c.suppressed, func.count())
-        .where(answers_sent.c.decided_at >= since, answers_sent.c.suppressed.is_not(None))
-        .group_by(answers_sent.c.suppressed)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
+def states_since(
+    connection: Connection, since: datetime, by: ColumnElement[Any] = answers_sent.c.state
+) -> dict[str, int]:
+    """Return how many answers decided since then are in each state, or have each value of another column."""
+    query = select(by, func.count()).where(answers_sent.c.decided_at >= since).group_by(by)
+    return {value: number for value, number in connection.execute(query) if value is not None}
 
 
 NAME: Final = "answers"
@@ -203,7 +191,7 @@ def note_state(engine: Engine, now: datetime) -> None:
         offset = value_of(connection, CLOCK)
         left = credit(connection)
         states = states_since(connection, midnight)
-        held_back = suppressions_since(connection, midnight)
+        held_back = states_since(connection, midnight, answers_sent.c.suppressed)
     told = [f"today {_counts(states)}" if states else "today none"]
     if held_back:
         told.append(f"held back: {_counts(held_back)}")
