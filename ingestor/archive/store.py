@@ -15,12 +15,11 @@ from operator import is_
 from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive.bookkeeping import keep_books
+from ingestor.archive.bookkeeping import keep_books, write_reports
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, place, refused
 from ingestor.archive.inserts import arrivals_by_key, read_archive_key
 from ingestor.archive.items import Item, Receipt, Row, Submission
-from ingestor.archive.reports import write_reports
 from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
 from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
 from ingestor.archive.tables import runs
