@@ -262,7 +262,8 @@ def _may_pass_on_a_mail(raw: bytes, header: Header, body_at: int) -> bool:
     kind = header.first.get(b"content-type", b"")
     if (b"ultipart/" not in kind and b"essage/" not in kind) or b"lternative" in kind:
         return False
-    seems = b"essage/" in kind or raw.find(b"essage/rfc822", body_at, body_at + _LOOKED_AT) >= 0
+    near = raw[body_at : body_at + _LOOKED_AT]
+    seems = b"essage/" in kind or b"essage/rfc822" in near or b".eml" in near
     return seems and len(raw) <= LARGEST_PARSED
 
 
@@ -296,13 +297,24 @@ def _contents(
     parts = slow_parts(header, body)
     if isinstance(parts, str):
         return _unreadable(parts, header), False
-    reasons = []
+    reasons: list[str] = []
+    read: list[InboundSms | str] = []
     for part in parts:
+        if read and part.html:
+            break  # the same once more
         found = find_block(part, rules)
-        if not isinstance(found, str):
-            return _verdict(read_record(*found, part, rules, header), header), True
-        reasons.append(found)
-    return _unreadable(reasons[0], header), False
+        if isinstance(found, str):
+            reasons.append(found)
+        else:
+            read.append(read_record(*found, part, rules, header))
+    if not read:
+        return _unreadable(reasons[0], header), False
+    several = len(
+        {(one.originator, one.destination, one.date_time) for one in read if not isinstance(one, str)}
+    )
+    if several > 1:
+        return _unreadable(f"the mail has {several} SMS in its parts, and can be only one", header), True
+    return _verdict(read[0], header), True
 
 
 def _recognised(reading: Readable, envelope: Envelope) -> Readable:

@@ -152,7 +152,7 @@ _TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*")
 _PART_HEADER = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*)+")
 _LONGEST_FIELD = 500
 _CONTAINERS = ("multipart/alternative", "multipart/mixed")
-_MOST_PARTS_BEFORE = 4
+_MOST_PARTS = 5
 
 
 class _Kind(NamedTuple):
@@ -230,9 +230,9 @@ def _read_kind(content_type: bytes, encoding: bytes) -> _Kind | None:
 
 
 def _first_plain(body: bytes, boundary: bytes) -> Part | None:
-    """Return the first text/plain part, provided that only text/html stands before it.
+    """Return the text/plain part, provided that only text/html stands beside it.
 
-    What follows it does not matter: the first text/plain part in which the block is found is the one.
+    A further one may hold another SMS: then all of them must be looked at.
     """
     if body.count(b"\r") != body.count(b"\r\n"):
         return None  # a lone CR ends a line for some readers
@@ -240,18 +240,21 @@ def _first_plain(body: bytes, boundary: bytes) -> Part | None:
     at = -1 if body.startswith(delimiter[1:]) else body.find(delimiter)
     if at < 0 and not body.startswith(delimiter[1:]):
         return None
-    for _ in range(_MOST_PARTS_BEFORE):
+    found = None
+    for _ in range(_MOST_PARTS):
         start = _after_line_end(body, at + len(delimiter))
+        if start < 0:
+            return found  # the last delimiter, which ends its line
         at = body.find(delimiter, start - 1)
-        if start < 0 or at < 0 or not _ends_line(body, at + len(delimiter)):
+        if at < 0 or not _ends_line(body, at + len(delimiter)):
             return None
         kind, content = _taken_apart(body[start:at])
-        if kind is None:
+        if kind is None or kind.media_type not in ({"text/html"} if found else {"text/html", "text/plain"}):
             return None
         if kind.media_type == "text/plain":
-            return _part(kind, content)
-        if kind.media_type != "text/html":
-            return None
+            found = _part(kind, content)
+            if found is None:
+                return None
     return None
 
 

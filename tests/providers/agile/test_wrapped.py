@@ -1,5 +1,6 @@
 """Mails inside mails: each wrapper is opened, named in the details, and bounded."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_a_strangers_mail_of_any_parts_may_hold_ours(kind: bytes) -> None:
     raw = _around(b"Content-Type: text/plain\r\n\r\nsee", _ATTACHED + _MAIL)
     raw = raw.replace(HEADER, b"From: c@example.net\r\nSubject: see\r\n", 1)
     reading = read_both(raw.replace(b"multipart/mixed", b"multipart/" + kind))
+    assert getattr(reading, "reason", None) == ANOTHER_FORWARDER
+
+
+def test_a_strangers_mail_may_hold_ours_as_a_file() -> None:
+    """A mail that a program attached as the file it saved is one all the same."""
+    attached = (
+        b'Content-Type: application/octet-stream; name="sms.eml"\r\nContent-Transfer-Encoding: base64\r\n'
+    )
+    raw = _around(b"Content-Type: text/plain\r\n\r\nsee", attached + b"\r\n" + base64.encodebytes(_MAIL))
+    reading = read_both(raw.replace(HEADER, b"From: c@example.net\r\nSubject: see\r\n", 1))
     assert getattr(reading, "reason", None) == ANOTHER_FORWARDER
 
 
