@@ -47,9 +47,7 @@ _OUR_FAULT = "42"  # what is left of this class: syntax, types, names of functio
 # asks one of them whether it lives hears yes. Of 20 writes after a switchover none came through.
 _ELSEWHERE = ("25006", "57P01", "57P02", "57P03", "08")
 
-_BAD_OPTION = re.compile(
-    r"invalid (?:[a-z_]+ value|integer value|port number|URI|channel_binding)|bad value for"
-)
+_BAD_OPTION = r"invalid (?:[a-z_]+ value|integer value|port number|URI|channel_binding)|bad value for"
 
 _hosts: "WeakKeyDictionary[Engine, str]" = WeakKeyDictionary()
 
@@ -167,7 +165,7 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError | None:
 
 def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:
     state = _sqlstate(error)
-    if state is None and error.statement is None and _BAD_OPTION.search(str(error.orig)):
+    if state is None and error.statement is None and re.search(_BAD_OPTION, str(error.orig)):
         return ConfigurationError(f"database.url: {_brief(error)}")
     if state is None and isinstance(error, ProgrammingError):
         return None  # psycopg refused our own call: a fault of the program

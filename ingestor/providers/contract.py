@@ -139,11 +139,11 @@ class Rules:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+CREDENTIAL_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
 
 
 def _credential(name: str) -> str:
-    if not CREDENTIAL_NAME.fullmatch(name):
+    if not re.fullmatch(CREDENTIAL_NAME, name):
         raise ValueError("is no credential name: letters, digits, dot, dash and underscore, no path")
     return name
 

@@ -9,7 +9,7 @@ reading of a mailbox: all that lay in it was there before us.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -27,7 +27,7 @@ from ingestor.replies.answers import text_hmac
 from ingestor.replies.opt_outs import is_out
 from ingestor.replies.words import Kind, Words, cleaned
 from ingestor.settings import Settings
-from ingestor.settings.replies import DAYS, Answer, Answers, span
+from ingestor.settings.replies import DAYS, Answer, Answers
 
 _NAME = re.compile(r"\{([a-z_]+)\}")
 _ON: Final = {Kind.STOP: "opt_out", Kind.START: "opt_in", Kind.HELP: "help"}
@@ -92,10 +92,10 @@ def _is_for(rule: Answer, candidate: Candidate) -> bool:
     today, yesterday = DAYS[came.weekday()], DAYS[came.weekday() - 1]
     if rule.hours is None:
         return today in rule.days
-    begin, end = span(rule.hours)
-    at = came.time().replace(second=0, microsecond=0)
-    if end is None or begin <= end:
-        return today in rule.days and begin <= at < (end or time.max)
+    begin, end = rule.hours.split("-")
+    at = f"{came:%H:%M}"
+    if begin <= end:
+        return today in rule.days and begin <= at < end
     return (today in rule.days and at >= begin) or (yesterday in rule.days and at < end)
 
 

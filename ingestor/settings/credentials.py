@@ -1,6 +1,7 @@
 """Secrets, fetched when they are needed and never kept: systemd credential, file, command, inline."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def credential(name: str) -> str:
 
 
 def _find(name: str) -> bytes:
-    if not CREDENTIAL_NAME.fullmatch(name):
+    if not re.fullmatch(CREDENTIAL_NAME, name):
         raise ConfigurationError(f"{name!r} is no credential name")
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if directory:

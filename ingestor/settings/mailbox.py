@@ -23,7 +23,7 @@ from ingestor.settings.values import Command, FilePath, Host, Name, Port, WebAdd
 PASSWORD_KEYS = ("password_credential", "password_file", "password_command", "password")
 TOKEN_KEYS = ("token_command", "oauth")
 
-EXCHANGE_ONLINE: Final = re.compile(r"(?:^|\.)(?:office365\.(?:com|us)|office\.com|outlook\.(?:com|cn))$")
+EXCHANGE_ONLINE: Final = r"(?:^|\.)(?:office365\.(?:com|us)|office\.com|outlook\.(?:com|cn))$"
 """The hosts of Exchange Online's mailboxes, national clouds' too."""
 
 _MICROSOFT: Final = "https://login.microsoftonline.com/{tenant}/oauth2/v2.0"
@@ -326,7 +326,7 @@ class Mailbox(Section):
         if (
             self.trust is not None
             and self.trust.method == "exchange-online"
-            and not EXCHANGE_ONLINE.search(self.host.lower().rstrip("."))
+            and not re.search(EXCHANGE_ONLINE, self.host.lower().rstrip("."))
         ):
             raise ValueError('trust.method = "exchange-online" is for outlook.office365.com and its kin')
         if self.after_store == "move" and self.move_to is None:

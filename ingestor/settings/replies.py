@@ -1,7 +1,6 @@
 """`[[answer]]`, `[answers]` and `[opt_out]`: what is answered to whom, by which rule, within which limits."""
 
 import re
-from datetime import time
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
@@ -10,7 +9,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from ingestor.numbers import normalise_agile
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Section, Text, left_out, none_of, own_number
-from ingestor.settings.values import Name
+from ingestor.settings.values import Hours, Name
 from ingestor.timestamps import zone_name
 
 TEXT_NAMES = ("our_number", "sender", "date", "time")
@@ -20,37 +19,22 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Language = Literal["en", "it", "es", "de", "fr-ca"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_NAME = re.compile(r"\{([^{}]*)\}")
-_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
-_ALPHA_SENDER = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 ._&+-]{1,11}")
-_NUMERIC_SENDER = re.compile(r"\+?[0-9]{1,16}")
+_SENDER = r"(?=.*[A-Za-z])[A-Za-z0-9 ._&+-]{1,11}|\+?[0-9]{1,16}"
 
 
 def sender(written: str) -> str:
     """Return a sender as Agile's REST document allows it: at most 11 letters and digits, or 16 digits."""
-    if not _ALPHA_SENDER.fullmatch(written) and not _NUMERIC_SENDER.fullmatch(written):
+    if not re.fullmatch(_SENDER, written):
         raise ValueError("is no sender: at most 11 letters and digits, or a number of at most 16 digits")
     return written
 
 
 def _text(written: str) -> str:
-    for name in _NAME.findall(written):
+    for name in re.findall(r"\{([^{}]*)\}", written):
         if name not in TEXT_NAMES:
             known = ", ".join(f"{{{one}}}" for one in TEXT_NAMES)
             raise ValueError(f"has {{{name}}}, which is none of {known}")
     return written
-
-
-def _hours(written: str) -> str:
-    if not _HOURS.fullmatch(written):
-        raise ValueError('must be like "08:00-20:00"; one over midnight is "22:00-06:00"')
-    return written
-
-
-def span(hours: str) -> tuple[time, time | None]:
-    """Return the first minute of `hours` and the one after the last, None for midnight."""
-    begin, end = hours.split("-")
-    return time.fromisoformat(begin), None if end == "24:00" else time.fromisoformat(end)
 
 
 def _prefix(written: str) -> str:
@@ -83,9 +67,7 @@ class Answer(Section):
     numbers: tuple[Annotated[str, AfterValidator(own_number(normalise_agile))], ...] = none_of(
         ["+393331234333"], "Only SMS to these numbers of ours; empty: to every one."
     )
-    hours: Annotated[str, AfterValidator(_hours)] | None = left_out(
-        "08:00-20:00", "Only SMS that came within; left out: always."
-    )
+    hours: Hours | None = left_out("08:00-20:00", "Only SMS that came within; left out: always.")
     days: tuple[Day, ...] = Field(
         default=DAYS, examples=[["mon", "tue", "wed", "thu", "fri"]],
         description="Only SMS that came on these days; of hours over midnight the day they began.",

@@ -207,6 +207,15 @@ def web_address(url: str) -> str:
     raise ValueError("must be an https:// address; http:// would send secrets readable over the network")
 
 
+def hours(written: str) -> str:
+    """Return HH:MM-HH:MM as written: such times sort as text; over midnight the end comes first."""
+    at = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+    if not re.fullmatch(f"{at}-(?:{at}|24:00)", written):
+        raise ValueError('must be like "08:00-20:00"; one over midnight is "22:00-06:00"')
+    return written
+
+
+Hours = Annotated[str, AfterValidator(hours)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Host = Annotated[Text, AfterValidator(host_name)]

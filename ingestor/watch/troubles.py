@@ -231,7 +231,7 @@ def quiet(expect: Expect, moment: datetime) -> bool:
         return True
     if expect.quiet_hours is None:
         return False
-    begin, end = expect.quiet_span
+    begin, end = expect.quiet_hours.split("-")
     now = moment.strftime("%H:%M")
     return begin <= now < end if begin <= end else now >= begin or now < end
 

@@ -31,7 +31,7 @@ def _expect(**changed: object) -> Expect:
 @pytest.mark.parametrize(
     ("hour", "hours", "wanted"),
     [(21, "20:00-07:00", True), (3, "20:00-07:00", True), (7, "20:00-07:00", False),
-     (12, "11:00-13:00", True), (13, "11:00-13:00", False), (12, None, False)],
+     (12, "11:00-13:00", True), (13, "11:00-13:00", False), (23, "20:00-24:00", True), (12, None, False)],
 )  # fmt: skip
 def test_quiet_hours_may_span_midnight(hour: int, hours: str | None, wanted: bool) -> None:
     """From the first to the second time, whichever is the later one."""

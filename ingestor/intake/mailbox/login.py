@@ -41,7 +41,7 @@ _PASSING: Final = re.compile(
 
 _HOSTS: Final = {
     "microsoft": EXCHANGE_ONLINE,
-    "google": re.compile(r"(?:^|\.)(?:gmail|googlemail)\.com$"),
+    "google": r"(?:^|\.)(?:gmail|googlemail)\.com$",
 }
 _CHAPTER: Final = "see OPERATING.md, `Logins by OAuth2`"
 _CAUSES: Final = {
@@ -293,4 +293,4 @@ def _provider(mailbox: Mailbox, words: str) -> str:
     if "support.google.com" in words:
         return "google"
     host = mailbox.host.rstrip(".").lower()
-    return next((name for name, known in _HOSTS.items() if known.search(host)), "")
+    return next((name for name, known in _HOSTS.items() if re.search(known, host)), "")

@@ -20,12 +20,12 @@ from ingestor.providers.contract import (
 )
 from ingestor.timestamps import zone_name
 
-_URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*")
-_LOOPBACK_URL = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*")
+_URL = r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*"
+_LOOPBACK_URL = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*"
 
 
 def _base_url(url: str) -> str:
-    if not _URL.fullmatch(url) and not _LOOPBACK_URL.fullmatch(url):
+    if not re.fullmatch(_URL, url) and not re.fullmatch(_LOOPBACK_URL, url):
         raise ValueError(
             "must be like https://http-api.agiletelecom.com/services/ (without TLS: loopback only)"
         )
