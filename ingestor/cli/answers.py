@@ -20,11 +20,7 @@ from ingestor.cli.arguments import (
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields
 from ingestor.errors import ConfigurationError
-from ingestor.replies.agile import client_of
-from ingestor.replies.answering import list_answers, show_answer
-from ingestor.replies.rules import REASONS
-from ingestor.replies.sending import again, send_now
-from ingestor.replies.verdicts import Fate
+from ingestor.replies.answering import REASONS, list_answers, show_answer
 
 EXAMPLES = """
 ingestor answers list
@@ -91,6 +87,10 @@ _IN_TITLE = ("id", "answer_id", "attempt", "event")
 
 
 def _resend(arguments: argparse.Namespace) -> int:
+    from ingestor.replies.agile import client_of  # `list` needs nothing that sends
+    from ingestor.replies.sending import again, send_now
+    from ingestor.replies.verdicts import Fate
+
     settings = settings_of(arguments)
     client = client_of(settings)  # before the archive's owner is taken on: root may read the credential
     configure_log(arguments)

@@ -7,13 +7,9 @@ from datetime import UTC, datetime
 from ingestor.archive import words
 from ingestor.archive.engine import open_engine, reading
 from ingestor.archive.faults import place
-from ingestor.archive.intact import NotCompared, repair
-from ingestor.archive.mailbox_state import read_sources
 from ingestor.archive.migrate import current, head, history, upgrade
 from ingestor.archive.ownership import become_owner
 from ingestor.archive.runs import begin_run, end_run, last_run_of
-from ingestor.archive.transfer import copy_archive
-from ingestor.archive.vacuum import vacuum
 from ingestor.cli import verbs_of
 from ingestor.cli.opening import (
     archive_exists,
@@ -23,11 +19,8 @@ from ingestor.cli.opening import (
     open_unchecked,
     settings_of,
 )
-from ingestor.cli.optout import scan_all
 from ingestor.cli.printing import print_table, share_done
 from ingestor.errors import IngestorError
-from ingestor.replies.opt_outs import words_of
-from ingestor.service import reporting
 from ingestor.settings import state_directory
 
 EXAMPLES = """
@@ -57,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
+    from ingestor.cli.optout import scan_all  # here and below: `current` needs none of it
+    from ingestor.replies.opt_outs import words_of
+
     configure_log(arguments)
     settings = settings_of(arguments)
     opt_out_words = words_of(settings.opt_out)
@@ -87,6 +83,8 @@ def _history(arguments: argparse.Namespace) -> int:
 
 
 def _vacuum(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.vacuum import vacuum
+
     configure_log(arguments)
     settings = settings_of(arguments)
     engine = open_for_writing(settings)
@@ -120,6 +118,8 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _repair(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.intact import NotCompared, repair
+
     configure_log(arguments)
     try:
         mended, left = repair(open_for_writing(settings_of(arguments)), datetime.now(UTC))
@@ -137,6 +137,10 @@ def _repair(arguments: argparse.Namespace) -> int:
 
 
 def _copy(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.mailbox_state import read_sources
+    from ingestor.archive.transfer import copy_archive
+    from ingestor.service import reporting
+
     configure_log(arguments)
     settings = settings_of(arguments)
     source = open_for_reading(settings)

@@ -7,16 +7,12 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, Select, not_, select, union
 
-from ingestor.archive import erasure, holds, quarantine
 from ingestor.archive.engine import reading
-from ingestor.archive.erasure_plan import Plan, Selection, basis_code, ranges
-from ingestor.archive.inserts import read_archive_key
-from ingestor.archive.rows import number_key
 from ingestor.archive.tables import answers, arrivals, erased, erasures, retries
-from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.cli import verbs_of
 from ingestor.cli.arguments import (
@@ -31,7 +27,6 @@ from ingestor.cli.arguments import (
     text,
     zone_of,
 )
-from ingestor.cli.export import whole_file
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields, print_table, printable
 from ingestor.errors import ConfigurationError
@@ -39,6 +34,10 @@ from ingestor.numbers import last_four
 from ingestor.record import Channel
 from ingestor.redaction import some_of
 from ingestor.settings import Settings, state_directory
+
+if TYPE_CHECKING:
+    from ingestor.archive.erasure_plan import Plan
+    from ingestor.archive.holds import Hold
 
 EXAMPLES = """
 ingestor erase plan --number "+39 333 1234567" --basis gdpr-art17 --output plan.json
@@ -94,6 +93,8 @@ def _number(written: str) -> str:
 
 
 def _basis(written: str) -> str:
+    from ingestor.archive.erasure_plan import basis_code  # here and below: `list` needs none of it
+
     try:
         return basis_code(written)
     except (ValueError, IndexError):
@@ -104,6 +105,11 @@ def _basis(written: str) -> str:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from ingestor.archive import erasure, quarantine
+    from ingestor.archive.erasure_plan import Selection
+    from ingestor.archive.inserts import read_archive_key
+    from ingestor.archive.rows import number_key
+
     settings = settings_of(arguments)
     if arguments.destination is not None and arguments.before is None:
         raise ConfigurationError("--destination narrows --before down: give both")
@@ -135,7 +141,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _fields(made: Plan) -> dict[str, object]:
+def _fields(made: "Plan") -> dict[str, object]:
     fields: dict[str, object] = {
         "plan": made.id, "basis": made.basis, "SMS": f"{made.sms:,}",
         "arrivals": f"{made.arrivals:,} (subject, Message-ID, file, address)",
@@ -160,11 +166,18 @@ def _write(path: Path, written: str) -> None:
     """Write the plan for its owner alone: it says which SMS are one person's."""
     if path.exists():
         raise ConfigurationError(f"{path} exists; name another file for the plan")
+    from ingestor.cli.export import whole_file
+
     with whole_file(path) as file:
         file.write(written.encode())
 
 
 def _apply(arguments: argparse.Namespace) -> int:
+    from ingestor.archive import erasure
+    from ingestor.archive.erasure_plan import Plan
+    from ingestor.archive.inserts import read_archive_key
+    from ingestor.archive.vacuum import leave_no_bytes
+
     settings = settings_of(arguments)
     configure_log(arguments)
     try:
@@ -191,7 +204,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _elsewhere(engine: Engine, settings: Settings, plan: Plan) -> list[str]:
+def _elsewhere(engine: Engine, settings: Settings, plan: "Plan") -> list[str]:
     """Return where else the same content may lie, a line each, with what to do."""
     lines = []
     file = settings.database.file
@@ -215,7 +228,7 @@ def _elsewhere(engine: Engine, settings: Settings, plan: Plan) -> list[str]:
     return lines + _named(engine, plan) + _in_mailboxes(engine, plan)
 
 
-def _rows_of(plan: Plan, kind: str) -> Select[tuple[int]]:
+def _rows_of(plan: "Plan", kind: str) -> Select[tuple[int]]:
     """Return which rows of a kind the plan has erased."""
     of_plan = erased.c.erasure_id == erasures.c.id
     return select(erased.c.row_id).join(erasures, of_plan).where(
@@ -223,7 +236,7 @@ def _rows_of(plan: Plan, kind: str) -> Select[tuple[int]]:
     )  # fmt: skip
 
 
-def _named(engine: Engine, plan: Plan) -> list[str]:
+def _named(engine: Engine, plan: "Plan") -> list[str]:
     """Return what stays for good and may say who it was: names of inputs, and words that people wrote."""
     a, r, w = arrivals.c, retries.c, answers.c
     came, answered = _rows_of(plan, "arrival"), _rows_of(plan, "answer")
@@ -244,13 +257,15 @@ def _named(engine: Engine, plan: Plan) -> list[str]:
     return lines
 
 
-def _in_mailboxes(engine: Engine, plan: Plan) -> list[str]:
+def _in_mailboxes(engine: Engine, plan: "Plan") -> list[str]:
     """Return where the mails themselves lie: mailbox, folder and UIDs, as an IMAP client is told them."""
     a = arrivals.c
     place = (a.source, a.folder, a.uidvalidity)
     query = select(*place, a.uid).where(
         a.id.in_(_rows_of(plan, "arrival")), a.channel == Channel.MAILBOX.value
     )
+    from ingestor.archive.erasure_plan import ranges
+
     lines = []
     with reading(engine) as connection:
         rows = connection.execute(query.order_by(*place, a.uid))
@@ -276,6 +291,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _hold(arguments: argparse.Namespace) -> int:
+    from ingestor.archive import holds
+    from ingestor.archive.inserts import read_archive_key
+    from ingestor.archive.rows import number_key
+
     settings = settings_of(arguments)
     if arguments.act == "list":
         zone = zone_of(arguments, settings)
@@ -304,7 +323,7 @@ def _hold(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _of(hold: holds.Hold) -> str:
+def _of(hold: "Hold") -> str:
     if hold.number is not None:
         return f"number {last_four(hold.number)}"
     return f"SMS {hold.sms_id}" if hold.sms_id is not None else f"arrival {hold.arrival_id}"

@@ -23,7 +23,6 @@ from ingestor.cli.arguments import (
     text,
     zone_of,
 )
-from ingestor.cli.export import output
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields, share_done
 from ingestor.errors import ConfigurationError, IngestorError
@@ -300,6 +299,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from ingestor.cli.export import output  # `check` needs none of it
+
     engine = open_for_reading(settings_of(arguments))
     with output(arguments.file) as out:
         written = write_list(engine, out, events=arguments.events)

@@ -28,6 +28,30 @@ PROBE_SECONDS: Final = 60.0
 CLOCK: Final = "clock agile"
 """Under this name stands by how many whole hours the provider's clock seems to be off."""
 
+TOO_OLD: Final = "too_old"
+FROM_THE_FUTURE: Final = "from_the_future"
+OPTED_OUT: Final = "opted_out"
+
+REASONS: Final = {
+    "not_a_phone": "the sender is a name or a short code",
+    "own_number": "the sender is a number of ours",
+    "denied": "the number begins as one in answers.deny",
+    FROM_THE_FUTURE: "its time lies in our future: is the provider's time zone set right?",
+    TOO_OLD: "it was older than answers.max_age_seconds (of a STOP: confirmation_max_age_seconds)",
+    "in_review": "it may be an opt-out: a person decides",
+    OPTED_OUT: "the number is out",
+    "confirmation_off": "answers.confirm does not name its provider",
+    "confirmed_before": "an opt-out is confirmed once until a START",
+    "quotes_us": "it repeats our last answer: a robot, or a forward",
+    "equal_texts": "the number got so many equal answers already",
+    "number_limit": "the number got so many answers already",
+    "minute_limit": "so many answers were decided within a minute",
+    "hour_limit": "so many answers were decided within an hour",
+    "credit_floor": "the account has less than answers.credit_floor",
+    "erased": "its content was erased",
+}
+"""Each reason in words."""
+
 log = get_logger(__name__)
 
 

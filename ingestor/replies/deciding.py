@@ -13,11 +13,10 @@ from ingestor.archive.reply_tables import answers
 from ingestor.archive.tables import sms
 from ingestor.logs import get_logger
 from ingestor.replies.agile import Message
+from ingestor.replies.answering import OPTED_OUT, TOO_OLD
 from ingestor.replies.answers import Decision, Kind, database_now, decide
 from ingestor.replies.opt_outs import are_out, number_hmac
 from ingestor.replies.rules import (
-    OPTED_OUT,
-    TOO_OLD,
     Candidate,
     Question,
     answer_text,

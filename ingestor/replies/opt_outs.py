@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.columns import for_ids, in_parts, insert_into
-from ingestor.archive.items import Row
 from ingestor.archive.reply_tables import KINDS
 from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
@@ -26,6 +25,7 @@ from ingestor.settings import OptOut as OptOutSection
 from ingestor.timestamps import utc_now
 
 if TYPE_CHECKING:
+    from ingestor.archive.items import Row
     from ingestor.archive.settle import NewSms, OnStored
     from ingestor.archive.store import Store
 
@@ -266,7 +266,7 @@ def hearing(words: Words) -> "OnStored":
     return hear
 
 
-def _event(verdict: Verdict, sms_id: int, row: Row) -> Event | None:
+def _event(verdict: Verdict, sms_id: int, row: "Row") -> Event | None:
     sms, content = row.sms, row.content
     assert sms is not None and content is not None  # noqa: S101, PT018 - `NewSms` has both
     said = Said(

@@ -21,7 +21,7 @@ from ingestor.archive.views import opt_out_events
 from ingestor.numbers import OriginatorKind
 from ingestor.providers import REPORT_READERS
 from ingestor.record import Channel
-from ingestor.replies.answering import credit
+from ingestor.replies.answering import FROM_THE_FUTURE, OPTED_OUT, TOO_OLD, credit
 from ingestor.replies.answers import Kind as Why
 from ingestor.replies.answers import text_hmac
 from ingestor.replies.opt_outs import is_out
@@ -168,31 +168,6 @@ def _said(connection: Connection, sms_ids: Sequence[int]) -> dict[int, Kind]:
     return said
 
 
-TOO_OLD: Final = "too_old"
-FROM_THE_FUTURE: Final = "from_the_future"
-OPTED_OUT: Final = "opted_out"
-
-REASONS: Final = {
-    "not_a_phone": "the sender is a name or a short code",
-    "own_number": "the sender is a number of ours",
-    "denied": "the number begins as one in answers.deny",
-    FROM_THE_FUTURE: "its time lies in our future: is the provider's time zone set right?",
-    TOO_OLD: "it was older than answers.max_age_seconds (of a STOP: confirmation_max_age_seconds)",
-    "in_review": "it may be an opt-out: a person decides",
-    OPTED_OUT: "the number is out",
-    "confirmation_off": "answers.confirm does not name its provider",
-    "confirmed_before": "an opt-out is confirmed once until a START",
-    "quotes_us": "it repeats our last answer: a robot, or a forward",
-    "equal_texts": "the number got so many equal answers already",
-    "number_limit": "the number got so many answers already",
-    "minute_limit": "so many answers were decided within a minute",
-    "hour_limit": "so many answers were decided within an hour",
-    "credit_floor": "the account has less than answers.credit_floor",
-    "erased": "its content was erased",
-}
-"""Each reason in words."""
-
-
 _OPENING: Final = ("start", "remove")
 _AHEAD: Final = timedelta(minutes=5)  # clocks of phones and networks are off by that much
 _QUOTED_WITHIN: Final = timedelta(days=1)
@@ -218,7 +193,7 @@ class Question:
 
 
 def why_not(connection: Connection, asked: Question) -> str | None:
-    """Return the first reason of REASONS against the answer, None where there is none."""
+    """Return the first reason of `answering.REASONS` against the answer, None where there is none."""
     guards = (_plain, _confirmation if asked.confirms else _ordinary, _totals)
     return next((reason for guard in guards for reason in guard(connection, asked)), None)
 

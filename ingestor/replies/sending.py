@@ -43,7 +43,6 @@ from ingestor.replies.opt_outs import (
     read_secret,
     write_events,
 )
-from ingestor.replies.rules import OPTED_OUT
 from ingestor.replies.verdicts import Fate, Verdict
 
 Check = Callable[[Connection, datetime], str | None]
@@ -113,7 +112,7 @@ def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, s
         _require_scanned(connection, force)
         out = is_out(connection, secret, message.number, our_number_of(message.sender))
         kind = Kind.SIMULATION if message.simulation else Kind.COMMAND
-        suppressed = OPTED_OUT if out and force is None else None
+        suppressed = answering.OPTED_OUT if out and force is None else None
         decision = Decision(kind, message, suppressed=suppressed, reason=force if out else None)
         answer_id = decide(connection, secret, hmac, decision, database_now(connection))
     if answer_id is None:
