@@ -116,9 +116,17 @@ def col(name: str, kind: Any, meaning: str, *, null: bool = False, **options: An
     return Column(name, kind, nullable=null, info={"meaning": meaning}, **options)
 
 
-def new_table(name: str, meaning: str, *parts: Any, **options: Any) -> Table:
-    """Return the table `name` of the archive; `options` are of SQLAlchemy's `Table`."""
-    return Table(name, metadata, *parts, sqlite_strict=True, info={"meaning": meaning}, **options)
+def new_table(name: str, meaning: str, *parts: Any, **of_sqlite: Any) -> Table:
+    """Return the table `name` of the archive; `of_sqlite` are further options of that database's tables."""
+    return Table(name, metadata, *parts, info={"meaning": meaning, "of_sqlite": of_sqlite})
+
+
+@event.listens_for(metadata, "before_create")
+def _strict(_: MetaData, connection: Connection, tables: Sequence[Table], **__: Any) -> None:
+    """Give the tables their options of SQLite where they are made there: each loads its dialect."""
+    if connection.dialect.name == "sqlite":
+        for table in tables:
+            table.dialect_kwargs.update(sqlite_strict=True, **table.info["of_sqlite"])
 
 
 def index_of_rows(name: str, *columns: str, where: str, unique: bool = False) -> Index:
