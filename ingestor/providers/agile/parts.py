@@ -33,7 +33,18 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 # RFC 2045, 6.7: blanks at a line's end were added on the way (3), and a line end stands as it is (4); who
 # encodes a part of it as well means one line end.
 _QUOTED_LINE_END = re.compile(rb"(?:=0[Dd])?(?:=0[Aa])?+(?<![ \t])[ \t]*+(?=\r?\n|\Z)")
-_QUOTED = re.compile(rb"=(?:[89A-Fa-f][0-9A-Fa-f]|3[Dd]|[ \t]*(?:\r?\n|\Z))")
+_QUOTED = re.compile(rb"=(?:[89A-Fa-f][0-9A-Fa-f]|3[Dd]|[ \t]*(?:[\r\n]|\Z))")
+# No program that quotes leaves a "=" alone, or writes a figure or a letter among others so.
+_NEVER_QUOTED = re.compile(
+    rb"=(?![0-9A-Fa-f]{2}|[ \t]*(?:[\r\n]|\Z))"
+    rb"|(?<!=[0-9A-Fa-f]{2})=(?:3[0-9]|4[1-57-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])(?!=)"
+)
+# A character of UTF-8, or a full line that goes on in the next one.
+_SURELY_QUOTED = re.compile(
+    rb"=(?:C[2-9A-F]|D[0-9A-F])=[89AB][0-9A-F]|=E[0-9A-F](?:=[89AB][0-9A-F]){2}"
+    rb"|=F[0-4](?:=[89AB][0-9A-F]){3}|^[^\n]{72,75}=\r?$",
+    re.MULTILINE,
+)
 # Sendmail breaks longer lines behind 989 bytes and a "!", Postfix behind 990 (long ago) or 998.
 _BROKEN_BEHIND = (990, 998)
 
@@ -73,8 +84,15 @@ def undeclared(data: bytes) -> bytes:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Say whether `data` was never quoted: it holds bytes that must have been, and none that was."""
-    return not data.isascii() and not _QUOTED.search(data)
+    """Say whether `data` was never quoted: it holds what must have been, and nothing that was."""
+    return not _QUOTED.search(data) and not (data.isascii() and not _NEVER_QUOTED.search(data))
+
+
+def looks_quoted(data: bytes) -> bool:
+    """Say whether `data` is quoted-printable although nothing says so: each "=" of it is."""
+    if b"=" not in data or not data.isascii() or not _SURELY_QUOTED.search(data):
+        return False
+    return not _NEVER_QUOTED.search(data)
 
 
 def _from_base64(data: bytes) -> bytes | None:
@@ -182,8 +200,10 @@ def _part(kind: _Kind, data: bytes) -> Part | None:
     decoded = transfer_decoded(data, kind.encoding)
     if decoded is None:
         return None
-    html = kind.media_type == "text/html"
-    return Part(decoded, kind.charset, html, kind.flowed and not html, kind.delete_space, kind.encoding)
+    html, encoding = kind.media_type == "text/html", kind.encoding
+    if encoding in IDENTITY and looks_quoted(decoded):
+        decoded, encoding = transfer_decoded(decoded, "quoted-printable"), "quoted-printable"
+    return Part(decoded, kind.charset, html, kind.flowed and not html, kind.delete_space, encoding)
 
 
 def _kind_of(header: Header) -> _Kind | None:

@@ -13,7 +13,15 @@ from email.message import Message
 from email.policy import Compat32
 
 from ingestor.providers.agile.header import Header
-from ingestor.providers.agile.parts import ENCODINGS, Part, encoding_of, transfer_decoded, undeclared
+from ingestor.providers.agile.parts import (
+    ENCODINGS,
+    IDENTITY,
+    Part,
+    encoding_of,
+    looks_quoted,
+    transfer_decoded,
+    undeclared,
+)
 
 ATTACHED_MAIL = "application/x-attached-mail"
 
@@ -156,6 +164,8 @@ def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
     charset = leaf.get_content_charset() or None
     rank = {"plain": 0, "html": 1}.get(subtype, 2)
     data, encoding = decoded_payload(leaf)
+    if data and encoding in IDENTITY and looks_quoted(data):
+        data, encoding = transfer_decoded(data, "quoted-printable"), "quoted-printable"
     part = Part(data, charset, subtype == "html", flowed, delete_space, encoding)
     yield rank, part
     as_it_came = _payload(leaf)
