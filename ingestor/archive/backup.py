@@ -83,25 +83,29 @@ def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | 
     target = folder.absolute() / f"{name}-{now:%Y%m%dT%H%M%SZ}.db"
     if target.exists():
         raise IngestorError(f"{target} is there already; call it again in a second")
-    try:
-        with leaving(target, 0o600) as temporary:
-            copy = open_engine(f"sqlite:///{temporary}")
-            try:
-                copy_archive(engine, copy, tell)
-            finally:
-                copy.dispose()
-            with closing(sqlite3.connect(temporary)) as plain:
-                plain.execute("PRAGMA journal_mode = DELETE")  # one file, that a read-only disk can hold
-            sms = _look_at(temporary, key=read_archive_key(engine))
-    except (OSError, sqlite3.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise ArchiveUnavailable(
-            f"{target} could not be written ({reason}); make room, or name another"
-        ) from error
+    with _written(target, "or name another"), leaving(target, 0o600) as temporary:
+        copy = open_engine(f"sqlite:///{temporary}")
+        try:
+            copy_archive(engine, copy, tell)
+        finally:
+            copy.dispose()
+        with closing(sqlite3.connect(temporary)) as plain:
+            plain.execute("PRAGMA journal_mode = DELETE")  # one file, that a read-only disk can hold
+        sms = _look_at(temporary, key=read_archive_key(engine))
     removed = _beyond(folder, name, keep) if keep is not None else []
     for one in removed:
         one.unlink(missing_ok=True)
     return Backup(target, target.stat().st_size, sms, removed)
+
+
+@contextlib.contextmanager
+def _written(target: Path, else_: str) -> Iterator[None]:
+    """Say in one line why `target` could not be written, and what to do."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ArchiveUnavailable(f"{target} could not be written ({reason}); make room, {else_}") from error
 
 
 def _beyond(folder: Path, name: str, keep: int) -> list[Path]:
@@ -199,7 +203,7 @@ def _put(
     before = path.with_name(f"{path.name}{REPLACED}{now:%Y%m%dT%H%M%SZ}")
     held, again = False, Again()
     try:
-        with leaving(path, 0o640) as temporary:
+        with _written(path, "and call it again"), leaving(path, 0o640) as temporary:
             with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")

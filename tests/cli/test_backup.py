@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+from ingestor.archive import backup as backup_module
 from ingestor.archive import tables
 from ingestor.archive.backup import _target
 from ingestor.archive.backup import backup as make_backup
@@ -186,16 +188,25 @@ def test_a_restore_that_was_killed_half_way_is_called_again(
 
 
 @pytest.mark.parametrize("archive_engine", ["sqlite"], indirect=True)
-def test_a_restore_that_fails_at_its_last_step_puts_back_what_was_there(
-    gone: tuple[Filled, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (Path, "replace", OSError(5, "Input/output error")),
+        (backup_module, "erase_again", sqlite3.OperationalError("database or disk is full")),
+    ],
+)
+def test_a_restore_that_fails_puts_back_what_was_there(
+    gone: tuple[Filled, Path], monkeypatch: pytest.MonkeyPatch, fault: tuple[Any, str, Exception]
 ) -> None:
-    """The new file cannot take the name: the archive is where it was."""
+    """It cannot take the name, or finds no room: the archive is where it was, and a line says so."""
     filled, file = gone
     add(filled, 99)
     newer = rows(filled.engine)
     filled.engine.dispose()
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "no")))
-    assert filled.call("restore", file, "--replace").code == 1
+    monkeypatch.setattr(fault[0], fault[1], lambda *_: (_ for _ in ()).throw(fault[2]))
+    called = filled.call("restore", file, "--replace")
+    assert (called.code, len(called.faults)) == (1, 1)
+    assert f"could not be written ({fault[2].args[-1]}); make room" in called.err
     assert rows(filled.engine) == newer
 
 
