@@ -11,10 +11,10 @@ import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -67,7 +67,8 @@ def translated(engine: Engine) -> Iterator[None]:
     """
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as raised:
+        error = raised if isinstance(raised, DBAPIError) else _of_sqlalchemy(engine.dialect, raised)
         mapped = translate(engine, error)
         if mapped is None:
             raise
@@ -224,10 +225,15 @@ def as_sqlalchemy(connection: Connection) -> Iterator[None]:
     try:
         yield
     except base as error:
-        raise DBAPIError.instance(
-            "INSERT", None, error, base, hide_parameters=True, dialect=connection.dialect,
-            connection_invalidated=connection.dialect.is_disconnect(error, None, None),
-        ) from error  # fmt: skip
+        raise _of_sqlalchemy(connection.dialect, error) from error
+
+
+def _of_sqlalchemy(dialect: Dialect, error: Exception) -> DBAPIError:
+    wrapped = DBAPIError.instance(
+        "INSERT", None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect,
+        connection_invalidated=dialect.is_disconnect(cast("Any", error), None, None),
+    )  # fmt: skip
+    return cast("DBAPIError", wrapped)
 
 
 def unwritable(place: Path) -> tuple[str, str] | None:

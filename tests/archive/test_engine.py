@@ -1,5 +1,6 @@
 """Connections, and driver errors in words."""
 
+import shutil
 import sqlite3
 import stat
 import threading
@@ -20,9 +21,11 @@ from ingestor.archive.mailbox_state import (
     read_sources,
     reset_cursor,
 )  # fmt: skip
+from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.payloads import compress, pack, unpack
 from ingestor.archive.runs import begin_input, begin_run, end_run, find_run, inputs, last_runs
 from ingestor.archive.store import Store
+from ingestor.archive.vacuum import vacuum
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
 from tests.archive.reading import one, opened
 from tests.archive.samples import NOW, item
@@ -34,6 +37,23 @@ def test_sqlite_is_set_up_for_durability(sqlite_engine: Engine) -> None:
     assert one(sqlite_engine, "PRAGMA journal_mode") == "wal"
     assert one(sqlite_engine, "PRAGMA synchronous") == 2
     assert one(sqlite_engine, "PRAGMA foreign_keys") == 1
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELECT x FROM sms"])
+def test_what_the_driver_itself_raises_is_put_into_words_too(archive_engine: Engine, statement: str) -> None:
+    """VACUUM, the index of words and copies bypass SQLAlchemy: a full disk was an internal fault there."""
+    with pytest.raises(SchemaMismatch, match="lacks the tables"), writing(archive_engine) as connection:
+        connection.connection.dbapi_connection.execute(statement)  # type: ignore[union-attr]  # both have it
+
+
+def test_a_vacuum_without_room_says_so(small_disk: Path) -> None:
+    """It takes as much as the archive: the line says which disk is full, and the archive is as it was."""
+    with opened(f"sqlite:///{small_disk}/archive.db") as engine:
+        ensure_schema(engine, auto_upgrade=True)
+        (small_disk / "fill").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+        with pytest.raises(ArchiveUnavailable, match="is full"):
+            vacuum(engine)
+        assert one(engine, "PRAGMA integrity_check") == "ok"
 
 
 def test_postgresql_commits_durably_whatever_its_default(postgresql_engine: Engine) -> None:
