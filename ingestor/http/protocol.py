@@ -65,7 +65,7 @@ class _Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Read on, unless there is enough to answer."""
-        if self._ready():
+        if self.read_paused and self._ready():
             super().resume_reading()
 
 
