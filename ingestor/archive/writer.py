@@ -70,13 +70,14 @@ class Writer:
         """Begin to write; the archive need not be there yet."""
         self._thread.start()
 
-    def submit(self, submission: Submission) -> "Future[Receipt]":
-        """Queue `submission`; the future holds its receipt once it is durable.
+    def submit(self, submission: Submission, future: "Future[Receipt] | None" = None) -> "Future[Receipt]":
+        """Queue `submission`; the future (the one given, if any) holds its receipt once it is durable.
 
         A future that is cancelled before its turn takes the submission back. Raises ArchiveUnavailable after
         `stop`.
         """
-        future: Future[Receipt] = Future()
+        if future is None:
+            future = Future()
         if submission.run_id is None and self.run is not None:
             submission = submission._replace(run_id=self.run)
         with self._changed:
@@ -181,7 +182,7 @@ class Writer:
             return True
         for i, one in enumerate(batch):
             if not self._write_until_done([one]):
-                self._abandon(batch[i:], error)
+                self._abandon(batch[i + 1 :], error)
                 return False
         return True
 
@@ -199,8 +200,7 @@ class Writer:
 
     def _abandon(self, batch: list[Waiting], error: Exception) -> None:
         for _, future in batch:
-            if not future.done():
-                future.set_exception(ArchiveUnavailable(f"not written before the stop: {error}"))
+            future.set_exception(ArchiveUnavailable(f"not written before the stop: {error}"))
 
     def _say_trouble(self, error: IngestorError) -> None:
         said = str(error)

@@ -180,11 +180,11 @@ class WriterToBe:
         """Why nothing can be written now, None where it can."""
         return _NOT_OPEN if self._writer is None else self._writer.trouble
 
-    def submit(self, submission: Submission) -> "Future[Receipt]":
+    def submit(self, submission: Submission, future: "Future[Receipt] | None" = None) -> "Future[Receipt]":
         """Hand `submission` to the writer. Raises ArchiveUnavailable until then."""
         if self._writer is None:
             raise ArchiveUnavailable(_NOT_OPEN)
-        return self._writer.submit(submission)
+        return self._writer.submit(submission, future)
 
     def open(self, writer: Writer) -> None:
         """Let everything through to `writer` from now on."""

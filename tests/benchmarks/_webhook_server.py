@@ -33,9 +33,9 @@ class Nowhere:
 
     trouble: str | None = None
 
-    def submit(self, submission: Submission, /) -> "Future[Receipt]":
+    def submit(self, submission: Submission, future: "Future[Receipt] | None" = None, /) -> "Future[Receipt]":
         """Answer at once."""
-        future: Future[Receipt] = Future()
+        future = future or Future()
         future.set_result(Receipt((Outcome.STORED,) * len(submission.items)))
         return future
 

@@ -34,8 +34,8 @@ class Taker(Protocol):
     def trouble(self) -> str | None:
         """Why the database takes no writes now, or None."""
 
-    def submit(self, submission: Submission, /) -> "Future[Receipt]":
-        """Return a future that is done once the submission is durable."""
+    def submit(self, submission: Submission, future: "Future[Receipt] | None" = None, /) -> "Future[Receipt]":
+        """Return a future (the one given, if any) that is done once the submission is durable."""
 
 
 _readers: dict[str, ModuleType] = {}
@@ -103,14 +103,12 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
     return Submission(None, items, reports=reports)
 
 
-def committed(future: "Future[Receipt]") -> tuple[str, ...] | None:
-    """Return what became of each item, where a future of the writer that is done stands for a commit of all
-    of them; a test of ours leaves no item. None where one is not durable."""
-    try:
-        outcomes = future.result().outcomes
-    except Exception:  # noqa: BLE001 - cancelled, too; whoever failed has said why
+def committed(receipt: Receipt | None) -> tuple[str, ...] | None:
+    """Return what became of each item, where `receipt` stands for a commit of all of them; a test of ours
+    leaves no item. None where there is no receipt, or one is not durable."""
+    if receipt is None or Outcome.FAILED in receipt.outcomes:
         return None
-    return None if Outcome.FAILED in outcomes else tuple(one.value for one in outcomes) or (TEST,)
+    return tuple(one.value for one in receipt.outcomes) or (TEST,)
 
 
 class EndpointCounts(NamedTuple):

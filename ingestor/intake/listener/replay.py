@@ -256,7 +256,7 @@ class Keeper:
         for name, (endpoint, future) in list(self._replaying.items()):
             if future.done():
                 del self._replaying[name]
-                outcomes = committed(future)
+                outcomes = committed(None if future.exception() else future.result())
                 if outcomes is not None:
                     self._posts.note(endpoint, outcomes, None)
                     self._done(name)

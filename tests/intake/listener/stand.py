@@ -45,11 +45,11 @@ class WriterAtHand:
         self.error: Exception | None = None
         self.taken: list[tuple[Submission, Future[Receipt]]] = []
 
-    def submit(self, submission: Submission, /) -> "Future[Receipt]":
+    def submit(self, submission: Submission, future: "Future[Receipt] | None" = None, /) -> "Future[Receipt]":
         """Take a submission."""
         if self.error is not None:
             raise self.error
-        future: Future[Receipt] = Future()
+        future = future or Future()
         self.taken.append((submission, future))
         if not self.silent:
             finish(submission, future)

@@ -107,8 +107,8 @@ def _running(stand: Stand) -> list[tuple[Submission, "Future[Receipt]"]]:
     taken = stand.at_hand.taken
     submit = stand.at_hand.submit
 
-    def begin(submission: Submission, /) -> "Future[Receipt]":
-        future = submit(submission)
+    def begin(*given: Any) -> "Future[Receipt]":
+        future = submit(*given)
         future.set_running_or_notify_cancel()
         return future
 
