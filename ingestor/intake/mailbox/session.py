@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import imaplib
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Final
 from unicodedata import normalize
 
@@ -303,13 +303,6 @@ class Session:
             # Other people's flag changes may come as rows of their own; what they say is no answer to us.
             rows = parse_fetch_response(list(answer), normalise_times=False, uid_is_key=True)
         return {uid: rows[uid] for uid in uids if uid in rows}
-
-    def arrived_at(self, uid: int) -> datetime | None:
-        """Return when the server got a mail (its INTERNALDATE, aware), None where it does not say."""
-        with self.speaking():
-            row = self.client.fetch([uid], ["INTERNALDATE"]).get(uid, {})
-        moment: datetime | None = row.get(b"INTERNALDATE")
-        return moment
 
     # Flags
 

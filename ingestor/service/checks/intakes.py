@@ -175,10 +175,11 @@ def _clock(session: Session, subject: str, uidnext: int | None, now: datetime) -
     if not uidnext or uidnext < 2:
         return
     try:
-        arrived = session.arrived_at(uidnext - 1)
+        newest = session.headers([uidnext - 1], dated=True).get(uidnext - 1)
     except Refused:
         return  # then there is nothing to compare with
-    if arrived is not None and arrived.astimezone(UTC) > now + CLOCK_SLACK:
+    arrived = newest.received_at if newest is not None else None
+    if arrived is not None and arrived > now + CLOCK_SLACK:
         yield warn(
             subject,
             f"its newest mail is from {arrived.astimezone(UTC):%Y-%m-%d %H:%M} UTC, which is in our future",
