@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Boolean, Column, Connection, Engine, Table, Text, func, select, text
 
 from ingestor.archive import tables, triggers, words
+from ingestor.archive.columns import Ordered
 from ingestor.archive.engine import bulk_import_settings, one_moment, reading, writing
 from ingestor.archive.faults import as_sqlalchemy, place
 from ingestor.archive.migrate import UNFINISHED, current, head, refuse_unusable, upgrade
@@ -30,11 +31,12 @@ Tell = Callable[[int, int], None]
 """Hears how many rows are copied and compared, of how many."""
 Finish = Callable[[Connection], None]
 
-# A time as `iso_utc` writes it.
+# A time as `iso_utc` writes it, and as `Ordered` does.
 _ISO: Final = (
     "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS' || "
     "CASE date_trunc('second', {0}) WHEN {0} THEN '\"Z\"' ELSE '.US\"Z\"' END)"
 )
+_ORDERED: Final = "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,7 @@ class _Both:
         """Return what gives a column of PostgreSQL as SQLite keeps it."""
         name = f'"{column.name}"'
         if isinstance(column.type, tables.Instant):
-            return _ISO.format(name)
+            return (_ORDERED if isinstance(column.type, Ordered) else _ISO).format(name)
         return f"{name}::int" if isinstance(column.type, Boolean) else name
 
     def _write(self, rows: Sequence[Row], held: Set[Row], extra: Sequence[Row]) -> None:

@@ -1,6 +1,7 @@
 """An archive that is copied into another database is the same archive there, row by row, and goes on."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ingestor.archive.runs import begin_run, end_run
 from ingestor.archive.store import Store
 from ingestor.archive.transfer import copy_archive
 from ingestor.errors import ConfigurationError, IngestorError, UpgradeFailed
+from ingestor.replies.opt_outs import Event, read_secret, write_events
 from tests.archive.samples import NOW, broken, item
 
 
@@ -180,3 +182,16 @@ def test_a_row_that_differs_is_found(source: Engine, target: Engine) -> None:
         copy_archive(source, target, tell)
     with pytest.raises(UpgradeFailed):
         transfer.refuse_unusable(target)
+
+
+@pytest.mark.parametrize("at", [NOW, NOW.replace(microsecond=0)])
+def test_an_opt_out_is_the_same_event_in_the_copy(source: Engine, target: Engine, at: datetime) -> None:
+    """Its time is written as the copy's own program writes it: given again it is known."""
+    event = Event("+393351234567", "*", "add", at)
+    with writing(source) as connection:
+        assert write_events(connection, read_secret(connection), [event], NOW) == 1
+
+    copy_archive(source, target, tell)
+
+    with writing(target) as connection:
+        assert write_events(connection, read_secret(connection), [event], NOW) == 0
