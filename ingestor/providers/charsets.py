@@ -22,7 +22,7 @@ _NOT_FOR_MAIL = {
 }  # fmt: skip
 _OF_PYTHON = {module.name: module.name for module in pkgutil.iter_modules(encodings.__path__)}
 _CODECS = {name: codec for name, codec in (_OF_PYTHON | aliases).items() if codec not in _NOT_FOR_MAIL}
-_CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8"}
+_CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8", "iso2022_jp": "iso2022_jp_ext"}
 _COMMENT = re.compile(r"\([^()]*\)")
 _WINDOWS = re.compile(r"\A(?:windows|win|cp)_?(125[0-8])\Z")
 _SEPARATORS = re.compile(r"[-_ :.]+")
@@ -40,6 +40,7 @@ _WINDOWS_1252 = "".join(
 )  # WHATWG: the five bytes Python leaves undefined are the C1 controls
 
 _ASCII = bytes(range(128))
+_JAPANESE = {"euc_jp": re.compile(rb"[\xa1-\xfe]{2}"), "iso2022_jp_ext": re.compile(rb"[!-~]{2}")}
 _LOST = "ingestor-lost"  # an error handler: one lone surrogate for each piece that cannot be read
 
 _CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
@@ -132,6 +133,8 @@ def _not_in_ascii(data: bytes, codec: str) -> Decoded:
 
     UTF-16 and UTF-32 have NULs wherever a label or a line end stands.
     """
+    if codec == "utf_16" and data[:1] == b"\0":  # without a mark it is big-endian (RFC 2781, 4.3)
+        codec = "utf_16_be"
     text = codecs.decode(data, codec, _LOST)
     lost = _lost(text)
     if (b"\0" in data or codec.startswith(_SEVEN_BITS)) and 4 * lost <= len(text):
@@ -172,7 +175,19 @@ def _lost(text: str) -> int:
 def _lose(fault: UnicodeError) -> tuple[str, int]:
     if not isinstance(fault, UnicodeDecodeError):
         raise fault
+    pair = fault.object[fault.start : fault.start + 2]
+    if fault.encoding in _JAPANESE and _JAPANESE[fault.encoding].fullmatch(pair):
+        found = _of_windows(pair[0] & 0x7F, pair[1] & 0x7F)
+        if found:
+            return found, fault.start + 2
     return "\udcff", fault.end
+
+
+def _of_windows(row: int, cell: int) -> str:
+    """Return the character of a place that only Windows fills in the Japanese charsets: ①, ㈱ or Ⅳ."""
+    lead = (row + 1 >> 1) + (0x70 if row < 0x5F else 0xB0)
+    trail = cell + (0x7E if row % 2 == 0 else 0x1F if cell < 0x60 else 0x20)
+    return bytes((lead, trail)).decode("cp932", "ignore")
 
 
 codecs.register_error(_LOST, _lose)
@@ -191,4 +206,4 @@ def _why(declared: str | None, codec: str | None = None) -> str:
 
 @lru_cache(maxsize=256)
 def _shown(codec: str) -> str:
-    return "iso-8859-1" if codec == _LATIN_1 else codec.replace("_", "-")
+    return "iso-8859-1" if codec == _LATIN_1 else codec.replace("_", "-").removesuffix("-ext")

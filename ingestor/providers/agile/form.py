@@ -32,6 +32,7 @@ _MAY_BE_EMPTY = {"text"}
 # Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
 _LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
 _MOST_FIELDS = 200
+_CHARSET_FIELD = "_charset_"  # a form's own word for it (RFC 7578, 4.6; HTML, 4.10.21.5)
 _MULTIPART = "multipart/form-data"
 _FORMS = {"application/x-www-form-urlencoded", _MULTIPART}
 
@@ -65,6 +66,8 @@ def read_post(post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
 
 def _read(post: Post, rules: Rules) -> InboundSms:
     raw, declared, details = _fields_of(opened(post))
+    if declared is None and _CHARSET_FIELD in raw:
+        declared = declared_charset(";charset=" + raw[_CHARSET_FIELD][0].decode("latin-1"))
     cleaner = Cleaner()
     fields, charset = _decoded(raw, declared, cleaner, details)
     originator = normalise_agile(_repaired(fields, "originator", details))
