@@ -221,17 +221,20 @@ def _brief(error: DBAPIError) -> str:
 @contextlib.contextmanager
 def as_sqlalchemy(connection: Connection) -> Iterator[None]:
     """Raise the driver's errors as SQLAlchemy's, as for any statement that goes through it."""
-    base = connection.dialect.loaded_dbapi.Error
     try:
         yield
-    except base as error:
-        raise _of_sqlalchemy(connection.dialect, error) from error
+    except connection.dialect.loaded_dbapi.Error as error:
+        driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
+        lost = connection.dialect.is_disconnect(cast("Any", error), driver, None)
+        if lost:
+            connection.invalidate(error)  # else the pool tries to roll it back, and logs a traceback
+        raise _of_sqlalchemy(connection.dialect, error, lost=lost) from error
 
 
-def _of_sqlalchemy(dialect: Dialect, error: Exception) -> DBAPIError:
+def _of_sqlalchemy(dialect: Dialect, error: Exception, *, lost: bool = False) -> DBAPIError:
     wrapped = DBAPIError.instance(
         "INSERT", None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect,
-        connection_invalidated=dialect.is_disconnect(cast("Any", error), None, None),
+        connection_invalidated=lost,
     )  # fmt: skip
     return cast("DBAPIError", wrapped)
 

@@ -1,10 +1,13 @@
 """The URL of a PostgreSQL archive: which options it may have, and what a message calls the server."""
 
+from unittest.mock import MagicMock
+
 import pytest
 from sqlalchemy import Engine
 
-from ingestor.archive.engine import open_engine, reading
+from ingestor.archive.engine import open_engine, reading, writing
 from ingestor.archive.faults import place
+from ingestor.archive.inserts import sms_by_fingerprint
 from ingestor.archive.intact import differences
 from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema, upgrade_command
@@ -151,3 +154,25 @@ def test_a_search_path_without_a_schema_is_named(postgresql_url: str) -> None:
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = 'none'")
     with opened(postgresql_url) as engine, pytest.raises(ArchiveUnavailable, match="search_path"):
         ensure_schema(engine, auto_upgrade=True)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("when", ["before the transaction", "in it"])
+def test_a_connection_that_breaks_is_one_line_and_no_traceback(
+    postgresql_engine: Engine, postgresql_server: PostgresqlServer, when: str,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Also where a statement goes past SQLAlchemy, whose pool logs each connection that comes back broken."""
+    engine, keys = postgresql_engine, [bytes(38)]
+    monkeypatch.setattr("ingestor.archive.engine.select.poll", lambda: MagicMock(poll=lambda _: []))
+    with reading(engine):
+        pass
+    if when == "in it":
+        with pytest.raises(ArchiveUnavailable), writing(engine) as connection:  # noqa: PT012 - ends midway
+            postgresql_server.terminate_clients()
+            sms_by_fingerprint(connection, keys)
+    else:
+        postgresql_server.terminate_clients()
+        with pytest.raises(ArchiveUnavailable), reading(engine):
+            pass
+    assert caplog.records == []
