@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -23,12 +23,13 @@ from ingestor.archive.inserts import (
     reserve,
     sms_by_fingerprint,
 )
-from ingestor.archive.items import ArrivalColumns, RetryColumns, Row, SmsColumns
+from ingestor.archive.items import RetryColumns, Row
 from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc
 
 _SALT_BYTES = 32
 _STORED, _DUPLICATE, _QUARANTINED = Outcome.STORED, Outcome.DUPLICATE, Outcome.QUARANTINED
+_WEBHOOK, _IMPORT = Channel.WEBHOOK.value, Channel.IMPORT.value
 
 
 class NewSms(NamedTuple):
@@ -98,7 +99,8 @@ def settle(
     where more of them turn up.
     """
     this = _Transaction(connection, rows, run_ids, iso_utc(now), read, [None] * len(rows))
-    fresh = [i for i, row in enumerate(rows) if not row.again and read.get(i, i) is not None]
+    there = {i for i, sms_id in read.items() if sms_id is None}
+    fresh = [i for i, row in enumerate(rows) if not row.again and i not in there]
     readable = [i for i, row in enumerate(rows) if row.sms is not None and i not in read]
     sms_ids, arrival_ids = reserve(connection, sms=len(readable), arrivals=len(fresh))
     _insert_sms(this, dict(zip(readable, sms_ids, strict=True)))
@@ -121,17 +123,17 @@ def settle(
 
 def _insert_sms(this: _Transaction, ids: Mapping[int, int]) -> None:
     """Insert the SMS of the rows that have an id kept for it."""
-    columns: dict[int, SmsColumns] = {i: sms for i in ids if (sms := this.rows[i].sms) is not None}
+    rows = this.rows
     new = insert_new(this.connection, tables.sms, [
-        (ids[i], this.now, *sms) for i, sms in columns.items()
+        (number, this.now, *sms) for i, number in ids.items() if (sms := rows[i].sms) is not None
     ])  # fmt: skip
     this.own = {i: number for i, number in ids.items() if number in new}
-    others = [i for i in ids if i not in this.own]
-    found = sms_by_fingerprint(this.connection, [columns[i].fingerprint for i in others])
+    others = {i: sms.fingerprint for i in ids if i not in this.own and (sms := rows[i].sms) is not None}
+    found = sms_by_fingerprint(this.connection, list(others.values()))
     for i, number in this.own.items():
         this.sms_ids[i] = number
-    for i in others:
-        this.sms_ids[i] = found[columns[i].fingerprint]
+    for i, fingerprint in others.items():
+        this.sms_ids[i] = found[fingerprint]
 
 
 def _read_before(this: _Transaction) -> dict[int, int]:
@@ -139,9 +141,11 @@ def _read_before(this: _Transaction) -> dict[int, int]:
 
     Raises ReadBefore where that other one has just been inserted.
     """
-    mails = [i for i, row in enumerate(this.rows) if row.channel != Channel.WEBHOOK]
-    again = [i for i, row in enumerate(this.rows) if row.again and row.channel == Channel.WEBHOOK]
+    mails = [i for i, row in enumerate(this.rows) if row.channel != _WEBHOOK]
+    again = [i for i, row in enumerate(this.rows) if row.again and row.channel == _WEBHOOK]
     arrivals = arrivals_by_key(this.connection, [this.rows[i].content_key for i in (*mails, *again)])
+    if not arrivals:
+        return {}
     this.known = {(key, number, channel) for key, number, channel, _ in arrivals}
     this.standing = arrivals.keys()
     found = read_first(arrivals)
@@ -160,7 +164,7 @@ def _read_before(this: _Transaction) -> dict[int, int]:
         i for i in (*mails, *again)
         if i not in before and i not in this.read and (i in this.own or this.sms_ids[i] is None)
         and (this.rows[i].content_key, this.rows[i].number) in unread
-    ]  # fmt: skip
+    ] if unread else []  # fmt: skip
     if never or not this.own.keys().isdisjoint(before):
         raise ReadBefore({**before, **dict.fromkeys(never)})
     return before
@@ -172,38 +176,14 @@ def _without_standing(this: _Transaction, arrivals: Mapping[int, int]) -> dict[i
     An import finds them as often as they were copied; a person should meet them once, and discard them once.
     """
     seen = set(this.known)
-    left: dict[int, int] = {}
-    for i, number in arrivals.items():
-        row = this.rows[i]
-        if row.channel == Channel.IMPORT and this.sms_ids[i] is None:
+    left = dict(arrivals)
+    for i in arrivals:
+        if this.sms_ids[i] is None and (row := this.rows[i]).channel == _IMPORT:
             key = row.content_key, row.number, row.channel
             if key in seen:
-                continue
+                del left[i]
             seen.add(key)
-        left[i] = number
     return left
-
-
-def _arrival(this: _Transaction, i: int, number: int) -> tuple[Any, ...]:
-    row, sms_id = this.rows[i], this.sms_ids[i]
-    columns = ArrivalColumns(
-        id=number,
-        content_key=row.content_key,
-        channel=row.channel,
-        number=row.number,
-        source=row.source,
-        sender_verified=row.sender_verified,
-        size=row.payload.size if row.payload is not None else None,
-        outcome=this.outcomes[i].value,
-        reason=row.reason if sms_id is None else None,
-        sms_id=sms_id,
-        parser=row.parser,
-        run_id=this.run_ids[i],
-        arrived_at=row.arrived_at or this.now,
-        ingested_at=this.now,
-        sender_check_id=row.sender_check.id if row.sender_check is not None else None,
-    )
-    return columns + row.place
 
 
 def _insert_arrived(this: _Transaction, arrivals: Mapping[int, int]) -> set[int]:
@@ -213,40 +193,41 @@ def _insert_arrived(this: _Transaction, arrivals: Mapping[int, int]) -> set[int]
     comes. Each row gets 32 random bytes: what is hashed with them cannot be guessed once they are gone. The
     bytes of a mail are kept with its first arrival; a copy of it, at another place, has the same.
     """
-    rows = this.rows
-    contents = [
-        (number, content) for i, number in this.own.items() if (content := rows[i].content) is not None
-    ]
-    numbers = [(number, *keyed) for i, number in this.own.items() if (keyed := rows[i].numbers) is not None]
-    fresh = {
-        i: number for i, number in arrivals.items()
-        if (rows[i].content_key, rows[i].number, rows[i].channel, rows[i].place.place) not in this.standing
-    }  # fmt: skip
-    others = {i: sms_id for i in fresh if i not in this.own and (sms_id := this.sms_ids[i]) is not None}
+    rows, own, now, standing, known = this.rows, this.own, this.now, this.standing, this.known
+    others = {i: sms_id for i in arrivals if i not in own and (sms_id := this.sms_ids[i]) is not None}
     gone = erased_among(this.connection, "sms", others.values())
     this.erased |= {rows[i].content_key for i, sms_id in others.items() if sms_id in gone}
-    kept = {i: number for i, number in fresh.items() if rows[i].content_key not in this.erased}
-    payloads = []
-    for i, number in kept.items():
-        key = rows[i].content_key, rows[i].number, rows[i].channel
-        if (payload := rows[i].payload) is not None and key not in this.known:
-            this.known.add(key)
-            payloads.append((number, payload))
-    salts = _salts(len(contents) + len(kept) + len(payloads))
+    salts = _salts(len(own) + 2 * len(arrivals))
+    arrived, contents, payloads = [], [], []
+    for i, number in arrivals.items():
+        row, sms_id = rows[i], this.sms_ids[i]
+        key, payload, check = (row.content_key, row.number, row.channel), row.payload, row.sender_check
+        arrived.append((  # `ArrivalColumns`: by their names they took 1.0 µs, so 0.3
+            number, row.content_key, row.channel, row.number, row.source, row.sender_verified,
+            None if payload is None else payload.size, this.outcomes[i].value,
+            row.reason if sms_id is None else None, sms_id, row.parser, this.run_ids[i],
+            row.arrived_at or now, now, None if check is None else check.id, *row.place,
+        ))  # fmt: skip
+        if row.content_key in this.erased or (standing and (*key, row.place.place) in standing):
+            continue
+        contents.append((number, next(salts), *row.arrival_content))
+        if payload is not None and key not in known:
+            known.add(key)
+            payloads.append((number, next(salts), *payload))
     return insert_arrived(
         this.connection,
-        [_arrival(this, i, number) for i, number in arrivals.items()],
-        [(number, next(salts), *content) for number, content in contents],
-        numbers,
-        [(number, next(salts), *rows[i].arrival_content) for i, number in kept.items()],
-        [(number, next(salts), *payload) for number, payload in payloads],
+        arrived,
+        [(n, next(salts), *content) for i, n in own.items() if (content := rows[i].content) is not None],
+        [(n, *keyed) for i, n in own.items() if (keyed := rows[i].numbers) is not None],
+        contents,
+        payloads,
     )
 
 
 def _salts(count: int) -> Iterator[bytes]:
-    """Yield `count` salts, drawn at once: for each call the interpreter is let go of, and waited for."""
+    """Give `count` salts, drawn at once: for each call the interpreter is let go of, and waited for."""
     drawn = os.urandom(_SALT_BYTES * count)
-    return (drawn[start : start + _SALT_BYTES] for start in range(0, len(drawn), _SALT_BYTES))
+    return iter([drawn[start : start + _SALT_BYTES] for start in range(0, len(drawn), _SALT_BYTES)])
 
 
 def _settle_repeated(this: _Transaction, repeated: Sequence[int]) -> None:

@@ -108,11 +108,11 @@ class Store:
         return self._secret
 
     def _work(self, submission: Submission, secret: bytes) -> _Work:
-        return _Work(submission, [self._row(item, secret) for item in submission.items])
+        return _Work(submission, [
+            item if isinstance(item, Row) else self._row(item, secret) for item in submission.items
+        ])  # fmt: skip
 
-    def _row(self, item: Item | Row, secret: bytes) -> Row:
-        if isinstance(item, Row):
-            return item
+    def _row(self, item: Item, secret: bytes) -> Row:
         row = row_of(item, secret)
         earlier = keys_of_earlier_post(item.content_key, secret)
         if earlier:  # its file may still lie in the spool
