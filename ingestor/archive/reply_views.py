@@ -7,10 +7,6 @@ before the row of its answer counts from that row's commit on.
 
 from typing import Final
 
-NAMES: Final = (
-    "opt_outs", "opt_out_events", "conversations", "answers_sent", "delivery_reports_received",
-)  # fmt: skip
-
 NO_REPORT_HOURS: Final = 48
 """After so long without a report none is waited for; the message may have arrived all the same."""
 

@@ -142,14 +142,6 @@ SELECT
 FROM erasures GROUP BY plan_id
 """
 
-NAMES = (
-    "inbound_sms",
-    "quarantine",
-    "arrivals_detail",
-    "erasures_done",
-    *reply_views.NAMES,
-)
-
 _TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(
         ("received_at", "ingested_at", "erased_at", "arrived_at", "began_at", "ended_at", "since", "at",
@@ -207,6 +199,10 @@ def definitions(dialect: str) -> dict[str, str]:
         **reply_views.definitions(dialect),
         "erasures_done": ERASURES_DONE,
     }
+
+
+NAMES: Final = tuple(reversed(definitions("sqlite")))
+"""In the order in which they can be dropped: a view may read others that were made before it."""
 
 
 def create(connection: Connection, rights: list[tuple[str, str, str]] | None = None) -> None:
