@@ -1,8 +1,7 @@
 """From committed SMS to decisions, a row each; and the last look at one before it leaves."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, select
@@ -18,6 +17,7 @@ from ingestor.replies.answers import Decision, Kind, database_now, decide
 from ingestor.replies.opt_outs import are_out, number_hmac
 from ingestor.replies.rules import (
     Candidate,
+    Policy,
     Question,
     answer_text,
     read_candidates,
@@ -27,35 +27,12 @@ from ingestor.replies.rules import (
     undecided,
     why_not,
 )
-from ingestor.replies.words import Words
-from ingestor.settings import Settings
 from ingestor.settings.replies import Answer
 
 AT_ONCE = 50
 RULE_GONE = "rule_gone"
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What decides: the settings, the words, the archive's key, and the numbers that are ours."""
-
-    settings: Settings
-    words: Words
-    secret: bytes
-    own_numbers: frozenset[str]
-
-    @property
-    def rules(self) -> Sequence[Answer]:
-        """The rules, in the order of the file."""
-        return self.settings.answer
-
-
-def policy_of(settings: Settings, words: Words, secret: bytes) -> Policy:
-    """Return the policy that follows from `settings`."""
-    numbers = (number for _, table in settings for number in getattr(table, "numbers", ()))
-    return Policy(settings, words, secret, frozenset((*numbers, *(rule.sender for rule in settings.answer))))
 
 
 def decide_all(
@@ -95,7 +72,7 @@ def last_look(policy: Policy, answer_id: int, connection: Connection, now: datet
     if rule is None:
         return RULE_GONE
     confirms = rule.on == "opt_out"
-    if too_old(row.received_at, policy.settings.answers, now, confirms=confirms):
+    if too_old(row.received_at, policy.limits, now, confirms=confirms):
         return TOO_OLD
     number = bytes(row.number_hmac)
     if not confirms and are_out(connection, [number], row.our_number)[number] is not None:
@@ -113,10 +90,7 @@ def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: 
     now = database_now(connection)
     words = answer_text(rule, candidate.destination, now)
     hmac = number_hmac(policy.secret, candidate.originator)
-    asked = Question(
-        candidate, rule, words, hmac, policy.settings.answers, policy.own_numbers, policy.secret, now
-    )
-    suppressed = why_not(connection, asked)
+    suppressed = why_not(connection, Question(candidate, rule, words, hmac, policy, now))
     message = Message(
         str(uuid.uuid4()), candidate.originator, rule.sender, words, delivery=reports_wanted(policy.settings)
     )
@@ -131,4 +105,4 @@ def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: 
 
 def horizon(policy: Policy, now: datetime) -> datetime:
     """Return since when a decision may still be waiting, in ordinary times."""
-    return now - timedelta(seconds=policy.settings.answers.max_age_seconds) - timedelta(hours=1)
+    return now - timedelta(seconds=policy.limits.max_age_seconds) - timedelta(hours=1)

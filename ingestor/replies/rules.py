@@ -174,16 +174,40 @@ _QUOTED_WITHIN: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What decides: the settings, the words, the archive's key, and the numbers that are ours."""
+
+    settings: Settings
+    words: Words
+    secret: bytes
+    own_numbers: frozenset[str]
+
+    @property
+    def limits(self) -> Answers:
+        """What keeps answers back."""
+        return self.settings.answers
+
+    @property
+    def rules(self) -> Sequence[Answer]:
+        """The rules, in the order of the file."""
+        return self.settings.answer
+
+
+def policy_of(settings: Settings, words: Words, secret: bytes) -> Policy:
+    """Return the policy that follows from `settings`."""
+    numbers = (number for _, table in settings for number in getattr(table, "numbers", ()))
+    return Policy(settings, words, secret, frozenset((*numbers, *(rule.sender for rule in settings.answer))))
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """What the guards are asked: may `rule` answer `candidate` with `text` at `now`, by these `limits`?"""
+    """What the guards are asked: may `rule` answer `candidate` with `text` at `now`, by this `policy`?"""
 
     candidate: Candidate
     rule: Answer
     text: str
     number_hmac: bytes
-    limits: Answers
-    own_numbers: frozenset[str]
-    secret: bytes
+    policy: Policy
     now: datetime
 
     @property
@@ -209,14 +233,14 @@ def _plain(_: Connection, asked: Question) -> Iterator[str]:
     candidate = asked.candidate
     if candidate.originator_kind != OriginatorKind.MSISDN:
         yield "not_a_phone"
-    if candidate.originator in asked.own_numbers:
+    if candidate.originator in asked.policy.own_numbers:
         yield "own_number"
-    if candidate.originator.startswith(asked.limits.deny):
+    if candidate.originator.startswith(asked.policy.limits.deny):
         yield "denied"
     if candidate.received_at > asked.now + _AHEAD:
         yield FROM_THE_FUTURE
     oldest = min(candidate.received_at, candidate.arrived_at, candidate.ingested_at)
-    if too_old(oldest, asked.limits, asked.now, confirms=asked.confirms):
+    if too_old(oldest, asked.policy.limits, asked.now, confirms=asked.confirms):
         yield TOO_OLD
     if candidate.said is Kind.REVIEW:
         yield "in_review"
@@ -225,7 +249,7 @@ def _plain(_: Connection, asked: Question) -> Iterator[str]:
 def _confirmation(connection: Connection, asked: Question) -> Iterator[str]:
     """Once a cycle: from a STOP to the START that undoes it. That the number is out is no reason here."""
     candidate = asked.candidate
-    if candidate.provider not in asked.limits.confirm:
+    if candidate.provider not in asked.policy.limits.confirm:
         yield "confirmation_off"
     stops, opened = consents.alias("stops"), consents.alias("opened")
     undone = exists().where(
@@ -246,8 +270,8 @@ def _confirmation(connection: Connection, asked: Question) -> Iterator[str]:
 
 
 def _ordinary(connection: Connection, asked: Question) -> Iterator[str]:
-    candidate, limits = asked.candidate, asked.limits
-    if is_out(connection, asked.secret, candidate.originator, candidate.destination):
+    candidate, limits = asked.candidate, asked.policy.limits
+    if is_out(connection, asked.policy.secret, candidate.originator, candidate.destination):
         yield OPTED_OUT
     mine = answers.c.number_hmac == asked.number_hmac
     quoted = (
@@ -258,7 +282,7 @@ def _ordinary(connection: Connection, asked: Question) -> Iterator[str]:
     )
     if connection.execute(quoted).first() is not None:
         yield "quotes_us"
-    equal = answers.c.text_hmac == text_hmac(asked.secret, asked.text)
+    equal = answers.c.text_hmac == text_hmac(asked.policy.secret, asked.text)
     since = asked.now - timedelta(seconds=limits.equal_texts_seconds)
     if _count(connection, mine, equal, *_leaving(since)) >= limits.equal_texts:
         yield "equal_texts"
@@ -272,7 +296,7 @@ def _ordinary(connection: Connection, asked: Question) -> Iterator[str]:
 
 def _totals(connection: Connection, asked: Question) -> Iterator[str]:
     """What holds for all numbers together, confirmations among them: whoever floods us must cost little."""
-    limits = asked.limits
+    limits = asked.policy.limits
     for reason, seconds, most in (
         ("minute_limit", 60, limits.per_minute),
         ("hour_limit", 3600, limits.per_hour),

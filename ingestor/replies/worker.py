@@ -34,10 +34,10 @@ from ingestor.replies.answers import (
     settle_abandoned,
     waiting,
 )
-from ingestor.replies.deciding import Policy, decide_all, horizon, last_look, policy_of
+from ingestor.replies.deciding import decide_all, horizon, last_look
 from ingestor.replies.figures import scan_state
 from ingestor.replies.opt_outs import words_of
-from ingestor.replies.rules import first_readings_over
+from ingestor.replies.rules import Policy, first_readings_over, policy_of
 from ingestor.replies.sending import attempt
 from ingestor.replies.verdicts import Fate
 from ingestor.settings import Settings
@@ -224,7 +224,7 @@ class AnswerWorker:
 
     def _too_late(self, policy: Policy, one: Waiting, now: datetime) -> bool:
         """Say whether the last look will find it too old: its end is noted while sending is paused, too."""
-        return now - one.decided_at > timedelta(seconds=policy.settings.answers.max_age_seconds)
+        return now - one.decided_at > timedelta(seconds=policy.limits.max_age_seconds)
 
     def _probe(self, client: AgileClient, one: Waiting) -> bool:
         """Simulate the next answer, once a minute among all daemons; say whether sending goes on."""
