@@ -19,6 +19,7 @@ from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import open_engine, reading, sqlite_path, writing
+from ingestor.archive.migrate import has_table
 from ingestor.archive.runs import begin_run, end_run
 from ingestor.errors import ConfigurationError, IngestorError
 
@@ -253,7 +254,7 @@ def _without_consequences(found: list[Difference]) -> list[Difference]:
 def _sqlite_shapes(engine: Engine) -> tuple[Shape, Shape]:
     with reading(engine) as connection:
         names = set(tables.metadata.tables)
-        if inspect(connection).has_table("snapshot_of"):
+        if has_table(connection, "snapshot_of"):
             names.discard("archive_key")
         held = sqlite_shape(connection, names, views.NAMES)
     model = create_engine("sqlite://", poolclass=StaticPool)

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import URL, Connection, Engine, inspect
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.engine import reading, sqlite_path, writing
@@ -193,8 +193,17 @@ def _title(path: Path) -> str:
     return path.read_text(encoding="utf-8").split('"""', 2)[1].strip().splitlines()[0]
 
 
+def has_table(connection: Connection, name: str) -> bool:
+    """Say whether the archive has a table; SQLAlchemy's inspector asks PostgreSQL for 4 ms."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+    else:
+        query = "SELECT to_regclass(%s)"
+    return connection.exec_driver_sql(query, (name,)).scalar() is not None
+
+
 def _current(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
+    if not has_table(connection, "alembic_version"):
         return None
     row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
     return row[0] if row else None
@@ -227,7 +236,7 @@ def _refuse_unusable(engine: Engine, connection: Connection) -> None:
         raise UpgradeFailed(
             f"{place(engine)} has schema {stands!r}, which this program does not know; restore it from a copy"
         )
-    if inspect(connection).has_table("snapshot_of"):
+    if has_table(connection, "snapshot_of"):
         raise UpgradeFailed(
             f"{place(engine)} is a snapshot with schema {stands}, which is never changed; this program reads "
             f"{head()}: make a new one with `ingestor snapshot`, or read this one with any SQLite program"

@@ -4,6 +4,7 @@ Commands need not close what they open here: `ingestor.cli.main` does, however t
 """
 
 import argparse
+import gc
 import os
 
 from sqlalchemy import Engine
@@ -75,7 +76,13 @@ def open_unchecked(settings: Settings, *, writing: bool = False) -> Engine:
             raise ConfigurationError(advice)
     else:
         _require_file(settings)
-    engine = open_engine(settings.database.url, read_only=not writing)
+    gc.disable()  # as `main` does for what it imports: this loads PostgreSQL's driver
+    try:
+        engine = open_engine(settings.database.url, read_only=not writing)
+    finally:
+        if gc.get_freeze_count():
+            gc.freeze()
+        gc.enable()
     _opened.append(engine)
     return engine
 

@@ -28,6 +28,7 @@ from ingestor.cli.opening import open_for_reading, settings_of
 from ingestor.cli.printing import age, print_fields, print_json, print_table, printable, when
 from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.providers.contract import near_miss_in_words
+from ingestor.record import REFUSED
 from ingestor.replies.figures import Figures, figures
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon
@@ -148,8 +149,9 @@ def _find(settings: Settings, spool: Spool | None, now: datetime, zone: tzinfo |
     told = reporting.as_told([one for one in noted if one.kind != reporting.KIND], daemons)
     reports = judge(settings, told, now)
     reports = _left_alone(reports, daemons)
-    refused, lacks = refusals(engine), fault(file.absolute()) if file else None
     quarantine, alike = standing(engine), look_alikes(engine)
+    refused = refusals(engine) if any(one.reason.startswith(REFUSED) for one in quarantine) else None
+    lacks = fault(file.absolute()) if file else None
     found = [
         *troubles.of_archive(refused, lacks), *troubles.of_commits(engine),
         *troubles.of_disks(disks_of(settings)), *troubles.of_secrets(settings, now),
