@@ -47,7 +47,8 @@ BELIEVED_LENGTH = 1 << 20
 Content-Length says: the length could only be checked by keeping it all in memory."""
 
 CANDIDATE = b"\nFrom "
-_IN_LINE = b"From "
+_IN_LINE = re.compile(rb"From ")  # found sooner than by `bytes.find`
+_ENDS = b"\n\0"
 _NUL_CANDIDATE = b"\0From "
 """A crash leaves runs of NUL, and the next mail is appended right behind them."""
 
@@ -186,19 +187,12 @@ def _heads_a_delivered_mail(data: bytes | bytearray, start: int, end: int) -> bo
 
 def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, int]:
     """Return start and end of the first separator line that begins after `start`; (-1, -1) without one."""
-    while True:
-        here = data.find(CANDIDATE, start, end)
-        stop = here if here >= 0 else end
-        if data.find(b"\0", start, stop) >= 0 and (nul := data.find(_NUL_CANDIDATE, start, stop)) >= 0:
-            here = nul
-        glued = _glued(data, start + 1, stop if here < 0 else here, end)
-        if glued[0] >= 0:
-            return glued
-        if here < 0:
-            return -1, -1
-        if line_end := separator_end(data, here + 1, end):
-            return here + 1, line_end
-        start = here + 1
+    for found in _IN_LINE.finditer(data, start + 1, end):
+        at = found.start()
+        stop = separator_end(data, at, end) if data[at - 1] in _ENDS else _glued_end(data, at, end)
+        if stop:
+            return at, stop
+    return -1, -1
 
 
 def count_separators(data: bytes | bytearray, end: int) -> int:
@@ -209,23 +203,20 @@ def count_separators(data: bytes | bytearray, end: int) -> int:
     return count
 
 
-def _glued(data: bytes | bytearray, start: int, stop: int, end: int) -> tuple[int, int]:
-    """Return start and end of the first separator in `data[start:stop]` that stands behind text in a line.
+def _glued_end(data: bytes | bytearray, start: int, end: int) -> int:
+    """Return where the separator line ends that stands behind text in a line; 0 if it is none.
 
     A mail that was appended to a file without a last line end, or with a byte order mark in front: only a
     dated line before the header of a delivered mail is taken for one, and none that is quoted by `>`.
     """
-    while (start := data.find(_IN_LINE, start, stop)) >= 0:
-        newline = data.find(b"\n", start, min(end, start + MAX_LINE))
-        if (
-            newline >= 0
-            and data[start - 1] != 0x3E
-            and _DATED.match(bytes(data[start : newline + 1]))
-            and _heads_a_delivered_mail(data, newline + 1, end)
-        ):
-            return start, newline + 1
-        start += 1
-    return -1, -1
+    after = data.find(b"\n", start, min(end, start + MAX_LINE)) + 1
+    is_one = (
+        after
+        and data[start - 1] != 0x3E
+        and _DATED.match(bytes(data[start:after]))
+        and _heads_a_delivered_mail(data, after, end)
+    )
+    return after if is_one else 0
 
 
 def last_separator(data: bytes | bytearray, end: int, known: int) -> int:

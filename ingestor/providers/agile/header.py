@@ -66,13 +66,13 @@ def split_mail(raw: bytes) -> tuple[Header, int]:
         return header, body_at + len(raw) - len(inside)
     end = _END.search(raw)
     if end is None:
-        return _fields(b"\n" + raw, 0, len(raw) + 1), len(raw)
-    return _fields(b"\n" + raw, 0, end.start() + 2), end.end()
+        return read_header(raw), len(raw)
+    return read_header(raw[: end.start() + 1]), end.end()
 
 
 def hides_a_from(raw: bytes, end: int) -> bool:
     """Say whether a From stands behind a CR that ends no line: to some readers it is one more field."""
-    return _HIDDEN_FROM.search(raw, 0, end) is not None
+    return raw.find(b"\r", 0, end) >= 0 and _HIDDEN_FROM.search(raw, 0, end) is not None
 
 
 def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
@@ -94,11 +94,7 @@ def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
 
 def read_header(block: bytes) -> Header:
     """Return the fields of a header `block`."""
-    return _fields(b"\n" + block, 0, len(block) + 1)
-
-
-def _fields(text: bytes, start: int, end: int) -> Header:
-    every = [(name.lower(), value) for name, value in _FIELD.findall(text, start, end)]
+    every = [(name.lower(), value) for name, value in _FIELD.findall(b"\n" + block)]
     first = dict(every)
     if len(first) != len(every):
         first = dict(reversed(every))
