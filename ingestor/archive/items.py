@@ -244,22 +244,19 @@ class Row(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """Return the row as plain tuples, to travel between processes (`marshal` takes no named ones)."""
-        place, arrival_content, sms, content, numbers, payload = self[10:]
-        return (
-            *self[:10], tuple(place), tuple(arrival_content), sms and tuple(sms), content and tuple(content),
-            numbers and tuple(numbers), payload and tuple(payload),
-        )  # fmt: skip
+        return (*self[:10], *[part and part[:] for part in self[10:]])
 
     @classmethod
     def of_plain(cls, values: Sequence[Any]) -> "Row":
         """Return the row of which `plain` made these values."""
-        *simple, place, arrival_content, sms, content, numbers, payload = values
+        new = tuple.__new__  # half the time of `_make`
+        place, arrival_content, sms, content, numbers, payload = values[10:]
         parts = (
-            PlaceColumns._make(place), ArrivalContent._make(arrival_content), sms and SmsColumns._make(sms),
-            content and ContentColumns._make(content), numbers and NumberColumns._make(numbers),
-            payload and PayloadColumns._make(payload),
+            new(PlaceColumns, place), new(ArrivalContent, arrival_content), sms and new(SmsColumns, sms),
+            content and new(ContentColumns, content), numbers and new(NumberColumns, numbers),
+            payload and new(PayloadColumns, payload),
         )  # fmt: skip
-        return cls._make((*simple, *parts))
+        return new(cls, (*values[:10], *parts))
 
 
 class CursorMove(NamedTuple):

@@ -26,7 +26,7 @@ from ingestor.archive.items import (
     Row,
     SmsColumns,
 )
-from ingestor.archive.payloads import compress
+from ingestor.archive.payloads import Dictionary, compress, pack
 from ingestor.providers.contract import Readable
 from ingestor.record import FINGERPRINT_VERSION, REFUSED, Channel, InboundSms, fingerprint, keyed_digest
 from ingestor.timestamps import iso_utc
@@ -45,7 +45,7 @@ _NO_TIME = bytes(6)
 _MOST_SEGMENTS = 2**31 - 1
 _LONGEST_HELD = 1 << 20
 _HEAD = 32768
-_DATE = re.compile(rb"\nDate:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2} [A-Za-z]{3} [0-9]{4})\b")
+_DATE = re.compile(rb"Date:[ \t]*(?:[A-Za-z]{3},[ \t]*)?([0-9]{1,2} [A-Za-z]{3} [0-9]{4})\b")
 _MONTHS = {
     month: number
     for number, month in enumerate(
@@ -257,16 +257,32 @@ def mail_content_key(raw: bytes) -> bytes:
     return key.digest()
 
 
+def packed_mail(raw: bytes, dictionary: Dictionary | None) -> tuple[bytes, Payload]:
+    """Return the content key of a whole mail, and what `pack` makes of it.
+
+    Without CR, as mails stand in an mbox, its bytes go through SHA-256 once for both: 6 µs of 20.
+    """
+    if b"\r" in raw:
+        return mail_content_key(raw), pack(raw, dictionary=dictionary)
+    body = raw.rstrip(b"\n")
+    digest = hashlib.sha256(body)
+    key = mail_day(raw) + digest.digest()
+    digest.update(raw[len(body) :])
+    number = None if dictionary is None else dictionary[0]
+    return key, Payload(None, len(raw), digest.digest(), None, compress(raw, dictionary), number)
+
+
 def mail_day(beginning: bytes) -> bytes:
     """Return the day of a mail's Date line as four bytes that sort like days, zeros where it has none.
 
     `beginning` is the mail, or at least its first 32 KiB; the answer is the same for both kinds of line ends.
     """
-    head = b"\n" + beginning[:_HEAD]
+    head = beginning[:_HEAD]
     if b"\r" in head:
         head = head.replace(b"\r\n", b"\n")
-    at = head.find(b"\nDate:", 0, _HEAD // 2)
-    match = _DATE.match(head, at) if at >= 0 else None
+    # Most headers have another field first: then this is where there is none, and the pattern finds nothing.
+    at = 0 if head.startswith(b"Date:") else head.find(b"\nDate:", 0, _HEAD // 2 - 1) + 1
+    match = _DATE.match(head, at)
     return _day(match[1]) if match else NO_DAY
 
 

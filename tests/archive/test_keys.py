@@ -6,7 +6,8 @@ from uuid import RFC_4122, UUID
 from sqlalchemy import Engine
 
 from ingestor.archive.items import Item, Submission
-from ingestor.archive.rows import mail_content_key, mail_day
+from ingestor.archive.payloads import pack, shipped
+from ingestor.archive.rows import mail_content_key, mail_day, packed_mail
 from ingestor.archive.store import Store
 from ingestor.intake.listener.posts import new_identity
 from ingestor.providers.contract import Readable
@@ -51,6 +52,14 @@ def test_the_day_of_a_key_is_the_same_for_every_copy_of_a_mail() -> None:
     assert mail_day(b"Received: x\nDate: Sun, 1 Mar 2026 12:00:00 +0100\n") == (20260301).to_bytes(4, "big")
     assert mail_day(b"Date/Time: 1 Mar 2026\n\n") == mail_day(b"") == bytes(4)
     assert mail_day(b"Date: 99 Xyz 9999\n") == (99990099).to_bytes(4, "big")
+
+
+def test_one_hash_for_both_gives_what_two_give() -> None:
+    """A mail with LF ends is hashed once for its key and its payload, and has the same as every other."""
+    for mail in (b"", b"\n\n", b"Date: 1 Mar 2026\n\nx", b"a: b\n\nx\n\n", b"a: b\r\n\r\nx\r\n", b"\rx\n"):
+        for dictionary in (None, shipped()):
+            both = mail_content_key(mail), pack(mail, dictionary=dictionary)
+            assert packed_mail(mail, dictionary) == both
 
 
 def test_keys_of_one_time_lie_together(archive_engine: Engine) -> None:

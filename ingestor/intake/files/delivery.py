@@ -8,7 +8,7 @@ submissions become transactions in the order in which they were sent (`InputQueu
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,12 +25,14 @@ from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.workers import Pool
 from ingestor.record import REFUSED, Outcome
 
+_ONE_MORE = "ON CONFLICT (key) DO UPDATE SET n = n + 1 RETURNING key, n - 1"
+
 
 class Copies:
     """Counts the mails of one input by content key.
 
     In a temporary database of SQLite's, which keeps 2 MB in memory and the rest in a file without a name: a
-    million keys in a dictionary took 150 MB. A key takes 2 µs of the 65 that an import needs for a mail.
+    million keys in a dictionary took 150 MB. A key takes 2 µs of the 120 that an import needs for a mail.
     """
 
     def __init__(self, before: Iterable[tuple[bytes, int]] = ()) -> None:
@@ -38,13 +40,20 @@ class Copies:
         self._before = before
         self._counts: sqlite3.Connection | None = None
 
-    def number(self, content_key: bytes) -> int:
-        """Return how many mails with this key came before this one."""
+    def numbers(self, content_keys: Sequence[bytes]) -> list[int]:
+        """Return for each mail with one of these keys how many with the same one came before it."""
         if self._counts is None:
             self._counts = self._open()
-        add = "INSERT INTO counts VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET n = n + 1 RETURNING n - 1"
-        [(number,)] = self._counts.execute(add, (content_key,)).fetchall()
-        return int(number)
+        values = ", ".join(["(?, 1)"] * len(content_keys))
+        add = f"INSERT INTO counts VALUES {values} {_ONE_MORE}"  # noqa: S608 -- as many question marks as keys
+        free: dict[bytes, int] = {}
+        for key, number in self._counts.execute(add, content_keys):  # in any order
+            free[key] = min(number, free.get(key, number))
+        numbers = []
+        for key in content_keys:
+            numbers.append(free[key])
+            free[key] += 1
+        return numbers
 
     def __del__(self) -> None:
         if self._counts is not None:
@@ -101,26 +110,22 @@ class Stretch:
         self.progress[step.input_id] = step.after(self.progress.get(step.input_id))
 
     def take_rows(self, found: Findings, secret: bytes) -> list[Row]:
-        """Take the rows out of what was found, each with its place in the input instead of in the stretch.
+        """Take the rows out of what was found, equal ones with the place of a copy each.
 
         `secret` is the archive's key. Stretches are asked in the order of the input.
         """
-        rows = [
-            self._placed(Row.of_plain(values), *self.origins[number], secret) for number, values in found.rows
-        ]
+        rows = [Row.of_plain(values) for values in found.rows]
         found.rows = []
+        if self.copies is not None and rows:
+            for at, copy in enumerate(self.copies.numbers([row.content_key for row in rows])):
+                if copy:
+                    rows[at] = _as_copy(rows[at], copy, secret)
         return rows
 
-    def _placed(self, row: Row, place: Place, base: int, secret: bytes) -> Row:
-        copy = self.copies.number(row.content_key) if self.copies is not None else 0
-        return row._replace(
-            source=self.source,
-            place=row.place._replace(
-                place=place_of(secret, place.path, place.member, copy),
-                byte_offset=base + (row.place.byte_offset or 0),
-            ),
-            arrival_content=row.arrival_content._replace(input=place.path, member=place.member),
-        )
+
+def _as_copy(row: Row, copy: int, secret: bytes) -> Row:
+    where = row.arrival_content
+    return row._replace(place=row.place._replace(place=place_of(secret, where.input, where.member, copy)))
 
 
 @dataclass(slots=True)
@@ -157,7 +162,8 @@ class InputQueue:
     def send(self, stretch: Stretch, data: bytes | bytearray | memoryview, task: tuple[Any, ...]) -> None:
         """Take a stretch in its turn, and have a worker do `task` on its bytes; wait until one can."""
         self._make_room()
-        self._pool.submit(self.put(stretch), data, task)
+        origins = [(self.source, place.path, place.member, offset) for place, offset in stretch.origins]
+        self._pool.submit(self.put(stretch), data, (*task, origins))
         self._notice(self._tally)  # many blocks may be read between two transactions
 
     def put(self, stretch: Stretch) -> int:
@@ -289,7 +295,7 @@ class Packing:
         self._queue = queue
         self._pack = Stretch()
         self._data = bytearray()
-        self._mails: list[tuple[int, int, int]] = []
+        self._mails: list[tuple[int, int]] = []
 
     def add_block(
         self, place: Place, block: Block, dialect: Dialect, step: InputProgress, copies: Copies
@@ -306,7 +312,7 @@ class Packing:
             self.flush()
         begin = len(self._data)
         self._data += mail
-        self._mails.append((len(self._mails), begin, len(self._data)))
+        self._mails.append((begin, len(self._data)))
         self._pack.origins.append((place, offset))
         if step:
             self._pack.add_step(step)
@@ -330,7 +336,7 @@ class Packing:
     ) -> None:
         """Add a mail that was longer than a block: it is never parsed. `copies` as of a block."""
         self.flush()
-        found = self._long_mails.read(mail)
+        found = self._long_mails.read(mail, (self._queue.source, place.path, place.member, mail.offset))
         mail.raw = None  # packed: whoever still holds the mail would keep 32 MiB while it is written
         stretch = Stretch([(place, mail.offset)], found.covered, found=found, copies=copies)
         if step:

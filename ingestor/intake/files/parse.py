@@ -12,7 +12,7 @@ from typing import Any
 
 from ingestor.archive.items import Item, Payload, Position
 from ingestor.archive.payloads import Dictionary, pack
-from ingestor.archive.rows import mail_content_key, row_of
+from ingestor.archive.rows import packed_mail, row_of
 from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import (
     Dialect,
@@ -31,6 +31,9 @@ from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, R
 from ingestor.record import Channel, InboundSms
 
 Lanes = list[tuple[ModuleType, Rules]]
+
+Origin = tuple[str, str, str | None, int]
+"""Where a stretch of input came from: the name of the provenance, the path, the member, the offset there."""
 
 _RD_QUOTED = re.compile(rb"(?m)^>(?=>*From )")
 _O_QUOTED = re.compile(rb"(?m)^>(?=From )")
@@ -145,14 +148,13 @@ class Window:
 class Findings:
     """What a stretch of input came to, as plain values that travel between processes.
 
-    `rows` has (number of the mail in the stretch, 0 in a block of an mbox; the row as `Row.plain` gives it,
-    its offset counted from where that mail, or the block, begins). Of `ignored` mails, `outside` are SMS of
+    `rows` has them as `Row.plain` gives them. Of `ignored` mails, `outside` are SMS of
     other days than the wanted; `senders` says whose the others are (only where that was asked for),
     `look_alikes` what they lack to be ours. `odd` counts separators of no usual form; `gaps` are (offset,
     length, reason).
     """
 
-    rows: list[tuple[int, Sequence[Any]]] = field(default_factory=list)
+    rows: list[Sequence[Any]] = field(default_factory=list)
     ignored: int = 0
     outside: int = 0
     mails: int = 0
@@ -194,7 +196,7 @@ class LongMails:
         """Say from a header whether the mail is ours."""
         return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
 
-    def read(self, mail: LongMail) -> Findings:
+    def read(self, mail: LongMail, origin: Origin) -> Findings:
         """Return what a mail came to of which no more than the beginning may have been kept."""
         found = Findings(separators=mail.separators, odd=int(mail.odd))
         if mail.gap is not None:
@@ -209,8 +211,8 @@ class LongMails:
                     found.ignore(verdict)
                 else:
                     payload = pack(kept, dictionary=self._dictionary)._replace(size=mail.size)
-                    row = _plain_row(verdict, mail.content_key, payload, 0, mail.size, self.secret)
-                    found.rows.append((0, row))
+                    row = _plain_row(verdict, mail.content_key, payload, origin, 0, mail.size, self.secret)
+                    found.rows.append(row)
                 return found
         found.ignored = 1
         return found
@@ -230,27 +232,29 @@ class MailReader:
         self._dictionary = dictionary
         self._count_senders = count_senders
 
-    def read_mbox(self, data: bytes, dialect: Dialect) -> Findings:
+    def read_mbox(self, data: bytes, dialect: Dialect, origin: Origin) -> Findings:
         """Read a block of whole mails."""
         parts = split(data, dialect)
         gaps = [(gap.offset, gap.length, gap.reason) for gap in parts.gaps]
         found = Findings(separators=parts.separators, gaps=gaps, odd=parts.odd)
         for start, end, verbatim in parts.mails:
             mail = unquoted(data[start:end], dialect, verbatim=verbatim)
-            self._add(found, 0, mail, start, end - start)
+            self._add(found, origin, mail, start, end - start)
         return found
 
-    def read_mails(self, data: memoryview, mails: Iterable[tuple[int, int, int]]) -> Findings:
-        """Read mails that stand side by side: (number, start, end)."""
+    def read_mails(
+        self, data: memoryview, mails: Iterable[tuple[int, int]], origins: Iterable[Origin]
+    ) -> Findings:
+        """Read mails that stand side by side: (start, end)."""
         found = Findings()
-        for number, start, end in mails:
+        for (start, end), origin in zip(mails, origins, strict=True):
             mail = bytes(data[start:end])
             skipped = leading_separator(mail)
             found.separators += skipped
-            self._add(found, number, mail[skipped:], skipped, end - start - skipped)
+            self._add(found, origin, mail[skipped:], skipped, end - start - skipped)
         return found
 
-    def _add(self, found: Findings, number: int, mail: bytes, offset: int, length: int) -> None:
+    def _add(self, found: Findings, origin: Origin, mail: bytes, offset: int, length: int) -> None:
         found.mails += 1
         found.mail_bytes += length
         reading = self._read(mail)
@@ -263,9 +267,8 @@ class MailReader:
             found.ignored += 1
             found.outside += 1
         else:
-            payload = pack(mail, dictionary=self._dictionary)
-            row = _plain_row(reading, mail_content_key(mail), payload, offset, length, self._secret)
-            found.rows.append((number, row))
+            key, payload = packed_mail(mail, self._dictionary)
+            found.rows.append(_plain_row(reading, key, payload, origin, offset, length, self._secret))
 
     def _read(self, mail: bytes) -> Reading:
         reading: Reading = NotOurs()
@@ -284,8 +287,9 @@ def _lanes(rules: Sequence[tuple[str, Rules]]) -> Lanes:
 
 
 def _plain_row(
-    reading: Readable | Unreadable, content_key: bytes, payload: Payload, offset: int, length: int,
-    secret: bytes,
+    reading: Readable | Unreadable, content_key: bytes, payload: Payload, origin: Origin, offset: int,
+    length: int, secret: bytes,
 ) -> Sequence[Any]:  # fmt: skip
-    position = Position(offset=offset, length=length)
-    return row_of(Item(reading, Channel.IMPORT, "", content_key, None, payload, position), secret).plain()
+    source, path, member, base = origin
+    position = Position(input=path, member=member, offset=base + offset, length=length)
+    return row_of(Item(reading, Channel.IMPORT, source, content_key, None, payload, position), secret).plain()

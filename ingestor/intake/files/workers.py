@@ -186,14 +186,14 @@ def _serve(connection: Connection, memory: mmap.mmap) -> None:
     for turn in count():
         if turn % 64 == 63:
             gc.collect()
-        number, slot, kind, what = _loads(connection.recv_bytes())
+        number, slot, kind, what, origins = _loads(connection.recv_bytes())
         base = slot * BLOCK
         if kind == "mbox":
             length, dialect = what
-            found = reader.read_mbox(memory[base : base + length], Dialect(dialect))
+            found = reader.read_mbox(memory[base : base + length], Dialect(dialect), *origins)
         else:
             with memoryview(memory) as view, view[base : base + BLOCK] as part:
-                found = reader.read_mails(part, what)
+                found = reader.read_mails(part, what, origins)
         answer = marshal.dumps(found.plain())
         if len(answer) <= BLOCK:
             memory[base : base + len(answer)] = answer

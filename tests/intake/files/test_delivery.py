@@ -35,7 +35,7 @@ PLACE = (Place("/old.mbox", None), 0)
 def found(rows: int, size: int = 6) -> Findings:
     """Return what a worker says of a stretch with so many rows, each of `size` bytes compressed."""
     row = ROW._replace(payload=PayloadColumns(None, 10, b"s" * 32, None, b"x" * size))
-    return Findings([(0, row.plain())] * rows, mails=rows, mail_bytes=10 * rows)
+    return Findings([row.plain()] * rows, mails=rows, mail_bytes=10 * rows)
 
 
 class Workers:
