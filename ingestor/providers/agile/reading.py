@@ -13,7 +13,7 @@ from ingestor.providers.agile.envelope import Envelope, Subject, read_envelope
 from ingestor.providers.agile.header import Header, decode_header, split_mail
 from ingestor.providers.agile.parts import Part, unflowed
 from ingestor.providers.agile.slow_lane import looks_like_html, slow_parts
-from ingestor.providers.agile.text import Block, Labels, compile_labels, html_to_text, read_block
+from ingestor.providers.agile.text import Block, Labels, compile_labels, html_to_text, read_block, unescaped
 from ingestor.providers.charsets import Decoded, codec_for, decode_text
 from ingestor.providers.contract import (
     ANOTHER_FORWARDER,
@@ -46,6 +46,9 @@ def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
     if not part.html and isinstance(block, Block) and "<" in block.originator and looks_like_html(part.data):
         in_html = find_block(part._replace(html=True), rules)  # it calls itself plain
         return in_html if not isinstance(in_html, str) else (block, decoded)
+    if part.html and isinstance(block, str) and not looks_like_html(part.data):
+        as_it_is = decoded.text.replace("\r\n", "\n").replace("\r", "\n")  # it calls itself HTML
+        block = read_block(unescaped(as_it_is), labels_for(rules, html=True))
     return block if isinstance(block, str) else (block, decoded)
 
 
@@ -104,7 +107,9 @@ def read_record(block: Block, decoded: Decoded, part: Part, rules: Rules, header
         return "the date does not exist"
     text = block.text
     if part.flowed:
-        text = unflowed(text, delete_space=part.delete_space)
+        # Behind its label a text has no beginning of a line that could be stuffed or quoted.
+        label = "" if text_of(part, decoded).removesuffix(text).endswith("\n") else ":"
+        text = unflowed(label + text, delete_space=part.delete_space).removeprefix(label)
     text, count = storable(stored_text(text))
     replaced += count
     details = _details(decoded.charset, decoded.reason, part.charset, part.encoding, part.html, part.flowed)

@@ -27,8 +27,11 @@ _BLOCKS = frozenset(
 _ALT = re.compile(r"""\salt\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 _EMOJI = re.compile("emoji|emoticon|smiley", re.IGNORECASE)
 _CELLS = frozenset(("td", "th"))
-_MAY_BE_HIDDEN = (_BLOCKS | _ROWS | _CELLS | {"span", "font", "a", "b", "i"}) - {"body", "html", "hr"}
+_STYLED = (_BLOCKS | _ROWS | _CELLS | {"span", "font", "a", "b", "i"}) - {"body", "html", "hr"}
 _NO_DISPLAY = re.compile(r"""\sstyle\s*=\s*["']?[^"'<]*display\s*:\s*none\b""", re.IGNORECASE)
+_LINES_KEPT = re.compile(
+    r"""\sstyle\s*=\s*["']?[^"'<]*white-space\s*:\s*(?:pre|break-spaces)""", re.IGNORECASE
+)
 _HIDDEN_HERE = re.compile(r"\shidden(?=[\s=/>])", re.IGNORECASE)
 _SURROGATE_PAIR = re.compile(
     r"&#(?:(5[56][0-9]{3});&#(5[67][0-9]{3})|x(d[89ab][0-9a-f]{2});&#x(d[c-f][0-9a-f]{2}));", re.IGNORECASE
@@ -44,7 +47,7 @@ def html_to_text(source: str) -> str:
     """
     source = _without_comments(source.replace("\r\n", "\n").replace("\r", "\n"))
     page = _Page()
-    at = 0
+    at = kept_until = 0
     open_ended: set[str] = set()
     for tag in _TAG.finditer(source):
         if tag.start() < at:
@@ -52,13 +55,20 @@ def html_to_text(source: str) -> str:
         page.text(source[at : tag.start()])
         at = tag.end()
         name = (tag[2] or "").lower()
-        if not tag[1] and name in _MAY_BE_HIDDEN and name not in open_ended and _is_hidden(tag[0]):
+        styled = not tag[1] and name in _STYLED and name not in open_ended
+        hidden = styled and _is_hidden(tag[0])
+        if hidden or (styled and at > kept_until and _LINES_KEPT.search(tag[0])):
             end = _end_of_element(source, name, at)
-            if end:
+            if hidden and end:
                 at = end
                 continue
-            open_ended.add(name)  # looked for once: what is never closed is shown
+            if not end:
+                open_ended.add(name)  # looked for once: what is never closed is as if it had no style
+            kept_until = end
         page.tag(name, closing=bool(tag[1]))
+        if kept_until:
+            page.preformatted = at < kept_until
+            kept_until = kept_until if page.preformatted else 0
         if name == "img":
             page.text(_emoji(tag[0]))
     page.text(source[at:])
@@ -106,7 +116,7 @@ class _Page:
         if self.hidden or not source:
             return
         if self.preformatted:
-            self._write(_unescaped(source))
+            self._write(unescaped(source))
             return
         lines = source.split("\n")
         if len(lines) > 1:
@@ -120,7 +130,7 @@ class _Page:
             self.blank = True
             return
         self.blank = self.blank or not lines[0]
-        self._write(_unescaped(visible))
+        self._write(unescaped(visible))
         self.blank = not lines[-1]
 
     def _write(self, text: str) -> None:
@@ -158,7 +168,7 @@ def _emoji(image: str) -> str:
     if match is None:
         return ""
     shown = match[1] or match[2] or match[3] or ""
-    text = _unescaped(shown)
+    text = unescaped(shown)
     is_emoji = not text.isascii() and not any(map(str.isalpha, text))
     return shown if is_emoji or _EMOJI.search(image) else ""
 
@@ -179,7 +189,8 @@ def _without_comments(source: str) -> str:
     return "".join(kept)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """Return `text` with the characters that its references stand for."""
     if "&" not in text:
         return text
     if "&#" in text:  # mailers that think in UTF-16 write an emoji as two references
@@ -208,6 +219,10 @@ _SHOWN = {"originator": "From", "destination": "To", "date_time": "Date/Time", "
 _BLANKS = " \t\u00a0\u202f"
 _B = f"[{_BLANKS}{INVISIBLE}]*+"
 _BOLD = "([*_]{0,3}+)"  # what a gateway's HTML to text makes of bold labels
+_BULLET = (
+    "(?:[-\N{EN DASH}\N{EM DASH}\N{BULLET}\N{MIDDLE DOT}\u25aa\u25cf\u25e6\u2023#]{1,4}+[ \t\u00a0]++)?+"
+)
+_COLON = "[:\N{FULLWIDTH COLON}]"
 # One blank stands before a text, and where its own line is empty, it begins on the next one.
 _BEFORE_TEXT = "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
 _BEFORE_CELL = "(?:[ \u00a0]*+\t)?"
@@ -258,10 +273,11 @@ def compile_labels(further: Mapping[str, Sequence[str]], *, html: bool) -> Label
 
     def label(spelling: str, group: int) -> str:
         bold = f"\\{group}"
-        colon = f"(?:{bold}{_B}:|{_B}:(?:{_B}(?=[*_]){bold})|({_B}:))"  # or bold to the line's end
+        colon = f"{_B}{_COLON}"
+        colon = f"(?:{bold}{colon}|{colon}(?:{_B}(?=[*_]){bold})|({colon}))"  # or bold to the line's end
         if html:
             colon = f"(?:{colon}|{bold}[ \u00a0]*+\t)"
-        return f"{_B}{_BOLD}{_B}(?:{spelling}){colon}"
+        return f"{_B}{_BULLET}{_BOLD}{_B}(?:{spelling}){colon}"
 
     empty_lines = f"(?:{_B}\n)*+"
     first_three = (f"{label(spelled[name], 3 * at + 1)}([^\n]*+)\n" for at, name in enumerate(ORDER[:3]))
