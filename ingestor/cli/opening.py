@@ -6,6 +6,8 @@ Commands need not close what they open here: `ingestor.cli.main` does, however t
 import argparse
 import gc
 import os
+import threading
+from contextlib import suppress
 
 from sqlalchemy import Engine
 
@@ -21,7 +23,11 @@ from ingestor.settings import Settings, state_directory
 
 MOST_NAMED = 20
 
+PATIENCE = 5.0
+"""After how many seconds a command that writes looks whether its commits wait for a standby."""
+
 _opened: list[Engine] = []
+_ended = threading.Event()
 
 
 def configure_log(arguments: argparse.Namespace) -> None:
@@ -84,11 +90,26 @@ def open_unchecked(settings: Settings, *, writing: bool = False) -> Engine:
             gc.freeze()
         gc.enable()
     _opened.append(engine)
+    if writing and settings.database.file is None:
+        _ended.clear()
+        threading.Thread(target=_tell_of_waiting, args=(engine,), daemon=True).start()
     return engine
+
+
+def _tell_of_waiting(engine: Engine) -> None:
+    """Say once that a commit waits for a standby: PostgreSQL lets it wait for ever, without a word."""
+    while not _ended.wait(PATIENCE):
+        from ingestor.watch.troubles import of_commits
+
+        with suppress(IngestorError):
+            for one in of_commits(engine, PATIENCE):
+                complain(f"{one}; it goes on by itself then. To do: {one.fix}")
+                return
 
 
 def close_all() -> None:
     """Close what was opened here: SQLite then takes its -wal file in, and PostgreSQL hears a good-bye."""
+    _ended.set()
     while _opened:
         _opened.pop().dispose()
 

@@ -37,7 +37,7 @@ FRESH: Final = timedelta(hours=1)
 ASKED_OF_SQL: Final = frozenset(
     {"source", "login refused", "needs login", "archive differs", "archive refuses", "quarantine",
      "look-alikes", "source silent", "clock", "answers paused", "answers unknown", "credit",
-     "secret ends", "retention due"}
+     "secret ends", "retention due", "archive waits"}
 )  # fmt: skip
 """What only the database can tell: while it is away these are neither begun nor over."""
 
@@ -57,6 +57,7 @@ class Watcher:
         self._known: dict[Key, Condition] = {}
         self._written: dict[Key, Condition] | None = None
         """What stands in SQL, None where it was never read."""
+        self._waits = False  # for a standby: what is written then does not come back
         self._resting: dict[str, tuple[Iterator[float], float]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -94,6 +95,9 @@ class Watcher:
             if engine is None:
                 raise ArchiveUnavailable("not open yet")
             self._read(engine)
+            waits = troubles.of_commits(engine, 0.0)
+            self._waits = bool(waits)
+            found += [one._replace(condition="archive waits") for one in waits]
             found += self._of_archive(engine, now)
             unjudged: frozenset[str] = frozenset()
         except IngestorError:
@@ -144,7 +148,7 @@ class Watcher:
         self._written = stands
 
     def _write(self) -> None:
-        if self._written is None or self._engine is None:
+        if self._written is None or self._engine is None or self._waits:
             return
         try:
             save(self._engine, self._written, self._known)
@@ -177,7 +181,8 @@ class Watcher:
         """Take `name` from those that `one` is owed to; False where another daemon is telling it."""
         owed = tuple(other for other in one.owed if other != name)
         try:
-            if self._written is not None and self._engine and not claim(self._engine, one, owed):
+            known = self._written is not None and not self._waits
+            if known and self._engine and not claim(self._engine, one, owed):
                 return False
         except IngestorError:
             pass  # the database is away, which may be what is to be told

@@ -190,6 +190,31 @@ def test_a_commit_that_waits_for_a_standby_that_is_gone_is_named(postgresql: Pos
     engine.dispose()
 
 
+def test_a_command_whose_commits_wait_for_a_standby_says_so(
+    postgresql: PostgresqlServer, called: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL lets it wait without a word; it says what it waits for, once, and goes on by itself."""
+    monkeypatch.setattr("ingestor.cli.opening.PATIENCE", 0.3)
+    url = postgresql.url("archive")
+    assert called("--database-url", url, "db", "upgrade").code == 0
+    postgresql.wait_for_standby("gone")
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND now() > state_change + '2s'"
+    )
+
+    def come_back() -> None:
+        until(lambda: postgresql.sql(waits).strip() != "0", "a commit that has waited for two seconds")
+        postgresql.wait_for_standby("")
+
+    standby = Thread(target=come_back)
+    standby.start()
+    done = called("--database-url", url, "optout", "add", "+393351234567", "--reason", "a test")
+    standby.join(30)
+    assert (done.code, len(done.faults)) == (0, 1)
+    assert "waits for a synchronous standby" in done.err
+    assert "start the standby" in done.err
+
+
 @pytest.mark.skipif(program() is None, reason="PgBouncer is not installed")
 def test_check_sees_a_pooler(postgresql: PostgresqlServer, standby: PostgresqlServer, tmp_path: Path) -> None:
     """PgBouncer between it and the server is named."""

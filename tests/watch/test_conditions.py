@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,15 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from ingestor.archive.engine import open_engine
 from ingestor.archive.mailbox_state import note_source
+from ingestor.archive.migrate import ensure_schema
 from ingestor.errors import ArchiveUnavailable
 from ingestor.settings import Settings
 from ingestor.watch import watcher
 from ingestor.watch.conditions import Condition, Key, load, step
 from ingestor.watch.found import Live
 from ingestor.watch.notices import NotSent
-from ingestor.watch.troubles import Trouble
+from ingestor.watch.troubles import Trouble, of_commits
 from ingestor.watch.watcher import Watcher
+from tests.servers.postgresql import PostgresqlServer
+from tests.waiting import until
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 AGE = timedelta(minutes=5)
@@ -225,3 +230,33 @@ def test_a_database_that_is_away_is_told_all_the_same(clock: Clock, monkeypatch:
     clock.later(daemon)
 
     assert clock.heard[:2] == ["told archive", "over archive"]
+
+
+@pytest.mark.postgresql
+def test_commits_that_wait_for_a_standby_are_told_of(
+    own_postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    """Nothing can be written down then, neither that nor anything else: it is told from memory, once."""
+    engine = open_engine(own_postgresql.url("archive"))
+    ensure_schema(engine, auto_upgrade=True)
+    clock = Clock(engine, tmp_path)
+    clock.mailbox("refused")
+    daemon = clock.daemon()
+    daemon.look()
+    own_postgresql.wait_for_standby("gone")
+    somebody = Thread(target=clock.mailbox, args=("refused",))
+    somebody.start()
+    try:
+        until(lambda: of_commits(engine, 0.0), "the commit that waits")
+        looking = Thread(target=clock.later, args=(daemon, daemon), daemon=True)
+        looking.start()
+        looking.join(10)
+        assert clock.heard == ["told mailbox main"]
+        clock.later(daemon, minutes=7)
+        assert clock.heard == ["told mailbox main", "told archive"]
+    finally:
+        own_postgresql.wait_for_standby("")
+        somebody.join(10)
+    clock.later(daemon, minutes=0)
+    assert {one.state for one in load(engine, "one").values()} == {"told"}
+    engine.dispose()
