@@ -73,8 +73,6 @@ class Verdict:
     words: str
     code: int | None = None
     """Agile's code, or the `statusCode` of the message in the newer answer."""
-    status: int | None = None
-    """HTTP's."""
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     credit: Decimal | None = None
@@ -111,15 +109,15 @@ def verdict_of(
         return _refused(status, code)
     if code == 9 or (code is not None and status in _LATER_STATUS):
         words = CODES.get(code, f"code {code}")
-        return Verdict(Fate.LATER, f"not now: {words} (code {code})", code, status, pause)
+        return Verdict(Fate.LATER, f"not now: {words} (code {code})", code, pause)
     if code in {4, 8} and status in _REFUSING_STATUS:
-        return _unknown(f"Agile says {CODES[code]} (code {code})", status, code)
+        return _unknown(f"Agile says {CODES[code]} (code {code})", code)
     if status in _REFUSING_STATUS:
         return _refused(status, _CODE_OF_STATUS.get(status))
     if retry_5xx and status in _FAILING_STATUS:
-        return Verdict(Fate.LATER, f"HTTP {status}, and retry_5xx is set", code, status, pause)
+        return Verdict(Fate.LATER, f"HTTP {status}, and retry_5xx is set", code, pause)
     said = f", {CODES.get(code, 'an unknown error')} (code {code})" if code is not None else ""
-    return _unknown(f"HTTP {status}{said}", status, code)
+    return _unknown(f"HTTP {status}{said}", code)
 
 
 def credit_of(answer: Any) -> Decimal | None:
@@ -132,48 +130,46 @@ def credit_of(answer: Any) -> Decimal | None:
 
 def _of_success(status: int, answer: Any) -> Verdict:
     if not isinstance(answer, dict):
-        return _unknown(f"HTTP {status} with an answer that is none of Agile's", status)
+        return _unknown(f"HTTP {status} with an answer that is none of Agile's")
     credit = credit_of(answer)
     processed, parts = answer.get("processedMessages"), answer.get("processedSmsParts")
     if _is_count(processed):
         if processed == 0:
-            return Verdict(Fate.REFUSED, "Agile accepted no message", None, status, credit=credit)
+            return Verdict(Fate.REFUSED, "Agile accepted no message", credit=credit)
         counted = parts if _is_count(parts) else None
-        return Verdict(Fate.ACCEPTED, "accepted", None, status, credit=credit, parts=counted)
+        return Verdict(Fate.ACCEPTED, "accepted", credit=credit, parts=counted)
     results = answer.get("results")
     if isinstance(results, list) and len(results) == 1 and isinstance(results[0], dict):
         return _of_result(status, results[0], credit)
     if (code := _code(answer)) in _REFUSING_CODES:
         return _refused(status, code)
-    return _unknown(f"HTTP {status} with an answer of an unknown form", status)
+    return _unknown(f"HTTP {status} with an answer of an unknown form")
 
 
 def _of_result(status: int, result: dict[str, Any], credit: Decimal | None) -> Verdict:
     accepted, code = result.get("accepted"), result.get("statusCode")
     code = code if _is_count(code) else None
     if accepted is True and code in {None, 200}:
-        return Verdict(Fate.ACCEPTED, "accepted", code, status, credit=credit)
+        return Verdict(Fate.ACCEPTED, "accepted", code, credit=credit)
     if accepted is not False or code is None or code == 200:
-        return _unknown(f"HTTP {status} with a result that contradicts itself", status, code)
+        return _unknown(f"HTTP {status} with a result that contradicts itself", code)
     words = f"{MESSAGE_CODES.get(code, 'refused')} (status {code} of the message)"
     if code == 429:
-        return Verdict(Fate.LATER, f"not now: {words}", code, status, credit=credit)
+        return Verdict(Fate.LATER, f"not now: {words}", code, credit=credit)
     if code >= 500:
-        return _unknown(words, status, code)
-    return Verdict(
-        Fate.REFUSED, words, code, status, credit=credit, pauses=code == 402, opted_out=code == 403
-    )
+        return _unknown(words, code)
+    return Verdict(Fate.REFUSED, words, code, credit=credit, pauses=code == 402, opted_out=code == 403)
 
 
 def _refused(status: int, code: int | None) -> Verdict:
     words = f"{CODES[code]} (code {code})" if code in CODES else f"HTTP {status}"
     if status == 404:
         words += ": base_url of [agile.api] may be wrong"
-    return Verdict(Fate.REFUSED, words, code, status, pauses=code in PAUSING_CODES)
+    return Verdict(Fate.REFUSED, words, code, pauses=code in PAUSING_CODES)
 
 
-def _unknown(words: str, status: int | None = None, code: int | None = None) -> Verdict:
-    return Verdict(Fate.UNKNOWN, f"{words}; it may have been sent", code, status)
+def _unknown(words: str, code: int | None = None) -> Verdict:
+    return Verdict(Fate.UNKNOWN, f"{words}; it may have been sent", code)
 
 
 def _code(answer: Any) -> int | None:
