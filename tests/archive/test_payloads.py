@@ -23,6 +23,14 @@ def test_a_payload_is_a_whole_zstd_frame(raw: bytes) -> None:
     assert len(frame) <= len(raw) + 20
 
 
+def test_a_short_post_is_framed_and_a_longer_one_shrinks() -> None:
+    """Where the tables of the format gain some bytes alone, none are made."""
+    form = b"originator=%2B393351234567&destination=%2B393331234333&date_time=20260514102301&text="
+    assert form + b"News+ON" in compress(form + b"News+ON")
+    text = b"+".join(b"Domani+alle+%d+o+alle+%d" % (hour, hour + 3) for hour in range(8, 14))
+    assert len(compress(form + text)) < len(form + text) * 0.8
+
+
 @given(raw=st.binary(max_size=3000))
 def test_payloads_of_the_library_before_this_one_are_read(raw: bytes) -> None:
     """Archives are full of frames that the package `zstandard` made, with the dictionary and without."""
