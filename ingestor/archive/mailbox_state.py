@@ -199,7 +199,8 @@ def _is(pending: Pending) -> ColumnElement[bool]:
     )
 
 
-_NOW: Final = {"sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", "postgresql": "clock_timestamp()"}
+NOW: Final = {"sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", "postgresql": "clock_timestamp()"}
+"""The database's clock, by dialect."""
 _END: Final = {
     "sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+' || :seconds || ' seconds')",
     "postgresql": "clock_timestamp() + make_interval(secs => :seconds)",
@@ -215,7 +216,7 @@ def take_lease(engine: Engine, name: str, holder: str, seconds: float) -> bool:
     statement = text(
         f"INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, {_END[dialect]})"  # noqa: S608 - constants
         " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at"
-        f" WHERE leases.holder = excluded.holder OR leases.expires_at <= {_NOW[dialect]} RETURNING name"
+        f" WHERE leases.holder = excluded.holder OR leases.expires_at <= {NOW[dialect]} RETURNING name"
     )
     with writing(engine) as connection:
         given = {"name": name, "holder": holder, "seconds": seconds}
@@ -232,7 +233,7 @@ def release_lease(engine: Engine, name: str, holder: str) -> None:
 def live_leases(engine: Engine) -> set[str]:
     """Return the names of the leases that have not run out."""
     with reading(engine) as connection:
-        now = _NOW[engine.dialect.name]
+        now = NOW[engine.dialect.name]
         return set(connection.execute(text(f"SELECT name FROM leases WHERE expires_at > {now}")).scalars())  # noqa: S608 - constants
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from ingestor import providers
+from ingestor.archive.columns import in_parts
 from ingestor.archive.items import Item, Submission
 from ingestor.archive.quarantine import Kept, Reader, kept_arrival, read_today, standing_ids
 from ingestor.intake.mailbox.trust import unproven
@@ -67,8 +68,7 @@ def retry(
     is changed. `now` is aware UTC.
     """
     standing = standing_ids(store.engine, ids)
-    for start in range(0, len(standing), _BATCH):
-        numbers = standing[start : start + _BATCH]
+    for numbers in in_parts(standing, _BATCH):
         items = [_read_again(store.engine, reader, number) for number in numbers]
         [receipt] = store.write([Submission(run_id, items)], now)
         for number, item, outcome in zip(numbers, items, receipt.outcomes, strict=True):

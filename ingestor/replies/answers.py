@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, exists, func, insert, select, text
+from sqlalchemy import Connection, exists, func, insert, select
 
 from ingestor.archive.columns import insert_once
+from ingestor.archive.mailbox_state import NOW
 from ingestor.archive.reply_tables import answer_content, answer_events, answers
 from ingestor.replies.agile import Message
 from ingestor.replies.parts import hex_parts, parts_of
@@ -29,10 +30,6 @@ TRIES: Final = 3
 HEARD_SECONDS: Final = 30.0
 """After its request must be over a claim is given so long to be noted, until it counts as abandoned."""
 
-_DATABASE_CLOCK: Final = {
-    "sqlite": text("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"),
-    "postgresql": text("SELECT clock_timestamp()"),
-}
 _SENT_AS: Final = ("number", "sender", "body", "id", "delivery")
 """What of a message has a column of its own; the rest stands in `options` where it is not the default."""
 _FINAL: Final = ("sent", "refused", "not_sent", "unknown", "suppressed")
@@ -74,7 +71,7 @@ class Waiting:
 
 def database_now(connection: Connection) -> datetime:
     """Return the database's clock (aware UTC): machines that share it may disagree about the time."""
-    value = connection.execute(_DATABASE_CLOCK[connection.dialect.name]).scalar_one()
+    value = connection.exec_driver_sql(f"SELECT {NOW[connection.dialect.name]}").scalar_one()
     return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
 
 
