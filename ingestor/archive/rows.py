@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from ingestor.archive.items import (
@@ -52,6 +53,9 @@ _MONTHS = {
         (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1
     )
 }
+
+_MOST_SHARED = 64
+_shared_details: dict[int, tuple[Mapping[str, Any], str]] = {}
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -169,7 +173,17 @@ def details_json(details: Mapping[str, Any]) -> str:
 
     Raises TypeError or ValueError where it cannot be written so.
     """
-    return _encode(dict(details)) if details else "{}"
+    if not details:
+        return "{}"
+    if not isinstance(details, MappingProxyType):
+        return _encode(dict(details))
+    # Many SMS share it. While it is kept here nothing else gets its id.
+    kept = _shared_details.get(id(details))
+    if kept is None:
+        if len(_shared_details) >= _MOST_SHARED:
+            _shared_details.clear()
+        kept = _shared_details[id(details)] = details, _encode(dict(details))
+    return kept[1]
 
 
 def unique_key(sms: InboundSms, secret: bytes) -> bytes:
