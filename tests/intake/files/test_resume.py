@@ -11,11 +11,14 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from ingestor.archive import words
 from ingestor.archive.engine import open_engine
 from ingestor.cli import main
 from ingestor.intake.files import blocks, delivery, sinks, workers
@@ -257,3 +260,23 @@ def test_stdin_is_read_and_not_resumed(
     assert (done.code, done.counts[0]) == (0, 500)
     assert len(run_sqlite_import.texts) == 500
     assert run_sqlite_import.rows("SELECT DISTINCT input FROM arrivals_detail") == [("-",)]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_texts_are_indexed_while_others_are_still_read(
+    run_import: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words are not left for the end, when the workers have nothing to do; then the rest of them follows."""
+    monkeypatch.setattr(words, "STEP", 100)
+    monkeypatch.setattr(words, "FEW", 1)
+    (tmp_path / "old.mbox").write_bytes(mbox_of(*map(sms_mail, range(1050))))
+    bring_up, indexed = words.bring_up, []
+
+    def noted(*given: Any, **limits: Any) -> Iterator[tuple[int, int]]:
+        indexed.append(run_import.rows("SELECT count(*) FROM sms")[0][0])
+        return bring_up(*given, **limits)
+
+    monkeypatch.setattr(words, "bring_up", noted)
+    run_import(tmp_path / "old.mbox")
+    assert indexed[0] < indexed[-1] == 1050
+    assert run_import.rows("SELECT count(*) FROM sms_words") == [(1050,)]
