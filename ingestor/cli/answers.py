@@ -19,7 +19,7 @@ from ingestor.cli.arguments import (
 )
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
 from ingestor.cli.printing import print_fields
-from ingestor.errors import ConfigurationError
+from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.replies.answering import REASONS, list_answers, show_answer
 
 EXAMPLES = """
@@ -68,7 +68,7 @@ def _show(arguments: argparse.Namespace) -> int:
     engine = open_for_reading(settings)
     found = show_answer(engine, arguments.id)
     if found is None:
-        raise ConfigurationError(f"there is no answer {arguments.id}; `ingestor answers list` shows them")
+        raise IngestorError(f"there is no answer {arguments.id}; `ingestor answers list` shows them")
     zone = zone_of(arguments, settings)
     print_fields(localised({**found.answer._mapping, "detail": _why(found.answer)}, zone))
     for event in found.events:

@@ -124,14 +124,14 @@ def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, s
 def again(engine: Engine, answer_id: int, reason: str | None) -> tuple[int, Message]:
     """Write the decision to send an unknown answer again, under an id of its own; return its id and message.
 
-    Raises ConfigurationError where there is no such answer, its content was erased, its number is out, or it
-    was sent again before.
+    Raises IngestorError where there is no such answer, ConfigurationError where its content was erased, its
+    number is out, or it was sent again before.
     """
     secret = read_archive_key(engine)
     with writing(engine) as connection:
         row = connection.execute(select(answers).where(answers.c.id == answer_id)).first()
         if row is None:
-            raise ConfigurationError(f"there is no answer {answer_id}; `ingestor answers list` shows them")
+            raise IngestorError(f"there is no answer {answer_id}; `ingestor answers list` shows them")
         message = message_of(connection, answer_id)
         if message is None:
             raise ConfigurationError(f"the content of answer {answer_id} was erased")
