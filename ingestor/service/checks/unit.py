@@ -18,7 +18,7 @@ from typing import Final
 
 from ingestor.service.checks import Finding, fail, ok
 from ingestor.settings import DEFAULT_FILE, Settings, state_directory
-from ingestor.settings.credentials import ENCRYPTED_STORES, STORES
+from ingestor.settings.credentials import COMMAND_SECONDS, ENCRYPTED_STORES, STORES
 
 NAME: Final = "ingestor.service"
 _FOLDERS: Final = (
@@ -147,8 +147,9 @@ def _passed(unit: Unit, folder: Path, user: int) -> Iterator[Finding]:
             continue
         if encrypted:
             command = ["systemd-creds", f"--name={name}", "decrypt", str(place), str(folder / name)]
-            done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - no shell
-            if done.returncode:
+            try:  # it asks the TPM, which may hang
+                subprocess.run(command, capture_output=True, check=True, timeout=COMMAND_SECONDS)  # noqa: S603 - no shell
+            except (subprocess.SubprocessError, OSError):
                 yield fail("unit", f"its credential {name} cannot be decrypted", f"encrypt {place} again")
                 continue
         else:
