@@ -10,14 +10,14 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, and_, bindparam, delete, func, select, text, update
 
-from ingestor.archive import tables
+from ingestor.archive import runs, tables
 from ingestor.archive.columns import insert_into
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.items import Action, Pending
@@ -260,3 +260,14 @@ def kept_alive(engine: Engine, name: str) -> Iterator[None]:
         renewing.join()
         with contextlib.suppress(IngestorError):
             release_lease(engine, name, holder)
+
+
+@contextlib.contextmanager
+def one_run(engine: Engine, command: str, options: Mapping[str, Any]) -> Iterator[int]:
+    """Begin a run and give its number; others see that it lives. It ends with the block, in any case."""
+    run = runs.begin_run(engine, command, options, datetime.now(UTC))
+    try:
+        with kept_alive(engine, runs.lease_of(run)):
+            yield run
+    finally:
+        runs.end_run(engine, run, datetime.now(UTC))

@@ -5,11 +5,11 @@ import time
 from datetime import UTC, datetime
 
 from ingestor.archive import words
-from ingestor.archive.engine import open_engine, reading
+from ingestor.archive.engine import opened, reading
 from ingestor.archive.faults import place
 from ingestor.archive.migrate import current, head, history, upgrade
 from ingestor.archive.ownership import become_owner
-from ingestor.archive.runs import begin_run, end_run, last_run_of
+from ingestor.archive.runs import last_run_of
 from ingestor.cli import verbs_of
 from ingestor.cli.opening import (
     archive_exists,
@@ -83,6 +83,7 @@ def _history(arguments: argparse.Namespace) -> int:
 
 
 def _vacuum(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.mailbox_state import one_run
     from ingestor.archive.vacuum import vacuum
 
     configure_log(arguments)
@@ -95,10 +96,9 @@ def _vacuum(arguments: argparse.Namespace) -> int:
     else:
         print("The tables of content are written anew (VACUUM FULL), each locked meanwhile.")
     print("Until it is done POSTs go to the spool, and mails stay where they are.", flush=True)
-    began, now = time.monotonic(), datetime.now(UTC)
-    run = begin_run(engine, "db vacuum", {}, now)
-    vacuum(engine)
-    end_run(engine, run, datetime.now(UTC))
+    began = time.monotonic()
+    with one_run(engine, "db vacuum", {}):
+        vacuum(engine)
     print(f"Done in {time.monotonic() - began:.1f} s.")
     return 0
 
@@ -147,12 +147,8 @@ def _copy(arguments: argparse.Namespace) -> int:
     noted = read_sources(source)
     become_owner(settings.database.url, state_directory(settings))  # a file that is made is the service's
     began = time.monotonic()
-    target = open_engine(arguments.url)
-    try:
-        with share_done() as tell:
-            copied = copy_archive(source, target, tell)
-    finally:
-        target.dispose()
+    with opened(arguments.url) as target, share_done() as tell:
+        copied = copy_archive(source, target, tell)
     print(
         f"{copied.rows:,} rows, {copied.written:,} of them new, each compared: {place(target)} is the same "
         f"archive ({time.monotonic() - began:.1f} s)."

@@ -103,8 +103,8 @@ def _in_words(engine: Engine, arrival_id: int, reason: str | None) -> str | None
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from ingestor.archive.mailbox_state import kept_alive  # `list` needs nothing that writes
-    from ingestor.archive.runs import balance, begin_run, end_run, lease_of
+    from ingestor.archive.mailbox_state import one_run  # `list` needs nothing that writes
+    from ingestor.archive.runs import balance
     from ingestor.intake.retry import retry, todays_reader
     from ingestor.replies.opt_outs import hearing_store
 
@@ -114,14 +114,10 @@ def _retry(arguments: argparse.Namespace) -> int:
     _require_standing(engine, arguments.ids)
     store = hearing_store(engine, settings.opt_out)
     began, now = time.monotonic(), datetime.now(UTC)
-    run_id = begin_run(engine, "quarantine retry", {"ids": arguments.ids}, now)
     strict = {one.name for one in settings.mailbox if one.trust and one.trust.policy == "require"}
     reader = todays_reader(lambda provider: rules_for(settings, provider), strict)
-    try:
-        with kept_alive(engine, lease_of(run_id)):
-            verdicts = list(retry(store, reader, run_id, now, arguments.ids or None))
-    finally:
-        end_run(engine, run_id, datetime.now(UTC))
+    with one_run(engine, "quarantine retry", {"ids": arguments.ids}) as run_id:
+        verdicts = list(retry(store, reader, run_id, now, arguments.ids or None))
     left = [
         (one.arrival_id, _in_words(engine, one.arrival_id, one.reason))
         for one in verdicts

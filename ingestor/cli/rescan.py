@@ -2,12 +2,11 @@
 
 import argparse
 import time
-from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from ingestor.archive.mailbox_state import kept_alive
-from ingestor.archive.runs import balance, begin_run, end_run, lease_of
+from ingestor.archive.mailbox_state import one_run
+from ingestor.archive.runs import balance
 from ingestor.archive.writer import Writer
 from ingestor.cli.arguments import day, text
 from ingestor.cli.opening import configure_log, open_for_writing, settings_of
@@ -61,18 +60,16 @@ def _rescan(
 ) -> int:
     began = time.monotonic()
     options = {"mailbox": mailbox.name, "folder": arguments.folder, "since": arguments.since}
-    run_id = begin_run(engine, "rescan", options, datetime.now(UTC))
-    installation = Installation(state_directory(settings))
     rules = rules_for(settings, "agile")
-    reader = MailboxThread(mailbox, rules, writer, engine, run_id, holder=installation.id)
-    try:
-        with kept_alive(engine, lease_of(run_id)):
+    with one_run(engine, "rescan", options) as run_id:
+        installation = Installation(state_directory(settings))
+        reader = MailboxThread(mailbox, rules, writer, engine, run_id, holder=installation.id)
+        try:
             reader.rescan(arguments.folder, arguments.since)
-    finally:
-        installation.close()
-        # What was committed until a fault or Ctrl-C counts, and is shown.
-        writer.stop(_STOP_SECONDS)
-        end_run(engine, run_id, datetime.now(UTC))
-        done = balance(engine, run_id)
-        print_balance(run_id, done, time.monotonic() - began, as_json=arguments.json)
+        finally:
+            installation.close()
+            # What was committed until a fault or Ctrl-C counts, and is shown.
+            writer.stop(_STOP_SECONDS)
+            done = balance(engine, run_id)
+            print_balance(run_id, done, time.monotonic() - began, as_json=arguments.json)
     return exit_code(done)

@@ -4,14 +4,19 @@ import os
 import socket
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from ingestor.archive.engine import writing
+from ingestor.archive.mailbox_state import live_leases
 from ingestor.archive.migrate import head
+from ingestor.archive.runs import last_runs, lease_of
+from ingestor.errors import ArchiveUnavailable
 from tests.cli.calling import Called, as_nobody, ingestor
 from tests.cli.conftest import Filled
 from tests.conftest import missing
@@ -257,3 +262,24 @@ def test_check_deep_reads_everything(filled: Filled) -> None:
     """It says that every kept byte is as it was written, or names what is not."""
     told = filled.call("check", "--deep")
     assert "every page and every kept byte is as it was written" in told.out
+
+
+def test_a_vacuum_lives_while_it_lasts_and_ends_when_it_fails(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `status` called it stopped in both cases, as if it had been killed."""
+    lived = []
+
+    def fail(engine: Engine) -> None:
+        deadline = time.monotonic() + 10
+        while not live_leases(engine) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lived.extend(live_leases(engine))
+        raise ArchiveUnavailable("its disk is full")
+
+    monkeypatch.setattr("ingestor.archive.vacuum.vacuum", fail)
+
+    assert filled.call("db", "vacuum").code == 1
+    (run,) = last_runs(filled.engine, 1)
+    assert lived == [lease_of(run.id)]
+    assert (run.command, run.ended_at is None) == ("db vacuum", False)
