@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, func, select, text
 
 from ingestor.archive import tables
-from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.engine import opened, reading, sqlite_path
 from ingestor.archive.erased_again import Again, erase_again
 from ingestor.archive.export import leaving
 from ingestor.archive.faults import is_snapshot, translated
@@ -84,11 +84,8 @@ def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | 
     if target.exists():
         raise IngestorError(f"{target} is there already; call it again in a second")
     with _written(target, "or name another"), leaving(target, 0o600) as temporary:
-        copy = open_engine(f"sqlite:///{temporary}")
-        try:
+        with opened(f"sqlite:///{temporary}") as copy:
             copy_archive(engine, copy, tell)
-        finally:
-            copy.dispose()
         with closing(sqlite3.connect(temporary)) as plain:
             plain.execute("PRAGMA journal_mode = DELETE")  # one file, that a read-only disk can hold
         sms = _look_at(temporary, key=read_archive_key(engine))
@@ -122,21 +119,17 @@ def _look_at(path: Path, key: bytes | None = None) -> int:
             f"{path} is a snapshot: it is for auditors and lacks the archive's key; name a file of "
             "`ingestor backup`"
         )
-    engine = open_engine(f"sqlite:///{path}", read_only=True)
-    try:
-        with translated(engine):
-            if current(engine) is None:
-                raise ConfigurationError(f"{path} is no archive; name a file of `ingestor backup`")
-            refuse_unusable(engine)
-            with reading(engine) as connection:
-                said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-                sms = connection.execute(select(func.count()).select_from(tables.sms)).scalar()
-            if said != "ok":
-                raise IngestorError(f"{path} is damaged ({said}); name another backup")
-            if key not in (None, read_archive_key(engine)):
-                raise IngestorError(f"{path} has another key than the archive; report it")
-    finally:
-        engine.dispose()
+    with opened(f"sqlite:///{path}", read_only=True) as engine, translated(engine):
+        if current(engine) is None:
+            raise ConfigurationError(f"{path} is no archive; name a file of `ingestor backup`")
+        refuse_unusable(engine)
+        with reading(engine) as connection:
+            said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+            sms = connection.execute(select(func.count()).select_from(tables.sms)).scalar()
+        if said != "ok":
+            raise IngestorError(f"{path} is damaged ({said}); name another backup")
+        if key not in (None, read_archive_key(engine)):
+            raise IngestorError(f"{path} has another key than the archive; report it")
     return int(sms or 0)
 
 
@@ -151,8 +144,7 @@ def restore(
     the archive open, or it may not be written.
     """
     sms = _look_at(file)
-    engine = open_engine(f"sqlite:///{file.absolute()}", read_only=True)
-    try:
+    with opened(f"sqlite:///{file.absolute()}", read_only=True) as engine:
         schema = current(engine) or ""
         path = sqlite_path(url)
         if path is not None:
@@ -163,13 +155,8 @@ def restore(
                 f"{file} has schema {schema}; bring a copy of it up first: "
                 f"ingestor --database-url sqlite:///{file.absolute()} db upgrade"
             )
-        target = open_engine(url)
-        try:
+        with opened(url) as target:
             copy_archive(engine, target, tell, lambda connection: _answer_nothing_twice(connection, now))
-        finally:
-            target.dispose()
-    finally:
-        engine.dispose()
     return Restored(sms, schema, None, Again())
 
 

@@ -199,6 +199,16 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
     )
 
 
+@contextlib.contextmanager
+def opened(url: str, *, read_only: bool = False) -> Iterator[Engine]:
+    """Give an engine as `open_engine` does, and close its connections at the end of the block."""
+    engine = open_engine(url, read_only=read_only)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def sqlite_path(url: URL | str) -> Path | None:
     """Return the file of an SQLite URL, None for any other."""
     parsed = _parsed(url)
@@ -259,17 +269,6 @@ def one_moment(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a read transaction all of whose statements see one moment, on PostgreSQL too."""
     with translated(engine), _connected(engine, "ONE MOMENT") as connection, connection.begin():
         yield connection
-
-
-def timeline(engine: Engine) -> str:
-    """Return the name of the history that a PostgreSQL server writes: each promotion begins another.
-
-    Not pg_control_checkpoint(): after a promotion that tells of the old one for minutes. Raises
-    ArchiveUnavailable where it cannot be told now, by a standby too.
-    """
-    with reading(engine) as connection:
-        file = connection.exec_driver_sql("SELECT pg_walfile_name(pg_current_wal_lsn())").scalar_one()
-    return str(file)[:8]
 
 
 @contextlib.contextmanager

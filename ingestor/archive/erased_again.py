@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ingestor.archive.engine import open_engine
+from ingestor.archive.engine import opened
 from ingestor.archive.migrate import current, head, upgrade
 from ingestor.archive.open_file import plain_reader
 
@@ -96,8 +96,7 @@ def erase_again(copy: Path, present: Path) -> Again:
             return Again()
     except sqlite3.Error as error:
         return Again(unknown=str(error))
-    engine = open_engine(f"sqlite:///{copy}")
-    try:
+    with opened(f"sqlite:///{copy}") as engine:
         if current(engine) != head():
             upgrade(engine, copy=False)
         with engine.connect() as connection:
@@ -108,8 +107,6 @@ def erase_again(copy: Path, present: Path) -> Again:
             done = erasing.do()
             driver.execute("COMMIT")
             driver.execute("DETACH DATABASE present")
-    finally:
-        engine.dispose()
     with closing(sqlite3.connect(copy)) as plain:
         plain.execute("PRAGMA journal_mode = DELETE")
         if erasing.found:

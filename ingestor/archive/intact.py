@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import open_engine, reading, sqlite_path, writing
+from ingestor.archive.engine import opened, reading, sqlite_path, writing
 from ingestor.archive.migrate import has_table
 from ingestor.archive.runs import begin_run, end_run
 from ingestor.errors import ConfigurationError, IngestorError
@@ -203,20 +203,13 @@ def differences_of(url: str) -> list[Difference]:
             "a standby takes no tables to compare with; `ingestor check` at the primary does it"
         )
     # On PostgreSQL what it is compared with is made there, and rolled back.
-    engine = open_engine(url, read_only=sqlite)
-    try:
+    with opened(url, read_only=sqlite) as engine:
         return differences(engine)
-    finally:
-        engine.dispose()
 
 
 def _is_standby(url: str) -> bool:
-    engine = open_engine(url, read_only=True)
-    try:
-        with reading(engine) as connection:
-            return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
-    finally:
-        engine.dispose()
+    with opened(url, read_only=True) as engine, reading(engine) as connection:
+        return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
 
 
 def repair(engine: Engine, now: datetime) -> tuple[list[Difference], list[Difference]]:

@@ -26,7 +26,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive.engine import timeline
+from ingestor.archive.engine import reading
 from ingestor.archive.intact import Difference, Grade, NotCompared, differences
 from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.runs import balance, begin_run, end_run, find_run, lease_of
@@ -189,7 +189,7 @@ class FailoverCare:
         if self._engine.dialect.name != "postgresql":
             return
         try:
-            now = timeline(self._engine)
+            now = _timeline(self._engine)
             lost = not _is_there(self._engine, self._run())
         except (IngestorError, DBAPIError):
             return  # it is away, no primary yet, or none that has such a thing
@@ -253,3 +253,14 @@ def _is_there(engine: Engine, run: int) -> bool:
     except LookupError:
         return False
     return True
+
+
+def _timeline(engine: Engine) -> str:
+    """Return the name of the history that a PostgreSQL server writes: each promotion begins another.
+
+    Not pg_control_checkpoint(): after a promotion that tells of the old one for minutes. Raises
+    ArchiveUnavailable where it cannot be told now, by a standby too.
+    """
+    with reading(engine) as connection:
+        file = connection.exec_driver_sql("SELECT pg_walfile_name(pg_current_wal_lsn())").scalar_one()
+    return str(file)[:8]

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, inspect, text
 
 from ingestor.archive import grants
-from ingestor.archive.engine import open_engine, reading, sqlite_path
+from ingestor.archive.engine import open_engine, opened, reading, sqlite_path
 from ingestor.archive.faults import unwritable
 from ingestor.archive.intact import NotCompared, differences_of
 from ingestor.archive.integrity import can_check_itself, damage
@@ -50,28 +50,26 @@ def check(settings: Settings, state_fails: bool) -> Sequence[Finding]:
     if path is not None and (finding := _file(path.absolute(), settings)) is not None:
         told = state_fails and path.absolute().parent == state_directory(settings)
         return [] if finding.level is Level.FAIL and told else [finding]
-    engine = open_engine(url, read_only=True)
     try:
-        schema = _schema(engine, settings)
-        missing = _not_fetched(engine) if schema.level is Level.OK else []
-        if engine.dialect.name == "postgresql":
-            found = [_rights(engine, shown), schema, *_servers(engine, settings)]
-        else:
-            copies = [
-                warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
-                     "remove it")
-                for copy in saved_copies(path or Path())
-            ]  # fmt: skip
-            found = [ok("database", f"{shown} can be read and written"), *copies, schema]
-        well = current(engine) == head() and all(one.level is not Level.FAIL for one in found)
-        likeness = _likeness(settings) if current(engine) == head() else []
-        return [*found, *missing, *(_tried(settings, path) if well else ()), *likeness]
+        with opened(url, read_only=True) as engine:
+            schema = _schema(engine, settings)
+            missing = _not_fetched(engine) if schema.level is Level.OK else []
+            if engine.dialect.name == "postgresql":
+                found = [_rights(engine, shown), schema, *_servers(engine, settings)]
+            else:
+                copies = [
+                    warn("database", f"{copy} was saved when the file was moved; the archive holds all of it",
+                         "remove it")
+                    for copy in saved_copies(path or Path())
+                ]  # fmt: skip
+                found = [ok("database", f"{shown} can be read and written"), *copies, schema]
+            well = current(engine) == head() and all(one.level is not Level.FAIL for one in found)
+            likeness = _likeness(settings) if current(engine) == head() else []
+            return [*found, *missing, *(_tried(settings, path) if well else ()), *likeness]
     except ArchiveUnavailable as error:
         if path is not None:
             raise
         return [fail("database", str(error), "start it, or correct database.url; the daemon waits for it")]
-    finally:
-        engine.dispose()
 
 
 def _not_fetched(engine: Engine) -> list[Finding]:
@@ -110,8 +108,7 @@ def _likeness(settings: Settings) -> list[Finding]:
 
 def deep(settings: Settings, progress: Callable[[int, int], None]) -> Iterator[Finding]:
     """Read the whole archive, and yield what is damaged."""
-    engine = open_engine(settings.database.url, read_only=True)
-    try:
+    with opened(settings.database.url, read_only=True) as engine:
         if not can_check_itself(engine):
             yield warn(
                 "archive", "PostgreSQL's own check is not installed; every row was read instead",
@@ -123,8 +120,6 @@ def deep(settings: Settings, progress: Callable[[int, int], None]) -> Iterator[F
             yield fail("archive", sentence, "restore a copy")
         if healthy:
             yield ok("archive", "every page and every kept byte is as it was written")
-    finally:
-        engine.dispose()
 
 
 def _file(path: Path, settings: Settings) -> Finding | None:
@@ -189,16 +184,14 @@ def _tried(settings: Settings, path: Path | None) -> list[Finding]:
     """Say where the archive takes no SMS although all looks well; a file only its owner tries to write."""
     if path is not None and path.stat().st_uid != os.geteuid():
         return []
-    engine = open_engine(settings.database.url)
+    now = datetime.now(UTC)
     try:
-        now = datetime.now(UTC)
-        refusal = Store(engine).why_refused(_sample(now), now)
+        with opened(settings.database.url) as engine:
+            refusal = Store(engine).why_refused(_sample(now), now)
     except ArchiveUnavailable as error:
         return [fail("database", str(error), "end what holds it, or make room; the daemon waits for it")]
     except IngestorError as error:
         return [fail("database", f"it takes no SMS: {error}", "restore the archive from a copy")]
-    finally:
-        engine.dispose()
     if refusal is None:
         return []
     fix = "the tables are not those of this program: restore the archive from a copy, or report it"
