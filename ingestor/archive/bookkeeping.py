@@ -93,11 +93,7 @@ def keep_books(
     _count_runs(connection, submissions, outcomes, mark)
     for row in _look_alikes(submissions, now):
         connection.execute(add, row)
-    places = [
-        {"mailbox": c.mailbox, "folder": c.folder, "uidvalidity": c.uidvalidity, "last_uid": c.last_uid,
-         "accounts": c.accounts, "uids": c.uids, "marks": c.marks, "updated_at": now}
-        for submission in submissions if (c := submission.cursor) is not None
-    ]  # fmt: skip
+    places = [{**one.cursor._asdict(), "updated_at": now} for one in submissions if one.cursor is not None]
     # One statement a place, in the order they came: a list would upsert one row twice in a statement.
     for place in _newest(places):
         connection.execute(move, place)

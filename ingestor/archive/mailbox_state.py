@@ -20,24 +20,11 @@ from sqlalchemy import ColumnElement, Engine, and_, bindparam, delete, func, sel
 from ingestor.archive import runs, tables
 from ingestor.archive.columns import insert_into
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.items import Action, Pending
+from ingestor.archive.items import Action, CursorMove, Pending
 from ingestor.errors import IngestorError
 
 ALIVE_SECONDS, RENEWED_SECONDS = 60.0, 15.0
 """How long a command that was killed still counts as running, and how often one that runs says so."""
-
-
-class Cursor(NamedTuple):
-    """How far a folder has been read: every mail up to `last_uid` has its outcome or stands in pending."""
-
-    mailbox: str
-    folder: str
-    uidvalidity: int
-    last_uid: int
-    updated_at: datetime
-    accounts: str | None
-    uids: str | None
-    marks: bytes | None
 
 
 class PendingWork(NamedTuple):
@@ -66,14 +53,13 @@ class Source:
     updated_at: datetime
 
 
-def read_cursor(engine: Engine, mailbox: str, folder: str) -> Cursor | None:
-    """Return the cursor of a folder, None where it was never read."""
-    table = tables.cursors
+def read_cursor(engine: Engine, mailbox: str, folder: str) -> CursorMove | None:
+    """Return the last move of a folder's cursor, None where it was never read."""
+    c = tables.cursors.c
+    query = select(*(c[name] for name in CursorMove._fields)).where(c.mailbox == mailbox, c.folder == folder)
     with reading(engine) as connection:
-        row = connection.execute(
-            select(table).where(table.c.mailbox == mailbox, table.c.folder == folder)
-        ).first()
-    return Cursor(*row) if row else None
+        row = connection.execute(query).first()
+    return CursorMove(*row) if row else None
 
 
 def reset_cursor(engine: Engine, mailbox: str, folder: str) -> None:

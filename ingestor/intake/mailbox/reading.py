@@ -6,7 +6,7 @@ from datetime import date
 from typing import Final
 
 from ingestor.archive.items import Action, CursorMove, Item, Pending, Submission
-from ingestor.archive.mailbox_state import Cursor, reset_cursor
+from ingestor.archive.mailbox_state import reset_cursor
 from ingestor.archive.queries import near_misses_since
 from ingestor.errors import MailboxUnavailable
 from ingestor.intake.mailbox.answers import SearchUseless, Selected
@@ -31,7 +31,9 @@ _STAYS: Final = -1
 class FolderReading:
     """Reads the folder that `session` has open, and hands what it finds to `delivery`."""
 
-    def __init__(self, context: Context, session: Session, folder: Selected, cursor: Cursor | None) -> None:
+    def __init__(
+        self, context: Context, session: Session, folder: Selected, cursor: CursorMove | None
+    ) -> None:
         self.context = context
         self.session = session
         self.delivery = context.delivery
@@ -121,7 +123,7 @@ class FolderReading:
             return cursor.last_uid
         return 0
 
-    def _vouched(self, cursor: Cursor) -> bool:
+    def _vouched(self, cursor: CursorMove) -> bool:
         """Say whether the mails in the folder are those of the last pass; take over what is known of it."""
         standing = Standing(cursor.uids or "", cursor.marks or b"")
         if self.folder.exists and renumbered(standing, self.fetch, self.context.memory.archive_key):

@@ -8,8 +8,8 @@ from datetime import date
 from typing import Final
 
 from ingestor.archive.inserts import read_archive_key
-from ingestor.archive.items import Action
-from ingestor.archive.mailbox_state import Cursor, read_cursor
+from ingestor.archive.items import Action, CursorMove
+from ingestor.archive.mailbox_state import read_cursor
 from ingestor.archive.payloads import usable_dictionary
 from ingestor.intake.mailbox import pending
 from ingestor.intake.mailbox.answers import FolderMissing, Refused, Selected
@@ -201,7 +201,7 @@ class Visit:
             )
 
 
-def _forgets(folder: Selected, cursor: Cursor | None) -> bool:
+def _forgets(folder: Selected, cursor: CursorMove | None) -> bool:
     """Say whether the server seems to write no UIDs down for who only looks.
 
     Courier-IMAP 5.0.13 gives no UIDNEXT and numbers new mails at each EXAMINE anew; it gives a mailbox that
