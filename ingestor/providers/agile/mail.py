@@ -154,6 +154,10 @@ def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
         return NotOurs(envelope.sender, _block_of_foreign(raw, body_at))
     if len(raw) > LARGEST_PARSED:
         return oversized(raw, len(raw), len(raw), rules)
+    if raw.find(b"x-spam-type", body_at, body_at + _LOOKED_AT) >= 0:  # the report quotes what it is about
+        inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
+        if inside is not None:
+            return inside
     reading, whole = _contents(header, raw[body_at:], rules, fast=fast, doubtful=not envelope.known)
     if envelope.known and isinstance(reading, Readable):
         return reading if envelope.ours else _recognised(reading, envelope)

@@ -30,6 +30,7 @@ ENCODINGS = IDENTITY | {"quoted-printable", "base64"}
 _COMMENT = re.compile(r"\([^()]*\)")
 _NO_LETTERS = re.compile(r"[^a-z0-9]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+_PIECE = re.compile(rb"[A-Za-z0-9+/]+(?:=+|\Z)")
 # RFC 2045, 6.7: blanks at a line's end were added on the way (3), and a line end stands as it is (4); who
 # encodes a part of it as well means one line end.
 _QUOTED_LINE_END = re.compile(rb"(?:=0[Dd])?(?:=0[Aa])?+(?<![ \t])[ \t]*+(?=\r?\n|\Z)")
@@ -70,7 +71,9 @@ def transfer_decoded(data: bytes, encoding: str) -> bytes | None:
     """
     if encoding == "base64":
         whole = _from_base64(data.translate(None, b"\r\n \t"))
-        return whole if whole is not None else _from_base64(_before_footer(data)) or None
+        if whole is None:
+            whole = _from_pieces(data) or _from_base64(_before_footer(data)) or None
+        return whole
     if encoding == "quoted-printable" and not _is_plain(data):
         if b"=0" in data or b" \r" in data or b" \n" in data or b"\t" in data or data[-1:] == b" ":
             data = _QUOTED_LINE_END.sub(b"", data)
@@ -100,6 +103,20 @@ def _from_base64(data: bytes) -> bytes | None:
         return binascii.a2b_base64(data, strict_mode=True)
     except binascii.Error:
         return None
+
+
+def _from_pieces(data: bytes) -> bytes | None:
+    """Return `data` decoded where it was encoded piece by piece, each of whole lines with padding of its own.
+
+    A second piece behind the end of a line of text is a footer.
+    """
+    lines = data.strip().split()
+    if b"\n\n" in data.strip().replace(b"\r", b"") or not all(map(_BASE64.fullmatch, lines)):
+        return None
+    pieces = [_from_base64(piece) for piece in _PIECE.findall(b"".join(lines))]
+    if None in pieces or (len(pieces) == 2 and (pieces[0] or b"").endswith(b"\n")):
+        return None
+    return b"".join(piece or b"" for piece in pieces)
 
 
 def _before_footer(data: bytes) -> bytes:

@@ -39,7 +39,7 @@ _PARAMETER = re.compile(r"[\s,;:]+(charset|boundary|format|delsp|name)\s*[=:]\s*
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n"
 _MARKUP = re.compile(rb"<[^<>]*>|&nbsp;|\s+")
 _HTML = re.compile(rb"<(?:html|body|table|div|p|br)\b[^<>]*>", re.IGNORECASE)
-_MOVED_BODY = re.compile(r"ATT\d{3,6}\.+(?:txt|(html?))", re.IGNORECASE)
+_MOVED_BODY = re.compile(r"(?:ATT|Untitled attachment )\d{3,6}(?:\.+(?:txt|bin|(html?)))?", re.IGNORECASE)
 
 _CONTENT_FIELD = re.compile(rb"^content-[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
@@ -58,13 +58,14 @@ def slow_parts(header: Header, body: bytes) -> list[Part] | str:
     if isinstance(leaves, str):
         return leaves
     shown = [leaf for leaf in leaves if _is_shown(leaf)]
-    parts = [part for leaf in shown for part in _parts(leaf)]
-    if parts and all(part.data is not None and not _MARKUP.sub(b"", part.data) for _, part in parts):
-        # Exchange moves a body into ATT00001.txt, attached behind an empty part.
-        parts += [part for leaf in leaves if leaf not in shown for part in _parts(leaf)]
-    if not parts:
-        return "the mail has no text part"
-    return [part for _, part in sorted(parts, key=lambda rated: rated[0])]
+    parts = sorted((part for leaf in shown for part in _parts(leaf)), key=lambda rated: rated[0])
+    # Exchange moves a body into ATT00001.txt, attached behind an empty part, a disclaimer or nothing. A file
+    # of another name is the text only where there is none but an empty one.
+    empty = parts and all(part.data is not None and not _MARKUP.sub(b"", part.data) for _, part in parts)
+    for leaf in leaves:
+        if leaf not in shown and (empty or _MOVED_BODY.fullmatch(leaf.get_filename() or "")):
+            parts += _parts(leaf)
+    return [part for _, part in parts] or "the mail has no text part"
 
 
 def leaves_of(header: Header, body: bytes) -> list[Message] | str:
