@@ -98,7 +98,7 @@ def _find(name: str) -> bytes:
         return _content(path)
     for store in ENCRYPTED_STORES:
         if _exists(store / name):
-            return _output(("systemd-creds", f"--name={name}", "decrypt", str(store / name), "-"))
+            return decrypted(name, store / name)
     for store in STORES:
         if _exists(store / name):
             return _content(store / name)
@@ -106,6 +106,11 @@ def _find(name: str) -> bytes:
         f"there is no credential {name}: put it into {STORES[0]}/{name} (owner root, mode 0400), add "
         f"LoadCredential={name} to the unit with `systemctl edit ingestor`; only `sudo ingestor …` reads it"
     )
+
+
+def decrypted(name: str, path: Path) -> bytes:
+    """Return the credential `name` that systemd has encrypted at `path`; raises as `credential`."""
+    return _output(("systemd-creds", f"--name={name}", "decrypt", str(path), "-"))
 
 
 def secret_file(path: Path) -> str:

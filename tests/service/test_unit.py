@@ -7,6 +7,7 @@ import pytest
 
 from ingestor.service.checks import Level, unit
 from ingestor.service.checks.unit import Unit
+from ingestor.settings import credentials
 
 
 def test_each_credential_is_decrypted_by_its_own_line_alone() -> None:
@@ -33,7 +34,7 @@ def test_a_credential_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: 
     found = Unit(tmp_path, {"LoadCredentialEncrypted": [f"imap:{sealed}"]})
     program = tmp_path / "systemd-creds"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(unit, "COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr(credentials, "COMMAND_SECONDS", 0.1)
 
     for body in ("#!/bin/sh\nexec /bin/sleep 60\n", None):
         if body is not None:

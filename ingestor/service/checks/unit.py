@@ -7,7 +7,6 @@ import os
 import pwd
 import re
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,9 +15,10 @@ from grp import getgrnam
 from pathlib import Path
 from typing import Final
 
+from ingestor.errors import ConfigurationError
 from ingestor.service.checks import Finding, fail, ok
 from ingestor.settings import DEFAULT_FILE, Settings, state_directory
-from ingestor.settings.credentials import COMMAND_SECONDS, ENCRYPTED_STORES, STORES
+from ingestor.settings.credentials import ENCRYPTED_STORES, STORES, decrypted
 
 NAME: Final = "ingestor.service"
 _FOLDERS: Final = (
@@ -145,15 +145,12 @@ def _passed(unit: Unit, folder: Path, user: int) -> Iterator[Finding]:
             if len(places) == 1:  # a path of its own: systemd does not start the unit without it
                 yield fail("unit", f"its credential {name} is not at {places[0]}", "put it there")
             continue
-        if encrypted:
-            command = ["systemd-creds", f"--name={name}", "decrypt", str(place), str(folder / name)]
-            try:  # it asks the TPM, which may hang
-                subprocess.run(command, capture_output=True, check=True, timeout=COMMAND_SECONDS)  # noqa: S603 - no shell
-            except (subprocess.SubprocessError, OSError):
-                yield fail("unit", f"its credential {name} cannot be decrypted", f"encrypt {place} again")
-                continue
-        else:
-            (folder / name).write_bytes(place.read_bytes())
+        try:
+            content = decrypted(name, place) if encrypted else place.read_bytes()
+        except ConfigurationError:
+            yield fail("unit", f"its credential {name} cannot be decrypted", f"encrypt {place} again")
+            continue
+        (folder / name).write_bytes(content)
         (folder / name).chmod(0o400)
         os.chown(folder / name, user, -1)
 
