@@ -183,7 +183,7 @@ _WRITERS_CACHE_KB = 4096  # a daemon has up to five, which fill over a day; an i
 _LOOK_AGAIN_MS = 10
 
 
-def open_engine(url: str, *, read_only: bool = False) -> Engine:
+def open_engine(url: URL | str, *, read_only: bool = False) -> Engine:
     """Return an engine for the archive at `url`; nothing is connected yet.
 
     `url` is `sqlite:///file` or `postgresql+psycopg://…`. A read-only engine cannot write, and does not
@@ -200,7 +200,7 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
 
 
 @contextlib.contextmanager
-def opened(url: str, *, read_only: bool = False) -> Iterator[Engine]:
+def opened(url: URL | str, *, read_only: bool = False) -> Iterator[Engine]:
     """Give an engine as `open_engine` does, and close its connections at the end of the block."""
     engine = open_engine(url, read_only=read_only)
     try:

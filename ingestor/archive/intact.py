@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect
 from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
-from ingestor.archive.engine import opened, reading, sqlite_path, writing
+from ingestor.archive.engine import opened, reading, writing
 from ingestor.archive.migrate import has_table
 from ingestor.archive.runs import begin_run, end_run
 from ingestor.errors import ConfigurationError, IngestorError
@@ -195,21 +195,17 @@ def differences(engine: Engine) -> list[Difference]:
     return _without_consequences(found)
 
 
-def differences_of(url: str) -> list[Difference]:
-    """Return what `differences` does for the archive at `url`, over an engine of its own; raises alike."""
-    sqlite = sqlite_path(url) is not None
-    if not sqlite and _is_standby(url):
-        raise NotCompared(
-            "a standby takes no tables to compare with; `ingestor check` at the primary does it"
-        )
-    # On PostgreSQL what it is compared with is made there, and rolled back.
-    with opened(url, read_only=sqlite) as engine:
+def differences_of(engine: Engine) -> list[Difference]:
+    """Return what `differences` does for the archive that `engine` only reads; raises alike."""
+    if engine.dialect.name == "sqlite":
         return differences(engine)
-
-
-def _is_standby(url: str) -> bool:
-    with opened(url, read_only=True) as engine, reading(engine) as connection:
-        return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
+    with reading(engine) as connection:
+        if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
+            raise NotCompared(
+                "a standby takes no tables to compare with; `ingestor check` at the primary does it"
+            )
+    with opened(engine.url) as writing_engine:  # what it is compared with is made there, and rolled back
+        return differences(writing_engine)
 
 
 def repair(engine: Engine, now: datetime) -> tuple[list[Difference], list[Difference]]:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _backup(arguments: argparse.Namespace, settings: Settings) -> int:
     engine = open_for_reading(settings)
-    doubtful = differs(settings)
+    doubtful = differs(engine)
     with share_done() as tell:
         made = backup(engine, arguments.folder, datetime.now(UTC), tell, arguments.keep)
     holds = f"{made.sms:,} SMS, {made.size:,} bytes, with the archive's key, compared row by row"

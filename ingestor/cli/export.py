@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("a workbook is a file: name it with --output FILE.xlsx")
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
-    doubtful = differs(settings, through_views=True)
+    doubtful = differs(engine, through_views=True)
     filters = filters_of(arguments)
     with contextlib.ExitStack() as stack:
         on_screen = path is None and sys.stdout.isatty()

@@ -156,7 +156,7 @@ def _require_file(settings: Settings) -> None:
         refuse_closed(path)
 
 
-def differs(settings: Settings, *, through_views: bool = False) -> bool:
+def differs(engine: Engine, *, through_views: bool = False) -> bool:
     """Name each difference on stderr; return whether what is written may lack rows or hold wrong ones.
 
     A copy of the tables does not depend on the views; what is read `through_views` does.
@@ -164,7 +164,7 @@ def differs(settings: Settings, *, through_views: bool = False) -> bool:
     from ingestor.archive.intact import Grade, NotCompared, differences_of  # exports and copies compare
 
     try:
-        found = differences_of(settings.database.url)
+        found = differences_of(engine)
     except (NotCompared, IngestorError) as reason:
         complain(f"the archive was not compared with what this version makes ({reason})")
         return False

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the copy and say what it holds."""
     settings = settings_of(arguments)
     engine = open_for_reading(settings)
-    doubtful = differs(settings)
+    doubtful = differs(engine)
     with share_done() as tell:
         written = snapshot(engine, arguments.file, datetime.now(UTC), tell)
     holds = f"{written.sms:,} SMS, {written.size:,} bytes, without the archive's key"

@@ -64,7 +64,7 @@ def check(settings: Settings, state_fails: bool) -> Sequence[Finding]:
                 ]  # fmt: skip
                 found = [ok("database", f"{shown} can be read and written"), *copies, schema]
             well = current(engine) == head() and all(one.level is not Level.FAIL for one in found)
-            likeness = _likeness(settings) if current(engine) == head() else []
+            likeness = _likeness(engine) if current(engine) == head() else []
             return [*found, *missing, *(_tried(settings, path) if well else ()), *likeness]
     except ArchiveUnavailable as error:
         if path is not None:
@@ -90,10 +90,10 @@ def _not_fetched(engine: Engine) -> list[Finding]:
     ]
 
 
-def _likeness(settings: Settings) -> list[Finding]:
+def _likeness(engine: Engine) -> list[Finding]:
     """Return what of the archive is not as this version makes it."""
     try:
-        found = differences_of(settings.database.url)
+        found = differences_of(engine)
     except NotCompared as reason:
         return [
             warn("archive", f"not compared with what this version makes ({reason})", "call it as the owner")
