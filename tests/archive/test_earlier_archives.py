@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ingestor.archive import erasure, grants, holds, migrate
-from ingestor.archive.engine import reading, sqlite_path
+from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.intact import differences
 from ingestor.archive.integrity import damage
@@ -37,7 +37,7 @@ from tests.readme import blocks
 from tests.servers.postgresql import PostgresqlServer
 
 FOLDER = Path(__file__).parent / "earlier"
-PLACED = ("7ecdfed", "6668b56")
+PLACED = ("7ecdfed", "6668b56", "6939940")
 """Those whose imported mails lay where `given.PLACES` says."""
 KINDS = sorted({path.name.removesuffix(".db.gz") for path in FOLDER.glob("*.db.gz")} - {"cases"})
 CASES = FOLDER.parent.parent / "cases"
@@ -260,6 +260,25 @@ def test_cases_that_were_read_before_keep_their_sms(
         new = rows(engine, f"SELECT content_key FROM arrivals WHERE sms_id > {last}")
         assert new  # what that commit could not read
         assert keys.isdisjoint(bytes(key) for (key,) in new)
+
+
+def test_an_opt_out_of_a_copied_archive_gets_the_digits_of_its_time(tmp_path: Path) -> None:
+    """What `db copy` to a file wrote without them has them, and its unique key knows it; of one that was
+    given again meanwhile both stay."""
+    url = f"sqlite:///{tmp_path / 'archive.db'}"
+    put_back("6939940", url, None)
+    with opened(url) as engine:
+        with writing(engine) as connection:
+            for seconds in ("01Z", "02Z", "02.000000Z"):
+                connection.exec_driver_sql(
+                    "INSERT INTO consents (number_hmac, scope, kind, effect, at, noted_at) VALUES"
+                    " (zeroblob(32), '*', 'add', 'out', '2026-03-01T12:00:' || ?, '2026-03-01T12:00:00Z')",
+                    (seconds,),
+                )
+        migrate.upgrade(engine)
+        found = rows(engine, "SELECT at FROM consents WHERE number_hmac = zeroblob(32) ORDER BY id")
+        assert [at[17:] for (at,) in found] == ["01.000000Z", "02Z", "02.000000Z"]
+        assert differences(engine) == []
 
 
 def test_an_sms_that_the_database_refused_is_read_from_the_quarantine(

@@ -51,6 +51,7 @@ FROZEN = {
     "0014_sender_checks.py": "fc1b4f473319d40ade3ab38447c7446251a8ac08058590b74338b889020f6bd0",
     "0015_words.py": "9ac97f424b683427824fc35e9dfce31c9aede417d8a079813bfd8e5d47e9f267",
     "0016_reports_by_number.py": "81a1c6441979ee669feba6c88af18e084eb73204cbdc88d24194b3122957064e",
+    "0017_time_of_opt_outs.py": "c8655f935acf17345e714cbd85bfb448ccf779e0d5767d6053a90a918ea26c67",
 }
 
 COMPARED = {
