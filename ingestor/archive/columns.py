@@ -3,6 +3,7 @@
 Beside them stands what is asked or written in one way on both databases.
 """
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -171,6 +172,13 @@ def in_parts(ids: Sequence[_T], size: int = 500) -> Iterator[list[_T]]:
     """Give `ids` in lists of `size`: as many as a statement takes."""
     for start in range(0, len(ids), size):
         yield list(ids[start : start + size])
+
+
+# sqlite3 looks for an adapter of each NULL and of all bytes, by way of an exception where there is none: 300
+# and 420 ns a value, with these 130 and 260; an import's row took 6 µs more of 41. They give back the same.
+_THE_SAME: dict[None, None] = {}
+sqlite3.register_adapter(type(None), _THE_SAME.get)
+sqlite3.register_adapter(bytes, bytes)
 
 
 class Binary(bytes):

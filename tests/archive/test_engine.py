@@ -56,6 +56,18 @@ def test_a_vacuum_without_room_says_so(small_disk: Path) -> None:
         assert one(engine, "PRAGMA integrity_check") == "ok"
 
 
+def test_sqlite_is_given_null_and_bytes_as_they_are(sqlite_engine: Engine) -> None:
+    """Each has an adapter, without which it costs an exception, and comes back unchanged."""
+    assert {
+        (type(None), sqlite3.PrepareProtocol),
+        (bytes, sqlite3.PrepareProtocol),
+    } <= sqlite3.adapters.keys()
+    given = (None, b"", b"\0\xff", b"x" * 70000)
+    with reading(sqlite_engine) as connection:
+        found = connection.exec_driver_sql("SELECT ?1, ?2, ?3, ?4, typeof(?1), typeof(?2)", given).one()
+    assert found == (*given, "null", "blob")
+
+
 def test_postgresql_commits_durably_whatever_its_default(postgresql_engine: Engine) -> None:
     """A server or role with synchronous_commit=off does not make us lose what we acknowledged."""
     with writing(postgresql_engine) as connection:
