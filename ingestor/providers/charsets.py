@@ -133,7 +133,7 @@ def _not_in_ascii(data: bytes, codec: str) -> Decoded:
 
     UTF-16 and UTF-32 have NULs wherever a label or a line end stands.
     """
-    if codec == "utf_16" and data[:1] == b"\0":  # without a mark it is big-endian (RFC 2781, 4.3)
+    if codec in {"utf_16", "utf_16_le"} and data[:1] == b"\0":  # no mark: RFC 2781, 4.3
         codec = "utf_16_be"
     text = codecs.decode(data, codec, _LOST)
     lost = _lost(text)
