@@ -1,7 +1,7 @@
 """Finding words in texts: each stands once more without case and accents, under an index of trigrams.
 
-It is no part of storing: the daemon, the end of an import and `ingestor db index` bring it up in steps. The
-texts that it lacks yet are read one by one, and so are all where it is switched off.
+It is no part of storing: the daemon, an import and `ingestor db index` bring it up in steps. The texts that
+it lacks yet are read one by one, and so are all where it is switched off.
 """
 
 import contextlib
