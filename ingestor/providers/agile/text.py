@@ -55,7 +55,8 @@ def html_to_text(source: str) -> str:
         page.text(source[at : tag.start()])
         at = tag.end()
         name = (tag[2] or "").lower()
-        styled = not tag[1] and name in _STYLED and name not in open_ended
+        # Most have no attribute: " hidden" is the shortest.
+        styled = len(tag[0]) > len(name) + 8 and not tag[1] and name in _STYLED and name not in open_ended
         hidden = styled and _is_hidden(tag[0])
         if hidden or (styled and at > kept_until and _LINES_KEPT.search(tag[0])):
             end = _end_of_element(source, name, at)
