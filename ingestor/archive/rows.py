@@ -75,33 +75,17 @@ def row_of(item: Item, secret: bytes) -> Row:
         except (UnicodeError, OverflowError, TypeError, ValueError) as error:
             sms, content, reason = None, None, f"{REFUSED}: {type(error).__name__}"
     arrived_at = item.arrived_at
-    return Row(
-        content_key=item.kept_key or keyed(item.content_key, secret),
-        channel=str(item.channel),
-        number=item.number,
-        source=item.source,
-        parser=reading.parser,
-        reason=reason,
-        arrived_at=None if arrived_at is None else iso_utc(arrived_at),
-        sender_verified=item.sender_verified,
-        sender_check=item.sender_check,
-        again=item.kept_key is not None,
-        place=PlaceColumns(
-            item.kept_place or _place(item, secret),
-            position.folder,
-            position.uidvalidity,
-            position.uid,
-            position.offset,
-            position.length,
+    return Row(  # in their order: by name it takes 0.8 µs more
+        item.kept_key or keyed(item.content_key, secret), str(item.channel), item.number, item.source,
+        reading.parser, reason, None if arrived_at is None else iso_utc(arrived_at), item.sender_verified,
+        item.sender_check, item.kept_key is not None,
+        PlaceColumns(
+            item.kept_place or _place(item, secret), position.folder, position.uidvalidity, position.uid,
+            position.offset, position.length,
         ),
-        arrival_content=ArrivalContent(
-            position.input, position.member, reading.message_id, reading.subject, item.peer
-        ),
-        sms=sms,
-        content=content,
-        numbers=_numbers(content, sms, secret),
-        payload=_packed(item.payload),
-    )
+        ArrivalContent(position.input, position.member, reading.message_id, reading.subject, item.peer),
+        sms, content, _numbers(content, sms, secret), _packed(item.payload),
+    )  # fmt: skip
 
 
 def _place(item: Item, secret: bytes) -> bytes:

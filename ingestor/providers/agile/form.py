@@ -14,6 +14,7 @@ import binascii
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -29,6 +30,7 @@ ACCEPTED = Answer(200, "text/plain", b"+OK")
 _FIELDS = ("originator", "destination", "date_time", "text")
 _OURS = frozenset(_FIELDS)
 _MAY_BE_EMPTY = {"text"}
+_OF_MOST = MappingProxyType({"charset": "utf-8"})  # shared: the archive writes it down once
 # Nine digits and more: " 48888" may be a short code behind a stray blank, " 393351234567" is no such thing.
 _LOST_PLUS = re.compile(r" [1-9][0-9]{8,14}")
 _MOST_FIELDS = 200
@@ -95,7 +97,7 @@ def _read(post: Post, rules: Rules) -> InboundSms:
         received_at=reading.received_at,
         time_quality=reading.quality,
         text=text,
-        details=details,
+        details=_OF_MOST if details == _OF_MOST else details,
     )
 
 

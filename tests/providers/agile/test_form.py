@@ -51,6 +51,16 @@ def test_text_is_decoded_once_and_otherwise_left_alone(written: str, text: str) 
     assert _sms(f"{NUMBERS}&date_time=20260514102301&text={written}").text == text
 
 
+def test_what_nothing_was_odd_in_shares_its_details() -> None:
+    """They are written down once for all, and nobody can change them; what is odd has its own."""
+    plain = [_sms(f"{NUMBERS}&date_time=20260514102301&text={text}").details for text in ("a", "b")]
+    odd = _sms(f"{NUMBERS}&date_time=20260514102301&text=caff%E8").details
+
+    assert plain[0] is plain[1]
+    assert not hasattr(plain[0], "update")
+    assert dict(plain[0]) == {"charset": "utf-8"} != odd
+
+
 def test_query_parameters_fill_in_what_the_body_lacks() -> None:
     """Older set-ups put fields into the query string; the body goes first where both have one."""
     sms = _sms("date_time=20260514102301&text=body", f"{NUMBERS}&text=query")
