@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,8 +141,11 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
 def whole(path: Path) -> Iterator[Path]:
     """Give a file to be written that takes the name `path` when the block ends well.
 
-    It is readable by its owner alone, as it holds messages. Raises IngestorError where the disk is full.
+    It is readable by its owner alone, as it holds messages. Raises IngestorError where the disk is full,
+    ConfigurationError where a database has that name: an archive would be gone.
     """
+    if _is_database(path):
+        raise ConfigurationError(f"{path} is a database, or belongs to one; name another file")
     try:
         with leaving(path, 0o600) as temporary:
             yield temporary
@@ -150,3 +154,11 @@ def whole(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({error.strerror or type(error).__name__}) and is left as it was; "
             "make room, or name another place"
         ) from error
+
+
+def _is_database(path: Path) -> bool:
+    for name in (str(path), re.sub(r"-(wal|shm|journal)$", "", str(path))):
+        with contextlib.suppress(OSError), Path(name).open("rb") as file:
+            if file.read(16) == b"SQLite format 3\0":
+                return True
+    return False

@@ -150,6 +150,21 @@ def test_a_full_disk_leaves_the_old_file(url: str, form: str, small_disk: Path) 
     assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "out"]
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "xlsx"])
+def test_no_export_takes_the_place_of_an_archive(called: Callable[..., Called], url: str, form: str) -> None:
+    """Nor of what lies beside it, nor by another name of it: one slip of the hand, and all was gone."""
+    archive = Path(url.removeprefix("sqlite:///"))
+    link = archive.with_name("link")
+    link.symlink_to(archive)
+    before = archive.read_bytes()
+    for target in (archive, Path(f"{archive}-wal"), link):
+        done = called("--database-url", url, "export", "--format", form, "-o", target)
+        assert (done.code, len(done.faults)) == (2, 1), target
+        assert "name another file" in done.err
+    assert archive.read_bytes() == before
+    assert link.is_symlink()
+
+
 def test_a_full_disk_behind_stdout_is_said(url: str, tmp_path: Path) -> None:
     """What the shell's file got cannot be taken back: the line says that it is not whole."""
     command = [PROGRAM, "--database-url", url, "export", "--format", "csv"]
