@@ -127,6 +127,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names (default: of this process) and return its exit code."""
     alone, argv = argv is None, sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        closed = _open_streams()
+        if "stdout" in closed and _command_in(argv) != "run":
+            complain("stdout is closed, so nothing was done; send it to a file, or to /dev/null")
+            return 1
     try:
         code = _run(argv, alone=alone)
         sys.stdout.flush()
@@ -147,6 +152,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if opening is not None:
             opening.close_all()
     return code
+
+
+def _open_streams() -> list[str]:
+    """Put /dev/null in the place of each stream that is closed, lest another file gets its number.
+
+    Returns their names.
+    """
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: its own
+        setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    return closed
 
 
 def _run(argv: Sequence[str], *, alone: bool) -> int:

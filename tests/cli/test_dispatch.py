@@ -212,6 +212,20 @@ def test_a_closed_pipe_is_no_drama(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("closed", "code", "said"), [("<&-", 0, ""), (">&-", 1, "is closed"), ("2>&-", 0, "")]
+)
+def test_a_closed_stream_is_no_internal_fault(tmp_path: Path, closed: str, code: int, said: str) -> None:
+    """Without stdout the line says that nothing was done; what else is closed, nobody misses."""
+    shell = f'"$0" "$@" {closed}'
+    words = ["--database-url", f"sqlite:///{tmp_path}/a.db", "db", "upgrade"]
+    done = subprocess.run(["sh", "-c", shell, PROGRAM, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "internal fault" not in done.stderr
+    assert (tmp_path / "a.db").exists() == (code == 0)
+
+
 def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
     """An interrupted command ends with 130 and without a word."""
     config = tmp_path / "fifo"
