@@ -54,7 +54,7 @@ class ArchiveSink:
         self._store = store
         self._stopping = stopping
         self._shared = store.in_a_file
-        self._limit = 2000 if self._shared else 4000  # 100,000 mails on PostgreSQL: 11.1 s, and 10.6
+        self._limit = 2000 if self._shared else 4000  # on PostgreSQL 100,000 mails took 11.3 s, and 11.0
         self._last_end = 0.0
 
     @property
