@@ -14,7 +14,7 @@ from sqlalchemy import Boolean, Column, Connection, Engine, Table, Text, func, s
 
 from ingestor.archive import tables, triggers, words
 from ingestor.archive.columns import Ordered
-from ingestor.archive.engine import bulk_import_settings, one_moment, reading, writing
+from ingestor.archive.engine import bulk_import_settings, one_moment, reading, sqlite_path, writing
 from ingestor.archive.faults import as_sqlalchemy, place
 from ingestor.archive.migrate import UNFINISHED, current, head, refuse_unusable, upgrade
 from ingestor.errors import ConfigurationError, IngestorError
@@ -86,6 +86,8 @@ def _begin(source: Connection, target: Engine) -> None:
     key = select(tables.archive_key.c.secret, tables.archive_key.c.created_at)
     secret, made_at = source.execute(key).one()
     with writing(target) as connection:
+        if _place(connection) == _place(source):
+            raise ConfigurationError(f"{place(target)} is the archive itself; name another database")
         theirs = connection.execute(select(tables.archive_key.c.secret)).scalar()
         if theirs is not None and bytes(theirs) != bytes(secret) and _holds_something(connection):
             raise ConfigurationError(f"{place(target)} holds another archive; name an empty database")
@@ -98,6 +100,14 @@ def _begin(source: Connection, target: Engine) -> None:
             connection.execute(tables.archive_key.delete())
             connection.execute(tables.archive_key.insert().values(id=1, secret=secret, created_at=made_at))
         connection.execute(text("UPDATE alembic_version SET version_num = :mark"), {"mark": UNFINISHED})
+
+
+def _place(connection: Connection) -> object:
+    """Return what tells one database from every other, however its URL is written."""
+    file = sqlite_path(connection.engine.url)
+    if file is not None:
+        return file.resolve()
+    return tuple(connection.exec_driver_sql("SELECT pg_postmaster_start_time(), current_database()").one())
 
 
 def _holds_something(connection: Connection) -> bool:

@@ -195,3 +195,15 @@ def test_an_opt_out_is_the_same_event_in_the_copy(source: Engine, target: Engine
 
     with writing(target) as connection:
         assert write_events(connection, read_secret(connection), [event], NOW) == 0
+
+
+def test_an_archive_is_not_copied_onto_itself(archive_engine: Engine) -> None:
+    """By whatever URL: killed half-way it would be a copy that is not whole, without its triggers."""
+    Store(archive_engine).write([Submission(None, (item(1),))], NOW)
+    again = open_engine(
+        archive_engine.url.render_as_string(hide_password=False).replace("app@127.0.0.1", "app@localhost")
+    )
+    with pytest.raises(ConfigurationError, match="the archive itself"):
+        copy_archive(archive_engine, again, tell)
+    again.dispose()
+    assert differences(archive_engine) == []
