@@ -40,12 +40,13 @@ _NEVER_QUOTED = re.compile(
     rb"=(?![0-9A-Fa-f]{2}|[ \t]*(?:[\r\n]|\Z))"
     rb"|(?<!=[0-9A-Fa-f]{2})=(?:3[0-9]|4[1-57-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])(?!=)"
 )
-# A character of UTF-8, or a full line that goes on in the next one.
-_SURELY_QUOTED = re.compile(
+_UTF_8_QUOTED = re.compile(
     rb"=(?:C[2-9A-F]|D[0-9A-F])=[89AB][0-9A-F]|=E[0-9A-F](?:=[89AB][0-9A-F]){2}"
-    rb"|=F[0-4](?:=[89AB][0-9A-F]){3}|^[^\n]{72,75}=\r?$",
-    re.MULTILINE,
+    rb"|=F[0-4](?:=[89AB][0-9A-F]){3}"
 )
+# A full line that goes on in the next one, among lines of which none is longer; a link may end in a "=", too.
+_SOFT_BREAK = re.compile(rb"^[^\n]{72,75}=\r?\n(?=[^\r\n])", re.MULTILINE)
+_LONG_LINE = re.compile(rb"[^\r\n]{77}")
 # Sendmail breaks longer lines behind 989 bytes and a "!", Postfix behind 990 (long ago) or 998.
 _BROKEN_BEHIND = (990, 998)
 
@@ -93,9 +94,11 @@ def _is_plain(data: bytes) -> bool:
 
 def looks_quoted(data: bytes) -> bool:
     """Say whether `data` is quoted-printable although nothing says so: each "=" of it is."""
-    if b"=" not in data or not data.isascii() or not _SURELY_QUOTED.search(data):
+    if b"=" not in data or not data.isascii() or _NEVER_QUOTED.search(data):
         return False
-    return not _NEVER_QUOTED.search(data)
+    if _UTF_8_QUOTED.search(data):
+        return True
+    return bool(_SOFT_BREAK.search(data)) and not _LONG_LINE.search(data)
 
 
 def _from_base64(data: bytes) -> bytes | None:
