@@ -157,12 +157,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _open_streams() -> list[str]:
     """Put /dev/null in the place of each stream that is closed, lest another file gets its number.
 
-    Returns their names.
+    Returns their names. `sys.stdin` stays None: who reads it must not take nothing for an empty file.
     """
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for name in closed:
         number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: its own
-        setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        if name != "stdin":
+            setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - a number; for good
     return closed
 
 
