@@ -1,7 +1,6 @@
 """`ingestor answers`: what was sent or held back, and what may have been sent."""
 
 import argparse
-import sys
 from typing import Any
 
 from sqlalchemy import Row
@@ -15,6 +14,7 @@ from ingestor.cli.arguments import (
     localised,
     print_rows,
     reason,
+    standard_input,
     zone_of,
 )
 from ingestor.cli.opening import configure_log, open_for_reading, open_for_writing, settings_of
@@ -110,7 +110,7 @@ def _resend(arguments: argparse.Namespace) -> int:
 
 def _ask(answer: Row[Any]) -> None:
     """Let a person say yes. Raises ConfigurationError where nobody can, or does not."""
-    if not sys.stdin.isatty():
+    if not standard_input().isatty():
         raise ConfigurationError("it may arrive twice; say --yes where nobody can be asked")
     said = input(f"Answer {answer.id} is {answer.state}: it may arrive twice. Send it again? [y/N] ")
     if said.strip().lower() not in {"y", "yes"}:

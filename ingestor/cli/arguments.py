@@ -8,11 +8,12 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from zoneinfo import ZoneInfo
 
 from ingestor.archive.views import plain_row
 from ingestor.cli.printing import print_json, print_table
+from ingestor.errors import IngestorError
 from ingestor.providers import PROVIDERS
 from ingestor.settings import Settings
 
@@ -162,6 +163,13 @@ def add_filters(parser: argparse.ArgumentParser, times: str) -> None:
         type=until,
         help=f"received on this day or earlier, or before this time; {times} where it has no offset",
     )
+
+
+def standard_input() -> TextIO:
+    """Return stdin. Raises IngestorError where it is closed: that must not pass for an empty file."""
+    if sys.stdin is None:
+        raise IngestorError("stdin is closed: there is nothing to read")
+    return sys.stdin
 
 
 def filters_of(

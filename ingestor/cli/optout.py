@@ -20,6 +20,7 @@ from ingestor.cli.arguments import (
     print_rows,
     reason,
     since,
+    standard_input,
     text,
     zone_of,
 )
@@ -219,7 +220,7 @@ def _in_parts(numbers: Sequence[str]) -> Iterator[list[str]]:
 def _each(numbers: Sequence[str]) -> Iterator[str]:
     for number in numbers:
         if number == "-":
-            yield from (line.strip() for line in sys.stdin if line.strip())
+            yield from (line.strip() for line in standard_input() if line.strip())
         else:
             yield number
 

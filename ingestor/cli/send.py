@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from ingestor.cli.arguments import count, reason, since, text
+from ingestor.cli.arguments import count, reason, since, standard_input, text
 from ingestor.cli.opening import configure_log, open_for_writing, settings_of
 from ingestor.cli.printing import print_json, printable
 from ingestor.errors import ConfigurationError
@@ -117,7 +117,7 @@ def _body(arguments: argparse.Namespace) -> str:
 
 def _stdin() -> str:
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        return standard_input().buffer.read().decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ConfigurationError("the text on stdin is no UTF-8") from None
 

@@ -226,6 +226,24 @@ def test_a_closed_stream_is_no_internal_fault(tmp_path: Path, closed: str, code:
     assert (tmp_path / "a.db").exists() == (code == 0)
 
 
+@pytest.mark.parametrize("words", ["optout check -", "import -", "send --sender Shop +393335556667 -"])
+def test_a_closed_stdin_is_no_empty_file(tmp_path: Path, words: str) -> None:
+    """Who is to read it says that it cannot: `optout check -` would find that nobody is out."""
+    (tmp_path / "key").write_text("secret")
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "ingestor.toml").write_text(
+        f'[database]\nurl = "sqlite:///{tmp_path}/a.db"\n'
+        f'[agile.api]\nbase_url = "http://127.0.0.1:9/"\napi_key_file = "{tmp_path}/key"\n'
+    )
+    for words_, closed in (("db upgrade", ""), (words, " <&-")):
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" --config ingestor.toml "$@"{closed}', PROGRAM, *words_.split()],
+            capture_output=True, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    assert done.returncode not in (0, None)
+    assert "stdin is closed" in done.stderr
+
+
 def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
     """An interrupted command ends with 130 and without a word."""
     config = tmp_path / "fifo"
