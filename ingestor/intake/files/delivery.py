@@ -2,13 +2,15 @@
 
 Blocks go to a worker as they are, single mails many together (`Packing`). Each stretch of input comes back
 when its worker is done, in any order. Its rows become a submission together with the step of its inputs;
-submissions become transactions in the order in which they were sent (`InputQueue`).
+submissions become transactions in the order in which they were sent (`InputQueue`), one at a time. While
+PostgreSQL has one, reading goes on.
 """
 
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,7 +140,10 @@ class _Transaction:
 
 
 class InputQueue:
-    """Keeps the order, the transactions and the counts. `source` is what arrivals name from now on."""
+    """Keeps the order, the transactions and the counts. `source` is what arrivals name from now on.
+
+    Use it as a context manager: at its end no transaction is on its way, whatever was raised.
+    """
 
     def __init__(
         self, pool: Pool, sink: ArchiveSink | DrySink, run_id: int | None, tally: Tally,
@@ -157,7 +162,17 @@ class InputQueue:
         self._next_settled = 0
         self._open = _Transaction()
         self._full: deque[_Transaction] = deque()
+        self._thread = ThreadPoolExecutor(1)
+        self._on_its_way: tuple[_Transaction, Future[list[Receipt]]] | None = None
         self._written = time.monotonic()
+
+    def __enter__(self) -> "InputQueue":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        with suppress(IngestorError):  # then one is on its way already
+            self._count_written()
+        self._thread.shutdown()
 
     def send(self, stretch: Stretch, data: bytes | bytearray | memoryview, task: tuple[Any, ...]) -> None:
         """Take a stretch in its turn, and have a worker do `task` on its bytes; wait until one can."""
@@ -180,15 +195,14 @@ class InputQueue:
     def _make_room(self) -> None:
         """Wait until a worker can be fed; until then, write what the workers have done.
 
-        In this order, because no worker is fed during a transaction: when each was written as soon as it was
-        full, the workers stood still for an eighth of an import into PostgreSQL.
+        In this order, because no worker is fed during a transaction of SQLite.
         """
         while True:
             self._take_in(block=False)
             self._write_due()
             if self._pool.has_room and len(self._sent) < MOST_AHEAD:
                 return
-            if self._full:
+            if self._full and not self._sink.beside:
                 self._write_one()
             else:
                 self._take_in(block=True)
@@ -250,7 +264,7 @@ class InputQueue:
 
     @property
     def _late(self) -> bool:
-        return time.monotonic() - self._written > LONGEST_WAIT
+        return self._on_its_way is None and time.monotonic() - self._written > LONGEST_WAIT
 
     def _close(self) -> None:
         if self._open.parts:
@@ -258,18 +272,40 @@ class InputQueue:
             self._open = _Transaction()
 
     def _write_due(self) -> None:
-        while len(self._full) > MOST_FULL or (self._full and self._late):
+        if self._on_its_way is not None and self._on_its_way[1].done():
+            self._count_written()
+        while len(self._full) > MOST_FULL or (self._full and (self._late or self._could_begin)):
             self._write_one()
+
+    @property
+    def _could_begin(self) -> bool:
+        """Say whether a transaction could be on its way beside the reading, and none is."""
+        return self._sink.beside and self._on_its_way is None
 
     def _write_all(self) -> None:
         while self._full:
             self._write_one()
+        self._count_written()
 
     def _write_one(self) -> None:
-        """Commit the oldest transaction, and only then count it."""
-        parts = self._full.popleft().parts
-        receipts = self._sink.write([submission for submission, _, _ in parts])
-        for (submission, found, origin), receipt in zip(parts, receipts, strict=True):
+        """Begin to commit the oldest transaction, when the one before it is there."""
+        self._count_written()
+        oldest = self._full.popleft()
+        submissions = [submission for submission, _, _ in oldest.parts]
+        if self._sink.beside:
+            self._on_its_way = oldest, self._thread.submit(self._sink.write, submissions)
+            return
+        written: Future[list[Receipt]] = Future()
+        written.set_result(self._sink.write(submissions))
+        self._on_its_way = oldest, written
+        self._count_written()
+
+    def _count_written(self) -> None:
+        """Wait for the transaction that is on its way, and only then count it."""
+        if self._on_its_way is None:
+            return
+        (transaction, written), self._on_its_way = self._on_its_way, None
+        for (submission, found, origin), receipt in zip(transaction.parts, written.result(), strict=True):
             outcomes = self._tally.outcomes
             outcomes.update(receipt.outcomes)
             outcomes[Outcome.IGNORED] += submission.ignored

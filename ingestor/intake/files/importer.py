@@ -80,23 +80,24 @@ class Importer:
 
         Raises ArchiveUnavailable, WorkersGone, CoverageBroken: what was committed stays.
         """
-        try:
-            for source, reference in references:
-                self._check()
-                self._begin_source(source)
-                self._read_file(reference)
-            self._end_source()
-            self._end_lists()
-            for path, missing in self._books.missing():
-                if path not in self._failed_paths:
-                    self._fail(missing)
-            finished = True
-        except Interrupted:
-            finished = False
-        self._packing.flush()
-        # Failures count at the end only: a run that is resumed tries them again.
-        self._queue.finish(self._failures if finished else 0)
-        return finished
+        with self._queue:
+            try:
+                for source, reference in references:
+                    self._check()
+                    self._begin_source(source)
+                    self._read_file(reference)
+                self._end_source()
+                self._end_lists()
+                for path, missing in self._books.missing():
+                    if path not in self._failed_paths:
+                        self._fail(missing)
+                finished = True
+            except Interrupted:
+                finished = False
+            self._packing.flush()
+            # Failures count at the end only: a run that is resumed tries them again.
+            self._queue.finish(self._failures if finished else 0)
+            return finished
 
     def _begin_source(self, path: str) -> None:
         if path != self._path:

@@ -54,6 +54,7 @@ class ArchiveSink:
         self._store = store
         self._stopping = stopping
         self._shared = store.in_a_file
+        self.beside = not self._shared
         self._limit = 2000 if self._shared else 4000  # on PostgreSQL 100,000 mails took 11.3 s, and 11.0
         self._last_end = 0.0
 
@@ -104,6 +105,7 @@ class DrySink:
     """Judges as the archive would. Use it as a context manager: the temporary archive goes with it."""
 
     limit = 4000
+    beside = False
 
     def __init__(self, engine: Engine | None) -> None:
         """`engine` reads the archive; None where there is none yet."""

@@ -1,5 +1,6 @@
 """In what order an import feeds its workers and writes what they have done."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ingestor.archive.items import (
     Row,
     Submission,
 )
+from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.intake.files import delivery
 from ingestor.intake.files.books import Tally
 from ingestor.intake.files.delivery import InputQueue, Stretch
@@ -79,6 +81,7 @@ class Written:
     """A sink that notes how many rows each transaction had."""
 
     limit = LIMIT
+    beside = False
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -174,3 +177,77 @@ def test_everything_is_written_at_the_end(sink: Written) -> None:
     given.finish(failed=2)
     assert sum(sink.rows) == 7 * LIMIT
     assert (tally.outcomes[Outcome.STORED], tally.outcomes[Outcome.FAILED]) == (7 * LIMIT, 2)
+
+
+class Server(Written):
+    """A sink that is written to beside the reading, and answers when it is told to."""
+
+    beside = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Semaphore(0)
+        self.answer = threading.Semaphore(0)
+        self.fault: IngestorError | None = None
+
+    def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """Take it, after a while."""
+        self.begun.release()
+        assert self.answer.acquire(timeout=60)
+        if self.fault is not None:
+            raise self.fault
+        return super().write(submissions)
+
+
+def test_reading_goes_on_while_the_server_has_a_transaction() -> None:
+    """One is on its way, one waits, and workers are fed; it is counted when it is there, and not before."""
+    server, workers = Server(), Workers(slots=8)
+    given, tally = made(workers, server)
+    with given:
+        feed(given)
+        workers.work(LIMIT)
+        feed(given)
+        assert server.begun.acquire(timeout=60)
+        workers.work(LIMIT)
+        feed(given)
+        feed(given)
+        assert (len(workers.owed), server.rows, tally.mails) == (2, [], 0)
+        for _ in range(4):
+            server.answer.release()
+        given.finish(failed=0)
+    assert (server.rows, tally.mails) == ([LIMIT] * 4, 4 * LIMIT)
+
+
+def test_a_transaction_that_fails_beside_the_reading_ends_it() -> None:
+    """What the server says is raised, and nothing of it is counted."""
+    server, workers = Server(), Workers(slots=8)
+    given, tally = made(workers, server)
+    server.fault = ArchiveUnavailable("the archive is away")
+
+    def read() -> None:
+        with given:
+            feed(given)
+            server.answer.release()
+            given.finish(failed=0)
+
+    with pytest.raises(ArchiveUnavailable):
+        read()
+    assert (server.rows, tally.mails) == ([], 0)
+
+
+def test_what_is_on_its_way_is_counted_whatever_ends_the_reading() -> None:
+    """Of a fault elsewhere the balance of the run does not suffer."""
+    server, workers = Server(), Workers(slots=8)
+    given, tally = made(workers, server)
+
+    def read() -> None:
+        with given:
+            feed(given)
+            workers.work(LIMIT)
+            feed(given)
+            server.answer.release()
+            raise RuntimeError("elsewhere")
+
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        read()
+    assert (server.rows, tally.mails) == ([LIMIT], LIMIT)
