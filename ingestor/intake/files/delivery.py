@@ -288,24 +288,23 @@ class InputQueue:
         self._count_written()
 
     def _write_one(self) -> None:
-        """Begin to commit the oldest transaction, when the one before it is there."""
+        """Commit the oldest transaction, or begin to, when the one before it is there."""
         self._count_written()
         oldest = self._full.popleft()
         submissions = [submission for submission, _, _ in oldest.parts]
         if self._sink.beside:
             self._on_its_way = oldest, self._thread.submit(self._sink.write, submissions)
             return
-        written: Future[list[Receipt]] = Future()
-        written.set_result(self._sink.write(submissions))
-        self._on_its_way = oldest, written
-        self._count_written()
+        self._count(oldest, self._sink.write(submissions))
 
     def _count_written(self) -> None:
-        """Wait for the transaction that is on its way, and only then count it."""
-        if self._on_its_way is None:
-            return
-        (transaction, written), self._on_its_way = self._on_its_way, None
-        for (submission, found, origin), receipt in zip(transaction.parts, written.result(), strict=True):
+        """Wait for the transaction that is on its way, if any, and only then count it."""
+        if self._on_its_way is not None:
+            (transaction, written), self._on_its_way = self._on_its_way, None
+            self._count(transaction, written.result())
+
+    def _count(self, transaction: _Transaction, receipts: Sequence[Receipt]) -> None:
+        for (submission, found, origin), receipt in zip(transaction.parts, receipts, strict=True):
             outcomes = self._tally.outcomes
             outcomes.update(receipt.outcomes)
             outcomes[Outcome.IGNORED] += submission.ignored
