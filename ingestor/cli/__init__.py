@@ -163,7 +163,7 @@ def _open_streams() -> list[str]:
     for name in closed:
         number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: its own
         if name != "stdin":
-            setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - a number; for good
+            setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - no path; it stays open
     return closed
 
 

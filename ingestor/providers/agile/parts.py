@@ -92,8 +92,15 @@ def _is_plain(data: bytes) -> bool:
     return not _QUOTED.search(data) and not (data.isascii() and not _NEVER_QUOTED.search(data))
 
 
-def looks_quoted(data: bytes) -> bool:
-    """Say whether `data` is quoted-printable although nothing says so: each "=" of it is."""
+def as_it_is(data: bytes, encoding: str) -> tuple[bytes, str]:
+    """Return `data` and its transfer `encoding`, decoded where it is quoted-printable and nothing says so."""
+    if encoding in IDENTITY and _looks_quoted(data):
+        return transfer_decoded(data, "quoted-printable") or b"", "quoted-printable"
+    return data, encoding
+
+
+def _looks_quoted(data: bytes) -> bool:
+    """Say whether `data` is quoted-printable: each "=" of it is."""
     if b"=" not in data or not data.isascii() or _NEVER_QUOTED.search(data):
         return False
     if _UTF_8_QUOTED.search(data):
@@ -220,9 +227,8 @@ def _part(kind: _Kind, data: bytes) -> Part | None:
     decoded = transfer_decoded(data, kind.encoding)
     if decoded is None:
         return None
-    html, encoding = kind.media_type == "text/html", kind.encoding
-    if encoding in IDENTITY and looks_quoted(decoded):
-        decoded, encoding = transfer_decoded(decoded, "quoted-printable"), "quoted-printable"
+    html = kind.media_type == "text/html"
+    decoded, encoding = as_it_is(decoded, kind.encoding)
     return Part(decoded, kind.charset, html, kind.flowed and not html, kind.delete_space, encoding)
 
 

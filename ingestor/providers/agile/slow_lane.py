@@ -15,10 +15,9 @@ from email.policy import Compat32
 from ingestor.providers.agile.header import Header
 from ingestor.providers.agile.parts import (
     ENCODINGS,
-    IDENTITY,
     Part,
+    as_it_is,
     encoding_of,
-    looks_quoted,
     transfer_decoded,
     undeclared,
 )
@@ -165,8 +164,8 @@ def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
     charset = leaf.get_content_charset() or None
     rank = {"plain": 0, "html": 1}.get(subtype, 2)
     data, encoding = decoded_payload(leaf)
-    if data and encoding in IDENTITY and looks_quoted(data):
-        data, encoding = transfer_decoded(data, "quoted-printable"), "quoted-printable"
+    if data:
+        data, encoding = as_it_is(data, encoding)
     part = Part(data, charset, subtype == "html", flowed, delete_space, encoding)
     yield rank, part
     as_it_came = _payload(leaf)
