@@ -64,7 +64,8 @@ class Writer:
     @property
     def queued(self) -> int:
         """How many submissions are not committed yet."""
-        return len(self._waiting) + self._in_hand
+        with self._changed:  # what is just being taken up would be counted nowhere
+            return len(self._waiting) + self._in_hand
 
     def start(self) -> None:
         """Begin to write; the archive need not be there yet."""

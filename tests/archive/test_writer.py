@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import datetime
 
@@ -149,14 +149,15 @@ def test_postgresql_stopped_and_started_under_the_writer(own_postgresql: Postgre
                 futures.append(writer.submit(submission(n, run_id)))
                 if n in (200, 400):
                     own_postgresql.stop(immediate=n == 200)
+                    futures.append(writer.submit(submission(n + 1000, run_id)))  # the others may be there
                     until(lambda: writer.trouble)
                     own_postgresql.start()
                     until(lambda: not writer.trouble)
             wait(futures, 60)
         assert writer.stop(10)
-        assert number_of(engine, "inbound_sms") == number_of(engine, "arrivals") == 600
+        assert number_of(engine, "inbound_sms") == number_of(engine, "arrivals") == 602
         counts = balance(engine, run_id)
-        assert (counts.read, counts.stored, counts.adds_up) == (600, 600, True)
+        assert (counts.read, counts.stored, counts.adds_up) == (602, 602, True)
         assert [entry["log_level"] for entry in logs] == ["error", "info"] * 2
 
 
@@ -257,6 +258,29 @@ def test_taking_everything_back_does_not_end_the_writer(sqlite_engine: Engine) -
     writer.start()
     until(lambda: not writer.queued)
     assert str(writer.submit(submission(2)).result(30).outcomes[0]) == "stored"
+    assert writer.stop(10)
+
+
+def test_what_is_being_taken_up_is_counted(sqlite_engine: Engine) -> None:
+    """Nobody who asks in that moment hears that all is committed: a day's run would be closed before it."""
+    said: list[int] = []
+
+    class Asking(Future[Receipt]):
+        def set_running_or_notify_cancel(self) -> bool:
+            asking = threading.Thread(target=lambda: said.append(writer.queued), daemon=True)
+            asking.start()
+            asking.join(0.2)
+            return super().set_running_or_notify_cancel()
+
+    class Held(Store):
+        def write(self, submissions: Sequence[Submission], now: datetime) -> list[Receipt]:
+            until(lambda: said)
+            return super().write(submissions, now)
+
+    writer = Writer(Held(sqlite_engine), clock=lambda: NOW)
+    writer.start()
+    writer.submit(submission(1), Asking()).result(30)
+    assert said == [1]
     assert writer.stop(10)
 
 

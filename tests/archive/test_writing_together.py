@@ -1,7 +1,7 @@
 """How long the writer waits for those who were written together last time."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,25 @@ from ingestor.archive.writer import Writer
 from ingestor.logs import OncePerMinute
 from tests.archive.samples import NOW
 from tests.archive.test_writer import CountingStore, submission
+from tests.waiting import until
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """A wait for others each, noted as it begins: who is submitted from then on comes during it."""
+    begun: list[float | None] = []
+    wait_for = threading.Condition.wait_for
+
+    def noted(self: threading.Condition, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        begun.append(timeout)
+        return wait_for(self, predicate, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait_for", noted)
+    return begun
 
 
 def test_what_was_written_together_is_waited_for_together(
-    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch, gathered: list[float | None]
 ) -> None:
     """After a transaction of three the next one waits for three; a lone item after a lone one for nobody."""
     monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 60.0)
@@ -35,17 +50,20 @@ def test_what_was_written_together_is_waited_for_together(
             monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 0.0)  # after these three
             futures.append(writer.submit(submission(29)))
         assert not wait(futures, 30).not_done
+        until(lambda: len(gathered) == first // 10 + 1)  # noqa: B023 - it is called at once
     assert store.commits == 2
     writer.submit(submission(30)).result(30)  # the others do not come
+    until(lambda: len(gathered) == 4)
     monkeypatch.setattr(writer_module, "_TOGETHER_SECONDS", 60.0)
     writer.submit(submission(31)).result(30)
+    until(lambda: len(gathered) == 5)
     writer.submit(submission(32)).result(30)
     assert writer.stop(10)
     assert store.commits == 5
 
 
 def test_who_came_during_a_transaction_waits_for_those_in_it(
-    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch, gathered: list[float | None]
 ) -> None:
     """Else who missed one transaction leaves another one behind in the next, and so on for good."""
     begun, go_on = threading.Event(), threading.Event()
@@ -65,6 +83,7 @@ def test_who_came_during_a_transaction_waits_for_those_in_it(
     meanwhile = writer.submit(submission(1))
     go_on.set()
     first.result(30)
+    until(lambda: len(gathered) == 2)
     assert not wait([meanwhile], 0.2).done
     again = writer.submit(submission(2))
     assert not wait([meanwhile, again], 30).not_done

@@ -125,7 +125,7 @@ def test_a_silent_pipe_can_be_left(run_sqlite_import: Importer, number: int) -> 
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     assert "run 1: 0 read" in out
     assert "stdin cannot be resumed" in out

@@ -42,6 +42,7 @@ class WriterAtHand:
     def __init__(self) -> None:
         self.trouble: str | None = None
         self.silent = False
+        self.begins = False  # a silent one that has begun with what it has: it cannot be taken back
         self.error: Exception | None = None
         self.taken: list[tuple[Submission, Future[Receipt]]] = []
 
@@ -51,6 +52,8 @@ class WriterAtHand:
             raise self.error
         future = future or Future()
         self.taken.append((submission, future))
+        if self.begins:
+            future.set_running_or_notify_cancel()
         if not self.silent:
             finish(submission, future)
         return future

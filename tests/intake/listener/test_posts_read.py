@@ -1,13 +1,12 @@
 """A stored POST is seen: a line an endpoint and minute, and counts by outcome for `status`."""
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from ingestor.archive.items import Receipt, Submission
+from ingestor.archive.items import Receipt
 from ingestor.intake.listener import Limits
 from ingestor.intake.listener.posts import TEST, PostsRead
 from ingestor.record import Outcome
@@ -93,27 +92,12 @@ def test_a_late_commit_counts_for_the_post_that_lies_in_the_spool(
 ) -> None:
     """The writer was slow, the spool answered: its outcome comes after all, once."""
     stand = make_stand(limits=Limits(writer_seconds=0.1))
-    stand.at_hand.silent = True
-    running = _running(stand)
+    stand.at_hand.silent = stand.at_hand.begins = True
     assert stand.sms(1).body == b"+OK"
     assert stand.listener.endpoints["agile-1"][:2] == (1, {"spooled": 1})
-    [(submission, future)] = running
+    [(submission, future)] = stand.at_hand.taken
     future.set_result(Receipt((Outcome.STORED,) * len(submission.items)))
     eventually(lambda: stand.listener.endpoints["agile-1"][:2] == (1, {"spooled": 1, "stored": 1}))
-
-
-def _running(stand: Stand) -> list[tuple[Submission, "Future[Receipt]"]]:
-    """Let the writer begin with each submission at once, so that it cannot be taken back."""
-    taken = stand.at_hand.taken
-    submit = stand.at_hand.submit
-
-    def begin(*given: Any) -> "Future[Receipt]":
-        future = submit(*given)
-        future.set_running_or_notify_cancel()
-        return future
-
-    stand.at_hand.submit = begin  # type: ignore[method-assign]
-    return taken
 
 
 def test_a_post_of_an_endpoint_that_is_no_more_is_replayed(

@@ -12,6 +12,7 @@ from ingestor.intake.listener import Limits, gate
 from tests.intake.listener.client import Answered, Client, post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, INFOBIP, SECRET, Stand
+from tests.waiting import until
 
 
 def _hold_bare(answer: Answered) -> None:
@@ -106,8 +107,7 @@ def test_more_than_can_be_taken_at_once_is_refused(make_stand: MakeStand) -> Non
     waiting = [stand.client() for _ in range(3)]
     for number, client in enumerate(waiting):
         client.send(post(AGILE, sms(number)))
-    while sum(len(submission.items) for submission, _ in stand.at_hand.taken) < 3:
-        pass
+    until(lambda: len(stand.at_hand.taken) == 3)
 
     assert stand.sms(9).status == 503
     for _, future in stand.at_hand.taken:
@@ -195,7 +195,6 @@ def test_at_the_cap_a_full_house_of_waiting_requests_is_overload(make_stand: Mak
     waiting = [stand.client() for _ in range(2)]
     for number, client in enumerate(waiting):
         client.send(post(AGILE, sms(number)))
-    while sum(len(submission.items) for submission, _ in stand.at_hand.taken) < 2:
-        pass
+    until(lambda: len(stand.at_hand.taken) == 2)
     with Client(stand.listener.address) as late:
         assert late.answer().status == 503

@@ -21,7 +21,7 @@ from ingestor.providers.contract import Post
 from ingestor.record import Outcome
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
-from tests.intake.listener.stand import AGILE, INFOBIP, SECRET, Stand, finish
+from tests.intake.listener.stand import INFOBIP, SECRET, Stand, finish
 
 ARRIVED = datetime(2026, 11, 22, 8, tzinfo=UTC)
 Eventually = Callable[..., None]
@@ -164,13 +164,9 @@ def test_what_the_writer_still_holds_is_not_replayed_beside_it(
 ) -> None:
     """A submission the writer has begun stays its own: when it commits after all, the file goes."""
     stand = make_stand(limits=Limits(writer_seconds=0.3))
-    stand.at_hand.silent = True
-    with stand.client() as client:
-        client.send(post(AGILE, sms(1)))
-        eventually(lambda: bool(stand.at_hand.taken))
-        [(submission, future)] = stand.at_hand.taken
-        future.set_running_or_notify_cancel()
-        assert client.answer().body == b"+OK"
+    stand.at_hand.silent = stand.at_hand.begins = True
+    assert stand.sms(1).body == b"+OK"
+    [(submission, future)] = stand.at_hand.taken
     assert stand.listener.spool_depth == 1
 
     stand.at_hand.silent = False
@@ -268,11 +264,12 @@ def test_the_spool_says_when_it_begins_and_when_it_is_over(stand: Stand, eventua
         for number in range(20):
             stand.sms(number)
         stand.at_hand.trouble = None
-        eventually(lambda: stand.listener.spool_depth == 0)
+        eventually(lambda: lines[-1]["event"] == "the spool is empty again")
 
     events = [line["event"] for line in lines if line["event"] != "POSTs read"]
     assert events == ["POSTs go to the spool", "the spool is empty again"]
     assert lines[-1]["posts"] == 20
+    assert stand.listener.spool_depth == 0
     assert SECRET not in repr(lines)
 
 

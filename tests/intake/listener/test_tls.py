@@ -42,7 +42,7 @@ def _issue(authority: trustme.CA, folder: Path, **options: object) -> tuple[Path
 @pytest.fixture
 def secure(make_stand: MakeStand, files: tuple[Path, Path]) -> Stand:
     """A listener with TLS of its own."""
-    return make_stand(tls_certificate=files[0], tls_key=files[1], limits=Limits(request_seconds=1.0))
+    return make_stand(tls_certificate=files[0], tls_key=files[1], limits=Limits(request_seconds=4.0))
 
 
 def _context(authority: trustme.CA) -> ssl.SSLContext:
