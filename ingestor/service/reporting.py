@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
@@ -64,6 +64,7 @@ class Reporter:
         self._states = states
         self._name = f"{KIND} {installation}"
         self._stopped = Event()
+        self._noting = Lock()  # a report in hand at the stop must not be what stands in the end
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
         self._archive: str | None = None
         self._differences: str | None = None
@@ -100,12 +101,15 @@ class Reporter:
 
     def note_daemon(self, state: str) -> None:
         """Write down that the daemon is `running`, or `stopped` by somebody. Raises IngestorError."""
-        spool = self._listener[1].spool_depth if self._listener else None
-        detail = note_of_this_process(self.run, spool, self._parts())
-        note_source(
-            self._engine, self._name, KIND, state, detail,
-            poll_seconds=int(REPORT_SECONDS), now=datetime.now(UTC), success=True,
-        )  # fmt: skip
+        with self._noting:
+            if state == "running" and self._stopped.is_set():
+                return
+            spool = self._listener[1].spool_depth if self._listener else None
+            detail = note_of_this_process(self.run, spool, self._parts())
+            note_source(
+                self._engine, self._name, KIND, state, detail,
+                poll_seconds=int(REPORT_SECONDS), now=datetime.now(UTC), success=True,
+            )  # fmt: skip
 
     def _parts(self) -> dict[str, object]:
         """Return how what this daemon reads and listens to fares.

@@ -5,14 +5,15 @@ import os
 import re
 import signal
 import socket
-import time
 import urllib.request
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from ingestor.archive.mailbox_state import Source
 from ingestor.archive.runs import Balance, Run
@@ -44,8 +45,8 @@ def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, made_url: str,
         if end == "stop":
             assert daemon.stop() == 0
         else:
-            daemon.process.send_signal(signal.SIGKILL)  # and nobody waits for it: a zombie lives no more
-            time.sleep(0.2)
+            daemon.process.send_signal(signal.SIGKILL)
+            os.waitid(os.P_PID, daemon.process.pid, os.WEXITED | os.WNOWAIT)  # a zombie lives no more
         after = _status(config)
         told = json.loads(_status(config, "--json").out)
 
@@ -78,9 +79,10 @@ def test_a_silent_provider_does_not_hide_behind_a_busy_one(tmp_path: Path, made_
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", body) as answer:
                 assert answer.read() == b"+OK"
         until(lambda: "2 POSTs since the start: 1 stored, 1 duplicate" in row("agile-1")["detail"], "a row")
+        until(lambda: row("agile-1")["last_success"], "when the newest came")
+        until(lambda: row("agile-2")["detail"], "the other's row")
         came, never = row("agile-1"), row("agile-2")
         assert (came["state"], never["state"], never["last_success"]) == ("open", "open", None)
-        assert came["last_success"] is not None
         assert _status(config).code == 0
         assert daemon.stop() == 0
         lines = daemon.events("POSTs read")
@@ -118,8 +120,8 @@ def test_two_daemons_on_one_archive_are_told_apart(archive_url: str, tmp_path: P
         until(lambda: both.items() <= told().items(), "both listeners and both POSTs", 60)
 
         assert second.stop() == 0
+        until(lambda: told()["main"] == ("watching", None), "what the first one has noted of its mailbox")
         after = told()
-        assert after["main"] == ("watching", None)
         assert after["127.0.0.1:0"] == ("listening", "1 accepted, 0 in the spool")
         assert after["endpoint agile-1"][1] in {f"1 POSTs since the start: 1 {how}" for how in OUTCOMES}
         assert len(after) == 3
@@ -137,6 +139,33 @@ def post(daemon: Running) -> None:
     body = b"originator=%2B393351234567&destination=%2B393331234333&date_time=20260514102301&text=x"
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/a", body) as answer:
         assert answer.read() == b"+OK"
+
+
+def test_a_report_in_hand_at_the_stop_does_not_hide_it(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stopped` is what stands in the end: else `status` said that a daemon stopped in order was killed."""
+    written, begun, go = list[str](), Event(), Event()
+
+    def note(_engine: Engine, _name: str, _kind: str, state: str, *_: object, **__: object) -> None:
+        if state == "running":
+            begun.set()
+            go.wait(30)
+        written.append(state)
+
+    monkeypatch.setattr(reporting, "note_source", note)
+    reporter = reporting.Reporter(sqlite_engine, 1, "x", None, lambda: False, dict)
+    threads = [Thread(target=reporter.note_daemon, args=(state,)) for state in ("running", "stopped")]
+    threads[0].start()
+    assert begun.wait(30)
+    reporter.stop()
+    threads[1].start()
+    threads[1].join(0.2)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    reporter.note_daemon("running")
+    assert written == ["running", "stopped"]
 
 
 def test_who_fares_badly_hides_nobody_who_fares_well() -> None:
