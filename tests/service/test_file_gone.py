@@ -45,7 +45,7 @@ def test_nothing_is_acknowledged_into_a_file_that_no_restart_finds(
             server.deliver(mail.raw)
         assert [post(number) for number in range(1, 5)] == [b"+OK"] * 4
         until(lambda: daemon.events("the archive takes no writes; intake waits and tries again"), "a word")
-        [line] = daemon.events("the archive file is not the one that is open")
+        [line] = until(lambda: daemon.events("the archive file is not the one that is open"), "why")
         assert (line["level"], "removed or renamed" in line["reason"]) == ("error", True)
         assert len(list((tmp_path / "spool").glob("*.post"))) == 4
         for command in ("status", "check"):

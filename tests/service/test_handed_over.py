@@ -72,7 +72,7 @@ def test_a_stop_finishes_what_was_begun_and_leaves_the_rest(tmp_path: Path, kept
             assert _rest(whole).endswith(b"+OK")  # so what came before it has been read
             daemon.process.terminate()
             until(lambda: bool(daemon.events("daemon stops")), "the stop")
-            time.sleep(2)  # of the five that it has
+            time.sleep(1)  # of the five that it has
             waiting = _sent(kept, late)
             begun.sendall(half[-5:])
             assert _rest(begun).endswith(b"+OK")

@@ -23,7 +23,7 @@ def test_another_sender_costs_no_sms(server: ImapServer, tmp_path: Path, made_ur
     with running(configuration(tmp_path, made_url, mailbox(server.port))) as daemon:
         daemon.wait_ready()
         until(lambda: read_so_far(made_url) == 3, "all mails read")
-        warned = daemon.events("quarantined: kept, but no SMS was made of it")
+        warned = until(lambda: daemon.events("quarantined: kept, but no SMS was made of it"), "the warning")
         assert [(line["level"], line["reason"]) for line in warned] == [("warning", "sender_not_listed")]
         assert "lists.example.net" not in json.dumps(warned)
 

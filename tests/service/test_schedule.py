@@ -62,7 +62,7 @@ def test_a_failing_job_is_said_and_called_again(
     scheduled({"a": (0.02, fail)})
     assert calls.acquire(timeout=5)
     assert calls.acquire(timeout=5)
-    assert "RuntimeError" in capsys.readouterr().out
+    _until(lambda: "RuntimeError" in capsys.readouterr().out)
 
 
 def test_a_hung_job_is_said_and_not_waited_for(
