@@ -83,7 +83,7 @@ def test_the_make_targets_exist(target: str) -> None:
 
 def test_make_run_leaves_an_archive_and_ends() -> None:
     """`make run` ends by itself with exactly one database of at least twenty SMS."""
-    done = subprocess.run(["make", "run"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["make", "run"], cwd=ROOT, capture_output=True, text=True, timeout=280)
 
     assert done.returncode == 0, done.stdout + done.stderr
     [archive] = (ROOT / "demo").glob("*.db")

@@ -186,7 +186,7 @@ def test_steps(case: Case, postgresql_server: PostgresqlServer, postgresql_url: 
             wanted = case["expect"]["rows_in_inbound_sms"]
             until(lambda: len(rows(engine, "SELECT id FROM inbound_sms")) == wanted, f"{wanted} rows")
             engine.dispose()
-            assert not list(tmp_path.glob("**/*.post"))
+            until(lambda: not list(tmp_path.glob("**/*.post")), "an empty spool")
             assert case["expect"]["log_without"].removeprefix("SQLSTATE ") not in daemon.log_path.read_text()
     finally:
         pooler.close()

@@ -43,7 +43,7 @@ def ingestor(
         env={**clean, **(environment or {})},
         input=stdin,
         capture_output=True,
-        timeout=60,
+        timeout=120,
     )
     return Called(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(), done.stdout)
 

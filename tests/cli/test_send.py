@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tests.archive.reading import number_of, opened, rows
 from tests.cli.calling import PROGRAM, Called
-from tests.servers.agile import ScriptedAgile, late, newer, plain, refusal, reset
+from tests.servers.agile import ScriptedAgile, newer, plain, refusal, reset
 from tests.waiting import until
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -170,7 +171,8 @@ def test_after_a_refusal_of_the_whole_account_no_further_number_is_tried(desk: D
 
 def test_the_row_is_committed_before_the_request_leaves(desk: Desk) -> None:
     """While Agile thinks, the archive has the message as `sending`; a kill leaves it so."""
-    desk.agile.then = late(1.5)
+    killed = threading.Event()
+    desk.agile.then = lambda *_: killed.wait(60)
     arguments = ["send", "+393351234567", "--sender", "MyShop", "--text", "Grazie"]
     with subprocess.Popen(
         [PROGRAM, "--config", desk.config, *arguments], stdout=subprocess.DEVNULL
@@ -178,6 +180,7 @@ def test_the_row_is_committed_before_the_request_leaves(desk: Desk) -> None:
         until(lambda: desk.agile.requests)
         assert desk.states() == ["sending"]
         sending.send_signal(signal.SIGKILL)
+    killed.set()
     assert desk.states() == ["sending"]
 
 

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import tomllib
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from ingestor.demo.play import Screen, shortened
 from ingestor.errors import ConfigurationError
 from ingestor.providers.agile.mail import read_mail
 from ingestor.providers.contract import Readable, Rules
+from tests.waiting import until
 
 NOW = datetime(2026, 11, 3, 14, 5, tzinfo=UTC)
 SCRIPT = Path(sys.executable).with_name("ingestor")
@@ -31,7 +31,12 @@ SCRIPT = Path(sys.executable).with_name("ingestor")
 def _demo(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     clean = {key: value for key, value in os.environ.items() if not key.startswith("INGESTOR_")}
     return subprocess.run(
-        [SCRIPT, "demo"], cwd=folder, env={**clean, **environment}, capture_output=True, text=True, timeout=60
+        [SCRIPT, "demo"],
+        cwd=folder,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
 
 
@@ -156,10 +161,7 @@ def test_ctrl_c_is_clean(tmp_path: Path) -> None:
         [SCRIPT, "demo"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     log = tmp_path / "demo/daemon.log"
-    for _ in range(3000):
-        if log.exists() and "daemon started" in log.read_text():
-            break
-        time.sleep(0.01)
+    until(lambda: log.exists() and "daemon started" in log.read_text(), "the daemon")
     demo.send_signal(signal.SIGINT)
     _, complaint = demo.communicate(timeout=30)
 

@@ -111,7 +111,7 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     server.deliver(user, [mail.raw for mail in MAILS[20:]])
     until(lambda: guest.show("ingestor", "NRestarts") == "2", "the watchdog", seconds=60)
     _until_it_runs_with(guest, MAILS)
-    assert "Watchdog timeout" in guest.journal("ingestor")
+    until(lambda: "Watchdog timeout" in guest.journal("ingestor"), "the watchdog's line", seconds=60)
 
     assert guest.run("systemctl", "reload", "ingestor").returncode == 0
     until(lambda: "configuration reloaded" in guest.journal("ingestor"), "the reload", seconds=60)
@@ -121,10 +121,11 @@ def test_the_unit_lives_a_whole_life(guest: booted.BootedGuest, server: dovecot.
     guest.run("systemctl", "kill", "--signal=HUP", "ingestor")
     refusal = "unknown key; did you mean mailbox?"
     until(lambda: refusal in guest.journal("ingestor"), "the refusal", seconds=60)
-    assert guest.show("ingestor", "ActiveState") == "active"
+    until(lambda: guest.show("ingestor", "ActiveState") == "active", "the end of the reload", seconds=60)
     until(lambda: "reload refused" in _priority(guest, "3"), "the refusal among the errors", seconds=60)
     assert "configuration reloaded" in _priority(guest, "6")
-    assert "reload refused, the old configuration stays" in guest.show("ingestor", "StatusText")
+    refused = "reload refused, the old configuration stays"
+    until(lambda: refused in guest.show("ingestor", "StatusText"), "the refusal in the status", seconds=60)
 
     guest.run("systemctl", "stop", "ingestor")
     assert guest.show("ingestor", "Result") == "success"

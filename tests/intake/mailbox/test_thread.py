@@ -98,11 +98,13 @@ def test_progress_comes_with_finished_cycles_only(desk: Desk, server: ImapServer
     until(lambda: thread.progress > before)
 
     server.faults.silent = True
-    assert not thread.join(0.3)
-    stood = thread.progress
-    assert not thread.join(0.3)
 
-    assert thread.progress == stood
+    def stands() -> bool:
+        stood = thread.progress
+        assert not thread.join(0.3)
+        return thread.progress == stood
+
+    until(stands, "the end of the cycle in hand")
     thread.stop()
     assert thread.join(5)
     server.faults.silent = False
@@ -112,7 +114,7 @@ def test_the_stall_limit_covers_the_wait_that_is_on(desk: Desk, server: ImapServ
     """Waiting in IDLE, or after a refused login, is no stall; a command that takes longer than allowed is."""
     thread = desk.thread(server.port)
     until(lambda: server.commands and server.commands[-1] == "IDLE")
-    assert thread.stall_limit == pytest.approx(QUICK.idle + 2 * QUICK.command, abs=5)
+    until(lambda: thread.stall_limit == pytest.approx(QUICK.idle + 2 * QUICK.command, abs=5))
     refused = desk.thread(server.port, password="wrong", name="other")
     least = QUICK.refused_first / 2 + 2 * QUICK.command
     until(lambda: refused.state == "refused" and refused.stall_limit >= least)
@@ -152,9 +154,12 @@ def test_an_outage_is_told_once_and_its_end_too(
     server.faults.refuse.clear()
     until(lambda: thread.state == "watching")
 
-    said = [entry for entry in logged if entry.get("mailbox") == "main" and entry["log_level"] != "debug"]
+    def said() -> list[object]:
+        levels = [entry["log_level"] for entry in logged if entry.get("mailbox") == "main"]
+        return [level for level in levels if level != "debug"]
 
-    assert [entry["log_level"] for entry in said] == ["info", "warning", "info"]
+    until(lambda: len(said()) >= 3, "the end of the outage in the log")
+    assert said() == ["info", "warning", "info"]
 
 
 def test_a_locked_archive_holds_the_mails_back(desk: Desk, server: ImapServer) -> None:
@@ -168,8 +173,8 @@ def test_a_locked_archive_holds_the_mails_back(desk: Desk, server: ImapServer) -
         for number in range(5):
             server.deliver(mail(number))
         until(lambda: desk.writer.trouble)
+        until(lambda: thread.stall_limit == math.inf)
 
-        assert thread.stall_limit == math.inf
         assert not any(message.flags for message in server.boxes["INBOX"].messages)
         other.execute("ROLLBACK")
     other.close()
