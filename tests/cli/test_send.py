@@ -53,7 +53,7 @@ def config_of(agile: ScriptedAgile, url: str, folder: Path, more: str = "") -> P
     config.write_text(
         f'[database]\nurl = "{url}"\n[agile]\nnumbers = ["+393331234333"]\n[agile.api]\n'
         f'base_url = "{agile.base_url}"\napi_key_file = "{folder / "api.key"}"\n'
-        f"connect_seconds = 2\nanswer_seconds = 2\nrate = 500\n{more}"
+        f"connect_seconds = 20\nanswer_seconds = 20\nrate = 500\n{more}"
     )
     return config
 

@@ -58,7 +58,7 @@ def settings_of(agile: ScriptedAgile, folder: Path, rules: str = RULES, more: st
     config = folder / "answers.toml"
     config.write_text(
         f'[agile]\nnumbers = ["{US}"]\n[agile.api]\nbase_url = "{agile.base_url}"\n'
-        f'api_key_file = "{folder / "api.key"}"\nconnect_seconds = 2\nanswer_seconds = 2\nrate = 500\n'
+        f'api_key_file = "{folder / "api.key"}"\nconnect_seconds = 20\nanswer_seconds = 20\nrate = 500\n'
         f"{more}{rules}"
     )
     return load(config, None)

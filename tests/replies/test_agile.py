@@ -13,7 +13,7 @@ from ingestor.errors import ProviderUnavailable
 from ingestor.providers.agile import Api
 from ingestor.replies.agile import AgileClient, Message, api_key, basic
 from ingestor.replies.verdicts import Fate
-from tests.servers.agile import ScriptedAgile, drip, late, newer, plain, refusal, reset
+from tests.servers.agile import ScriptedAgile, drip, newer, plain, refusal, reset, silent
 
 MESSAGE = Message("0b9c", "+393351234567", "MyShop", "Grazie, ciao")
 
@@ -26,7 +26,7 @@ def agile() -> Iterator[ScriptedAgile]:
 
 
 def _client(base_url: str, **options: object) -> AgileClient:
-    given = {"connect_seconds": 2.0, "answer_seconds": 2.0, "rate": 1000.0, "base_url": base_url, **options}
+    given = {"connect_seconds": 20.0, "answer_seconds": 20.0, "rate": 1000.0, "base_url": base_url, **options}
     return AgileClient(Api.model_construct(**given), api_key("k3y"))  # type: ignore[arg-type]  # of any fields
 
 
@@ -66,7 +66,7 @@ def test_a_reset_after_the_request_is_unknown(agile: ScriptedAgile, after: int) 
     assert len(agile.requests) == 1
 
 
-@pytest.mark.parametrize("behaviour", [late(1.5), drip])
+@pytest.mark.parametrize("behaviour", [silent, drip])
 def test_silence_after_the_request_is_unknown(agile: ScriptedAgile, behaviour: object) -> None:
     """A server that hangs or drips holds a request no longer than it may take as a whole."""
     agile.script = [behaviour]  # type: ignore[list-item]

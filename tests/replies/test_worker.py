@@ -300,7 +300,7 @@ def test_a_claim_without_an_end_becomes_unknown(desk: Desk, agile: ScriptedAgile
     agile.script = [refusal(9, 503, Retry_After="3600")]
     desk.look(arrived(1))
     with writing(desk.engine) as connection:
-        assert claim(connection, 1, 2, database_now(connection) - timedelta(seconds=60))
+        assert claim(connection, 1, 2, database_now(connection) - timedelta(seconds=600))
     fresh = AnswerWorker(desk.engine, desk.settings)
     fresh.work()
 

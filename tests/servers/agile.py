@@ -102,6 +102,12 @@ def late(seconds: float, behaviour: Behaviour | None = None) -> Behaviour:
     return behave
 
 
+def silent(_: ScriptedAgile, handler: Handler, __: dict[str, Any]) -> None:
+    """Say nothing until the client hangs up."""
+    handler.connection.recv(1)
+    handler.close_connection = True
+
+
 def drip(_: ScriptedAgile, handler: Handler, __: dict[str, Any]) -> None:
     """Answer a byte at a time, without end."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")

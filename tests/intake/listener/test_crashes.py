@@ -43,6 +43,8 @@ class Crashing:
                 text=True, bufsize=1,
             )  # fmt: skip
         self._ending = False
+        self._kills: list[threading.Timer] = []
+        self._one_at_a_time = threading.Lock()
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive)
         self._thread.start()
@@ -50,12 +52,23 @@ class Crashing:
 
     def kill(self) -> None:
         """Kill the listener; the next one is forked at once."""
-        with suppress(ProcessLookupError):
-            os.kill(self.child, signal.SIGKILL)
-        self.crashes += 1
+        with self._one_at_a_time:
+            self._up.wait(30)
+            self._up.clear()
+            with suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGKILL)
+            self.crashes += 1
+
+    def kill_in(self, seconds: float) -> None:
+        """Kill it a moment later."""
+        self._kills.append(threading.Timer(seconds, self.kill))
+        self._kills[-1].start()
 
     def end(self) -> int:
         """Let the last listener replay its spool and stop in order; return its exit status."""
+        for one in self._kills:
+            one.join()
+        assert self._up.wait(30)
         self._ending = True
         os.kill(self.child, signal.SIGTERM)
         self._thread.join(60)
@@ -98,7 +111,7 @@ def test_kills_lose_and_double_nothing(
 
     def acknowledged(count: int) -> None:
         if count in moments:
-            threading.Timer(dice.random() * 0.02, crashing.kill).start()
+            crashing.kill_in(dice.random() * 0.02)
 
     crowd = Crowd(lambda: crashing.address, range(messages), acknowledged)
     crowd.run()

@@ -102,7 +102,7 @@ def test_logins_and_networks_over_the_wire(make_stand: MakeStand) -> None:
 
 def test_more_than_can_be_taken_at_once_is_refused(make_stand: MakeStand) -> None:
     """Overload is 503, the provider comes again; what was taken is answered when it is durable."""
-    stand = make_stand(limits=Limits(in_flight=3))
+    stand = make_stand(limits=Limits(in_flight=3, writer_seconds=60.0, answer_seconds=60.0))
     stand.at_hand.silent = True
     waiting = [stand.client() for _ in range(3)]
     for number, client in enumerate(waiting):
@@ -190,7 +190,9 @@ def test_a_crowd_of_silent_connections_keeps_nobody_out(make_stand: MakeStand) -
 
 def test_at_the_cap_a_full_house_of_waiting_requests_is_overload(make_stand: MakeStand) -> None:
     """Connections that wait for an answer are never sacrificed: the next one waits, then hears 503."""
-    stand = make_stand(limits=Limits(connections=2, queue_seconds=0.1))
+    stand = make_stand(
+        limits=Limits(connections=2, queue_seconds=0.1, writer_seconds=60.0, answer_seconds=60.0)
+    )
     stand.at_hand.silent = True
     waiting = [stand.client() for _ in range(2)]
     for number, client in enumerate(waiting):
