@@ -108,6 +108,7 @@ def test_three_daemons_and_a_switchover(
         machines = [Machine(tmp_path / str(number), url, imap) for number in range(DAEMONS)]
         for machine in machines:
             ends.callback(machine.close)
+        for machine in machines:
             machine.daemon.wait_ready()
         providers = [Provider(machines, number * 1_000_000) for number in range(3)]
         for provider in providers:
