@@ -19,7 +19,7 @@ from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from tests.servers import places
 from tests.servers.dovecot import DovecotServer, unavailable
-from tests.servers.postgresql import INSTALL, PostgresqlServer, binaries
+from tests.servers.postgresql import INSTALL, PostgresqlServer, at_end, binaries
 
 _numbers = itertools.count(1)
 
@@ -48,6 +48,11 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     """Choose where files lie before the first is made."""
     places.choose(config)
+
+
+def pytest_unconfigure() -> None:
+    """Remove what servers are copied from."""
+    at_end.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
