@@ -97,7 +97,7 @@ def _measure(database: str, folder: Path, url: str) -> None:
         f'[webhook]\nlisten = "127.0.0.1:{port}"\n[[webhook.endpoint]]\npath = "{PATH}"\nprovider = "agile"\n'
     )
     config = configuration(folder, url, webhook)
-    with running(config) as daemon:
+    with running(config, fork=False) as daemon:
         daemon.wait_ready()
         with _posts(port, first=1) as quiet:
             time.sleep(QUIET_SECONDS)

@@ -37,7 +37,7 @@ def main() -> None:
         (Path(folder) / "secret").chmod(0o600)
         metrics = '[metrics]\nlisten = "127.0.0.1:0"\n'
         config = configuration(Path(folder), archive, block.format(folder=folder), webhook, metrics)
-        with running(config, environment={"WATCHDOG_USEC": "600000000"}) as daemon:
+        with running(config, environment={"WATCHDOG_USEC": "600000000"}, fork=False) as daemon:
             daemon.wait_ready()
             until(lambda: daemon.events("mailbox is read"), "the mailbox watched")
             page = urlopen(f"http://127.0.0.1:{daemon.events('metrics listening')[0]['port']}/metrics")

@@ -29,7 +29,7 @@ def main() -> None:
         config = configuration(Path(folder), archive, mailbox(server.port), *BLOCKS)
         for turn in range(STARTS + 1):
             began = time.perf_counter()
-            with running(config) as daemon:
+            with running(config, fork=False) as daemon:
                 daemon.wait_heard("READY=1")
                 ended = time.perf_counter()
                 stat = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()

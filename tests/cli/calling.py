@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import forked
+
 PROGRAM = Path(sys.executable).with_name("ingestor")
 
 
@@ -33,17 +35,20 @@ def ingestor(
     stdin: bytes = b"",
     before: tuple[str, ...] = (),
 ) -> Called:
-    """Run the installed command in `folder`; `before` is put in front of it (`setpriv …`)."""
+    """Run the command in `folder`, as a process that is forked, which is faster than to start the program.
+
+    The installed one is started where `before` is put in front of it (`setpriv …`), or the variables need it.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INGESTOR_")}
     for name in ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "COLUMNS"):
         clean.pop(name, None)
+    clean.update(environment or {})
+    command = [str(PROGRAM), *map(str, arguments)]
+    if not before and forked.serves(environment or {}):
+        code, out, err = forked.run(command, cwd=folder, env=clean, stdin=stdin, timeout=120)
+        return Called(code, out.decode(errors="replace"), err.decode(), out)
     done = subprocess.run(
-        [*before, str(PROGRAM), *map(str, arguments)],
-        cwd=folder,
-        env={**clean, **(environment or {})},
-        input=stdin,
-        capture_output=True,
-        timeout=120,
+        [*before, *command], cwd=folder, env=clean, input=stdin, capture_output=True, timeout=120
     )
     return Called(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(), done.stdout)
 

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import struct
-import subprocess
 import termios
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ingestor.archive.store import Store
 from ingestor.providers.contract import Readable, Unreadable
 from tests.archive.samples import NOW, PARSER, item, sms
 from tests.cli.calling import PROGRAM, ingestor
+from tests.forked import Forked
 
 TEXT = "set \x1b]0;title\x07 clear \x1b[2J C1 \x9b31m del \x7f back \x08"
 TEXT += " turn \u202e\u2066\u200f line \u2028 end"
@@ -55,9 +55,8 @@ def url(sqlite_engine: Engine) -> str:
 def _on_a_terminal(url: str, folder: Path, *words: str) -> str:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    process = subprocess.Popen(
-        [PROGRAM, "--database-url", url, *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder
-    )
+    command = [str(PROGRAM), "--database-url", url, *words]
+    process = Forked(command, cwd=folder, env=os.environ, streams=[theirs] * 3)
     os.close(theirs)
     seen = b""
     while True:

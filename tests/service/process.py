@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.forked import Forked, serves
 from tests.waiting import until
 
 
@@ -35,7 +36,10 @@ def configuration(folder: Path, url: str, *blocks: str) -> Path:
 class Running:
     """One process of the program; use it through `running`."""
 
-    def __init__(self, config: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Path, *words: str, environment: Mapping[str, str] | None = None, fork: bool = True
+    ) -> None:
+        """Fork it, or start the program where that is needed (see `tests.forked`)."""
         self.config = config
         self._folder = tempfile.TemporaryDirectory(prefix="ing", dir="/tmp")  # a socket's path must be short
         self.log_path = Path(self._folder.name) / "log"
@@ -45,13 +49,18 @@ class Running:
         self._ear.setblocking(False)
         self._heard: list[str] = []
         clean = {key: value for key, value in os.environ.items() if not key.startswith("INGESTOR_")}
-        with self.log_path.open("ab") as log, self._said.open("ab") as said:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ingestor", "--config", str(config), *words],
-                stdin=subprocess.DEVNULL, stdout=said, stderr=log,
-                cwd=config.parent,  # with PostgreSQL it is the state directory, where the spool goes
-                env={**clean, "NOTIFY_SOCKET": f"{self._folder.name}/notify", **(environment or {})},
-            )  # fmt: skip
+        clean |= {"NOTIFY_SOCKET": f"{self._folder.name}/notify", **(environment or {})}
+        command = [sys.executable, "-m", "ingestor", "--config", str(config), *words]
+        folder = config.parent  # with PostgreSQL it is the state directory, where the spool goes
+        self.process: Forked | subprocess.Popen[bytes]
+        with Path(os.devnull).open() as none, self.log_path.open("ab") as log, self._said.open("ab") as said:
+            if fork and serves(environment or {}):
+                streams = [one.fileno() for one in (none, said, log)]
+                self.process = Forked(command[2:], cwd=folder, env=clean, streams=streams)
+            else:
+                self.process = subprocess.Popen(
+                    command, stdin=none, stdout=said, stderr=log, cwd=folder, env=clean
+                )
 
     @property
     def heard(self) -> list[str]:
@@ -117,9 +126,11 @@ class Running:
 
 
 @contextmanager
-def running(config: Path, *words: str, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+def running(
+    config: Path, *words: str, environment: Mapping[str, str] | None = None, fork: bool = True
+) -> Iterator[Running]:
     """Run `ingestor --config CONFIG WORDS` (default: run --json) until the block ends."""
-    process = Running(config, *(words or ("run", "--json")), environment=environment)
+    process = Running(config, *(words or ("run", "--json")), environment=environment, fork=fork)
     try:
         yield process
     finally:

@@ -1,13 +1,8 @@
 """The whole daemon against a real Dovecot over TLS: killed, cut off, deceived, and exact all the same."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,12 +102,11 @@ def test_killed_over_and_over(crowd: Crowd, archive_url: str, tmp_path: Path, pa
     config = configuration(tmp_path, archive_url, *crowd.blocks())
     chance = random.Random(50)
     counts = []
-    with _launcher(config) as launch:
-        for kill in range(kills):
-            if kill == kills // 10:
-                _make_schema(archive_url)  # making it takes longer than most of these lives last
-            crowd.deliver(mails[2 * kill * share : (2 * kill + 1) * share])
-            end = launch()
+    for kill in range(kills):
+        if kill == kills // 10:
+            _make_schema(archive_url)  # making it takes longer than most of these lives last
+        crowd.deliver(mails[2 * kill * share : (2 * kill + 1) * share])
+        with running(config, "run") as daemon:
             time.sleep(chance.uniform(0.0, 0.2))
             crowd.deliver(mails[(2 * kill + 1) * share : (2 * kill + 2) * share])
             if kill % 2 and kill > kills // 10:
@@ -120,8 +114,9 @@ def test_killed_over_and_over(crowd: Crowd, archive_url: str, tmp_path: Path, pa
                 time.sleep(chance.uniform(0.0, 0.03))
             else:
                 time.sleep(chance.uniform(0.0, 0.2))
-            end()
-            counts.append(_count(archive_url))
+            daemon.kill()
+            assert daemon.process.returncode == -signal.SIGKILL
+        counts.append(_count(archive_url))
     assert len(set(counts)) > kills // 4, f"the kills came too early to hit any work: {counts}"
 
     with running(config) as daemon:
@@ -130,34 +125,6 @@ def test_killed_over_and_over(crowd: Crowd, archive_url: str, tmp_path: Path, pa
         _wait_until_quiet(archive_url)
         assert daemon.stop() == 0
     crowd.assert_exact(archive_url)
-
-
-@contextmanager
-def _launcher(config: Path) -> Iterator[Callable[[], Callable[[], None]]]:
-    """Give a function that starts a daemon and returns the function that kills it."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.service.launcher", config, config.parent / "daemon.log"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        cwd=config.parent,  # with PostgreSQL it is the state directory
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    ) as launcher:  # fmt: skip
-        requests, answers = launcher.stdin, launcher.stdout
-        assert requests is not None
-        assert answers is not None
-        assert answers.readline() == "loaded\n"
-
-        def launch() -> Callable[[], None]:
-            print("start", file=requests, flush=True)
-            process = int(answers.readline())
-
-            def end() -> None:
-                os.kill(process, signal.SIGKILL)
-                assert int(answers.readline()) == signal.SIGKILL
-
-            return end
-
-        yield launch
-        requests.close()
 
 
 def _make_schema(url: str) -> None:

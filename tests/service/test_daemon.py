@@ -33,7 +33,7 @@ def _expected(mails: list[SampleMail]) -> list[tuple[str, ...]]:
 
 def test_it_starts_works_and_stops_in_order(server: ImapServer, tmp_path: Path, sqlite_url: str) -> None:
     """READY after the start, each mail archived, STOPPING and exit 0 on SIGTERM, and the run's row closed."""
-    with running(configuration(tmp_path, sqlite_url, mailbox(server.port))) as daemon:
+    with running(configuration(tmp_path, sqlite_url, mailbox(server.port)), fork=False) as daemon:
         daemon.wait_ready()
         until(lambda: read_so_far(sqlite_url) == len(MAILS), "all mails read")
         server.deliver(next(generate(1, seed=12, unrelated=0, broken=0)).raw)

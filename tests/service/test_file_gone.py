@@ -1,11 +1,10 @@
 """The SQLite file is renamed under the running daemon: the spool, one error line, and on when it is back."""
 
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.cli.calling import ingestor
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer
 from tests.service.archive import rows
@@ -16,9 +15,8 @@ BESIDE = ("", "-wal", "-shm")
 
 
 def _say(config: Path, *words: str) -> tuple[int, str]:
-    call = [sys.executable, "-m", "ingestor", "--config", str(config), *words]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    done = ingestor("--config", config, *words, folder=config.parent)
+    return done.code, done.out + done.err
 
 
 def test_nothing_is_acknowledged_into_a_file_that_no_restart_finds(

@@ -51,7 +51,7 @@ def test_a_crowd_that_waits_for_the_start_is_answered(tmp_path: Path, kept: sock
     """More than are taken at once: who has no room yet stays in the kernel's queue, and none is sent away."""
     requests = [post(f"/{PATH}", sms(number), "Connection: close") for number in range(TAKEN_AT_ONCE + 200)]
     crowd = [_sent(kept, request) for request in requests]
-    with running(_configuration(tmp_path), "run") as daemon:
+    with running(_configuration(tmp_path), "run", fork=False) as daemon:
         answers = [_rest(client) for client in crowd]
         daemon.wait_ready()
         until(lambda: depth(tmp_path / "spool") == 0, "what came before the archive was open", seconds=60)
@@ -66,7 +66,7 @@ def test_a_crowd_that_waits_for_the_start_is_answered(tmp_path: Path, kept: sock
 def test_a_stop_finishes_what_was_begun_and_leaves_the_rest(tmp_path: Path, kept: socket.socket) -> None:
     """A client half through its POST gets some seconds; one that comes meanwhile waits for the next start."""
     half, late, other = (post(f"/{PATH}", sms(number), "Connection: close") for number in range(3))
-    with running(_configuration(tmp_path), "run") as daemon:
+    with running(_configuration(tmp_path), "run", fork=False) as daemon:
         daemon.wait_ready()
         with _sent(kept, half[:-5]) as begun, _sent(kept, other) as whole:
             assert _rest(whole).endswith(b"+OK")  # so what came before it has been read
@@ -77,7 +77,7 @@ def test_a_stop_finishes_what_was_begun_and_leaves_the_rest(tmp_path: Path, kept
             begun.sendall(half[-5:])
             assert _rest(begun).endswith(b"+OK")
         assert daemon.process.wait(10) == 0
-    with running(_configuration(tmp_path), "run") as again, waiting:
+    with running(_configuration(tmp_path), "run", fork=False) as again, waiting:
         assert _rest(waiting).endswith(b"+OK")
         again.wait_ready()
         until(lambda: depth(tmp_path / "spool") == 0, "what came before the archive was open", seconds=60)
@@ -94,11 +94,11 @@ def test_no_post_is_refused_lost_or_doubled(
     config = _configuration(tmp_path)
     with Steady(kept.getsockname(), f"/{PATH}", rate) as posts:
         for _ in range(restarts):
-            with running(config, "run") as daemon:
+            with running(config, "run", fork=False) as daemon:
                 daemon.wait_ready()
                 time.sleep(0.5)
                 assert daemon.stop() == 0
-        with running(config, "run") as daemon:
+        with running(config, "run", fork=False) as daemon:
             daemon.wait_ready()
             posts.end()
             until(lambda: depth(tmp_path / "spool") == 0, "what came before the archive was open", seconds=60)

@@ -35,7 +35,7 @@ def _status(config: Path, *words: str) -> Called:
 def test_a_daemon_that_is_no_more_is_said_at_once(tmp_path: Path, made_url: str, end: str) -> None:
     """While it runs all is well; after a stop or a kill that is said, told apart, and the exit code is 1."""
     config = configuration(tmp_path, made_url, WEBHOOK)
-    with running(config) as daemon:
+    with running(config, fork=False) as daemon:
         daemon.wait_ready()
         until(lambda: "listening" in _status(config).out, "the listener noted")
         well = _status(config)

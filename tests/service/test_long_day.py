@@ -82,9 +82,9 @@ def test_a_day_at_one_sms_a_second(tmp_path: Path, sqlite_url: str) -> None:
         config = configuration(tmp_path, sqlite_url, mailbox(server.port, after_store="delete"), *BLOCKS)
         before = tmp_path / "before.mbox"
         before.write_bytes(b"".join(b"From x\n" + _of(-number)[1] + b"\n" for number in range(1, BEFORE + 1)))
-        with running(config, "import", "--quiet", str(before)) as filled:
+        with running(config, "import", "--quiet", str(before), fork=False) as filled:
             assert filled.process.wait(600) == 0
-        with running(config, environment=_environment()) as daemon:
+        with running(config, environment=_environment(), fork=False) as daemon:
             daemon.wait_ready()
             port = daemon.events("webhook listening")[0]["port"]
             for number in range(HOURS * AN_HOUR):

@@ -1,7 +1,5 @@
 """PgBouncer in transaction mode: every session is shared, and nobody leaves anything behind in it."""
 
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from ingestor.archive.runs import balance, begin_run
 from ingestor.archive.store import Store
 from tests.archive.reading import number_of, one, opened
 from tests.archive.samples import NOW, item
+from tests.cli.calling import Called, ingestor
 from tests.conftest import missing
 from tests.servers.pgbouncer import INSTALL, PgBouncer, program
 from tests.servers.postgresql import PostgresqlServer
@@ -39,15 +38,14 @@ def pooler(postgresql_server: PostgresqlServer, postgresql_url: str) -> Iterator
     pooler.close()
 
 
-def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+def command(url: str, *words: str) -> Called:
     """Run `ingestor --database-url URL WORDS`."""
-    call = [sys.executable, "-m", "ingestor", "--database-url", url, *words]
-    return subprocess.run(call, capture_output=True, text=True, check=False)
+    return ingestor("--database-url", url, *words, folder=Path.cwd())
 
 
 def test_readers_beside_the_daemon_harm_no_write(pooler: PgBouncer, tmp_path: Path) -> None:
     """`search` and `status` come and go; every POST is stored at once, none in a read-only session."""
-    assert command(pooler.url, "db", "upgrade").returncode == 0
+    assert command(pooler.url, "db", "upgrade").code == 0
     webhook = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
     with running(configuration(tmp_path, pooler.url, webhook)) as daemon:
         daemon.wait_ready()
@@ -59,8 +57,8 @@ def test_readers_beside_the_daemon_harm_no_write(pooler: PgBouncer, tmp_path: Pa
                 return bytes(answer.read())
 
         assert [post(number) for number in range(12)] == [b"+OK"] * 12
-        assert command(pooler.url, "search", "x").returncode == 0
-        assert "LATE" not in command(pooler.url, "status").stdout
+        assert command(pooler.url, "search", "x").code == 0
+        assert "LATE" not in command(pooler.url, "status").out
         with ThreadPoolExecutor(6) as clients:
             assert list(clients.map(post, range(12, 30))) == [b"+OK"] * 18
         until(lambda: rows(pooler.url, "SELECT count(*) FROM inbound_sms") == [(30,)], "every POST stored")
@@ -95,8 +93,8 @@ def test_an_import_and_a_snapshot_work(pooler: PgBouncer, tmp_path: Path) -> Non
     box = tmp_path / "box.mbox"
     box.write_bytes(mbox_of(*(sms_mail(number) for number in range(1200))))
     done = command(pooler.url, "import", "--quiet", str(box))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     with opened(pooler.url) as engine:
         assert number_of(engine, "inbound_sms") == 1200
         assert snapshot(engine, tmp_path / "copy.db", NOW).sms == 1200
-    assert command(pooler.url, "export", "-o", str(tmp_path / "out.jsonl")).returncode == 0
+    assert command(pooler.url, "export", "-o", str(tmp_path / "out.jsonl")).code == 0

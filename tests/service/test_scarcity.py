@@ -18,7 +18,7 @@ def test_a_stop_is_heard_where_no_thread_can_be_started(
     """The address space has no room for another stack: SIGTERM still ends the service, in order."""
     webhook = '[webhook]\nlisten = "127.0.0.1:0"\n[[webhook.endpoint]]\npath = "/a"\nprovider = "agile"\n'
     config = configuration(tmp_path, made_url, mailbox(server.port), mailbox(1, "nobody"), webhook)
-    with running(config) as process:
+    with running(config, fork=False) as process:
         process.wait_ready()
         number = process.process.pid
         now = int(Path(f"/proc/{number}/statm").read_text().split()[0]) * resource.getpagesize()
@@ -38,7 +38,7 @@ def test_a_reload_before_the_start_is_done_ends_nothing(
     text = config.read_bytes()
     config.unlink()
     os.mkfifo(config, 0o600)
-    with running(config) as process:
+    with running(config, fork=False) as process:
         pipe = until(lambda: _opened_by_a_reader(config), "the configuration is read")
         process.process.send_signal(signal.SIGHUP)
         until(lambda: _waits(process.process.pid, signal.SIGHUP), "the signal is held back")
