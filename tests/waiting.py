@@ -13,11 +13,13 @@ def until(
 ) -> Answer:
     """Return what `condition` returns once that is true; fail naming `what` when it never is.
 
-    It is asked every `pause` seconds.
+    It is asked every `pause` seconds, or less often: answers may take the processor from who is waited for.
     """
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
+    deadline = begun + seconds
     while not (answer := condition()):
-        if time.monotonic() > deadline:
+        if (now := time.monotonic()) > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what or condition}")
-        time.sleep(pause)
+        time.sleep(max(pause, 2 * min(now - begun, 0.5)))
+        begun = time.monotonic()
     return answer
