@@ -19,7 +19,7 @@ from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
 from tests.servers import places
 from tests.servers.dovecot import DovecotServer, unavailable
-from tests.servers.postgresql import INSTALL, PostgresqlServer, at_end, binaries
+from tests.servers.postgresql import INSTALL, MADE, PostgresqlServer, at_end, binaries
 
 _numbers = itertools.count(1)
 
@@ -123,9 +123,9 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 
 @pytest.fixture
 def own_postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL that the test may stop and break, with an empty database `archive`."""
+    """A PostgreSQL that the test may stop and break, with an archive in its database `archive`."""
     with started_postgresql() as server:
-        server.create("archive")
+        server.create("archive", MADE)
         yield server
 
 
@@ -137,16 +137,6 @@ def dovecot() -> Iterator[DovecotServer]:
     server = DovecotServer()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def _postgresql_template(postgresql_server: PostgresqlServer) -> str:
-    """A database with today's schema, to make fresh ones from: copying is faster than migrating."""
-    postgresql_server.create("template_archive")
-    engine = open_engine(postgresql_server.url("template_archive"))
-    ensure_schema(engine, auto_upgrade=True)
-    engine.dispose()
-    return "template_archive"
 
 
 @pytest.fixture(scope="session")
@@ -197,14 +187,20 @@ def sqlite_engine(made_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def postgresql_engine(postgresql_server: PostgresqlServer, _postgresql_template: str) -> Iterator[Engine]:
-    """An engine on a fresh PostgreSQL archive with today's schema."""
+def made_postgresql_url(postgresql_server: PostgresqlServer) -> Iterator[str]:
+    """The URL of a fresh PostgreSQL archive with today's schema."""
     name = f"test_{next(_numbers)}"
-    postgresql_server.create(name, _postgresql_template)
-    engine = open_engine(postgresql_server.url(name))
+    postgresql_server.create(name, MADE)
+    yield postgresql_server.url(name)
+    postgresql_server.drop(name)
+
+
+@pytest.fixture
+def postgresql_engine(made_postgresql_url: str) -> Iterator[Engine]:
+    """An engine on a fresh PostgreSQL archive with today's schema."""
+    engine = open_engine(made_postgresql_url)
     yield engine
     engine.dispose()
-    postgresql_server.drop(name)
 
 
 @pytest.fixture(params=DATABASES)
@@ -212,3 +208,11 @@ def archive_engine(request: pytest.FixtureRequest) -> Engine:
     """An engine on a fresh archive with today's schema, once on each database."""
     engine: Engine = request.getfixturevalue(f"{request.param}_engine")
     return engine
+
+
+@pytest.fixture(params=DATABASES)
+def made_archive_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh archive with today's schema, once on each database."""
+    name = {"sqlite": "made_url", "postgresql": "made_postgresql_url"}[request.param]
+    url: str = request.getfixturevalue(name)
+    return url

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,9 @@ def _matches(row: Case, wanted: Case) -> bool:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Engine]:
+def archive(sqlite_engine: Engine) -> Engine:
     """The SQLite archive that a case fills."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'archive.db'}")
-    yield engine
-    engine.dispose()
+    return sqlite_engine
 
 
 def imported(call: Call, case: Case, folder: Path) -> Called:

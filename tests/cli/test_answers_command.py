@@ -22,10 +22,10 @@ def agile() -> Iterator[ScriptedAgile]:
 
 @pytest.fixture
 def call(
-    agile: ScriptedAgile, archive_url: str, called: Callable[..., Called], tmp_path: Path
+    agile: ScriptedAgile, made_archive_url: str, called: Callable[..., Called], tmp_path: Path
 ) -> Callable[..., Called]:
     """Call the command with a configuration that points to it, once on each database."""
-    config = config_of(agile, archive_url, tmp_path)
+    config = config_of(agile, made_archive_url, tmp_path)
     return lambda *words: called("--config", str(config), *words)
 
 
@@ -91,11 +91,11 @@ def test_lists_are_for_people_and_for_pipes(agile: ScriptedAgile, call: Callable
 
 
 def test_a_killed_sender_leaves_an_unknown_one(
-    agile: ScriptedAgile, call: Callable[..., Called], archive_url: str
+    agile: ScriptedAgile, call: Callable[..., Called], made_archive_url: str
 ) -> None:
     """After ten minutes a claim without an end is one of which nobody knows; it can be sent again."""
     _send(call, "+393351234567")
-    with opened(archive_url) as engine:
+    with opened(made_archive_url) as engine:
         _older_claim(engine)
 
     (line,) = call("answers", "list", "--unknown", "--json").out.splitlines()

@@ -9,18 +9,21 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine, writing
-from ingestor.archive.migrate import ensure_schema
 from tests.cli.calling import PROGRAM, ingestor
 from tests.replies.given import OURS, SHE, TEN, store
 from tests.servers.postgresql import PostgresqlServer
 
 
 @pytest.fixture
+def archive_url(made_archive_url: str) -> str:
+    """The URL of an archive that is there already."""
+    return made_archive_url
+
+
+@pytest.fixture
 def engine(archive_url: str) -> Engine:
     """An empty archive to follow."""
-    engine = open_engine(archive_url)
-    ensure_schema(engine, auto_upgrade=True)
-    return engine
+    return open_engine(archive_url)
 
 
 def put(engine: Engine, number: int, words: str, at: datetime = TEN) -> None:

@@ -14,7 +14,6 @@ from sqlalchemy import Engine, text
 
 from ingestor.archive.engine import open_engine, writing
 from ingestor.archive.items import Submission
-from ingestor.archive.migrate import ensure_schema
 from ingestor.cli import main
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable
@@ -29,10 +28,15 @@ HE = "+393357654321"
 
 
 @pytest.fixture
+def archive_url(made_archive_url: str) -> str:
+    """The URL of an archive that is there already."""
+    return made_archive_url
+
+
+@pytest.fixture
 def engine(archive_url: str) -> Iterator[Engine]:
     """An archive in which she has said STOP, and somebody something like it."""
     engine = open_engine(archive_url)
-    ensure_schema(engine, auto_upgrade=True)
     put(engine, said(1, "STOP"), said(2, "please stop it", minutes=-60))
     yield engine
     engine.dispose()

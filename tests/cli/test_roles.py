@@ -19,7 +19,7 @@ from tests.archive.reading import number_of, rows
 from tests.archive.samples import NOW, broken, item, sms
 from tests.cli.calling import Called, ingestor
 from tests.intake.files.mails import broken_mail, mbox_of, sms_mail
-from tests.servers.postgresql import PostgresqlServer
+from tests.servers.postgresql import MADE, PostgresqlServer
 
 pytestmark = pytest.mark.postgresql
 
@@ -70,12 +70,10 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def database(
-    postgresql_server: PostgresqlServer, _postgresql_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def database(postgresql_server: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of an archive with something in it, for which the documents' roles were made to the letter."""
     name = "roles"
-    postgresql_server.create(name, _postgresql_template)
+    postgresql_server.create(name, MADE)
     engine = open_engine(postgresql_server.url(name))
     Store(engine).write([Submission(None, (item(1), item(2), broken(3)))], NOW)
     url, folder = postgresql_server.url(name), tmp_path_factory.mktemp("scan")

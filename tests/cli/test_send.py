@@ -59,10 +59,10 @@ def config_of(agile: ScriptedAgile, url: str, folder: Path, more: str = "") -> P
 
 
 @pytest.fixture
-def desk(archive_url: str, called: Callable[..., Called], tmp_path: Path) -> Iterator[Desk]:
+def desk(made_archive_url: str, called: Callable[..., Called], tmp_path: Path) -> Iterator[Desk]:
     """A desk with a fresh archive, once on each database."""
     with ScriptedAgile() as agile:
-        yield Desk(agile, archive_url, config_of(agile, archive_url, tmp_path), called)
+        yield Desk(agile, made_archive_url, config_of(agile, made_archive_url, tmp_path), called)
 
 
 def test_a_message_is_shown_sent_and_kept(desk: Desk) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from ingestor.archive.engine import open_engine
+from ingestor.archive.migrate import ensure_schema
 from tests.servers.places import new_folder
 
 INSTALL = "PostgreSQL is not installed; on Debian: apt-get install postgresql, or: make test POSTGRESQL=wheel"
@@ -33,6 +35,9 @@ def binaries() -> Path | None:
     return Path(str(wheel.origin)).parent / "pginstall/bin" if wheel else None
 
 
+MADE = "template_archive"
+"""A database of every server with today's schema, to make fresh ones from: faster than to migrate."""
+
 at_end = ExitStack()
 """What is removed when the process ends; pytest's workers may be killed first, and ask for it."""
 atexit.register(at_end.close)
@@ -42,11 +47,13 @@ class PostgresqlServer:
     """One cluster in a temporary folder; as root it runs as `postgres` or `nobody`, as it refuses root."""
 
     def __init__(
-        self, binaries: Path, *, fsync: bool = False, primary: "PostgresqlServer | None" = None
-    ) -> None:
+        self, binaries: Path, *, fsync: bool = False, primary: "PostgresqlServer | None" = None,
+        first: bool = False,
+    ) -> None:  # fmt: skip
         """Make the cluster and start it; without `fsync` it survives killed processes, not power cuts.
 
-        With `primary` it is a standby of that one, and calls itself `standby` there.
+        With `primary` it is a standby of that one, and calls itself `standby` there. Any other is a copy of
+        the `first` one: that takes a tenth of the time of `initdb`.
         """
         self._binaries = binaries
         self._fsync = fsync
@@ -55,8 +62,13 @@ class PostgresqlServer:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._kept: psycopg.Connection | None = None
-        if primary is None:
-            subprocess.run([*_as_user(), "cp", "-a", _empty_cluster(binaries, fsync), self.data], check=True)
+        if first:
+            self._run(
+                "initdb", "-D", self.data, "-U", "app", "-A", "trust", "--no-sync", "-E", "UTF8",
+                "--locale=C", *([] if fsync else ["--wal-segsize=1"]),
+            )  # fmt: skip
+        elif primary is None:
+            subprocess.run([*_as_user(), "cp", "-a", _first(binaries, fsync), self.data], check=True)
         else:
             at = f"host=127.0.0.1 port={primary.port} user=app application_name=standby"
             self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", at)
@@ -202,16 +214,16 @@ class PostgresqlServer:
 
 
 @cache
-def _empty_cluster(binaries: Path, fsync: bool) -> Path:
-    """Make what each cluster of this process is a copy of: `initdb` takes ten times as long as `cp`."""
-    folder = _own_folder(on_disk=fsync)
-    at_end.callback(shutil.rmtree, folder, ignore_errors=True)
-    subprocess.run(
-        [*_as_user(), binaries / "initdb", "-D", folder / "data", "-U", "app", "-A", "trust", "--no-sync",
-         "-E", "UTF8", "--locale=C", *([] if fsync else ["--wal-segsize=1"])],
-        check=True, capture_output=True, cwd=folder,
-    )  # fmt: skip
-    return folder / "data"
+def _first(binaries: Path, fsync: bool) -> Path:
+    """Make the cluster of this process that others are copies of, with an archive in it to copy, too."""
+    server = PostgresqlServer(binaries, fsync=fsync, first=True)
+    at_end.callback(server.close)
+    server.create(MADE)
+    engine = open_engine(server.url(MADE))
+    ensure_schema(engine, auto_upgrade=True)
+    engine.dispose()
+    server.stop(immediate=False)
+    return server.data
 
 
 def _own_folder(*, on_disk: bool) -> Path:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import started_postgresql
 from tests.servers.imap.server import ImapServer
-from tests.servers.postgresql import PostgresqlServer
+from tests.servers.postgresql import MADE, PostgresqlServer
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +17,11 @@ def _own_postgresql() -> Iterator[PostgresqlServer]:
 
 @pytest.fixture
 def postgresql(_own_postgresql: PostgresqlServer) -> PostgresqlServer:
-    """A PostgreSQL that the test may stop, with an empty database `archive`."""
+    """A PostgreSQL that the test may stop, with an archive in its database `archive`."""
     _own_postgresql.stop()
     _own_postgresql.start()
     _own_postgresql.sql("DROP DATABASE IF EXISTS archive WITH (FORCE)")
-    _own_postgresql.create("archive")
+    _own_postgresql.create("archive", MADE)
     return _own_postgresql
 
 

@@ -227,6 +227,8 @@ def test_a_snapshot_of_an_older_schema(server: ImapServer, tmp_path: Path, sqlit
 @pytest.mark.postgresql
 def test_a_role_that_cannot_upgrade(server: ImapServer, postgresql: PostgresqlServer, tmp_path: Path) -> None:
     """The next start does not bring up what somebody else owns: the owner's line is named."""
+    postgresql.drop("archive")
+    postgresql.create("archive")
     put_back("e58b20f", postgresql.url("archive"), postgresql)
     postgresql.sql("CREATE ROLE writer LOGIN")
     postgresql.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer", "archive")

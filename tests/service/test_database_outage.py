@@ -74,6 +74,8 @@ def test_posts_are_taken_while_the_database_is_absent_at_boot(
 
     url = postgresql.url("archive")
     config = configuration(tmp_path, url, webhook)
+    postgresql.drop("archive")
+    postgresql.create("archive")
     postgresql.stop()
     with running(config) as daemon:
         assert post(daemon, sent[0]) == b"+OK"
@@ -107,7 +109,7 @@ def test_stopped_and_started_in_the_middle(
     """Mail that comes while the database is away waits on its server; the watchdog goes on being fed."""
     url = postgresql.url("archive")
     config = configuration(tmp_path, url, mailbox(server.port, poll_seconds=1))
-    with running(config, environment={"WATCHDOG_USEC": "3000000"}) as daemon:
+    with running(config, environment={"WATCHDOG_USEC": "3000000"}, fork=False) as daemon:
         daemon.wait_ready()
         for mail in MAILS[:20]:
             server.deliver(mail.raw)

@@ -18,7 +18,7 @@ from ingestor.service.checks.archive import check
 from ingestor.settings import load
 from ingestor.watch.troubles import of_commits
 from tests.archive.samples import NOW, broken, item
-from tests.cli.calling import Called
+from tests.cli.calling import Called, ingestor
 from tests.cli.conftest import called
 from tests.servers.pgbouncer import PgBouncer, program
 from tests.servers.postgresql import PostgresqlServer
@@ -48,24 +48,23 @@ def standby(postgresql: PostgresqlServer) -> Iterator[PostgresqlServer]:
     postgresql.wait_for_standby("")
 
 
-def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+def command(url: str, *words: str) -> Called:
     """Run `ingestor --database-url URL WORDS`."""
-    call = [sys.executable, "-m", "ingestor", "--database-url", url, *words]
-    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
+    return ingestor("--database-url", url, *words, folder=Path.cwd())
 
 
 def test_reading_commands_work_on_a_standby(standby: PostgresqlServer, tmp_path: Path) -> None:
     """Each prints what the primary has."""
     url = standby.url("archive")
     out = tmp_path / "out.jsonl"
-    assert command(url, "search", "text of 17").stdout.count("\n") >= 2
-    assert "text of 16" in command(url, "show", "17").stdout
+    assert command(url, "search", "text of 17").out.count("\n") >= 2
+    assert "text of 16" in command(url, "show", "17").out
     exported = command(url, "export", "-o", str(out))
-    assert (exported.returncode, out.read_text().count("\n")) == (0, SMS)
-    assert "a standby takes no tables to compare with" in exported.stderr
-    assert command(url, "snapshot", str(tmp_path / "copy.db")).returncode == 0
+    assert (exported.code, out.read_text().count("\n")) == (0, SMS)
+    assert "a standby takes no tables to compare with" in exported.err
+    assert command(url, "snapshot", str(tmp_path / "copy.db")).code == 0
     followed = command(url, "follow", "--since", "2020-01-01", "--count", "3")
-    assert (followed.returncode, followed.stdout.count("\n")) == (0, 3)
+    assert (followed.code, followed.out.count("\n")) == (0, 3)
 
 
 def writing_commands(quarantined: str, plan: Path, opt_outs: Path) -> list[tuple[str, ...]]:

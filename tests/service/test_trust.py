@@ -1,17 +1,15 @@
 """`[mailbox.trust]` as a sysadmin meets it: the daemon, `status`, `explain`, `show` and `check`."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from ingestor.archive.engine import open_engine
 from ingestor.archive.items import SenderCheck, Submission
-from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.store import Store
 from ingestor.intake.mailbox import signatures
 from ingestor.record import Channel
@@ -19,6 +17,7 @@ from ingestor.service.checks.machine import check_everything
 from ingestor.settings import Settings, load
 from ingestor.watch.found import senders_of
 from tests.archive.samples import item
+from tests.cli.calling import ingestor
 from tests.intake.mailbox.desk import FOREIGN, mail
 from tests.intake.mailbox.signing import AGILE, rsa_key, signed
 from tests.servers.dovecot import PASSWORD, DovecotServer
@@ -51,8 +50,7 @@ def block(dovecot: DovecotServer, user: str, names: NameServer, policy: str, **m
 
 def called(config: Path, *words: str) -> str:
     """Return what a command prints."""
-    command = [sys.executable, "-m", "ingestor", "--config", str(config), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return ingestor("--config", config, *words, folder=config.parent).out
 
 
 def explained(config: Path) -> list[dict[str, str]]:
@@ -208,12 +206,10 @@ SAFE = '; every one: policy = "require" is safe, and keeps forged mail out'
     ],
 )
 def test_require_is_proposed_after_thirty_days_without_a_doubt(
-    archive_url: str, days: dict[int, str], says: str, propose: bool
+    archive_engine: Engine, days: dict[int, str], says: str, propose: bool
 ) -> None:
     """Mails that were not judged, and those of other mailboxes, do not count."""
-    engine = open_engine(archive_url)
-    ensure_schema(engine, auto_upgrade=True)
-    store, now = Store(engine), datetime.now(UTC)
+    store, now = Store(archive_engine), datetime.now(UTC)
     found = {"p": (True, PASS), "f": (False, FAIL), "?": (None, FAIL)}
     for number, (ago, kind) in enumerate(days.items()):
         verified, check = found[kind]
@@ -225,8 +221,7 @@ def test_require_is_proposed_after_thirty_days_without_a_doubt(
     table = {"name": "main", "host": "h", "username": "u", "password": "p", "trust": {}}
     settings = Settings.model_validate({"mailbox": [table, {**table, "name": "c", "trust": None}]})
 
-    [one] = senders_of(settings, engine, now)
-    engine.dispose()
+    [one] = senders_of(settings, archive_engine, now)
     assert (one.says, one.propose) == (says, propose)
 
 
