@@ -137,6 +137,10 @@ def _run(command: list[str], folder: str, environment: dict[str, str], streams: 
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    sys.stdin = os.fdopen(0, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
+    # New ones: what was opened on a file believes that it can seek.
+    kind = {"encoding": sys.stdout.encoding, "closefd": False}
+    sys.stdin = os.fdopen(0, errors=sys.stdout.errors, **kind)
+    sys.stdout = os.fdopen(1, "w", errors=sys.stdout.errors, **kind)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", **kind)
     sys.argv = command
     sys.exit(main())
