@@ -200,13 +200,25 @@ def buffered_zip(stream: Stream, name: str) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def _bounded_header(budget: Budget) -> type[tarfile.TarInfo]:
-    """Return a class of headers whose extensions have a bound.
+def _strict_header(budget: Budget, ended: set[bool]) -> type[tarfile.TarInfo]:
+    """Return a class of headers whose extensions have a bound, and of which none is passed over.
 
-    The library reads each whole, whatever length it claims, and keeps the global ones.
+    The library reads extensions whole, whatever length they claim, and keeps the global ones. It takes a
+    damaged header for the end of the archive; `ended` holds something where that end is marked.
     """
 
     class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+            if not buf.strip(b"\0"):
+                ended.update([True] if buf else [])
+                return super().frombuf(buf, encoding, errors)
+            ended.clear()
+            try:
+                return super().frombuf(buf, encoding, errors)
+            except tarfile.HeaderError as error:
+                raise tarfile.ReadError(str(error)) from None
+
         def _proc_member(self, archive: Any) -> Any:
             if self.type in _EXTENSIONS:
                 if self.size > _MAX_HEADER or len(archive.pax_headers) > _MOST_KEYWORDS:
@@ -220,15 +232,17 @@ def _bounded_header(budget: Budget) -> type[tarfile.TarInfo]:
 def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str, Stream]]:
     """Yield (member name, stream) of the regular files in order. Raises `InputUnreadable` on damage.
 
-    A file in `tmp` waits until it is known whether that is a Maildir's.
+    A file in `tmp` waits until it is known whether that is a Maildir's. Archives may follow one another.
     """
+    ended: set[bool] = set()
     folders: set[str] = set()
     put_off: list[tuple[str, bytes]] = []
     room = _MOST_PUT_OFF
     try:
         archive: Any = tarfile.open(  # noqa: SIM115 -- below
-            fileobj=cast("Any", stream), mode="r|", bufsize=1 << 18, tarinfo=_bounded_header(budget)
-        )
+            fileobj=cast("Any", stream), mode="r|", bufsize=1 << 18,
+            tarinfo=_strict_header(budget, ended), ignore_zeros=True,
+        )  # fmt: skip
         with archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # the list grows by a kilobyte a member and is of no use here
@@ -236,7 +250,8 @@ def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str
                 folder = member.name if member.isdir() else member.name.rpartition("/")[0]
                 if folder.rpartition("/")[2] in ("cur", "new"):
                     folders.add(folder)
-                opened = archive.extractfile(member) if member.isreg() else None
+                is_file = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+                opened = archive.extractfile(member) if is_file else None
                 if opened is None or left_in_tmp(member.name, folders):
                     continue
                 label = f"{name}!{member.name}"
@@ -247,6 +262,8 @@ def tar_members(stream: Stream, name: str, budget: Budget) -> Iterator[tuple[str
                     put_off.append((member.name, content.read()))
                 else:
                     yield member.name, content
+            if not ended:
+                raise tarfile.ReadError("its end is missing")
     except (tarfile.TarError, RecursionError) as error:
         raise InputUnreadable(f"{name} is a damaged tar archive ({error}); get a whole copy") from None
     for late, kept in put_off:

@@ -313,14 +313,7 @@ class Importer:
         mail = leaf.stream.whole()
         if mail is not None:
             self._require_unchanged(leaf)
-            if mail.endswith(_CRASHED):
-                raise InputUnreadable(f"{leaf.place} ends in NUL bytes, as a crash leaves them: it is cut")
-            named = _SIZE.search(leaf.place.name) if leaf.in_maildir and mail[-1:] != b"\n" else None
-            if named and len(mail) < int(named[1]) and not self._wishes.whole:
-                raise InputUnreadable(
-                    f"{leaf.place} ends inside a mail: it has {len(mail):,} of the {int(named[1]):,} bytes "
-                    "that its name says. Import it again once it is whole; if it is already, with --whole"
-                )
+            self._require_whole(leaf, mail)
             progress = step(hashlib.sha256(mail).digest(), len(mail))
             if not skip:
                 self._packing.add_mail(leaf.place, leaf.mark + leaf.offset, mail, progress)
@@ -329,13 +322,27 @@ class Importer:
         blocks = Blocks(leaf.stream, None, self._wanted, offset=offset, buffer=self._buffer)
         for piece in blocks:
             self._require_unchanged(leaf)
+            mail = bytes(piece.data) if isinstance(piece, Block) else None
+            if mail is not None:
+                self._require_whole(leaf, mail)
             progress = step(piece.sha256, piece.end - leaf.mark)
             if skip:
                 continue
-            if isinstance(piece, Block):
-                self._packing.add_mail(leaf.place, leaf.mark, bytes(piece.data), progress)
-            else:
+            if isinstance(piece, LongMail):
                 self._packing.add_long(leaf.place, piece, progress)
+            elif mail is not None:
+                self._packing.add_mail(leaf.place, leaf.mark, mail, progress)
+
+    def _require_whole(self, leaf: Leaf, mail: bytes) -> None:
+        """Raise `InputUnreadable` where the file of a `mail` says that it is cut."""
+        if mail.endswith(_CRASHED):
+            raise InputUnreadable(f"{leaf.place} ends in NUL bytes, as a crash leaves them: it is cut")
+        named = _SIZE.search(leaf.place.name) if leaf.in_maildir and mail[-1:] != b"\n" else None
+        if named and len(mail) < int(named[1]) and not self._wishes.whole:
+            raise InputUnreadable(
+                f"{leaf.place} ends inside a mail: it has {len(mail):,} of the {int(named[1]):,} bytes "
+                "that its name says. Import it again once it is whole; if it is already, with --whole"
+            )
 
     def _require_unchanged(self, leaf: Leaf) -> None:
         """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
