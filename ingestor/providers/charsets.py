@@ -22,6 +22,7 @@ _NOT_FOR_MAIL = {
 }  # fmt: skip
 _OF_PYTHON = {module.name: module.name for module in pkgutil.iter_modules(encodings.__path__)}
 _CODECS = {name: codec for name, codec in (_OF_PYTHON | aliases).items() if codec not in _NOT_FOR_MAIL}
+_CODECS = {name.replace("_", ""): codec for name, codec in _CODECS.items()} | _CODECS
 _CODECS |= {"ansi": "cp1252", "utf8mb4": "utf_8", "iso2022_jp": "iso2022_jp_ext"}
 _COMMENT = re.compile(r"\([^()]*\)")
 _WINDOWS = re.compile(r"\A(?:windows|win|cp)_?(125[0-8])\Z")
@@ -41,6 +42,7 @@ _WINDOWS_1252 = "".join(
 
 _ASCII = bytes(range(128))
 _JAPANESE = {"euc_jp": re.compile(rb"[\xa1-\xfe]{2}"), "iso2022_jp_ext": re.compile(rb"[!-~]{2}")}
+_ESCAPES = (b"\x1b$@", "iso2022_jp_ext"), (b"\x1b$B", "iso2022_jp_ext"), (b"\x1b$)C", "iso2022_kr")
 _LOST = "ingestor-lost"  # an error handler: one lone surrogate for each piece that cannot be read
 
 _CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
@@ -98,6 +100,10 @@ def decode_text(data: bytes, declared: str | None) -> Decoded:
     UTF-8, or the declared charset, but for single bytes stays so.
     """
     codec = codec_for(declared)
+    if b"\x1b$" in data and codec in _SAYS_NOTHING:  # no text has that but in these charsets
+        for escape, escaped in _ESCAPES:
+            if escape in data and (text := _strictly(data, escaped)) is not None:
+                return Decoded(text, _shown(escaped), _why(declared, codec))
     if data.isascii() and (codec is None or codec in _READS_ASCII_AS_ASCII):
         if codec is None:
             return Decoded(data.decode("ascii"), "ascii", _why(declared))

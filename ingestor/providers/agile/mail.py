@@ -40,7 +40,7 @@ from ingestor.providers.contract import (
     Rules,
     Unreadable,
 )
-from ingestor.record import InboundSms, storable
+from ingestor.record import InboundSms, canonical_text, storable
 from ingestor.redaction import one_line
 
 PARSER = "agile.mail/1"
@@ -160,6 +160,10 @@ def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
             return inside
     reading, whole = _contents(header, raw[body_at:], rules, fast=fast, doubtful=not envelope.known)
     if envelope.known and isinstance(reading, Readable):
+        if _may_pass_on_a_mail(raw, header, body_at):
+            inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
+            if isinstance(inside, Readable) and _identity(inside.sms) != _identity(reading.sms):
+                return _unreadable("an SMS stands in the mail, and another in one attached to it", header)
         return reading if envelope.ours else _recognised(reading, envelope)
     if not whole:
         if b"\r\r\n" in raw[:body_at]:
@@ -263,11 +267,11 @@ def _missing(envelope: Envelope) -> str | None:
 
 def _may_pass_on_a_mail(raw: bytes, header: Header, body_at: int) -> bool:
     """Say whether somebody else's mail has a mail attached near its beginning; most kinds never have."""
-    kind = header.first.get(b"content-type", b"")
-    if (b"ultipart/" not in kind and b"essage/" not in kind) or b"lternative" in kind:
+    kind = header.first.get(b"content-type", b"").lower()
+    if (b"multipart/" not in kind and b"message/" not in kind) or b"alternative" in kind:
         return False
-    near = raw[body_at : body_at + _LOOKED_AT]
-    seems = b"essage/" in kind or b"essage/rfc822" in near or b".eml" in near
+    near = kind + raw[body_at : body_at + _LOOKED_AT].lower()
+    seems = any(mark in near for mark in (b"message/", b"multipart/digest", b".eml"))
     return seems and len(raw) <= LARGEST_PARSED
 
 
@@ -304,8 +308,8 @@ def _contents(
     reasons: list[str] = []
     read: list[InboundSms | str] = []
     for part in parts:
-        if read and part.html:
-            break  # the same once more
+        if read and part.again:
+            continue
         found = find_block(part, rules)
         if isinstance(found, str):
             reasons.append(found)
@@ -313,12 +317,21 @@ def _contents(
             read.append(read_record(*found, part, rules, header))
     if not read:
         return _unreadable(reasons[0], header), False
-    several = len(
-        {(one.originator, one.destination, one.date_time) for one in read if not isinstance(one, str)}
-    )
+    several = _several([one for one in read if not isinstance(one, str)])
     if several > 1:
         return _unreadable(f"the mail has {several} SMS in its parts, and can be only one", header), True
     return _verdict(read[0], header), True
+
+
+def _several(read: list[InboundSms]) -> int:
+    """Return how many SMS the parts of a mail are. Behind the text of one there may be a footer."""
+    texts = {canonical_text(one.text) for one in read if "layout" not in one.details}
+    longest = max(texts, key=len, default="")
+    return max(len(set(map(_identity, read))), sum(not longest.startswith(text) for text in texts) + 1)
+
+
+def _identity(sms: InboundSms) -> tuple[str, str, str]:
+    return sms.originator, sms.destination, sms.date_time
 
 
 def _recognised(reading: Readable, envelope: Envelope) -> Readable:

@@ -14,7 +14,8 @@ from ingestor.providers.agile.header import Header, read_header
 
 
 class Part(NamedTuple):
-    """One text part of a mail. `data` is None where its base64 is broken."""
+    """One text part of a mail. `data` is None where its base64 is broken; `again` says that it is HTML of
+    what another part says in plain text."""
 
     data: bytes | None
     charset: str | None
@@ -22,6 +23,7 @@ class Part(NamedTuple):
     flowed: bool
     delete_space: bool
     encoding: str
+    again: bool = False
 
 
 IDENTITY = frozenset(("", "7bit", "8bit", "binary"))
@@ -34,6 +36,7 @@ _PIECE = re.compile(rb"[A-Za-z0-9+/]+(?:=+|\Z)")
 # RFC 2045, 6.7: blanks at a line's end were added on the way (3), and a line end stands as it is (4); who
 # encodes a part of it as well means one line end.
 _QUOTED_LINE_END = re.compile(rb"(?:=0[Dd])?(?:=0[Aa])?+(?<![ \t])[ \t]*+(?=\r?\n|\Z)")
+_SOFT_CR = re.compile(rb"=\r(?!\r*\n)")
 _QUOTED = re.compile(rb"=(?:[89A-Fa-f][0-9A-Fa-f]|3[Dd]|[ \t]*(?:[\r\n]|\Z))")
 # No program that quotes leaves a "=" alone, or writes a figure or a letter among others so.
 _NEVER_QUOTED = re.compile(
@@ -76,6 +79,8 @@ def transfer_decoded(data: bytes, encoding: str) -> bytes | None:
             whole = _from_pieces(data) or _from_base64(_before_footer(data)) or None
         return whole
     if encoding == "quoted-printable" and not _is_plain(data):
+        if b"=\r" in data:  # behind a CR alone the library takes nothing up to the next LF
+            data = _SOFT_CR.sub(b"=\n", data)
         if b"=0" in data or b" \r" in data or b" \n" in data or b"\t" in data or data[-1:] == b" ":
             data = _QUOTED_LINE_END.sub(b"", data)
         return binascii.a2b_qp(data)
@@ -94,7 +99,7 @@ def _is_plain(data: bytes) -> bool:
 
 def as_it_is(data: bytes, encoding: str) -> tuple[bytes, str]:
     """Return `data` and its transfer `encoding`, decoded where it is quoted-printable and nothing says so."""
-    if encoding in IDENTITY and _looks_quoted(data):
+    if encoding not in {"base64", "quoted-printable"} and _looks_quoted(data):
         return transfer_decoded(data, "quoted-printable") or b"", "quoted-printable"
     return data, encoding
 
@@ -196,7 +201,8 @@ _PARAMETER = re.compile(rf'\s*;\s*([A-Za-z-]+)=("[ -!#-\[\]-~]*"|{_TOKEN})\s*')
 _TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*")
 _PART_HEADER = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*)+")
 _LONGEST_FIELD = 500
-_CONTAINERS = ("multipart/alternative", "multipart/mixed")
+_ALTERNATIVE = "multipart/alternative"
+_CONTAINERS = (_ALTERNATIVE, "multipart/mixed")
 _MOST_PARTS = 5
 
 
@@ -217,7 +223,8 @@ def fast_part(header: Header, body: bytes) -> Part | None:
     if kind is None:
         return None
     if kind.media_type in _CONTAINERS:
-        return _first_plain(body, kind.boundary) if kind.boundary else None
+        beside = {"text/html"} if kind.media_type == _ALTERNATIVE else set()
+        return _first_plain(body, kind.boundary, beside) if kind.boundary else None
     if kind.media_type in {"text/plain", "text/html"}:
         return _part(kind, body)
     return None
@@ -275,10 +282,10 @@ def _read_kind(content_type: bytes, encoding: bytes) -> _Kind | None:
     )
 
 
-def _first_plain(body: bytes, boundary: bytes) -> Part | None:
-    """Return the text/plain part, provided that only text/html stands beside it.
+def _first_plain(body: bytes, boundary: bytes, beside: set[str]) -> Part | None:
+    """Return the text/plain part, provided that only types of `beside` stand beside it.
 
-    A further one may hold another SMS: then all of them must be looked at.
+    Any other may hold another SMS: then all of them must be looked at.
     """
     if body.count(b"\r") != body.count(b"\r\n"):
         return None  # a lone CR ends a line for some readers
@@ -295,7 +302,7 @@ def _first_plain(body: bytes, boundary: bytes) -> Part | None:
         if at < 0 or not _ends_line(body, at + len(delimiter)):
             return None
         kind, content = _taken_apart(body[start:at])
-        if kind is None or kind.media_type not in ({"text/html"} if found else {"text/html", "text/plain"}):
+        if kind is None or kind.media_type not in (beside if found else beside | {"text/plain"}):
             return None
         if kind.media_type == "text/plain":
             found = _part(kind, content)

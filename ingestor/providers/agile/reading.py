@@ -30,6 +30,8 @@ from ingestor.record import InboundSms, storable, stored_text
 from ingestor.timestamps import fourteen_digits, read_local
 
 _REPLACEMENT = "\ufffd"
+_CRS = re.compile(r"\r++\n")
+_OTHER_END = re.compile(r"(?<!\r\r)\n")
 _CHARSET_IN_HTML = re.compile(
     rb"""<(?:meta\s[^<>]*?charset|\?xml\s[^<>]*?encoding)\s*+=[\s"']*+([!#-&(-;=?-~]{1,60})""", re.IGNORECASE
 )
@@ -55,6 +57,8 @@ def find_block(part: Part, rules: Rules) -> tuple[Block, Decoded] | str:
 def text_of(part: Part, decoded: Decoded) -> str:
     """Return the `decoded` text of `part` as it is looked at: without markup, with LF line ends."""
     text = html_to_text(decoded.text) if part.html else decoded.text
+    if "\r\r\n" in text and not _OTHER_END.search(text):  # CRLF, written as text once more
+        text = _CRS.sub("\n", text)
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 

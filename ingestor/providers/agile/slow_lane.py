@@ -9,6 +9,7 @@ import email
 import logging
 import re
 from collections.abc import Iterator
+from email.errors import CloseBoundaryNotFoundDefect
 from email.message import Message
 from email.policy import Compat32
 
@@ -39,6 +40,8 @@ _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\
 _MARKUP = re.compile(rb"<[^<>]*>|&nbsp;|\s+")
 _HTML = re.compile(rb"<(?:html|body|table|div|p|br)\b[^<>]*>", re.IGNORECASE)
 _MOVED_BODY = re.compile(r"(?:ATT|Untitled attachment )\d{3,6}(?:\.+(?:txt|bin|(html?)))?", re.IGNORECASE)
+
+_ALTERNATIVE = "X-Part-Of-An-Alternative"  # a note of ours
 
 _CONTENT_FIELD = re.compile(rb"^content-[^\n]*(?:\n[ \t][^\n]*)*", re.IGNORECASE | re.MULTILINE)
 _MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
@@ -80,7 +83,14 @@ def leaves_of(header: Header, body: bytes) -> list[Message] | str:
     if reason:
         return reason
     message = _parsed(source)
-    return message if isinstance(message, str) else list(_leaves(message))
+    if isinstance(message, str):
+        return message
+    leaves = list(_leaves(message))
+    never_closed = any(isinstance(defect, CloseBoundaryNotFoundDefect) for defect in message.defects)
+    if leaves and never_closed and not body.endswith((b"\n", b"\r")):
+        del leaves[-1]
+        return leaves or "the mail ends inside its text"
+    return leaves
 
 
 def _lf(value: bytes) -> bytes:
@@ -124,6 +134,9 @@ def _leaves(message: Message) -> Iterator[Message]:
     waiting = [message]
     while waiting:
         part = waiting.pop()
+        if part.get_content_type() == "multipart/alternative" or _ALTERNATIVE in part:
+            for inner in _inside(part):
+                inner[_ALTERNATIVE] = "yes"
         if part.get_content_maintype() == "message":
             if part.get_content_type() == "message/rfc822" and part.is_multipart():
                 yield _attached(part)  # in a multipart/digest, where nothing says so
@@ -166,7 +179,8 @@ def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
     data, encoding = decoded_payload(leaf)
     if data:
         data, encoding = as_it_is(data, encoding)
-    part = Part(data, charset, subtype == "html", flowed, delete_space, encoding)
+    again = subtype == "html" and _ALTERNATIVE in leaf
+    part = Part(data, charset, subtype == "html", flowed, delete_space, encoding, again)
     yield rank, part
     as_it_came = _payload(leaf)
     if data is None and b":" in as_it_came:  # base64 has none: never encoded, or otherwise
@@ -174,7 +188,7 @@ def _parts(leaf: Message) -> Iterator[tuple[int, Part]]:
     elif data and encoding != "base64" and looks_encoded(as_it_came):
         yield rank, part._replace(data=transfer_decoded(as_it_came, "base64"), encoding="base64")
     elif data and subtype != "html" and looks_like_html(data):
-        yield 1, part._replace(html=True)
+        yield 1, part._replace(html=True, again=True)
 
 
 def looks_encoded(data: bytes) -> bool:

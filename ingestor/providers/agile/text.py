@@ -22,13 +22,16 @@ _HIDDEN = frozenset(("script", "style", "head", "title", "template"))
 _ROWS = frozenset(("tr", "table", "tbody", "thead", "tfoot", "body", "html"))
 _BLOCKS = frozenset(
     ("p", "div", "ul", "ol", "li", "dl", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote",
-     "center", "section", "article", "header", "footer", "pre", "address", "form")
+     "center", "section", "article", "header", "footer", "pre", "address", "form", "main", "aside", "nav",
+     "figure", "figcaption", "fieldset", "legend", "details", "summary", "caption", "menu", "dir")
 )  # fmt: skip
 _ALT = re.compile(r"""\salt\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 _EMOJI = re.compile("emoji|emoticon|smiley", re.IGNORECASE)
 _CELLS = frozenset(("td", "th"))
 _STYLED = (_BLOCKS | _ROWS | _CELLS | {"span", "font", "a", "b", "i"}) - {"body", "html", "hr"}
-_NO_DISPLAY = re.compile(r"""\sstyle\s*=\s*["']?[^"'<]*display\s*:\s*none\b""", re.IGNORECASE)
+_NO_DISPLAY = re.compile(
+    r"""\sstyle\s*=\s*["']?[^"'<]*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b""", re.IGNORECASE
+)
 _LINES_KEPT = re.compile(
     r"""\sstyle\s*=\s*["']?[^"'<]*white-space\s*:\s*(?:pre|break-spaces)""", re.IGNORECASE
 )
@@ -224,8 +227,8 @@ _BULLET = (
     "(?:[-\N{EN DASH}\N{EM DASH}\N{BULLET}\N{MIDDLE DOT}\u25aa\u25cf\u25e6\u2023#]{1,4}+[ \t\u00a0]++)?+"
 )
 _COLON = "[:\N{FULLWIDTH COLON}]"
-# One blank stands before a text, and where its own line is empty, it begins on the next one.
-_BEFORE_TEXT = "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
+# One blank stands before a text, marks of the label before that; where its line is empty, it is the next one.
+_BEFORE_TEXT = f"(?:[{INVISIBLE}]++(?=[ \t\u00a0]))?" + "[ \t\u00a0]?(?:[ \t\u00a0]*+(?:\n|\\Z))?"
 _BEFORE_CELL = "(?:[ \u00a0]*+\t)?"
 
 # HTML to text writes the target of a tel: link beside the number: as Exchange does, as Markdown does.

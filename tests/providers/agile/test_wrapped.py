@@ -57,6 +57,22 @@ def test_a_strangers_mail_of_any_parts_may_hold_ours(kind: bytes) -> None:
     assert getattr(reading, "reason", None) == ANOTHER_FORWARDER
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Type: MESSAGE/RFC822\r\n\r\n" + _MAIL,
+        b"Content-Type: multipart/digest; boundary=d\r\n\r\n--d\r\n\r\n" + _MAIL + b"\r\n--d--\r\n",
+        b"Content-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\nContent-Type: Multipart/Digest; boundary=d"
+        b"\r\n\r\n--d\r\n\r\n" + _MAIL + b"\r\n--d--\r\n--m--\r\n",
+    ],
+    ids=["upper case", "digest", "digest inside"],
+)
+def test_a_strangers_mail_may_hold_ours_where_its_type_is_not_said_so(body: bytes) -> None:
+    """Types have no case, and each part of a digest is a mail though nothing says it (RFC 2046, 5.1.5)."""
+    reading = read_both(b"From: c@example.net\r\nSubject: see\r\n" + body)
+    assert getattr(reading, "reason", None) == ANOTHER_FORWARDER
+
+
 def test_a_strangers_mail_may_hold_ours_as_a_file() -> None:
     """A mail that a program attached as the file it saved is one all the same."""
     attached = (
