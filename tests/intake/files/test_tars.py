@@ -34,7 +34,7 @@ def test_a_tar_that_is_not_whole_is_told(run_sqlite_import: Importer, tmp_path: 
 
 
 def of_another_type(archive: bytes) -> bytes:
-    """Return `archive` with its second member, a folder being the first, of a type that nobody has defined."""
+    """Return `archive` with its first file, behind a folder, of a type that nobody has defined."""
     header = bytearray(archive[512:1024])
     header[156:157] = b"Z"
     header[148:156] = b" " * 8
