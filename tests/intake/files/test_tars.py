@@ -1,4 +1,4 @@
-"""Tar archives that are cut, damaged, joined or odd: every mail is read, or it is said that one is missing."""
+"""Tar archives that are cut, damaged, joined or odd: every mail is read, or one is said to be missing."""
 
 import tarfile
 from pathlib import Path
