@@ -35,7 +35,7 @@ def secret(mailbox: Mailbox) -> str:
         return kept
     command = mailbox.password_command or mailbox.token_command
     if command is not None:
-        return _from_command(command)
+        return _known(_output(command), command[0])
     # The schema asks for one; a mailbox built by hand may have none.
     raise ConfigurationError(f"mailbox {mailbox.name} has no password")
 
@@ -97,10 +97,10 @@ def _find(name: str) -> bytes:
             )
         return _content(path)
     for store in ENCRYPTED_STORES:
-        if _exists(store / name):
+        if os.access(store / name, os.F_OK):
             return decrypted(name, store / name)
     for store in STORES:
-        if _exists(store / name):
+        if os.access(store / name, os.F_OK):
             return _content(store / name)
     raise ConfigurationError(
         f"there is no credential {name}: put it into {STORES[0]}/{name} (owner root, mode 0400), add "
@@ -124,10 +124,6 @@ def _content(path: Path) -> bytes:
             return file.read(_LARGEST + 1)
     except OSError as fault:
         raise ConfigurationError(f"{path}: the password cannot be read: {fault.strerror}") from None
-
-
-def _from_command(argv: Sequence[str]) -> str:
-    return _known(_output(argv), argv[0])
 
 
 def _output(argv: Sequence[str]) -> bytes:
@@ -161,10 +157,3 @@ def _known(content: bytes, origin: str) -> str:
         raise ConfigurationError(f"{origin}: holds more than one line; it must hold the password alone")
     register_secret(text)
     return text
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from ingestor.numbers import normalise_agile
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Section, Text, left_out, none_of, own_number
-from ingestor.settings.values import Hours, Name
+from ingestor.settings.values import Hours, Name, like
 from ingestor.timestamps import zone_name
 
 TEXT_NAMES = ("our_number", "sender", "date", "time")
@@ -19,14 +19,11 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Language = Literal["en", "it", "es", "de", "fr-ca"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_SENDER = r"(?=.*[A-Za-z])[A-Za-z0-9 ._&+-]{1,11}|\+?[0-9]{1,16}"
-
-
-def sender(written: str) -> str:
-    """Return a sender as Agile's REST document allows it: at most 11 letters and digits, or 16 digits."""
-    if not re.fullmatch(_SENDER, written):
-        raise ValueError("is no sender: at most 11 letters and digits, or a number of at most 16 digits")
-    return written
+sender = like(
+    r"(?=.*[A-Za-z])[A-Za-z0-9 ._&+-]{1,11}|\+?[0-9]{1,16}",  # as Agile's REST document allows it
+    "is no sender: at most 11 letters and digits, or a number of at most 16 digits",
+)
+Sender = Annotated[str, AfterValidator(sender)]
 
 
 def _text(written: str) -> str:
@@ -37,13 +34,7 @@ def _text(written: str) -> str:
     return written
 
 
-def _prefix(written: str) -> str:
-    if not re.fullmatch(r"\+[0-9]{1,15}", written):
-        raise ValueError("is no beginning of a number; write it like +3989")
-    return written
-
-
-Sender = Annotated[str, AfterValidator(sender)]
+_prefix = like(r"\+[0-9]{1,15}", "is no beginning of a number; write it like +3989")
 
 
 class Answer(Section):

@@ -6,7 +6,8 @@ repeat a value that may be a secret or a phone number.
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from calendar import monthrange
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -167,14 +168,12 @@ class Listening(Section):
         return split_listen(self.listen)[1]
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """Return the check that a value is one of `names`, which another table gives."""
-    *most, last = map(repr, names)
-    words = f"{', '.join(most)} or {last}"
+def like(pattern: str, otherwise: str) -> Callable[[str], str]:
+    """Return the check that a value is all of `pattern`; `otherwise` says what is wrong."""
 
     def check(written: str) -> str:
-        if repr(written) not in {*most, last}:
-            raise ValueError(f"must be one of {words}")
+        if not re.fullmatch(pattern, written):
+            raise ValueError(otherwise)
         return written
 
     return check
@@ -207,15 +206,10 @@ def web_address(url: str) -> str:
     raise ValueError("must be an https:// address; http:// would send secrets readable over the network")
 
 
-def hours(written: str) -> str:
-    """Return HH:MM-HH:MM as written: such times sort as text; over midnight the end comes first."""
-    at = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-    if not re.fullmatch(f"{at}-(?:{at}|24:00)", written):
-        raise ValueError('must be like "08:00-20:00"; one over midnight is "22:00-06:00"')
-    return written
-
-
-Hours = Annotated[str, AfterValidator(hours)]
+_AT = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_HOURS = like(f"{_AT}-(?:{_AT}|24:00)", 'must be like "08:00-20:00"; one over midnight is "22:00-06:00"')
+Hours = Annotated[str, AfterValidator(_HOURS)]
+"""HH:MM-HH:MM: such times sort as text; over midnight the end comes first."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Host = Annotated[Text, AfterValidator(host_name)]
@@ -244,12 +238,7 @@ def before(written: str, now: datetime) -> datetime:
         return now - timedelta(days=number)
     months = now.year * 12 + now.month - 1 - number * _UNITS[written[-1]]
     year, month = max(1, months // 12), months % 12 + 1
-    for day in range(now.day, 27, -1):  # the 31st of a month that has none
-        try:
-            return now.replace(year=year, month=month, day=day)
-        except ValueError:
-            continue
-    return now.replace(year=year, month=month, day=min(now.day, 28))
+    return now.replace(year=year, month=month, day=min(now.day, monthrange(year, month)[1]))
 
 
 Period = Annotated[str, AfterValidator(period)]

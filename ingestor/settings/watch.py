@@ -30,12 +30,6 @@ def web_url(written: str) -> str:
     return written
 
 
-def _header(written: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9-]+: *[^\r\n]*", written):
-        raise ValueError('must be a header line, like "Title: $title"')
-    return written
-
-
 def _not_empty(hours: str) -> str:
     begin, _, end = hours.partition("-")
     if begin == end:
@@ -43,18 +37,10 @@ def _not_empty(hours: str) -> str:
     return hours
 
 
-def _number(written: str) -> str:
-    if not re.fullmatch(r"\+?[0-9]{3,15}", written):
-        raise ValueError("is no number like +393331234333, or a short code")
-    return written
-
-
-def _address(written: str) -> str:
-    if not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", written) or not written.isascii():
-        raise ValueError("must be a plain mail address")
-    return written
-
-
+_header = values.like(r"[A-Za-z0-9-]+: *[^\r\n]*", 'must be a header line, like "Title: $title"')
+_number = values.like(r"\+?[0-9]{3,15}", "is no number like +393331234333, or a short code")
+_PART = r'[^@\s<>,;"\x80-\U0010ffff]+'
+_address = values.like(f"{_PART}@{_PART}", "must be a plain mail address")
 Address = Annotated[str, AfterValidator(_address)]
 
 
