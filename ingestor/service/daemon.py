@@ -3,12 +3,12 @@
 import ctypes
 import gc
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -25,7 +25,7 @@ from ingestor.logs import get_logger
 from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
 from ingestor.redaction import redact_secrets
-from ingestor.replies.answering_daemon import Answering
+from ingestor.replies.answering import forget_state
 from ingestor.replies.opt_outs import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
 from ingestor.service.mailboxes import Mailboxes, require_judges
@@ -67,6 +67,7 @@ from ingestor.watch.watcher import Watcher, channels_of
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
+    from ingestor.replies.worker import AnswerWorker
 
 log = get_logger(__name__)
 
@@ -75,6 +76,7 @@ LOOK_SECONDS = 3.0  # between two looks at the parts; a signal is heard at once
 YOUNG_SECONDS = 15.0
 YOUNG_LOOK_SECONDS = 0.5  # what `systemctl status` shows just after a start is how it is
 WRITER_LIMIT = 120.0
+ANSWERS_RELOAD_SECONDS = 2.0
 ANSWERS_LIMIT = 600.0  # an answer with the longest time-outs, and a name that is not resolved
 PAGES_SECONDS = 0.5
 
@@ -99,22 +101,15 @@ def tune_interpreter() -> None:
 class Daemon:
     """One run of the daemon, from the settings to the end of its row in `runs`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        read_again: Callable[[], Settings],
-        notifier: Notifier,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, settings: Settings, read_again: Callable[[], Settings], notifier: Notifier) -> None:
         """Run `settings`; on SIGHUP `read_again` returns newer ones or raises ConfigurationError."""
         self._settings = settings
         self._read_again = read_again
         self._notifier = notifier
-        self._clock = clock
         self._watchdog = Watchdog(notifier)
         self._writer_to_be = WriterToBe()
         self._listener: Listener | None = None
+        self._answers: AnswerWorker | None = None
         self._live = Live(settings, hanging=lambda: sorted(self._watchdog.hanging))
         self._ended: Ended | None = None
         self._stopping_since: float | None = None
@@ -146,20 +141,21 @@ class Daemon:
                 with ExitStack() as stops:
                     self._start(*archive, stops, listening)
                     self._loop(signals)
-                    self._stopping_since = self._clock()
+                    self._stopping_since = monotonic()
                     log.info("daemon stops")
                     self._notifier.stopping("stopping")
         return self._ended
 
     def _start(self, engine: Engine, run: int, stops: ExitStack, listening: ExitStack) -> None:
-        self._engine, self._run, self._begun = engine, run, self._clock()
+        self._engine, self._run, self._begun = engine, run, monotonic()
         stops.callback(self._end_run)
         store = Store(engine, hearing(self._words))
         self._writer = Writer(store)
         self._writer.run = run
         self._writer.start()
         stops.callback(self._stop_writer)
-        old_sms = BackgroundScan(engine, self._words, lambda: store.held is None)
+        self._may_write = lambda: store.held is None
+        old_sms = BackgroundScan(engine, self._words, self._may_write)
         old_sms.start()
         stops.callback(old_sms.stop)
         stops.push(listening.pop_all())  # the listener stops before the writer
@@ -167,22 +163,17 @@ class Daemon:
         self._live.writer = self._writer
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
-        self._answering = Answering(engine, lambda: store.held is None)
-        stops.callback(self._answering.join, ANSWERS_SECONDS)
-        self._live.credit = lambda: self._answering.credit
-        self._mailboxes = Mailboxes(self._reader, clock=self._clock)
+        stops.callback(self._end_answers, ANSWERS_SECONDS)
+        self._live.credit = lambda: self._answers.credit if self._answers else None
+        self._mailboxes = Mailboxes(self._reader)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
         self._live.mailboxes = lambda: self._mailboxes.threads
         address = self._settings.webhook.listen if self._settings.webhook else ""
-        listener = (address, self._listener) if self._listener else None
-        self._reporter = Reporter(
-            engine, run, self._installation.id(), listener, lambda: "webhook" in self._watchdog.hanging,
-            self._mailboxes.states,
-        )  # fmt: skip
+        self._reporter = Reporter(engine, run, self._installation.id(), self._live)
         self._reporter.start()
         stops.callback(self._reporter.stop)
-        self._guard = ArchiveGuard(engine, store, self._note_differences)
+        self._guard = ArchiveGuard(engine, store, partial(setattr, self._live, "differs"))
         self._guard.look()
         self._wal_care = wal_care(engine, lambda: self._writer.progress, self._reporter.note_archive)
         self._retention = RetentionCare(engine, self._settings.retention)
@@ -197,8 +188,8 @@ class Daemon:
         self._watcher.open(engine)
         self._stop_pings = pings.begin(self._live, self._settings.watch)
         stops.callback(lambda: self._stop_pings())  # noqa: PLW0108 - a reload puts another in its place
-        self._answering.start(self._settings)
-        stops.callback(self._answering.ask_to_stop)
+        self._begin_answers()
+        stops.callback(self._end_answers, None)
         stops.callback(self._retention.stop)
         names = [mailbox.name for mailbox in self._settings.mailbox]
         tune_interpreter()
@@ -238,7 +229,7 @@ class Daemon:
 
     def _stop_listener(self, listener: "Listener") -> None:
         """Finish the requests that have begun; they have what the mailboxes left of their share, too."""
-        gone = 0.0 if self._stopping_since is None else self._clock() - self._stopping_since
+        gone = 0.0 if self._stopping_since is None else monotonic() - self._stopping_since
         listener.stop(LISTENER_SECONDS + max(0.0, MAILBOXES_SECONDS - gone))
 
     def _start_pages(self, stops: ExitStack) -> None:
@@ -255,9 +246,25 @@ class Daemon:
             ) from None
         stops.callback(serve(self._settings.metrics, self._live).stop, PAGES_SECONDS)
 
-    def _note_differences(self, found: str | None) -> None:
-        self._live.differs = found
-        self._reporter.note_differences(found)
+    def _begin_answers(self) -> None:
+        """Answer by today's rules from now on, and by no other any more."""
+        self._end_answers(ANSWERS_RELOAD_SECONDS)
+        self._answers = None
+        if self._settings.answer:
+            from ingestor.replies.worker import AnswerWorker  # megabytes that few need
+
+            self._answers = AnswerWorker(self._engine, self._settings, self._may_write)
+            self._answers.start()
+        else:
+            with suppress(IngestorError):
+                forget_state(self._engine)
+
+    def _end_answers(self, seconds: float | None) -> None:
+        """Let no further request begin, and wait so long for the one on its way."""
+        if self._answers is not None:
+            self._answers.ask_to_stop()
+            if seconds is not None:
+                self._answers.join(seconds)
 
     def _jobs(self) -> dict[str, tuple[float, Callable[[], None]]]:
         """Return what the schedule calls every so many seconds: the looks at the archive and its file."""
@@ -286,14 +293,14 @@ class Daemon:
         # Systemd wants to hear at least twice in the time that it gives.
         between = min(LOOK_SECONDS, (self._notifier.watchdog_seconds or float("inf")) / 3)
         while True:
-            young = self._clock() - self._begun < YOUNG_SECONDS
+            young = monotonic() - self._begun < YOUNG_SECONDS
             wish = signals.next_wish(min(between, YOUNG_LOOK_SECONDS) if young else between)
             if wish is Wish.STOP:
                 return
             if wish is Wish.RELOAD:
                 self._reload()
             self._mailboxes.tend()
-            self._watchdog.look(self._beats(), self._clock())
+            self._watchdog.look(self._beats(), monotonic())
             if (text := self._text()) != self._told:
                 self._say(text)
 
@@ -303,8 +310,8 @@ class Daemon:
             beats.append(Beat("writer", self._writer.progress, WRITER_LIMIT))
         if self._listener is not None:
             beats.append(Beat("webhook", self._listener.progress, LISTENER_LIMIT))
-        if (progress := self._answering.progress) is not None:
-            beats.append(Beat("answers", progress, ANSWERS_LIMIT))
+        if self._answers is not None:
+            beats.append(Beat("answers", self._answers.progress, ANSWERS_LIMIT))
         return beats
 
     def _reload(self) -> None:
@@ -330,7 +337,7 @@ class Daemon:
         self._mailboxes.start(self._settings.mailbox)
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
-        self._answering.start(self._settings)
+        self._begin_answers()
         self._watcher.tell(channels_of(self._settings))
         self._stop_pings()
         self._stop_pings = pings.begin(self._live, settings.watch)
@@ -367,7 +374,7 @@ class Daemon:
     def _end_run_now(self) -> None:
         try:
             end_run(self._engine, self._run, datetime.now(UTC))
-            self._ended = Ended(self._run, balance(self._engine, self._run), self._clock() - self._begun)
+            self._ended = Ended(self._run, balance(self._engine, self._run), monotonic() - self._begun)
             with suppress(IngestorError):
                 self._reporter.note_daemon("stopped")
             self._engine.dispose()

@@ -43,12 +43,9 @@ TROUBLE_SECONDS = 60.0  # how long a database that went away is waited for
 class Mailboxes:
     """One thread a mailbox, which tries again by itself whatever goes wrong. For the main thread alone."""
 
-    def __init__(
-        self, make: Callable[[Mailbox], MailboxThread], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Make threads by `make`, with today's rules; `clock` is monotonic."""
+    def __init__(self, make: Callable[[Mailbox], MailboxThread]) -> None:
+        """Make threads by `make`, with today's rules."""
         self._make = make
-        self._clock = clock
         self._threads: list[MailboxThread] = []
         self._waiting: list[MailboxThread] = []
 
@@ -99,17 +96,13 @@ class Mailboxes:
             for one in settings.mailbox
         ]
 
-    def states(self) -> dict[str, str]:
-        """Return how each mailbox fares at this moment; any thread may ask."""
-        return {one.name: one.state for one in self._threads}
-
     def stop(self, seconds: float) -> None:
         """Stop all threads at once and wait up to `seconds` for them together."""
         for thread in self._threads:
             thread.stop()
-        deadline = self._clock() + seconds
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            if not thread.join(max(deadline - self._clock(), 0)):
+            if not thread.join(max(deadline - time.monotonic(), 0)):
                 # A silent name server cannot be interrupted. Nothing uncommitted counts as done.
                 log.warning("mailbox thread left behind", mailbox=thread.name, seconds=seconds)
         self._threads, self._waiting = [], []

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -21,7 +21,7 @@ from ingestor.archive.mailbox_state import Source, drop_source, note_source
 from ingestor.archive.runs import Balance, Run, balance
 from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
-from ingestor.watch.found import ENDPOINT
+from ingestor.watch.found import ENDPOINT, Live
 
 if TYPE_CHECKING:
     from ingestor.intake.listener import Listener
@@ -52,22 +52,14 @@ class Reporter:
     It asks the database, which may hang; so it has a thread of its own that nobody ever waits for.
     """
 
-    def __init__(
-        self, engine: Engine, run: int, installation: str, listener: "tuple[str, Listener] | None",
-        hangs: Callable[[], bool], states: Callable[[], Mapping[str, str]],
-    ) -> None:  # fmt: skip
-        """Tell about run `run` of `installation`, and about `listener`, given with its address.
-
-        `hangs` says whether the watchdog finds the listener hanging, `states` how each mailbox fares now.
-        """
-        self._engine, self.run, self._listener, self._hangs = engine, run, listener, hangs
-        self._states = states
+    def __init__(self, engine: Engine, run: int, installation: str, live: Live) -> None:
+        """Tell about run `run` of `installation`, and about the parts of `live`."""
+        self._engine, self.run, self._live = engine, run, live
         self._name = f"{KIND} {installation}"
         self._stopped = Event()
         self._noting = Lock()  # a report in hand at the stop must not be what stands in the end
         self._thread = Thread(target=self._work, name="reporter", daemon=True)
         self._archive: str | None = None
-        self._differences: str | None = None
         self._noted: dict[str, str | None] = {}
         self._endpoints: dict[str, tuple[str, EndpointCounts]] = {}
         self._listened: datetime | None = None
@@ -76,11 +68,11 @@ class Reporter:
     @property
     def text(self) -> str:
         """A line for people: the run's balance as last read, and how every source fares at this moment."""
-        states = dict(self._states())
+        states = self._states()
         if self._listener is not None:
             states[self._listener[0]] = self._listener_state(self._listener[1])
         states |= {ARCHIVE: "growing"} if self._archive else {}
-        states |= {DIFFERS: "changed"} if self._differences else {}
+        states |= {DIFFERS: "changed"} if self._live.differs else {}
         return "; ".join([self._counts, *(f"{name}: {state}" for name, state in sorted(states.items()))])
 
     def start(self) -> None:
@@ -95,10 +87,6 @@ class Reporter:
         """Let `status` say what is wrong with the archive's file, until it hears None."""
         self._archive = trouble
 
-    def note_differences(self, found: str | None) -> None:
-        """Let `status` say how the archive differs from what this version makes, until it hears None."""
-        self._differences = found
-
     def note_daemon(self, state: str) -> None:
         """Write down that the daemon is `running`, or `stopped` by somebody. Raises IngestorError."""
         with self._noting:
@@ -111,12 +99,20 @@ class Reporter:
                 poll_seconds=int(REPORT_SECONDS), now=datetime.now(UTC), success=True,
             )  # fmt: skip
 
+    def _states(self) -> dict[str, str]:
+        return {one.name: one.state for one in self._live.mailboxes()}
+
+    @property
+    def _listener(self) -> "tuple[str, Listener] | None":
+        webhook, listener = self._live.settings.webhook, self._live.listener
+        return (webhook.listen, listener) if webhook and listener else None
+
     def _parts(self) -> dict[str, object]:
         """Return how what this daemon reads and listens to fares.
 
         Several daemons share a row among the sources: who wrote last hides how the others fare.
         """
-        parts: dict[str, object] = {"mailboxes": dict(self._states())}
+        parts: dict[str, object] = {"mailboxes": self._states()}
         if self._listener is not None:
             address, listener = self._listener
             state = self._listener_state(listener)
@@ -134,7 +130,7 @@ class Reporter:
             try:
                 self.note_daemon("running")
                 self._note(ARCHIVE, "growing", self._archive)
-                self._note(DIFFERS, "changed", self._differences)
+                self._note(DIFFERS, "changed", self._live.differs)
                 self._note_listener()
                 self._counts = str(balance(self._engine, self.run))
             except IngestorError as error:
@@ -173,7 +169,9 @@ class Reporter:
         return listener.spool_trouble or f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
 
     def _listener_state(self, listener: "Listener") -> str:
-        return "hanging" if self._hangs() else "no spool" if listener.spool_trouble else "listening"
+        if "webhook" in self._live.hanging():
+            return "hanging"
+        return "no spool" if listener.spool_trouble else "listening"
 
     def _note_endpoint(self, name: str, state: str, counts: "EndpointCounts") -> None:
         """Write down an endpoint where something is new; its last success is the newest POST, if one came.
