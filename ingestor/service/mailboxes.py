@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from threading import Thread
-from typing import Protocol
 
 from sqlalchemy import Engine
 
@@ -22,6 +21,7 @@ from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
 from ingestor.replies.opt_outs import hearing, words_of
 from ingestor.replies.scanning import read_old_sms
+from ingestor.service import in_background
 from ingestor.service.opening import Ended, Installation, open_archive, run_options
 from ingestor.service.signals import (
     LAST_RESORT_SECONDS,
@@ -136,35 +136,6 @@ def require_judges(settings: Settings) -> None:
         judge_of(mailbox, mail_reader("agile"), rules_for(settings, "agile"))
 
 
-class Passing(Protocol):
-    """What a pass needs of `intake.mailbox.MailboxThread`."""
-
-    def run_once(self) -> object:
-        """Read every folder once; raise IngestorError where that could not be done."""
-
-    def stop(self) -> None:
-        """End soon, after the batch in hand."""
-
-
-class Pass:
-    """One mailbox's pass in a thread of its own."""
-
-    def __init__(self, name: str, reader: Passing) -> None:
-        """Prepare the pass of mailbox `name`."""
-        self.name = name
-        self.reader = reader
-        self.failure: str | None = "it was stopped before it came to its end"
-        self.thread = Thread(target=self._run, name=f"mailbox {name}", daemon=True)
-
-    def _run(self) -> None:
-        try:
-            self.reader.run_once()
-        except IngestorError as error:
-            self.failure = str(error)
-        else:
-            self.failure = None
-
-
 def run_once(settings: Settings) -> Ended:
     """Read every mailbox once and return how it went.
 
@@ -185,46 +156,46 @@ def run_once(settings: Settings) -> Ended:
             installation = Installation(state_directory(settings))
             stops.callback(installation.close)
             rules = rules_for(settings, "agile")
-            passes = [
-                Pass(one.name, MailboxThread(one, rules, writer, engine, run, holder=installation.id))
+            readers = [
+                MailboxThread(one, rules, writer, engine, run, holder=installation.id)
                 for one in settings.mailbox
             ]
-            failures = _pass_over(passes, writer, signals)
+            failures = _pass_over(readers, writer, signals)
             writer.stop(WRITER_SECONDS)
             read_old_sms(engine, words, lambda: signals.stop_wished)
             end_run(engine, run, datetime.now(UTC))
             done = balance(engine, run)
             if done.quarantined and not done.stored and (why := all_refused(engine)):
-                failures |= dict.fromkeys((one.name for one in passes), why)
+                failures |= dict.fromkeys((one.name for one in readers), why)
             return Ended(run, done, time.monotonic() - begun, failures)
 
 
-def _pass_over(passes: Sequence[Pass], writer: Writer, signals: Signals) -> dict[str, str]:
-    """Run all `passes` to their end, or until a stop is wished; return the failures by mailbox.
+def _pass_over(readers: Sequence[MailboxThread], writer: Writer, signals: Signals) -> dict[str, str]:
+    """Let each of `readers` make one pass, or until a stop is wished; return the failures by mailbox.
 
     A pass that was still going when the stop came has not failed: its cursor says how far it got.
     """
-    for one in passes:
-        one.thread.start()
+    passes = {one: in_background(f"mailbox {one.name}", one.run_once) for one in readers}
     sound = time.monotonic()
-    running = list(passes)
+    running = list(readers)
     while running and not signals.stop_wished and time.monotonic() - sound < TROUBLE_SECONDS:
-        running[0].thread.join(LOOK_SECONDS)
-        running = [one for one in running if one.thread.is_alive()]
+        wait([passes[running[0]]], LOOK_SECONDS)
+        running = [one for one in running if not passes[one].done()]
         if writer.trouble is None:
             sound = time.monotonic()
-    _stop(running)
+    for one in running:
+        one.stop()
+    wait([passes[one] for one in running], MAILBOXES_SECONDS)
     if running and not signals.stop_wished:
         raise ArchiveUnavailable(f"{writer.trouble}; nothing is lost, call this again")
-    failures = {one.name: one.failure for one in passes if one not in running and one.failure is not None}
     for one in running:
         log.warning("mailbox not read to its end", mailbox=one.name, reason="stopped by a signal")
-    return failures
+    ended = {one.name: passes[one].exception() for one in readers if one not in running}
+    return {name: _in_words(fault) for name, fault in ended.items() if fault is not None}
 
 
-def _stop(running: Sequence[Pass]) -> None:
-    for one in running:
-        one.reader.stop()
-    deadline = time.monotonic() + MAILBOXES_SECONDS
-    for one in running:
-        one.thread.join(max(deadline - time.monotonic(), 0))
+def _in_words(fault: BaseException) -> str:
+    if isinstance(fault, IngestorError):
+        return str(fault)
+    log.error("thread died", exc_info=fault)
+    return "it was stopped before it came to its end"

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, Final
 
 from sqlalchemy import Engine
 
@@ -24,6 +24,7 @@ from ingestor.archive.writer import Writer
 from ingestor.errors import ArchiveUnavailable, IngestorError, SchemaNewer, UpgradeFailed
 from ingestor.logs import get_logger
 from ingestor.pauses import pauses
+from ingestor.service import T, in_background
 from ingestor.settings import Settings
 
 log = get_logger(__name__)
@@ -41,8 +42,6 @@ INSTALLATION: Final = "installation"
 """The file in the state directory that keeps the id of the installation."""
 
 _NOT_OPEN = "the archive is not open yet"
-
-T = TypeVar("T")
 
 
 def open_archive(settings: Settings, command: str, options: Mapping[str, object]) -> tuple[Engine, int]:
@@ -80,7 +79,7 @@ def patiently(
     """
     lengths, waited, said = pauses(FIRST_PAUSE, LONGEST_PAUSE), False, -SAY_SECONDS
     while True:
-        trying = _in_background(attempt)
+        trying = _begun(attempt)
         if _abandoned(trying, stop_wished, tell, alive):
             return None
         try:
@@ -111,20 +110,13 @@ def patiently(
             return answer
 
 
-def _in_background(attempt: Callable[[], T]) -> Future[T]:
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(attempt())
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
-            outcome.set_exception(error)
-
+def _begun(attempt: Callable[[], T]) -> Future[T]:
     try:
-        threading.Thread(target=work, name="open-archive", daemon=True).start()
+        return in_background("open-archive", attempt)
     except RuntimeError:  # TasksMax, or no address space: somebody else may end
+        outcome: Future[T] = Future()
         outcome.set_exception(ArchiveUnavailable("no thread can be started to open the archive"))
-    return outcome
+        return outcome
 
 
 def _abandoned(

@@ -103,7 +103,7 @@ def test_what_only_a_person_can_mend_is_said_each_hour_and_tried_again(
         now[0] += seconds
         return False
 
-    monkeypatch.setattr(opening, "_in_background", at_once)
+    monkeypatch.setattr(opening, "in_background", at_once)
     monkeypatch.setattr(opening.time, "monotonic", lambda: now[0])
     with structlog.testing.capture_logs() as logged:
         assert patiently(attempt, stop_wished=stop_wished, tell=_nobody, alive=_nobody) == "open"
@@ -118,7 +118,7 @@ def _nobody(*_: object) -> None:
     """Hear it."""
 
 
-def at_once(attempt: Callable[[], object]) -> Future[object]:
+def at_once(_: str, attempt: Callable[[], object]) -> Future[object]:
     """Try in the same thread."""
     outcome: Future[object] = Future()
     try:

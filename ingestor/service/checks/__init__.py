@@ -5,12 +5,12 @@ them all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from enum import StrEnum
-from threading import Thread
 
 from ingestor.errors import IngestorError
+from ingestor.service import in_background
 
 
 class Level(StrEnum):
@@ -55,26 +55,15 @@ def together(checks: Sequence[tuple[str, Check]], seconds: float) -> Iterator[Fi
     A check that does not end within `seconds` fails and is left behind: a name server that never answers
     cannot be interrupted. One that raises fails with its words.
     """
-    running = [(subject, _begun(subject, check)) for subject, check in checks]
+    running = [(subject, in_background(f"check {subject}", check)) for subject, check in checks]
     wait([outcome for _, outcome in running], timeout=seconds)
     for subject, outcome in running:
-        if outcome.done():
-            yield from outcome.result()
-        else:
+        if not outcome.done():
             fix = "see whether the host of its configuration answers from here"
             yield fail(subject, f"no answer within {seconds:.0f} s", fix)
-
-
-def _begun(subject: str, check: Check) -> Future[Sequence[Finding]]:
-    outcome: Future[Sequence[Finding]] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(check())
-        except IngestorError as error:
-            outcome.set_result([fail(subject, str(error))])
-        except Exception as error:  # noqa: BLE001 - one check never stops the next
-            outcome.set_result([fail(subject, f"the check itself failed ({type(error).__name__})")])
-
-    Thread(target=work, name=f"check {subject}", daemon=True).start()
-    return outcome
+        elif isinstance(error := outcome.exception(), IngestorError):
+            yield fail(subject, str(error))
+        elif error is not None:
+            yield fail(subject, f"the check itself failed ({type(error).__name__})")
+        else:
+            yield from outcome.result()
