@@ -219,11 +219,6 @@ class OncePerMinute(Generic[Kind, News]):
         if self._is_due(kind):
             self._say(kind)
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to be said at the next `tick`, or one after it."""
-        return bool(self._unsaid)
-
     def tick(self) -> float | None:
         """Say what has waited for a minute; return the seconds until the next is due, None if none waits."""
         for kind in [one for one in self._last if self._is_due(one)]:

@@ -14,7 +14,7 @@ from ingestor.cli.printing import print_json, printable
 from ingestor.errors import ConfigurationError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.agile import AgileClient, Message, client_of
-from ingestor.replies.parts import hex_parts, parts_of, why_not_with_header
+from ingestor.replies.parts import parts_of, why_not_with_header
 from ingestor.replies.rules import reports_wanted
 from ingestor.replies.sending import prepare, send_now
 from ingestor.replies.verdicts import Fate, Verdict
@@ -109,7 +109,7 @@ def _body(arguments: argparse.Namespace) -> str:
         why := why_not_with_header(arguments.udh, body, hex_body=arguments.hex_body)
     ):
         raise ConfigurationError(f"--udh {arguments.udh}: {why}")
-    parts = hex_parts(body) if arguments.hex_body else parts_of(body).parts
+    parts = parts_of(body, hex_body=arguments.hex_body).parts
     if parts > _MOST_PARTS:
         raise ConfigurationError(f"the text takes {parts} parts, and a message has at most {_MOST_PARTS}")
     return body
@@ -185,14 +185,11 @@ def _tell_first(arguments: argparse.Namespace, body: str) -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr if arguments.json else sys.stdout, flush=True)
 
-    found = parts_of("" if arguments.hex_body else body)
-    parts = hex_parts(body) if arguments.hex_body else found.parts
-    if arguments.hex_body:
-        tell(f"HEX, {len(body) // 2} bytes, {_so_many(parts)}")
-    else:
-        why = f" (because of {', '.join(found.culprits[:5])})" if found.culprits else ""
-        tell(f"{found.encoding}{why}, {len(body)} characters, {_so_many(parts)}")
-    if arguments.no_concatenated and parts > 1:
+    found = parts_of(body, hex_body=arguments.hex_body)
+    why = f" (because of {', '.join(found.culprits[:5])})" if found.culprits else ""
+    size = f"{found.units} bytes" if arguments.hex_body else f"{len(body)} characters"
+    tell(f"{found.encoding}{why}, {size}, {_so_many(found.parts)}")
+    if arguments.no_concatenated and found.parts > 1:
         tell("note: Agile does not document what --no-concatenated makes of a text of several parts")
     if arguments.no_unicode and found.culprits:
         tell("note: Agile does not document what --no-unicode makes of such characters")

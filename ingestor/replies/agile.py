@@ -33,17 +33,6 @@ Answered = tuple[int, Mapping[str, str], bytes]
 _FAULTS: Final = (HTTPError, HTTPException, OSError, ValueError)
 
 
-def api_key(key: str) -> dict[str, str]:
-    """Return the headers of the recommended way in."""
-    return {"X-Api-Key": key}
-
-
-def basic(username: str, password: str) -> dict[str, str]:
-    """Return the headers of Basic authentication (RFC 7617, in UTF-8)."""
-    pair = base64.b64encode(f"{username}:{password}".encode()).decode()
-    return {"Authorization": f"Basic {pair}"}
-
-
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message to one number, with every parameter of Agile's REST document."""
@@ -203,36 +192,30 @@ def _reason(fault: BaseException) -> str:
     return type(fault).__name__
 
 
-MISSING = (
-    "there is no [agile.api] in the configuration, so nothing can be sent; `ingestor config example` shows it"
-)
-
-
-def api_of(settings: Settings) -> Api:
-    """Return the table. Raises ConfigurationError where there is none."""
-    api = settings.section(Agile).api
-    if api is None:
-        raise ConfigurationError(MISSING)
-    return api
-
-
 def client_of(settings: Settings) -> AgileClient:
     """Return a client; its key or password is fetched now, with the rights of now.
 
     Raises ConfigurationError where the table or the secret is missing.
     """
-    api = api_of(settings)
+    api = settings.section(Agile).api
+    if api is None:
+        raise ConfigurationError(
+            "there is no [agile.api] in the configuration, so nothing can be sent; `ingestor config example` "
+            "shows it"
+        )
     try:
-        return AgileClient(api, _way_in(api))
+        return AgileClient(api, way_in(api))
     except OSError as fault:
         raise ConfigurationError(f"agile.api.ca_file: cannot be used: {fault.strerror or fault}") from None
 
 
-def _way_in(api: Api) -> dict[str, str]:
+def way_in(api: Api) -> dict[str, str]:
+    """Return the headers that let us in: a key, or Basic authentication (RFC 7617) in UTF-8."""
     key = kept_secret(api.api_key_credential, api.api_key_file)
     if key is not None:
-        return api_key(key)
+        return {"X-Api-Key": key}
     password = kept_secret(api.password_credential, api.password_file)
     if password is None:  # the schema asks for one way in
         raise ConfigurationError("agile.api has no key and no password")
-    return basic(api.username or "", password)
+    pair = base64.b64encode(f"{api.username}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}

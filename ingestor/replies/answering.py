@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, func, select, update
@@ -62,14 +62,6 @@ class Paused:
     since: datetime
     code: int | None
     words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """What was left of the account, in EUR, and when that was (aware UTC)."""
-
-    amount: Decimal
-    at: datetime
 
 
 def value_of(connection: Connection, name: str) -> tuple[str, datetime] | None:
@@ -137,13 +129,10 @@ def note_credit(connection: Connection, credit: Decimal, now: datetime) -> None:
     put(connection, "credit", str(credit), now)
 
 
-def credit(connection: Connection) -> Credit | None:
-    """Return the last known credit, None where none is known."""
+def credit(connection: Connection) -> Decimal | None:
+    """Return what was last known to be left of the account, in EUR, None where nothing is known."""
     found = value_of(connection, "credit")
-    try:
-        return None if found is None else Credit(Decimal(found[0]), found[1].astimezone(UTC))
-    except InvalidOperation:
-        return None
+    return None if found is None else Decimal(found[0])
 
 
 UNKNOWN = ("unknown", "no_report")
@@ -220,7 +209,7 @@ def note_state(engine: Engine, now: datetime) -> None:
     if held_back:
         told.append(f"held back: {_counts(held_back)}")
     if left is not None:
-        told.append(f"credit {left.amount} EUR")
+        told.append(f"credit {left} EUR")
     state = "answering"
     if offset is not None:
         state = "clock is off"

@@ -22,7 +22,7 @@ from ingestor.archive.columns import insert_once
 from ingestor.archive.mailbox_state import NOW
 from ingestor.archive.reply_tables import answer_content, answer_events, answers
 from ingestor.replies.agile import Message
-from ingestor.replies.parts import hex_parts, parts_of
+from ingestor.replies.parts import parts_of
 from ingestor.replies.verdicts import Fate, Verdict
 
 TRIES: Final = 3
@@ -85,14 +85,13 @@ def decide(
 ) -> int | None:
     """Write a decision; return its id, None where the archive has one for the same SMS or message id."""
     message = decision.message
-    found = parts_of(message.body)
+    found = parts_of(message.body, hex_body=message.hex_body)
     answer_id: int | None = insert_once(connection, answers, {
         "kind": decision.kind, "sms_id": decision.sms_id, "rule": decision.rule,
         "resend_of": decision.resend_of, "message_id": message.id, "number_hmac": number_hmac,
         "our_number": decision.our_number, "sender": message.sender,
         "text_hmac": text_hmac(secret, message.body),
-        "encoding": "HEX" if message.hex_body else found.encoding,
-        "parts": hex_parts(message.body) if message.hex_body else found.parts,
+        "encoding": found.encoding, "parts": found.parts,
         "options": json.dumps(_options(message)), "expects_report": message.delivery,
         "suppressed": decision.suppressed, "reason": decision.reason, "decided_at": now,
     })  # fmt: skip

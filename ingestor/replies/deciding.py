@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
 
@@ -68,11 +68,11 @@ def last_look(policy: Policy, answer_id: int, connection: Connection, now: datet
         .where(answers.c.id == answer_id)
     )
     row = connection.execute(query).one()
-    rule = next((one for one in policy.rules if one.name == row.rule), None)
+    rule = next((one for one in policy.settings.answer if one.name == row.rule), None)
     if rule is None:
         return RULE_GONE
     confirms = rule.on == "opt_out"
-    if too_old(row.received_at, policy.limits, now, confirms=confirms):
+    if too_old(row.received_at, policy.settings.answers, now, confirms=confirms):
         return TOO_OLD
     number = bytes(row.number_hmac)
     if not confirms and are_out(connection, [number], row.our_number)[number] is not None:
@@ -81,7 +81,7 @@ def last_look(policy: Policy, answer_id: int, connection: Connection, now: datet
 
 
 def _rule(policy: Policy, candidate: Candidate, rules_since: Mapping[str, datetime]) -> Answer | None:
-    rules = [rule for rule in policy.rules if candidate.ingested_at > rules_since[rule.name]]
+    rules = [rule for rule in policy.settings.answer if candidate.ingested_at > rules_since[rule.name]]
     return rule_for(rules, candidate)
 
 
@@ -101,8 +101,3 @@ def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: 
     if answer_id is not None and suppressed is not None:
         log.info("an answer is held back", answer=answer_id, rule=rule.name, why=suppressed)
     return answer_id is not None
-
-
-def horizon(policy: Policy, now: datetime) -> datetime:
-    """Return since when a decision may still be waiting, in ordinary times."""
-    return now - timedelta(seconds=policy.limits.max_age_seconds) - timedelta(hours=1)

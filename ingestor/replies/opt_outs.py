@@ -20,12 +20,11 @@ from ingestor.archive.tables import archive_key, consent_content, consents
 from ingestor.archive.views import opt_outs
 from ingestor.errors import ConfigurationError
 from ingestor.numbers import OriginatorKind, normalise_agile
-from ingestor.replies.words import Kind, Verdict, Words
+from ingestor.replies.words import Kind, Words
 from ingestor.settings import OptOut as OptOutSection
 from ingestor.timestamps import utc_now
 
 if TYPE_CHECKING:
-    from ingestor.archive.items import Row
     from ingestor.archive.settle import NewSms, OnStored
     from ingestor.archive.store import Store
 
@@ -199,30 +198,25 @@ def _write(connection: Connection, rows: dict[tuple[Any, ...], Event], now: date
 
 
 def events_of(words: Words, said: Iterable[Said]) -> Iterator[Event]:
-    """Give the event of each SMS that says something about being written to."""
-    for sms in said:
-        verdict = words.judge(sms.text)
-        if verdict is not None and (event := event_of(verdict, sms)) is not None:
-            yield event
-
-
-def event_of(verdict: Verdict, sms: Said) -> Event | None:
-    """Return the event that `verdict` makes of an SMS, None where it makes none.
+    """Give the event of each SMS that says something about being written to.
 
     A name or a short code cannot be written to: what it says in passing is no case for a person.
     """
-    doubtful = verdict.kind in (Kind.REVIEW, Kind.NEARLY_START)
-    if verdict.kind is Kind.HELP or (doubtful and sms.originator_kind in _NO_REVIEW):
-        return None
-    at = sms.received_at
-    return Event(
-        sms.originator,
-        EVERY if verdict.every else sms.destination,
-        str(verdict.kind),
-        datetime.fromisoformat(at) if isinstance(at, str) else at,
-        sms.sms_id,
-        verdict.rule,
-    )
+    for sms in said:
+        verdict = words.judge(sms.text)
+        if verdict is None or verdict.kind is Kind.HELP:
+            continue
+        if verdict.kind in (Kind.REVIEW, Kind.NEARLY_START) and sms.originator_kind in _NO_REVIEW:
+            continue
+        at = sms.received_at
+        yield Event(
+            sms.originator,
+            EVERY if verdict.every else sms.destination,
+            str(verdict.kind),
+            datetime.fromisoformat(at) if isinstance(at, str) else at,
+            sms.sms_id,
+            verdict.rule,
+        )
 
 
 def words_of(section: OptOutSection) -> Words:
@@ -250,26 +244,20 @@ def hearing_store(engine: Engine, section: OptOutSection) -> "Store":
 def hearing(words: Words) -> "OnStored":
     """Return what writes down the events of the SMS that a transaction stores."""
 
-    judge = words.judge
-
     def hear(connection: Connection, stored: "Sequence[NewSms]") -> None:
-        events = [
-            event
-            for sms_id, row in stored
-            if (content := row.content) is not None
-            and (verdict := judge(content.text)) is not None
-            and (event := _event(verdict, sms_id, row)) is not None
-        ]
-        if events:
+        said = (
+            Said(
+                number,
+                content.originator,
+                sms.originator_kind,
+                sms.destination,
+                sms.received_at,
+                content.text,
+            )
+            for number, row in stored
+            if (sms := row.sms) is not None and (content := row.content) is not None
+        )
+        if events := list(events_of(words, said)):
             write_events(connection, read_secret(connection), events, utc_now())
 
     return hear
-
-
-def _event(verdict: Verdict, sms_id: int, row: "Row") -> Event | None:
-    sms, content = row.sms, row.content
-    assert sms is not None and content is not None  # noqa: S101, PT018 - `NewSms` has both
-    said = Said(
-        sms_id, content.originator, sms.originator_kind, sms.destination, sms.received_at, content.text
-    )
-    return event_of(verdict, said)

@@ -1,7 +1,7 @@
 """How a text travels: GSM 7-bit or UCS-2, and in how many parts it is paid for.
 
 Sources: 3GPP TS 23.038 (alphabet and extension table), TS 23.040 (140 bytes a part; a concatenation header
-takes 7 septets or 3 UCS-2 characters of each: 153 instead of 160, 67 instead of 70; 9.2.3.24: the header).
+takes 6 bytes of each, so 7 septets or 3 UCS-2 characters: 153 instead of 160, 67 instead of 70; 9.2.3.24).
 """
 
 from typing import Final, NamedTuple
@@ -22,16 +22,19 @@ class Parts(NamedTuple):
     """What a text becomes: its encoding, how many units of it are used, and in how many parts they go."""
 
     encoding: str
-    """`GSM 7-bit` or `UCS-2`."""
+    """`GSM 7-bit`, `UCS-2`, or `HEX` for bytes that are written so."""
     units: int
-    """Septets (one of the extension table counts two), or UTF-16 code units (an emoji counts two)."""
+    """Septets (one of the extension table counts two), UTF-16 code units (an emoji counts two), or bytes."""
     parts: int
     culprits: tuple[str, ...]
     """The characters outside GSM 7-bit, each once, in the order of the text."""
 
 
-def parts_of(text: str) -> Parts:
+def parts_of(text: str, *, hex_body: bool = False) -> Parts:
     """Return how `text` is encoded and split; a pair of two units is never parted. An empty text is one."""
+    if hex_body:
+        size = len(text) // 2
+        return Parts("HEX", size, 1 if size <= _BYTES else -(-size // 134), ())
     culprits = tuple(dict.fromkeys(one for one in text if one not in _BASIC and one not in _EXTENSION))
     if culprits:
         units = [2 if ord(one) > 0xFFFF else 1 for one in text]
@@ -51,12 +54,6 @@ def _split(units: list[int], alone: int, joined: int) -> int:
     return parts
 
 
-def hex_parts(body: str) -> int:
-    """Return in how many parts the bytes of a HEX body go (140 in one, 134 in each of several)."""
-    size = len(body) // 2
-    return 1 if size <= _BYTES else -(-size // 134)
-
-
 def why_not_with_header(header: str, body: str, *, hex_body: bool) -> str | None:
     """Return why a message cannot have the user data header `header` (HEX), None where it can.
 
@@ -67,14 +64,10 @@ def why_not_with_header(header: str, body: str, *, hex_body: bool) -> str | None
         return f"its first byte must say how many follow, {len(octets) - 1:02X}"
     if (why := _why_no_elements(octets[1:])) is not None:
         return why
-    room = _BYTES - len(octets)
-    found = parts_of("" if hex_body else body)
-    if hex_body:
-        used, unit = len(body) // 2, "bytes"
-    elif found.culprits:
-        used, room, unit = found.units, room // 2, "UCS-2 characters"
-    else:
-        used, room, unit = found.units, room * 8 // 7, "septets"
+    encoding, used, _, _ = parts_of(body, hex_body=hex_body)
+    left = _BYTES - len(octets)
+    septets, characters = (left * 8 // 7, "septets"), (left // 2, "UCS-2 characters")
+    room, unit = {"HEX": (left, "bytes"), "UCS-2": characters}.get(encoding, septets)
     if used > room:
         return (
             f"it leaves room for {max(room, 0)} {unit}, and the text has {used}; Agile splits no such message"

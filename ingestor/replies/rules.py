@@ -182,16 +182,6 @@ class Policy:
     secret: bytes
     own_numbers: frozenset[str]
 
-    @property
-    def limits(self) -> Answers:
-        """What keeps answers back."""
-        return self.settings.answers
-
-    @property
-    def rules(self) -> Sequence[Answer]:
-        """The rules, in the order of the file."""
-        return self.settings.answer
-
 
 def policy_of(settings: Settings, words: Words, secret: bytes) -> Policy:
     """Return the policy that follows from `settings`."""
@@ -235,12 +225,12 @@ def _plain(_: Connection, asked: Question) -> Iterator[str]:
         yield "not_a_phone"
     if candidate.originator in asked.policy.own_numbers:
         yield "own_number"
-    if candidate.originator.startswith(asked.policy.limits.deny):
+    if candidate.originator.startswith(asked.policy.settings.answers.deny):
         yield "denied"
     if candidate.received_at > asked.now + _AHEAD:
         yield FROM_THE_FUTURE
     oldest = min(candidate.received_at, candidate.arrived_at, candidate.ingested_at)
-    if too_old(oldest, asked.policy.limits, asked.now, confirms=asked.confirms):
+    if too_old(oldest, asked.policy.settings.answers, asked.now, confirms=asked.confirms):
         yield TOO_OLD
     if candidate.said is Kind.REVIEW:
         yield "in_review"
@@ -249,7 +239,7 @@ def _plain(_: Connection, asked: Question) -> Iterator[str]:
 def _confirmation(connection: Connection, asked: Question) -> Iterator[str]:
     """Once a cycle: from a STOP to the START that undoes it. That the number is out is no reason here."""
     candidate = asked.candidate
-    if candidate.provider not in asked.policy.limits.confirm:
+    if candidate.provider not in asked.policy.settings.answers.confirm:
         yield "confirmation_off"
     stops, opened = consents.alias("stops"), consents.alias("opened")
     undone = exists().where(
@@ -270,7 +260,7 @@ def _confirmation(connection: Connection, asked: Question) -> Iterator[str]:
 
 
 def _ordinary(connection: Connection, asked: Question) -> Iterator[str]:
-    candidate, limits = asked.candidate, asked.policy.limits
+    candidate, limits = asked.candidate, asked.policy.settings.answers
     if is_out(connection, asked.policy.secret, candidate.originator, candidate.destination):
         yield OPTED_OUT
     mine = answers.c.number_hmac == asked.number_hmac
@@ -296,7 +286,7 @@ def _ordinary(connection: Connection, asked: Question) -> Iterator[str]:
 
 def _totals(connection: Connection, asked: Question) -> Iterator[str]:
     """What holds for all numbers together, confirmations among them: whoever floods us must cost little."""
-    limits = asked.policy.limits
+    limits = asked.policy.settings.answers
     for reason, seconds, most in (
         ("minute_limit", 60, limits.per_minute),
         ("hour_limit", 3600, limits.per_hour),
@@ -305,7 +295,7 @@ def _totals(connection: Connection, asked: Question) -> Iterator[str]:
         if _count(connection, *_leaving(since)) >= most:
             yield reason
     known = credit(connection)
-    if known is not None and known.amount < limits.credit_floor:
+    if known is not None and known < limits.credit_floor:
         yield "credit_floor"
 
 

@@ -7,10 +7,10 @@ the events know that.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, groupby
 from typing import Final, NamedTuple
 
 # The required words of Twilio, AWS, Telnyx and the FCC (47 CFR 64.1200(a)(10)) in English, New Brunswick's
@@ -305,18 +305,8 @@ def _repeated(tokens: Tokens) -> Tokens | None:
 
 def _joined(tokens: Sequence[str]) -> Tokens:
     """Return each run of single letters as one word: S T O P."""
-    return tuple(_runs(tokens))
-
-
-def _runs(tokens: Sequence[str]) -> Iterator[str]:
-    run = ""
-    for token in (*tokens, ""):
-        if len(token) == 1:
-            run += token
-            continue
-        if len(run) >= _LEAST_SPELLED:
-            yield run
-        run = ""
+    runs = ["".join(run) for single, run in groupby(tokens, lambda token: len(token) == 1) if single]
+    return tuple(run for run in runs if len(run) >= _LEAST_SPELLED)
 
 
 def _squeezed(word: str) -> str:

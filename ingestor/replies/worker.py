@@ -34,7 +34,7 @@ from ingestor.replies.answers import (
     settle_abandoned,
     waiting,
 )
-from ingestor.replies.deciding import decide_all, horizon, last_look
+from ingestor.replies.deciding import decide_all, last_look
 from ingestor.replies.figures import scan_state
 from ingestor.replies.opt_outs import words_of
 from ingestor.replies.rules import Policy, first_readings_over, policy_of
@@ -107,21 +107,27 @@ class AnswerWorker:
     def work(self) -> None:
         """Look once: decide on what is new, and send what is decided. Raises IngestorError."""
         client = self._client = self._client or client_of(self._settings)
-        policy = self._policy = self._policy or self._new_policy()
-        if not self._may_write() or not self._who_is_out_is_known():
+        policy = self._policy = self._policy or policy_of(
+            self._settings, words_of(self._settings.opt_out), read_archive_key(self._engine)
+        )
+        with reading(self._engine) as connection:
+            known, now = scan_state(connection).done, database_now(connection)
+        if not self._may_write() or not known:  # until who is out can be told nobody is answered
             return
         wide = time.monotonic() >= self._wide_at
-        now = self._now()
         if wide:
             self._settle(client, now)
         self._decide(policy, now, wide=wide)
-        self._send(client, policy, _BEGINNING if wide else horizon(policy, now))
+        longest = timedelta(seconds=self._settings.answers.max_age_seconds)
+        self._send(client, policy, _BEGINNING if wide else now - longest - timedelta(hours=1))
         if wide:
             self._look_at_clocks(now)
             self._wide_at = time.monotonic() + WIDE_SECONDS
         self._poll_credit(client)
         if time.monotonic() >= self._told_at:
-            note_state(self._engine, self._now())
+            with reading(self._engine) as connection:
+                now = database_now(connection)
+            note_state(self._engine, now)
             self._told_at = time.monotonic() + TELL_SECONDS
 
     def _run(self) -> None:
@@ -136,19 +142,6 @@ class AnswerWorker:
             self._trouble.tick()
             self.progress = time.monotonic()
 
-    def _new_policy(self) -> Policy:
-        words = words_of(self._settings.opt_out)
-        return policy_of(self._settings, words, read_archive_key(self._engine))
-
-    def _who_is_out_is_known(self) -> bool:
-        """Say whether the SMS of the past have been read for opt-outs; until then nobody is answered."""
-        with reading(self._engine) as connection:
-            return scan_state(connection).done
-
-    def _now(self) -> datetime:
-        with reading(self._engine) as connection:
-            return database_now(connection)
-
     def _settle(self, client: AgileClient, now: datetime) -> None:
         """Say of claims whose makers are gone that nobody knows."""
         with writing(self._engine) as connection:
@@ -159,7 +152,7 @@ class AnswerWorker:
             )
 
     def _decide(self, policy: Policy, now: datetime, *, wide: bool) -> None:
-        rules = {f"rule:{rule.name}": rule.name for rule in policy.rules}
+        rules = {f"rule:{rule.name}": rule.name for rule in policy.settings.answer}
         since = self._since(rules, now)
         mailboxes = self._mailboxes()
         begin = min(since.values()) if wide else max(min(since.values()), now - RECENT)
@@ -203,12 +196,14 @@ class AnswerWorker:
             due = waiting(connection, decided_after)
             paused = answering.paused(connection) is not None
             now = database_now(connection)
+        longest = timedelta(seconds=self._settings.answers.max_age_seconds)
         for one in due:
             if self._stop.is_set():
                 return
             if one.again_at is not None and one.again_at > now:
                 continue
-            if paused and not self._too_late(policy, one, now):
+            # What the last look will find too old has its end noted while sending is paused, too.
+            if paused and now - one.decided_at <= longest:
                 paused = not self._probe(client, one)
                 if paused:
                     continue
@@ -221,10 +216,6 @@ class AnswerWorker:
                 "an answer was tried", answer=one.answer_id, outcome=str(verdict.fate), says=verdict.words
             )
             paused = paused or verdict.pauses
-
-    def _too_late(self, policy: Policy, one: Waiting, now: datetime) -> bool:
-        """Say whether the last look will find it too old: its end is noted while sending is paused, too."""
-        return now - one.decided_at > timedelta(seconds=policy.limits.max_age_seconds)
 
     def _probe(self, client: AgileClient, one: Waiting) -> bool:
         """Simulate the next answer, once a minute among all daemons; say whether sending goes on."""
@@ -252,8 +243,8 @@ class AnswerWorker:
     def _poll_credit(self, client: AgileClient) -> None:
         """Ask for the credit once an hour among all daemons, and say when it falls below the floor."""
         with reading(self._engine) as connection:
-            last, known = answering.value_of(connection, "credit poll"), answering.credit(connection)
-            self.credit = None if known is None else known.amount
+            last = answering.value_of(connection, "credit poll")
+            self.credit = answering.credit(connection)
             if last is not None and database_now(connection) - last[1] < timedelta(seconds=CREDIT_SECONDS):
                 return
         with writing(self._engine) as connection:

@@ -206,9 +206,9 @@ def _of_credit(engine: Engine, settings: Settings) -> list[Trouble]:
         return []
     with reading(engine) as connection:
         known = credit(connection)
-    if known is None or known.amount >= settings.answers.credit_floor:
+    if known is None or known >= settings.answers.credit_floor:
         return []
-    says = f"the credit ({known.amount} EUR) is below answers.credit_floor: nothing is answered"
+    says = f"the credit ({known} EUR) is below answers.credit_floor: nothing is answered"
     return [Trouble("credit", "answers", says, "top the account up")]
 
 

@@ -11,7 +11,7 @@ import trustme
 
 from ingestor.errors import ProviderUnavailable
 from ingestor.providers.agile import Api
-from ingestor.replies.agile import AgileClient, Message, api_key, basic
+from ingestor.replies.agile import AgileClient, Message, way_in
 from ingestor.replies.verdicts import Fate
 from tests.servers.agile import ScriptedAgile, drip, newer, plain, refusal, reset, silent
 
@@ -27,7 +27,7 @@ def agile() -> Iterator[ScriptedAgile]:
 
 def _client(base_url: str, **options: object) -> AgileClient:
     given = {"connect_seconds": 20.0, "answer_seconds": 20.0, "rate": 1000.0, "base_url": base_url, **options}
-    return AgileClient(Api.model_construct(**given), api_key("k3y"))  # type: ignore[arg-type]  # of any fields
+    return AgileClient(Api.model_construct(**given), {"X-Api-Key": "k3y"})  # type: ignore[arg-type]  # of any fields
 
 
 def test_one_message_is_one_request_with_our_id_in_both_places(agile: ScriptedAgile) -> None:
@@ -44,10 +44,14 @@ def test_one_message_is_one_request_with_our_id_in_both_places(agile: ScriptedAg
     }]  # fmt: skip
 
 
-def test_both_ways_in_are_spoken() -> None:
+def test_both_ways_in_are_spoken(tmp_path: Path) -> None:
     """X-Api-Key as it is, Basic in UTF-8."""
-    assert api_key("k3y") == {"X-Api-Key": "k3y"}
-    assert basic("ü", "p:w") == {"Authorization": "Basic w7w6cDp3"}
+    (tmp_path / "key").write_text("k3y")
+    (tmp_path / "password").write_text("p:w")
+
+    assert way_in(Api.model_construct(api_key_file=tmp_path / "key")) == {"X-Api-Key": "k3y"}
+    named = Api.model_construct(username="ü", password_file=tmp_path / "password")
+    assert way_in(named) == {"Authorization": "Basic w7w6cDp3"}
 
 
 def test_the_key_is_in_no_representation(agile: ScriptedAgile) -> None:
