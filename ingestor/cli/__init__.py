@@ -184,13 +184,9 @@ def _run(argv: Sequence[str], *, alone: bool) -> int:
 
 
 def _unknown(name: str) -> Exception:
-    import difflib
+    from ingestor.errors import ConfigurationError, nearest
 
-    from ingestor.errors import ConfigurationError
-
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    meant = f"; did you mean {near[0]}?" if near else ""
-    return ConfigurationError(f"there is no command {name!r}{meant} (see ingestor --help)")
+    return ConfigurationError(f"there is no command {name!r}{nearest(name, COMMANDS)} (see ingestor --help)")
 
 
 def _command_in(argv: Sequence[str]) -> str | None:

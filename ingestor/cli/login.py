@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from functools import partial
 
 from ingestor.archive.ownership import OF_THE_UNIT, become_owner, ownership_advice
 from ingestor.cli import settings_of
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (advice := ownership_advice(settings.database.url, directory)) is not None:
         raise ConfigurationError(advice)
     if oauth.needs_person:
-        log_in(mailbox, directory, _tell, input)
+        log_in(mailbox, directory, partial(print, flush=True), input)
     access_token(mailbox, directory, fresh=True)
     person = (
         f"is kept in {file_of(directory, mailbox.name)}"
@@ -45,7 +46,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"the login of {mailbox.name} {person}, and gives access tokens; now run: ingestor check")
     print("a running daemon takes it at once after: systemctl reload ingestor")
     return 0
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)

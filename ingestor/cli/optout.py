@@ -5,6 +5,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, select
@@ -151,7 +152,6 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         engine = open_for_reading(settings_of(arguments))
         with reading(engine) as connection:
-            _require_scanned(scan_state(connection))
             return _checked(connection, arguments)
     except ConfigurationError:
         raise
@@ -161,19 +161,18 @@ def _check(arguments: argparse.Namespace) -> int:
         return NOT_KNOWN
 
 
-def _require_scanned(state: Scan) -> None:
+def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
+    state = scan_state(connection)
     if not state.done:
         raise IngestorError(
             f"it cannot be told yet: old SMS have not all been read for opt-outs ({state}); the daemon does "
             "it when it starts, and so does `ingestor optout scan`"
         )
-
-
-def _checked(connection: Connection, arguments: argparse.Namespace) -> int:
     ours = _scope(arguments)
     key_of, erased = keys_of_numbers(connection)
     any_out = any_unknown = False
-    for some in _in_parts(arguments.numbers):
+    each = _each(arguments.numbers)
+    while some := list(islice(each, _TOGETHER)):
         numbers = {written: phone_number(written) for written in some}
         forms = {number: (number, *without_country(number)) for number in numbers.values() if number}
         keys = key_of([form for those in forms.values() for form in those])
@@ -205,16 +204,6 @@ def _in_words(out: OptOut | None) -> str:
     to = "every number of ours" if out.scope == EVERY else out.scope
     proof = f", SMS {out.sms_id}" if out.sms_id else ""
     return f"out of {to} since {out.since:%Y-%m-%d %H:%M:%S}Z by {out.kind}{proof}"
-
-
-def _in_parts(numbers: Sequence[str]) -> Iterator[list[str]]:
-    part: list[str] = []
-    for number in _each(numbers):
-        part.append(number)
-        if len(part) == _TOGETHER:
-            yield part
-            part = []
-    yield part
 
 
 def _each(numbers: Sequence[str]) -> Iterator[str]:

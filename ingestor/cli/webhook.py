@@ -6,8 +6,7 @@ import logging
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -77,12 +76,11 @@ def _wanted(webhook: Webhook, asked: str | None) -> list[tuple[str, Endpoint]]:
 
 def _try(settings: Settings, webhook: Webhook, name: str, endpoint: Endpoint) -> bool:
     print(f"{name} (listening on {webhook.listen})")
-    delivered = True
-    for step in try_endpoint(webhook, endpoint):
-        print(f"  {'ok  ' if step.well else 'FAIL'}  {step.says}", flush=True)
-        if not step.well:
-            return False
-        delivered = step.delivered
+    try:
+        delivered = _try_endpoint(webhook, endpoint)
+    except _Failed as fault:
+        print(f"  FAIL  {fault}", flush=True)
+        return False
     if delivered:
         waits = depth(state_directory(settings) / "spool")
         print(
@@ -92,41 +90,39 @@ def _try(settings: Settings, webhook: Webhook, name: str, endpoint: Endpoint) ->
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a trial: whether it went well, and what is to be said of it."""
-
-    well: bool
-    says: str
-    delivered: bool = True
-    """False where the trial ended as it should without an SMS going in."""
+class _Failed(Exception):
+    """A step of a trial that did not go well, and what is to be said of it."""
 
 
-def try_endpoint(webhook: Webhook, endpoint: Endpoint) -> Iterator[Step]:
-    """Post the provider's documented sample, addressed to a number that nobody has, and give each step.
+def _ok(says: str) -> None:
+    print(f"  ok    {says}", flush=True)
 
-    The steps end with the first that fails. From a network that may not come in, 403 is a good end.
+
+def _try_endpoint(webhook: Webhook, endpoint: Endpoint) -> bool:
+    """Post the provider's documented sample, addressed to a number that nobody has, and tell each step.
+
+    Return whether it went in: from a network that may not come in, 403 is a good end. Raises _Failed.
     """
     host = _ANY.get(webhook.host, webhook.host)
     try:
         connection = _connection(webhook, host)
     except ConfigurationError as fault:
-        yield Step(False, str(fault))
-        return
+        raise _Failed(str(fault)) from None
     try:
-        yield from _deliver(connection, webhook, endpoint)
+        return _deliver(connection, webhook, endpoint)
     except ssl.SSLCertVerificationError as fault:
         ended = fault.verify_code == _CERTIFICATE_HAS_EXPIRED
         what = "is out of date: renew it" if ended else "is not the one that is served"
-        yield Step(False, f"the certificate {webhook.tls_certificate} {what} ({fault.verify_message})")
+        raise _Failed(f"the certificate {webhook.tls_certificate} {what} ({fault.verify_message})") from None
     except ssl.SSLError:
-        yield Step(False, "no TLS: the listener runs with another configuration; restart the daemon")
+        raise _Failed("no TLS: the listener runs with another configuration; restart the daemon") from None
     except ConnectionRefusedError:
-        yield Step(False, f"nobody listens on {host}:{webhook.port}; is the daemon running? ingestor run")
+        says = f"nobody listens on {host}:{webhook.port}; is the daemon running? ingestor run"
+        raise _Failed(says) from None
     except TimeoutError:
-        yield Step(False, f"no answer within {_SECONDS:.0f} s")
+        raise _Failed(f"no answer within {_SECONDS:.0f} s") from None
     except (OSError, http.client.HTTPException) as fault:
-        yield Step(False, f"no answer from {host}:{webhook.port} ({type(fault).__name__})")
+        raise _Failed(f"no answer from {host}:{webhook.port} ({type(fault).__name__})") from None
     finally:
         connection.close()
 
@@ -143,17 +139,17 @@ def _connection(webhook: Webhook, host: str) -> http.client.HTTPConnection:
     return http.client.HTTPSConnection(host, webhook.port, timeout=_SECONDS, context=context)
 
 
-def _deliver(connection: http.client.HTTPConnection, webhook: Webhook, endpoint: Endpoint) -> Iterator[Step]:
+def _deliver(connection: http.client.HTTPConnection, webhook: Webhook, endpoint: Endpoint) -> bool:
     connection.connect()
-    yield Step(True, f"connected to {connection.host}:{connection.port}")
+    _ok(f"connected to {connection.host}:{connection.port}")
     if webhook.tls_certificate is not None and isinstance(connection.sock, ssl.SSLSocket):
         version = connection.sock.version()
         ends = tls.validity(webhook.tls_certificate).ends
-        yield Step(True, f"{version} with {webhook.tls_certificate}, good until {iso_utc(ends)}")
+        _ok(f"{version} with {webhook.tls_certificate}, good until {iso_utc(ends)}")
     headers, remark = _headers(connection.sock.getsockname()[0], webhook, endpoint)
     stranger = not headers and remark is not None
     if remark:
-        yield Step(True, remark)
+        _ok(remark)
     if endpoint.basic_username is not None:
         password = next(iter(endpoint_passwords(endpoint)), "")
         login = b64encode(f"{endpoint.basic_username}:{password}".encode()).decode()
@@ -166,16 +162,17 @@ def _deliver(connection: http.client.HTTPConnection, webhook: Webhook, endpoint:
     expected = reader(endpoint.provider).ACCEPTED
     took = f"{1000 * (time.monotonic() - began):.0f} ms"
     if stranger and response.status == 403:
-        yield Step(
-            True, f"posted the sample: refused with 403 after {took}, as it should be; only the provider can "
-            "try the rest: ask it for a test message", delivered=False,
-        )  # fmt: skip
-    elif response.status == expected.status and body == expected.body:
+        _ok(
+            f"posted the sample: refused with 403 after {took}, as it should be; only the provider can try "
+            "the rest: ask it for a test message"
+        )
+        return False
+    if response.status == expected.status and body == expected.body:
         said = f" {body.decode()}" if body else ""
-        yield Step(True, f"posted the sample: answered {response.status}{said} after {took}")
-    else:
-        means = _MEANS.get(response.status, "that is no answer of ours: who listens there?")
-        yield Step(False, f"posted the sample: answered {response.status} after {took}; {means}")
+        _ok(f"posted the sample: answered {response.status}{said} after {took}")
+        return True
+    means = _MEANS.get(response.status, "that is no answer of ours: who listens there?")
+    raise _Failed(f"posted the sample: answered {response.status} after {took}; {means}")
 
 
 def _headers(own: str, webhook: Webhook, endpoint: Endpoint) -> tuple[dict[str, str], str | None]:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -80,19 +80,10 @@ class Message:
 class AgileClient:
     """Sends requests, no faster than the rate allows; for one thread at a time."""
 
-    def __init__(
-        self,
-        api: Api,
-        headers: Mapping[str, str],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, api: Api, headers: Mapping[str, str]) -> None:
         """Connect to nothing yet; `headers` are the way in."""
         self._api, self._headers = api, headers
-        self._clock = clock
-        self._sleep = sleep
-        self._next = clock()
+        self._next = time.monotonic()
         self._url = parse_url(api.base_url)
         self._tls = ssl.create_default_context(cafile=api.ca_file) if self._url.scheme == "https" else None
 
@@ -167,9 +158,9 @@ class AgileClient:
         return HTTPSConnection(host, port, timeout=seconds, ssl_context=self._tls)
 
     def _keep_pace(self) -> None:
-        now = self._clock()
+        now = time.monotonic()
         if self._next > now:
-            self._sleep(self._next - now)
+            time.sleep(self._next - now)
         self._next = max(self._next, now) + 1 / self._api.rate
 
 

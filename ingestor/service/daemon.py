@@ -329,8 +329,9 @@ class Daemon:
             self._refused = f"; reload refused, the old configuration stays: {redact_secrets(str(error))}"
             self._reloaded()
             return
-        for what in needs_restart(self._settings, wanted):
-            log.warning("a restart is needed", changed=what, needs="systemctl restart ingestor")
+        for what in RESTART_ONLY:
+            if getattr(self._settings, what) != getattr(wanted, what):
+                log.warning("a restart is needed", changed=what, needs="systemctl restart ingestor")
         self._settings = self._live.settings = settings
         # All of them, changed or not: a password that was changed in its file is tried at once.
         self._mailboxes.stop(MAILBOXES_SECONDS)
@@ -385,11 +386,6 @@ class Daemon:
 def listener_rules(settings: Settings) -> dict[str, Rules]:
     """Return the rules of each provider that can post."""
     return {provider: rules_for(settings, provider) for provider in ENDPOINTS}
-
-
-def needs_restart(old: Settings, new: Settings) -> list[str]:
-    """Return the changed sections that a reload leaves as they were."""
-    return [section for section in RESTART_ONLY if getattr(old, section) != getattr(new, section)]
 
 
 def merged(old: Settings, new: Settings) -> Settings:

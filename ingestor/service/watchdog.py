@@ -99,10 +99,6 @@ class Beat:
     finished: float
     limit: float
 
-    def late(self, now: float, awake_since: float = 0.0) -> bool:
-        """Whether the cycle in hand takes too long; what was before `awake_since` does not count."""
-        return now - max(self.finished, awake_since) > self.limit
-
 
 class Watchdog:
     """Feeds systemd's watchdog, and says once which part hangs and once that it goes on."""
@@ -125,11 +121,13 @@ class Watchdog:
             log.info("the process stood still", seconds=round(now - self._looked))
             self._awake_since = now
         self._looked = now
-        late = {
-            beat.part
-            for beat in beats
-            if beat.late(now, 0.0 if beat.part in self._hanging else self._awake_since)
-        }
+        late = set()
+        for beat in beats:
+            since = (
+                0.0 if beat.part in self._hanging else self._awake_since
+            )  # what was before counts for none
+            if now - max(beat.finished, since) > beat.limit:
+                late.add(beat.part)
         for part in sorted(late - self._hanging):
             log.error("a part hangs", part=part, consequence="the watchdog is not fed until it goes on")
         for part in sorted(self._hanging - late):

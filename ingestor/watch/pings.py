@@ -30,53 +30,36 @@ EVERY_SECONDS: Final = 60.0
 _TRIES: Final = 5
 
 
-class Pinger:
-    """Pings `url` whenever every part of `live` has finished a cycle since the last ping."""
+def ping_cycles(
+    live: "Live", url: str, send: Callable[[str, bytes], None], stopped: threading.Event,
+    every: float = EVERY_SECONDS,
+) -> None:  # fmt: skip
+    """Ping `url` whenever every part of `live` has finished a cycle since the last ping, until `stopped`.
 
-    def __init__(
-        self, live: "Live", url: str, send: Callable[[str, bytes], None], *, every: float = EVERY_SECONDS
-    ) -> None:
-        """`send` posts a body to a URL and raises IngestorError where nobody heard it."""
-        self._live, self._url, self._send, self._every = live, url, send, every
-        self._before: dict[str, float] = {}
-        self._silent = False
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pings", daemon=True)
-
-    def start(self) -> None:
-        """Begin: the first ping follows the first finished cycle."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ping no more; one in hand is not waited for."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        pause = min(self._every, 1.0)
-        while not self._stopped.wait(pause):
-            pause = min(self._every, 1.0)
-            finished = self._live.finished()
-            if finished and all(at > self._before.get(part, 0.0) for part, at in finished.items()):
-                self._before = finished
-                pause = self._every
-                self._ping(self._live.overdue(datetime.now(UTC)))
-
-    def _ping(self, overdue: str | None) -> None:
-        url = failing(self._url) if overdue else self._url
-        for pause in islice(pauses(1.0, 16.0), _TRIES):
+    `send` posts a body to a URL and raises IngestorError where nobody heard it.
+    """
+    before: dict[str, float] = {}
+    pause, heard = min(every, 1.0), True
+    while not stopped.wait(pause):
+        pause, finished = min(every, 1.0), live.finished()
+        if not finished or any(at <= before.get(part, 0.0) for part, at in finished.items()):
+            continue
+        before, pause = finished, every
+        overdue = live.overdue(datetime.now(UTC))
+        for again in islice(pauses(1.0, 16.0), _TRIES):
             try:
-                self._send(url, (overdue or "ok").encode())
+                send(extended(url, "/fail") if overdue else url, (overdue or "ok").encode())
             except IngestorError as fault:
-                if not self._silent:
+                if heard:
                     log.warning("a dead-man ping was not heard", reason=str(fault))
-                self._silent = True
+                heard = False
+                if stopped.wait(min(again, every)):
+                    return
             else:
-                if self._silent:
+                if not heard:
                     log.info("dead-man pings are heard again")
-                self._silent = False
-                return
-            if self._stopped.wait(min(pause, self._every)):
-                return
+                heard = True
+                break
 
 
 def begin(live: "Live", watch: Watch) -> Callable[[], None]:
@@ -90,17 +73,13 @@ def begin(live: "Live", watch: Watch) -> Callable[[], None]:
         return lambda: None
     from ingestor.watch.notices import post  # its libraries are for those alone who want pings
 
-    pinger = Pinger(live, url, post)
-    pinger.start()
-    return pinger.stop
+    stopped = threading.Event()
+    threading.Thread(target=ping_cycles, args=(live, url, post, stopped), name="pings", daemon=True).start()
+    return stopped.set
 
 
-def failing(url: str) -> str:
-    """Return the URL that says failure: /fail behind the path, before a query."""
-    return _with(url, "/fail", "")
-
-
-def _with(url: str, path: str, query: str) -> str:
+def extended(url: str, path: str, query: str = "") -> str:
+    """Return `url` with `path` behind its path, before its query, and with `query` behind that."""
     parts = urlsplit(url)
     query = "&".join(filter(None, (parts.query, query)))
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path if path else parts.path, query=query))
@@ -132,7 +111,7 @@ def pinged(watch: Watch, what: str) -> Iterator[Ended]:
 
     def ping(path: str, says: str) -> None:
         try:
-            post(_with(url, path, f"rid={rid}"), says.encode())
+            post(extended(url, path, f"rid={rid}"), says.encode())
         except IngestorError as fault:
             log.warning("a dead-man ping was not heard", reason=str(fault))
 

@@ -5,12 +5,14 @@ import ssl
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
 
 from ingestor.errors import ProviderUnavailable
 from ingestor.providers.agile import Api
+from ingestor.replies import agile as agile_client
 from ingestor.replies.agile import AgileClient, Message, way_in
 from ingestor.replies.verdicts import Fate
 from tests.servers.agile import ScriptedAgile, drip, newer, plain, refusal, reset, silent
@@ -128,7 +130,7 @@ def test_the_credit_is_exact_or_a_sentence(agile: ScriptedAgile) -> None:
         _client("http://127.0.0.1:9/services/").credit()
 
 
-def test_requests_keep_the_rate(agile: ScriptedAgile) -> None:
+def test_requests_keep_the_rate(agile: ScriptedAgile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten a second are a tenth of a second apart, counted from the first."""
     now, slept = [0.0], list[float]()
 
@@ -137,7 +139,8 @@ def test_requests_keep_the_rate(agile: ScriptedAgile) -> None:
         now[0] += seconds
 
     api = Api.model_construct(base_url=agile.base_url, rate=10)
-    client = AgileClient(api, {}, clock=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(agile_client, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    client = AgileClient(api, {})
     for _ in range(4):
         client.credit()
 

@@ -1,7 +1,9 @@
 """Dead-man pings: after finished cycles alone, never in the way of an SMS, and their URL in no log."""
 
 import re
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +13,7 @@ import pytest
 from ingestor.settings import Settings
 from ingestor.watch.found import Live
 from ingestor.watch.notices import NotSent, post
-from ingestor.watch.pings import Pinger, failing
+from ingestor.watch.pings import extended, ping_cycles
 from tests.cli.calling import ingestor
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer
@@ -33,18 +35,25 @@ def _reader(**changed: object) -> SimpleNamespace:
     )
 
 
+def _pinging(live: Live, send: Callable[[str, bytes], None]) -> Callable[[], None]:
+    """Ping by `send` until what is returned is called."""
+    stopped = threading.Event()
+    words = (live, "http://x/id", send, stopped, 0.01)
+    threading.Thread(target=ping_cycles, args=words, daemon=True).start()
+    return stopped.set
+
+
 def test_a_blocked_cycle_is_followed_by_silence(tmp_path: Path) -> None:
     """One ping a finished cycle; a part that finishes none stops them, and they go on with it."""
     reader, heard = _reader(), list[str]()
-    pinger = Pinger(_live(tmp_path, reader), "http://x/id", lambda url, _: heard.append(url), every=0.01)
-    pinger.start()
+    stop = _pinging(_live(tmp_path, reader), lambda url, _: heard.append(url))
     until(lambda: heard, "the first ping")
     time.sleep(0.2)
     assert heard == ["http://x/id"]
 
     reader.progress = 2.0
     until(lambda: len(heard) == 2, "the next cycle's ping")
-    pinger.stop()
+    stop()
 
 
 @pytest.mark.parametrize("state", ["refused", "misconfigured", "no folder", "unreachable"])
@@ -52,17 +61,19 @@ def test_an_overdue_source_is_a_failure(tmp_path: Path, state: str) -> None:
     """The cycle is finished, in vain: /fail, with a line that names the mailbox and its state."""
     heard = list[tuple[str, bytes]]()
     live = _live(tmp_path, _reader(state=state))
-    pinger = Pinger(live, "http://x/id", lambda url, body: heard.append((url, body)), every=0.01)
-    pinger.start()
+    stop = _pinging(live, lambda url, body: heard.append((url, body)))
     until(lambda: heard, "the ping")
-    pinger.stop()
+    stop()
 
     assert heard == [("http://x/id/fail", f"mailbox main: {state}".encode())]
 
 
 def test_fail_stands_behind_the_path() -> None:
     """A slug's query (?create=1) stays at the end."""
-    assert failing("https://hc.example/key/slug?create=1") == "https://hc.example/key/slug/fail?create=1"
+    assert (
+        extended("https://hc.example/key/slug?create=1", "/fail")
+        == "https://hc.example/key/slug/fail?create=1"
+    )
 
 
 def test_a_ping_that_is_not_heard_is_tried_again(tmp_path: Path) -> None:
@@ -73,11 +84,10 @@ def test_a_ping_that_is_not_heard_is_tried_again(tmp_path: Path) -> None:
         tries.append(url)
         raise NotSent("nobody")
 
-    pinger = Pinger(_live(tmp_path, _reader()), "http://x/id", deaf, every=0.01)
-    pinger.start()
+    stop = _pinging(_live(tmp_path, _reader()), deaf)
     until(lambda: len(tries) == 5, "five tries")
     time.sleep(0.1)
-    pinger.stop()
+    stop()
 
     assert len(tries) == 5
 
