@@ -88,7 +88,7 @@ _IN_TITLE = ("id", "answer_id", "attempt", "event")
 
 def _resend(arguments: argparse.Namespace) -> int:
     from ingestor.replies.agile import client_of  # `list` needs nothing that sends
-    from ingestor.replies.sending import again, send_now
+    from ingestor.replies.answers import again, send_now
     from ingestor.replies.verdicts import Fate
 
     settings = settings_of(arguments)

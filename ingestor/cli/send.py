@@ -14,9 +14,9 @@ from ingestor.cli.printing import print_json, printable
 from ingestor.errors import ConfigurationError
 from ingestor.numbers import OriginatorKind, last_four, normalise_agile
 from ingestor.replies.agile import AgileClient, Message, client_of
+from ingestor.replies.answers import prepare, send_now
 from ingestor.replies.parts import parts_of, why_not_with_header
 from ingestor.replies.rules import reports_wanted
-from ingestor.replies.sending import prepare, send_now
 from ingestor.replies.verdicts import Fate, Verdict
 from ingestor.settings import Settings
 from ingestor.settings.replies import sender

@@ -1,5 +1,7 @@
 """The rows of what leaves: a decision each, the events that say what became of it, and who may try next.
 
+And one attempt at a message: the claim is committed first, then the request leaves, then its end is noted.
+
 An answer is tried by whoever inserts its claim: the unique key (answer, attempt, event) lets one of all
 daemons and commands win, on both databases, and a claim that was committed is never taken back. So a message
 leaves at most once for each attempt, and a further attempt exists only where the one before was certainly not
@@ -10,18 +12,36 @@ import hmac
 import json
 import random
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, exists, func, insert, select
+from sqlalchemy import Connection, Engine, exists, func, insert, select
 
 from ingestor.archive.columns import insert_once
+from ingestor.archive.engine import writing
+from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.mailbox_state import NOW
 from ingestor.archive.reply_tables import answer_content, answer_events, answers
-from ingestor.replies.agile import Message
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
+from ingestor.numbers import last_four
+from ingestor.pauses import pauses
+from ingestor.replies import answering
+from ingestor.replies.agile import AgileClient, Message
+from ingestor.replies.figures import scan_state
+from ingestor.replies.opt_outs import (
+    EVERY,
+    Event,
+    is_out,
+    number_hmac,
+    our_number_of,
+    read_secret,
+    write_events,
+)
 from ingestor.replies.parts import parts_of
 from ingestor.replies.verdicts import Fate, Verdict
 
@@ -33,6 +53,12 @@ HEARD_SECONDS: Final = 30.0
 _SENT_AS: Final = ("number", "sender", "body", "id", "delivery")
 """What of a message has a column of its own; the rest stands in `options` where it is not the default."""
 _FINAL: Final = ("sent", "refused", "not_sent", "unknown", "suppressed")
+
+
+_NOTE_SECONDS: Final = 20.0
+
+Check = Callable[[Connection, datetime], str | None]
+"""Says, inside the claim's transaction, why an answer must not leave after all; None where it may."""
 
 
 class Kind(StrEnum):
@@ -212,3 +238,126 @@ def _options(message: Message) -> dict[str, Any]:
         for field in fields(message)
         if field.name not in _SENT_AS and (value := getattr(message, field.name)) != field.default
     }
+
+
+def attempt(
+    engine: Engine, client: AgileClient, answer_id: int, number: int, check: Check | None = None
+) -> Verdict | None:
+    """Make attempt `number` at an answer; return what became of it, None where it was not made.
+
+    It is not where another has claimed it, where `check` says why not, or where its content was erased.
+    Raises ArchiveUnavailable where the database does not take the claim; then nothing was sent.
+    """
+    with writing(engine) as connection:
+        now = database_now(connection)
+        if not claim(connection, answer_id, number, now):
+            return None
+        message = message_of(connection, answer_id)
+        why_not = "erased" if message is None else check(connection, now) if check else None
+        if why_not is not None:
+            note_suppressed(connection, answer_id, number, why_not, now)
+    if message is None or why_not is not None:
+        return None
+    verdict = client.send(message)
+    _keep(engine, answer_id, number, verdict, message)
+    return verdict
+
+
+def _keep(engine: Engine, answer_id: int, number: int, verdict: Verdict, message: Message) -> None:
+    """Note the end of an attempt, however long the database takes; what is not noted becomes `unknown`."""
+    deadline = time.monotonic() + _NOTE_SECONDS
+    for pause in pauses(0.2, 2.0):
+        try:
+            with writing(engine) as connection:
+                now = database_now(connection)
+                note(connection, answer_id, number, verdict, now)
+                if verdict.credit is not None:
+                    answering.note_credit(connection, verdict.credit, now)
+                if verdict.pauses:
+                    answering.pause(connection, verdict, now)
+                elif verdict.fate is Fate.ACCEPTED and not message.simulation:
+                    answering.resume(connection)
+                if verdict.opted_out:
+                    event = Event(message.number, EVERY, "provider", now, rule="Agile refuses the number")
+                    write_events(connection, read_secret(connection), [event], now)
+        except ArchiveUnavailable:
+            if time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def prepare(engine: Engine, message: Message, force: str | None) -> tuple[int, str | None]:
+    """Write the decision to send `message`; return its id, and why it is not sent where the number is out.
+
+    With `force`, a person's reason, it is sent all the same. Raises ConfigurationError where the id was used.
+    """
+    secret = read_archive_key(engine)
+    hmac = number_hmac(secret, message.number)
+    with writing(engine) as connection:
+        _require_scanned(connection, force)
+        out = is_out(connection, secret, message.number, our_number_of(message.sender))
+        kind = Kind.SIMULATION if message.simulation else Kind.COMMAND
+        suppressed = answering.OPTED_OUT if out and force is None else None
+        decision = Decision(kind, message, suppressed=suppressed, reason=force if out else None)
+        answer_id = decide(connection, secret, hmac, decision, database_now(connection))
+    if answer_id is None:
+        raise ConfigurationError(f"a message with the id {message.id!r} was sent before; give another --id")
+    why = f"not sent: {last_four(message.number)} is out (ingestor optout check); --force REASON sends it"
+    return answer_id, why if suppressed else None
+
+
+def again(engine: Engine, answer_id: int, reason: str | None) -> tuple[int, Message]:
+    """Write the decision to send an unknown answer again, under an id of its own; return its id and message.
+
+    Raises IngestorError where there is no such answer, ConfigurationError where its content was erased, its
+    number is out, or it was sent again before.
+    """
+    secret = read_archive_key(engine)
+    with writing(engine) as connection:
+        row = connection.execute(select(answers).where(answers.c.id == answer_id)).first()
+        if row is None:
+            raise IngestorError(f"there is no answer {answer_id}; `ingestor answers list` shows them")
+        message = message_of(connection, answer_id)
+        if message is None:
+            raise ConfigurationError(f"the content of answer {answer_id} was erased")
+        message = replace(message, id=str(uuid.uuid4()))
+        _require_scanned(connection, reason)
+        if (
+            is_out(connection, secret, message.number, row.our_number or our_number_of(row.sender))
+            and reason is None
+        ):
+            raise ConfigurationError(
+                f"answer {answer_id} is for a number that is out; --force REASON sends it"
+            )
+        decision = Decision(
+            Kind.RESEND, message, row.our_number, row.sms_id, resend_of=answer_id, reason=reason
+        )
+        made = decide(connection, secret, row.number_hmac, decision, database_now(connection))
+    if made is None:
+        raise ConfigurationError(f"answer {answer_id} was sent again before; look at `ingestor answers list`")
+    return made, message
+
+
+def _require_scanned(connection: Connection, force: str | None) -> None:
+    """Raise IngestorError where SMS of the past may hold a STOP that nobody has read yet."""
+    if force is None and not scan_state(connection).done:
+        raise IngestorError(
+            "the SMS of the past are not read for opt-outs yet: run `ingestor optout scan`, or --force REASON"
+        )
+
+
+def send_now(engine: Engine, client: AgileClient, answer_id: int) -> Verdict:
+    """Send a decided message, again where it was surely not accepted, and return what became of it.
+
+    Raises ArchiveUnavailable where the database takes no claim.
+    """
+    for number in range(1, TRIES + 1):
+        verdict = attempt(engine, client, answer_id, number)
+        if verdict is None:
+            return Verdict(Fate.UNKNOWN, "another process has taken it")
+        if verdict.fate not in {Fate.LATER, Fate.NOT_SENT} or verdict.pauses or number == TRIES:
+            return verdict
+        time.sleep(pause_after(verdict, number))
+    raise AssertionError("unreachable")

@@ -28,6 +28,6 @@ def test_the_commands_run_as_written(tmp_path: Path) -> None:
 def test_every_reason_is_explained() -> None:
     """Whatever may stand in `suppressed` has its line."""
     from ingestor.replies.answering import REASONS
-    from ingestor.replies.deciding import RULE_GONE
+    from ingestor.replies.worker import RULE_GONE
 
     assert [one for one in (*REASONS, RULE_GONE) if f"`{one}`" not in DOCUMENT] == []
