@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar
 
 from ingestor.numbers import last_four
 from ingestor.redaction import redact
@@ -146,25 +146,16 @@ def _rendering(log_format: Literal["json", "console"], stream: TextIO) -> "list[
         return [
             structlog.processors.ExceptionRenderer(structured),
             withhold,
-            _for_a_person,
+            lambda _logger, _method, event: {
+                "event": event.pop("event", None),
+                **event,
+            },  # the sentence first
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
-    if log_format == "console":
-        return [
-            structlog.processors.format_exc_info,
-            withhold,
-            structlog.dev.ConsoleRenderer(colors=_colours_wanted(stream)),
-        ]
-    assert_never(log_format)
-
-
-def _for_a_person(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Let a line begin with its sentence."""
-    return {"event": event.pop("event", None), **event}
-
-
-def _colours_wanted(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+    colours = stream.isatty() and not os.environ.get("NO_COLOR")
+    return [
+        structlog.processors.format_exc_info, withhold, structlog.dev.ConsoleRenderer(colors=colours),
+    ]  # fmt: skip
 
 
 def withhold(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:

@@ -74,16 +74,14 @@ def _show(arguments: argparse.Namespace) -> int:
     for event in found.events:
         print(f"\nattempt {event.attempt}: {event.event}")
         told = localised(dict(event._mapping), zone)
-        print_fields({name: value for name, value in told.items() if name not in _IN_TITLE})
+        in_title = ("id", "answer_id", "attempt", "event")
+        print_fields({name: value for name, value in told.items() if name not in in_title})
     for report in found.reports:
         print(f"\nreport {report.id}: {report.status}")
         print_fields(
             localised({name: value for name, value in report._mapping.items() if name != "id"}, zone)
         )
     return 0
-
-
-_IN_TITLE = ("id", "answer_id", "attempt", "event")
 
 
 def _resend(arguments: argparse.Namespace) -> int:

@@ -102,7 +102,6 @@ def zone_of(arguments: argparse.Namespace, settings: Settings) -> tzinfo | None:
         return UTC
     if settings.timezone is None:
         return None
-
     return ZoneInfo(settings.timezone)
 
 

@@ -9,7 +9,6 @@ from ingestor.cli.arguments import count
 from ingestor.cli.opening import configure_log, differs, open_for_reading, settings_of
 from ingestor.cli.printing import printable, share_done
 from ingestor.errors import ConfigurationError
-from ingestor.settings import Settings
 from ingestor.watch.pings import pinged
 
 EXAMPLES = """
@@ -32,17 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     settings = settings_of(arguments)
     with pinged(settings.watch, "backup_ping") as ended:
-        ended.code = _backup(arguments, settings)
+        engine = open_for_reading(settings)
+        doubtful = differs(engine)
+        with share_done() as tell:
+            made = backup(engine, arguments.folder, datetime.now(UTC), tell, arguments.keep)
+        holds = f"{made.sms:,} SMS, {made.size:,} bytes, with the archive's key, compared row by row"
+        print(f"{printable(made.path)}: {holds}")
+        for one in made.removed:
+            print(f"removed: {printable(one)}")
+        ended.code = int(doubtful)
     return ended.code
-
-
-def _backup(arguments: argparse.Namespace, settings: Settings) -> int:
-    engine = open_for_reading(settings)
-    doubtful = differs(engine)
-    with share_done() as tell:
-        made = backup(engine, arguments.folder, datetime.now(UTC), tell, arguments.keep)
-    holds = f"{made.sms:,} SMS, {made.size:,} bytes, with the archive's key, compared row by row"
-    print(f"{printable(made.path)}: {holds}")
-    for one in made.removed:
-        print(f"removed: {printable(one)}")
-    return int(doubtful)

@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deep", action="store_true",
         help="read the whole archive too: the database's own check, and the SHA-256 of all that is kept",
     )  # fmt: skip
-
     parser.add_argument(
         "--notify", action="store_true", help="send a test notice to everybody whom [watch] tells, too"
     )

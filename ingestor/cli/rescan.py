@@ -3,8 +3,6 @@
 import argparse
 import time
 
-from sqlalchemy import Engine
-
 from ingestor.archive.mailbox_state import one_run
 from ingestor.archive.runs import balance
 from ingestor.archive.writer import Writer
@@ -15,7 +13,7 @@ from ingestor.intake.mailbox.login import credential_of
 from ingestor.intake.mailbox.thread import MailboxThread
 from ingestor.replies.opt_outs import hearing_store
 from ingestor.service.opening import Installation
-from ingestor.settings import Mailbox, Settings, mailbox_named, rules_for, state_directory, with_password
+from ingestor.settings import mailbox_named, rules_for, state_directory, with_password
 
 EXAMPLES = """
 ingestor rescan main
@@ -44,26 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     configure_log(arguments)
     engine = open_for_writing(settings)
     writer = Writer(hearing_store(engine, settings.opt_out))
-    writer.start()
-    try:
-        return _rescan(arguments, settings, mailbox, engine, writer)
-    finally:
-        writer.stop(_STOP_SECONDS)
-
-
-def _rescan(
-    arguments: argparse.Namespace,
-    settings: Settings,
-    mailbox: Mailbox,
-    engine: Engine,
-    writer: Writer,
-) -> int:
     began = time.monotonic()
     options = {"mailbox": mailbox.name, "folder": arguments.folder, "since": arguments.since}
     rules = rules_for(settings, "agile")
     with one_run(engine, "rescan", options) as run_id:
         installation = Installation(state_directory(settings))
         reader = MailboxThread(mailbox, rules, writer, engine, run_id, holder=installation.id)
+        writer.start()
         try:
             reader.rescan(arguments.folder, arguments.since)
         finally:

@@ -1,6 +1,7 @@
 """`ingestor send`: a message by hand or from a script, a row each before its request leaves."""
 
 import argparse
+import re
 import sys
 import uuid
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ def _body(arguments: argparse.Namespace) -> str:
         ("the text with --hex-body", body if arguments.hex_body else ""),
         ("--udh", arguments.udh),
     ):
-        if written and not _is_hex(written):
+        if written and not re.fullmatch("(?:[0-9A-Fa-f]{2})*", written):
             raise ConfigurationError(f"{name} is no HEX: pairs of 0-9 and A-F")
     if arguments.udh is not None and (
         why := why_not_with_header(arguments.udh, body, hex_body=arguments.hex_body)
@@ -120,10 +121,6 @@ def _stdin() -> str:
         return standard_input().buffer.read().decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ConfigurationError("the text on stdin is no UTF-8") from None
-
-
-def _is_hex(written: str) -> bool:
-    return len(written) % 2 == 0 and all(one in "0123456789abcdefABCDEF" for one in written)
 
 
 def _messages(arguments: argparse.Namespace, settings: Settings, body: str) -> Iterator[Message]:

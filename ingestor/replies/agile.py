@@ -84,13 +84,10 @@ class AgileClient:
         """Connect to nothing yet; `headers` are the way in."""
         self._api, self._headers = api, headers
         self._next = time.monotonic()
+        self.longest_seconds: float = api.connect_seconds + api.answer_seconds
+        """After how long a request is over, however it went, but for a name that is never resolved."""
         self._url = parse_url(api.base_url)
         self._tls = ssl.create_default_context(cafile=api.ca_file) if self._url.scheme == "https" else None
-
-    @property
-    def longest_seconds(self) -> float:
-        """After how long a request is over, however it went, but for a name that is never resolved."""
-        return self._api.connect_seconds + self._api.answer_seconds
 
     def send(self, message: Message) -> Verdict:
         """Send `message` once and return what became of it; nothing is raised and nothing tried again."""

@@ -7,7 +7,7 @@ reading of a mailbox: all that lay in it was there before us.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -267,7 +267,7 @@ def _ordinary(connection: Connection, asked: Question) -> Iterator[str]:
     quoted = (
         select(answers.c.id)
         .join(answer_content)
-        .where(mine, *_leaving(asked.now - _QUOTED_WITHIN), _contains(connection)(candidate.text))
+        .where(mine, *_leaving(asked.now - _QUOTED_WITHIN), _contains(connection, candidate.text))
         .limit(1)
     )
     if connection.execute(quoted).first() is not None:
@@ -304,12 +304,11 @@ def _leaving(since: datetime) -> tuple[ColumnElement[bool], ...]:
     return answers.c.kind == Why.ANSWER, answers.c.suppressed.is_(None), answers.c.decided_at > since
 
 
-def _contains(connection: Connection) -> Callable[[str], ColumnElement[bool]]:
-    """Return what asks whether a text contains an answer of ours, in any case."""
+def _contains(connection: Connection, incoming: str) -> ColumnElement[bool]:
+    """Return what asks whether `incoming` contains an answer of ours, in any case."""
     find = func.strpos if connection.dialect.name == "postgresql" else func.instr
-    return lambda incoming: or_(
-        find(func.lower(incoming), func.lower(answer_content.c.text)) > 0, answer_content.c.text == incoming
-    )
+    ours = answer_content.c.text
+    return or_(find(func.lower(incoming), func.lower(ours)) > 0, ours == incoming)
 
 
 def _count(connection: Connection, *conditions: ColumnElement[bool]) -> int:

@@ -115,10 +115,7 @@ class BackgroundScan:
         self._stop = threading.Event()
         self._told = 0.0
         self._thread = threading.Thread(target=self._run, name="opt-out scan", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        self.start = self._thread.start
 
     def stop(self) -> None:
         """End soon; what of a step is not done then is done again."""

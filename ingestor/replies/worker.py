@@ -100,6 +100,8 @@ class AnswerWorker:
         self._policy: Policy | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self.start, self.ask_to_stop = self._thread.start, self._stop.set
+        """Begin to look; let no further request begin."""
         self._passed_over: set[int] = set()
         self._wide_at = 0.0
         self._told_at = 0.0
@@ -108,14 +110,6 @@ class AnswerWorker:
         self._trouble = OncePerMinute[str, IngestorError](
             lambda _, fault, times: log.warning("answers wait", reason=str(fault), times=times)
         )
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """Let no further request begin."""
-        self._stop.set()
 
     def join(self, seconds: float) -> None:
         """Wait for the end of what is on its way; a request that is not over then is `unknown` later."""
@@ -314,8 +308,11 @@ def decide_all(
     for part in in_parts(waiting, AT_ONCE):
         with reading(engine) as connection:
             candidates = read_candidates(connection, part, policy.words, read_since)
-        met = [(candidate, _rule(policy, candidate, rules_since)) for candidate in candidates]
-        wanted = [(candidate, rule) for candidate, rule in met if rule is not None]
+        wanted = []
+        for candidate in candidates:
+            rules = [one for one in policy.settings.answer if candidate.ingested_at > rules_since[one.name]]
+            if (rule := rule_for(rules, candidate)) is not None:
+                wanted.append((candidate, rule))
         passed_over.update(set(part) - {candidate.sms_id for candidate, _ in wanted})
         if wanted:
             with writing(engine) as connection:
@@ -342,11 +339,6 @@ def last_look(policy: Policy, answer_id: int, connection: Connection, now: datet
     if not confirms and are_out(connection, [number], row.our_number)[number] is not None:
         return OPTED_OUT
     return None
-
-
-def _rule(policy: Policy, candidate: Candidate, rules_since: Mapping[str, datetime]) -> Answer | None:
-    rules = [rule for rule in policy.settings.answer if candidate.ingested_at > rules_since[rule.name]]
-    return rule_for(rules, candidate)
 
 
 def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: Answer) -> bool:

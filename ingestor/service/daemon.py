@@ -159,7 +159,7 @@ class Daemon:
         old_sms.start()
         stops.callback(old_sms.stop)
         stops.push(listening.pop_all())  # the listener stops before the writer
-        self._writer_to_be.open(self._writer)
+        self._writer_to_be.writer = self._writer
         self._live.writer = self._writer
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
@@ -185,7 +185,7 @@ class Daemon:
         stops.callback(self._failover.stop)
         scheduler = schedule(self._jobs(), {"new day": self._begin_day})
         stops.callback(scheduler.shutdown, wait=False)  # a call in hand is not waited for
-        self._watcher.open(engine)
+        self._watcher.engine = engine
         self._stop_pings = pings.begin(self._live, self._settings.watch)
         stops.callback(lambda: self._stop_pings())  # noqa: PLW0108 - a reload puts another in its place
         self._begin_answers()
@@ -339,7 +339,7 @@ class Daemon:
         if self._listener is not None:
             self._listener.reload(listener_rules(self._settings))
         self._begin_answers()
-        self._watcher.tell(channels_of(self._settings))
+        self._watcher.channels = channels_of(self._settings)
         self._stop_pings()
         self._stop_pings = pings.begin(self._live, settings.watch)
         log.info("configuration reloaded", mailboxes=[mailbox.name for mailbox in self._settings.mailbox])

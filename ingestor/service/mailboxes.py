@@ -46,13 +46,12 @@ class Mailboxes:
     def __init__(self, make: Callable[[Mailbox], MailboxThread]) -> None:
         """Make threads by `make`, with today's rules."""
         self._make = make
-        self._threads: list[MailboxThread] = []
-        self._waiting: list[MailboxThread] = []
+        self.threads: Sequence[MailboxThread] = ()
+        self._waiting: Sequence[MailboxThread] = ()
 
     def start(self, mailboxes: Sequence[Mailbox]) -> None:
         """Start a thread for each of `mailboxes`; where none is to be had, say so, and leave it to `tend`."""
-        self._threads = [self._make(mailbox) for mailbox in mailboxes]
-        self._waiting = self._threads
+        self.threads = self._waiting = [self._make(mailbox) for mailbox in mailboxes]
         for thread, fault in self._start():
             log.error(
                 "no thread can be started for a mailbox; it is tried again", mailbox=thread.name,
@@ -75,19 +74,14 @@ class Mailboxes:
 
     def beats(self) -> list[Beat]:
         """Return how each thread stands; one that waits to be started has its last try for a cycle."""
-        return [Beat(f"mailbox {one.name}", one.progress, one.stall_limit) for one in self._threads]
-
-    @property
-    def threads(self) -> Sequence[MailboxThread]:
-        """The threads, for whoever shows how they fare."""
-        return tuple(self._threads)
+        return [Beat(f"mailbox {one.name}", one.progress, one.stall_limit) for one in self.threads]
 
     def again(self, settings: Settings, writer: Writer, engine: Engine, run: int) -> list[Callable[[], bool]]:
         """Return a step for each mailbox that reads yesterday's and today's mails once more: `read_again`."""
         now = datetime.now(UTC)
 
         def read_to(name: str) -> tuple[bool, Mapping[str, int]]:
-            own = next((one for one in self._threads if one.name == name), None)
+            own = next((one for one in self.threads if one.name == name), None)
             return (own is None or (own.last_success or now) > now), own.read_to if own else {}
 
         rules = rules_for(settings, "agile")
@@ -98,14 +92,14 @@ class Mailboxes:
 
     def stop(self, seconds: float) -> None:
         """Stop all threads at once and wait up to `seconds` for them together."""
-        for thread in self._threads:
+        for thread in self.threads:
             thread.stop()
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
+        for thread in self.threads:
             if not thread.join(max(deadline - time.monotonic(), 0)):
                 # A silent name server cannot be interrupted. Nothing uncommitted counts as done.
                 log.warning("mailbox thread left behind", mailbox=thread.name, seconds=seconds)
-        self._threads, self._waiting = [], []
+        self.threads = self._waiting = ()
 
 
 def read_again(

@@ -163,24 +163,18 @@ class WriterToBe:
     must not find the port closed while PostgreSQL is still starting.
     """
 
-    def __init__(self) -> None:
-        """Begin without a writer."""
-        self._writer: Writer | None = None
+    writer: Writer | None = None
 
     @property
     def trouble(self) -> str | None:
         """Why nothing can be written now, None where it can."""
-        return _NOT_OPEN if self._writer is None else self._writer.trouble
+        return _NOT_OPEN if self.writer is None else self.writer.trouble
 
     def submit(self, submission: Submission, future: "Future[Receipt] | None" = None) -> "Future[Receipt]":
         """Hand `submission` to the writer. Raises ArchiveUnavailable until then."""
-        if self._writer is None:
+        if self.writer is None:
             raise ArchiveUnavailable(_NOT_OPEN)
-        return self._writer.submit(submission, future)
-
-    def open(self, writer: Writer) -> None:
-        """Let everything through to `writer` from now on."""
-        self._writer = writer
+        return self.writer.submit(submission, future)
 
 
 class Installation:

@@ -49,7 +49,8 @@ LISTENER_LIMIT = 60.0
 class Reporter:
     """Keeps `text`, and the rows of the daemon and its listener among the sources.
 
-    It asks the database, which may hang; so it has a thread of its own that nobody ever waits for.
+    It asks the database, which may hang; so it has a thread of its own that nobody ever waits for: `start`
+    begins it, and `stop` leaves a report in hand behind.
     """
 
     def __init__(self, engine: Engine, run: int, installation: str, live: Live) -> None:
@@ -58,7 +59,10 @@ class Reporter:
         self._name = f"{KIND} {installation}"
         self._stopped = Event()
         self._noting = Lock()  # a report in hand at the stop must not be what stands in the end
-        self._thread = Thread(target=self._work, name="reporter", daemon=True)
+        self.start, self.stop = (
+            Thread(target=self._work, name="reporter", daemon=True).start,
+            self._stopped.set,
+        )
         self._archive: str | None = None
         self._noted: dict[str, str | None] = {}
         self._endpoints: dict[str, tuple[str, EndpointCounts]] = {}
@@ -74,14 +78,6 @@ class Reporter:
         states |= {ARCHIVE: "growing"} if self._archive else {}
         states |= {DIFFERS: "changed"} if self._live.differs else {}
         return "; ".join([self._counts, *(f"{name}: {state}" for name, state in sorted(states.items()))])
-
-    def start(self) -> None:
-        """Report now, and every ten seconds from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Report no more; a report in hand is not waited for."""
-        self._stopped.set()
 
     def note_archive(self, trouble: str | None) -> None:
         """Let `status` say what is wrong with the archive's file, until it hears None."""
@@ -163,7 +159,15 @@ class Reporter:
             poll_seconds=int(6 * REPORT_SECONDS), now=datetime.now(UTC), success=state == "listening",
         )  # fmt: skip
         for name, counts in listener.endpoints.items():
-            self._note_endpoint(f"{ENDPOINT} {name}", "open" if state == "listening" else state, counts)
+            # Where something is new; what came before this start stays: who is silent since must be seen.
+            now = ("open" if state == "listening" else state, counts)
+            if self._endpoints.get(name) != now:
+                note_source(
+                    self._engine, f"{ENDPOINT} {name}", ENDPOINT, now[0],
+                    _in_words(counts.posts, counts.outcomes), poll_seconds=None,
+                    now=counts.newest or datetime.now(UTC), success=counts.newest is not None,
+                )  # fmt: skip
+                self._endpoints[name] = now
 
     def _listener_detail(self, listener: "Listener") -> str:
         return listener.spool_trouble or f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
@@ -172,19 +176,6 @@ class Reporter:
         if "webhook" in self._live.hanging():
             return "hanging"
         return "no spool" if listener.spool_trouble else "listening"
-
-    def _note_endpoint(self, name: str, state: str, counts: "EndpointCounts") -> None:
-        """Write down an endpoint where something is new; its last success is the newest POST, if one came.
-
-        What came before this start stays: a provider that is silent since must be seen.
-        """
-        if self._endpoints.get(name) == (state, counts):
-            return
-        note_source(
-            self._engine, name, ENDPOINT, state, _in_words(counts.posts, counts.outcomes), poll_seconds=None,
-            now=counts.newest or datetime.now(UTC), success=counts.newest is not None,
-        )  # fmt: skip
-        self._endpoints[name] = (state, counts)
 
 
 def _in_words(posts: int, outcomes: Mapping[str, int]) -> str:

@@ -42,15 +42,8 @@ class RetentionCare:
     ) -> None:  # fmt: skip
         self._engine, self._section, self._clock, self._now, self._pause = engine, section, clock, now, pause
         self._looked = -DAY_SECONDS
-        self._stop = Event()
-
-    def stop(self) -> None:
-        """End what is under way after the batch in hand."""
-        self._stop.set()
-
-    def stopping(self) -> bool:
-        """Say whether it was told to stop."""
-        return self._stop.is_set()
+        stop = Event()
+        self.stop, self.stopping = stop.set, stop.is_set
 
     def look(self) -> None:
         """Say, or erase, what is due, where a day is over; called once a minute."""
@@ -74,7 +67,7 @@ class RetentionCare:
             note_source(self._engine, KIND, KIND, "erasing", f"due: {told}", None, self._now(), success=False)
             done = self._erase()
             left = leave_no_bytes(self._engine)
-            state = "stopped" if self._stop.is_set() else "done"
+            state = "stopped" if self.stopping() else "done"
             detail = (
                 f"erased {done.sms:,} SMS and {done.arrivals:,} arrivals with {done.payloads:,} raw bytes"
             )
@@ -87,13 +80,13 @@ class RetentionCare:
     def _erase(self) -> erasure.Done:
         secret = read_archive_key(self._engine)
         done = erasure.Done()
-        while not self._stop.is_set():
+        while not self.stopping():
             sms, waiting = due(self._engine, *self._rules(), _AT_ONCE)
             if not sms and not waiting:
                 break
             plan = erasure.planned(self._engine, secret, Selection(), sms, waiting, BASIS, self._now())
             steps = erasure.apply(
-                self._engine, secret, plan, self._now, pause=self._pause, stop=self._stop.is_set
+                self._engine, secret, plan, self._now, pause=self._pause, stop=self.stopping
             )
             done += deque(steps, maxlen=1).pop()
         return done

@@ -39,7 +39,6 @@ from ingestor.redaction import some_of
 
 log = get_logger(__name__)
 
-_NOTHING: Mapping[str, Callable[[], None]] = MappingProxyType({})
 SETTLING_SECONDS = 10.0
 COMPARE_SECONDS = 24 * 3600.0
 SAY_SECONDS = 3600.0
@@ -51,7 +50,7 @@ _TROUBLE = {EVENT_JOB_ERROR: "error", EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_
 
 def schedule(
     jobs: Mapping[str, tuple[float, Callable[[], None]]],
-    daily: Mapping[str, Callable[[], None]] = _NOTHING,
+    daily: Mapping[str, Callable[[], None]] = MappingProxyType({}),
 ) -> BackgroundScheduler:
     """Call, by name, `jobs` every so many seconds and `daily` at midnight UTC; return who does it.
 

@@ -106,14 +106,10 @@ class Watchdog:
     def __init__(self, notifier: Notifier) -> None:
         """Report to `notifier`."""
         self._notifier = notifier
-        self._hanging: set[str] = set()
+        self.hanging: set[str] = set()
+        """The parts that did not finish in time, by the last look."""
         self._looked = float("inf")
         self._awake_since = 0.0
-
-    @property
-    def hanging(self) -> frozenset[str]:
-        """The parts that did not finish in time, by the last look."""
-        return frozenset(self._hanging)
 
     def look(self, beats: Sequence[Beat], now: float) -> None:
         """Feed the watchdog unless a part is late."""
@@ -123,15 +119,13 @@ class Watchdog:
         self._looked = now
         late = set()
         for beat in beats:
-            since = (
-                0.0 if beat.part in self._hanging else self._awake_since
-            )  # what was before counts for none
+            since = 0.0 if beat.part in self.hanging else self._awake_since  # what was before counts for none
             if now - max(beat.finished, since) > beat.limit:
                 late.add(beat.part)
-        for part in sorted(late - self._hanging):
+        for part in sorted(late - self.hanging):
             log.error("a part hangs", part=part, consequence="the watchdog is not fed until it goes on")
-        for part in sorted(self._hanging - late):
+        for part in sorted(self.hanging - late):
             log.info("the part goes on", part=part)
-        self._hanging = late
+        self.hanging = late
         if not late:
             self._notifier.alive()

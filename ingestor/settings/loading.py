@@ -321,7 +321,8 @@ def _sentence(error: ErrorDetails) -> str:
     kind, location = error["type"], error["loc"]
     context = error.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown key" + nearest(str(location[-1]), _known_keys(location[:-1]))
+        table = _table_at(location[:-1])
+        return "unknown key" + nearest(str(location[-1]), table.model_fields if table else ())
     if kind == "value_error":
         return str(context["error"])
     if kind == "tuple_type":
@@ -337,11 +338,6 @@ def _sentence(error: ErrorDetails) -> str:
 
 def _heading(location: Place) -> str:
     return ".".join(part for part in location if isinstance(part, str))
-
-
-def _known_keys(location: Place) -> list[str]:
-    table = _table_at(location)
-    return list(table.model_fields) if table else []
 
 
 def _table_at(location: Place) -> type[Section] | None:

@@ -40,7 +40,8 @@ def _sample_table(model: type[Section], path: str, *, optional: bool) -> Iterato
             continue
         yield from _comment(field.description or "")
         off = optional or not (field.is_required() or key in model.active)
-        yield f"{'#' if off else ''}{key} = {toml_value(_sample_value(field))}"
+        value = field.examples[0] if field.examples else field.default
+        yield f"{'#' if off else ''}{key} = {toml_value(value)}"
     for key, field, inner in tables:
         off = optional or inner.optional
         yield ""
@@ -55,10 +56,6 @@ def _heading(path: str, field: FieldInfo) -> str:
 
 def _about(model: type[Section]) -> str:
     return re.sub(r"\s+", " ", model.__doc__ or "").strip()
-
-
-def _sample_value(field: FieldInfo) -> Any:
-    return field.examples[0] if field.examples else field.default
 
 
 def _comment(text: str) -> list[str]:
@@ -119,8 +116,7 @@ def _cell(text: str) -> str:
 
 def shown(settings: Settings) -> str:
     """Return the effective settings as TOML with every secret hidden."""
-    lines = list(_shown_table(settings, ""))
-    return "\n".join(lines).strip("\n") + "\n"
+    return "\n".join(_shown_table(settings, "")).strip("\n") + "\n"
 
 
 def _shown_table(table: Section, path: str) -> Iterator[str]:

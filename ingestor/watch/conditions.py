@@ -106,10 +106,8 @@ def save(engine: Engine, before: Mapping[Key, Condition], after: Mapping[Key, Co
 
     A row that another daemon has changed meanwhile stays as that one left it.
     """
-    gone, changed = (
-        before.keys() - after.keys(),
-        [one for one in after.values() if before.get(one.key) != one],
-    )
+    gone = before.keys() - after.keys()
+    changed = [one for one in after.values() if before.get(one.key) != one]
     if not gone and not changed:
         return
     with writing(engine) as connection:

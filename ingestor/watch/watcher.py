@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -24,6 +24,7 @@ from ingestor.pauses import pauses
 from ingestor.redaction import redact
 from ingestor.replies.answering import credit, states_since
 from ingestor.settings import Settings
+from ingestor.timestamps import utc_now
 from ingestor.watch import troubles
 from ingestor.watch.conditions import Condition, Key, claim, load, save, step
 from ingestor.watch.found import Live, Report, disks_of, judge, spool_of
@@ -45,41 +46,29 @@ Send = Callable[[list[Condition], str, datetime], None]
 
 
 class Watcher:
-    """Looks at `live` and at the archive of `engine` (None: not open yet); tells `channels`, by name."""
+    """Looks at `live` and at the archive of `engine` (None: not open yet); tells `channels`, by name.
+
+    Both may be put in place of others while it looks. `stop` waits for no message in hand.
+    """
 
     def __init__(
         self, live: Live, engine: Engine | None, channels: Mapping[str, Send], *, host: str | None = None,
-        every: float = LOOK_SECONDS, clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:  # fmt: skip
-        self._live, self._engine, self._channels = live, engine, dict(channels)
+        self._live, self.engine, self.channels = live, engine, channels
         self._host = host or socket.gethostname()
-        self._every, self._clock = every, clock
+        self._clock = clock
         self._known: dict[Key, Condition] = {}
         self._written: dict[Key, Condition] | None = None
         """What stands in SQL, None where it was never read."""
         self._waits = False  # for a standby: what is written then does not come back
         self._resting: dict[str, tuple[Iterator[float], float]] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def open(self, engine: Engine) -> None:
-        """Look at the archive of `engine` from now on."""
-        self._engine = engine
-
-    def tell(self, channels: Mapping[str, Send]) -> None:
-        """Tell `channels` from now on."""
-        self._channels = dict(channels)
-
-    def stop(self) -> None:
-        """Look no more; a message in hand is not waited for."""
-        self._stopped.set()
+        self.stop = self._stopped.set
+        self.start = threading.Thread(target=self._run, name="watcher", daemon=True).start
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every):
+        while not self._stopped.wait(LOOK_SECONDS):
             try:
                 self.look()
             except Exception as fault:  # noqa: BLE001 - a look that fails must not be the last one
@@ -90,7 +79,7 @@ class Watcher:
         now = self._clock()
         age = timedelta(minutes=self._live.settings.watch.after_minutes)
         found = self._of_this_machine(now)
-        engine = self._engine
+        engine = self.engine
         try:
             if engine is None:
                 raise ArchiveUnavailable("not open yet")
@@ -102,9 +91,9 @@ class Watcher:
             unjudged: frozenset[str] = frozenset()
         except IngestorError:
             unjudged = ASKED_OF_SQL
-        self._known = step(self._known, found, now, age, list(self._channels), unjudged)
+        self._known = step(self._known, found, now, age, list(self.channels), unjudged)
         self._write()
-        for name, send in dict(self._channels).items():
+        for name, send in self.channels.items():
             self._tell(name, send, now)
 
     def _of_this_machine(self, now: datetime) -> list[Trouble]:
@@ -148,10 +137,10 @@ class Watcher:
         self._written = stands
 
     def _write(self) -> None:
-        if self._written is None or self._engine is None or self._waits:
+        if self._written is None or self.engine is None or self._waits:
             return
         try:
-            save(self._engine, self._written, self._known)
+            save(self.engine, self._written, self._known)
             self._written = dict(self._known)
         except IngestorError:
             pass  # it lives on in memory, and is written at a later look
@@ -182,7 +171,7 @@ class Watcher:
         owed = tuple(other for other in one.owed if other != name)
         try:
             known = self._written is not None and not self._waits
-            if known and self._engine and not claim(self._engine, one, owed):
+            if known and self.engine and not claim(self.engine, one, owed):
                 return False
         except IngestorError:
             pass  # the database is away, which may be what is to be told

@@ -118,7 +118,8 @@ def become(settings: Settings, config: Path, stack: ExitStack) -> Iterator[Findi
     except KeyError as fault:
         yield fail("unit", f"{unit.path}: {fault.args[0]}", "run: systemd-sysusers")
         return
-    folder = stack.enter_context(tempfile.TemporaryDirectory(dir=_in_memory()))
+    in_memory = next((place for place in ("/dev/shm", "/run") if os.path.ismount(place)), None)  # noqa: S108 - a folder of our own in it
+    folder = stack.enter_context(tempfile.TemporaryDirectory(dir=in_memory))
     yield from _passed(unit, Path(folder), user.pw_uid)
     os.chown(folder, user.pw_uid, group)
     os.environ |= {"HOME": user.pw_dir, "CREDENTIALS_DIRECTORY": folder, **unit.environment}
@@ -131,10 +132,6 @@ def become(settings: Settings, config: Path, stack: ExitStack) -> Iterator[Findi
     yield ok("unit", f"looked at as {unit.path} runs it: as {user.pw_name}, with its credentials ({names})")
     yield from _closed(settings, user.pw_name)
     yield from _sandboxed(unit, settings)
-
-
-def _in_memory() -> str | None:
-    return next((place for place in ("/dev/shm", "/run") if os.path.ismount(place)), None)  # noqa: S108 - a folder of our own in it
 
 
 def _passed(unit: Unit, folder: Path, user: int) -> Iterator[Finding]:
