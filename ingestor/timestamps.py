@@ -53,9 +53,8 @@ def zone_name(name: str) -> str:
 
 
 def fourteen_digits(written: str) -> str | None:
-    """Return the YYYYMMDDHHMMSS digits of `written`, or None where it is no such time.
-
-    Separators between the parts are accepted as long as the year comes first, so nothing is guessed.
+    """Return the YYYYMMDDHHMMSS digits of `written`, None where it is no such time: separators are taken as
+    long as the year comes first, so nothing is guessed.
     """
     if len(written) == 14 and written.isascii() and written.isdigit():
         return written
@@ -106,10 +105,7 @@ def _offset_in(hour: str, zone: ZoneInfo) -> timedelta | None:
 
 
 def read_instant(written: str) -> datetime:
-    """Return the UTC instant of an ISO 8601 time with an offset (`Z`, `z`, `+00:00`, or Infobip's `+0000`).
-
-    Raises ValueError where it is none, or carries no offset.
-    """
+    """Return the UTC instant of ISO 8601 with an offset (`Z`, `+00:00`, Infobip's `+0000`) or ValueError."""
     instant = datetime.fromisoformat(written.strip().upper())  # RFC 3339, section 5.6: t and z may be small
     if instant.tzinfo is None:
         raise ValueError("the time has no offset")

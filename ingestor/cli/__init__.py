@@ -6,14 +6,11 @@ A command's module exposes
     add_arguments(parser: argparse.ArgumentParser) -> None
     run(arguments: argparse.Namespace) -> int       the exit code; a command with verbs has one for each
 
-`run` prints results on stdout and raises `errors.IngestorError` for everything that a person should read:
-`main` turns it into one line on stderr and its exit code. `arguments` also carries the global options
-(`config`, `database_url`, `log_format`, `debug`) as they stood before or after the command. A module imports
-what it likes at its top. Only this one must stay light, for `ingestor --help`: what it needs for one command
-or one fault it imports there.
+`run` prints results on stdout and raises `errors.IngestorError` for everything that a person should read.
+`arguments` also carries the global options. Pieces to share: `arguments` (values, filters, time zones),
+`opening` (settings, logging, the archive), `printing` (tables, JSON, what a run did), `verbs_of`.
 
-Pieces to share: `arguments` (values, filters, time zones), `opening` (settings, logging, the archive),
-`printing` (tables, JSON, what a run did), and `verbs_of` for a command with verbs.
+Only this module must stay light, for `ingestor --help`: what it needs for one command it imports there.
 """
 
 import argparse
@@ -155,9 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> list[str]:
-    """Put /dev/null in the place of each stream that is closed, lest another file gets its number.
-
-    Returns their names. `sys.stdin` stays None: who reads it must not take nothing for an empty file.
+    """Put /dev/null in the place of each closed stream, lest a file gets its number; return their names.
+    `sys.stdin` stays None: who reads it must not take nothing for an empty file.
     """
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for name in closed:
@@ -205,10 +201,7 @@ def _command_in(argv: Sequence[str]) -> str | None:
 
 
 def settings_of(arguments: argparse.Namespace) -> "Settings":
-    """Return the settings that the command line, the environment and the configuration file ask for.
-
-    Raises ConfigurationError with one line a fault.
-    """
+    """Return the settings of command line, environment, file. Raises ConfigurationError, a line a fault."""
     from pathlib import Path
 
     from ingestor.settings import load
@@ -219,9 +212,8 @@ def settings_of(arguments: argparse.Namespace) -> "Settings":
 
 
 def build_parser(name: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
-    """Return the parser for the command `name` of `module`, or the one that lists all commands.
-
-    The others are only listed, not built: a dozen parsers cost more time than the interpreter's start.
+    """Return the parser of the command `name`, or the one that lists all: to build a dozen takes longer than
+    the interpreter's start.
     """
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {command:<{width}}  {summary}" for command, (_, summary) in COMMANDS.items())
@@ -253,9 +245,8 @@ def build_parser(name: str | None, module: ModuleType | None) -> argparse.Argume
 def verbs_of(
     parser: argparse.ArgumentParser, examples: str
 ) -> Callable[[str, str, Run], argparse.ArgumentParser]:
-    """Return what adds a verb to a command's `parser`: its name, what it does in one line, and what does it.
-
-    Its help shows that line, and of the command's `examples` those with the verb.
+    """Return what adds a verb to a command's `parser`: its name, its summary, and what does it.
+    Its help shows those of the command's `examples` that have the verb.
     """
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
 
@@ -304,10 +295,7 @@ def _report(fault: Exception) -> int:
 
 
 def complain(message: str) -> None:
-    """Print each line of `message` on stderr; in the journal as an error, in JSON like all that stands there.
-
-    A name in it, of a file or a folder, may carry what a terminal would obey.
-    """
+    """Print each line of `message` on stderr, harmless to a terminal; in the journal as an error, in JSON."""
     import json
 
     from ingestor.cli.printing import printable

@@ -116,9 +116,8 @@ def print_rows(
     arguments: argparse.Namespace, settings: Settings, columns: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
 ) -> None:  # fmt: skip
-    """Print `rows`: with --json whole, an object a line, else their `columns`; times as `zone_of` says.
-
-    Those beyond --limit, where there is one, are not shown, and stderr says that there are more.
+    """Print `rows`: with --json whole, an object a line, else their `columns`; and that there are more than
+    --limit; times as `zone_of` says.
     """
     limit = getattr(arguments, "limit", 0) or len(rows)
     if arguments.json:

@@ -1,7 +1,4 @@
-"""`ingestor explain`: what becomes of a mail, which rule decided, and the record it makes or has made.
-
-It reads only: no flag, no cursor, no row.
-"""
+"""`ingestor explain`: what becomes of a mail, which rule decided, and its record; it only reads."""
 
 import argparse
 import contextlib

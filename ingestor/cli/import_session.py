@@ -128,8 +128,7 @@ def _indexing(
     show: Callable[[Tally], None], index: Callable[[int], None], thread: ThreadPoolExecutor | None
 ) -> Callable[[Tally], None]:
     """Return what shows how far it is and indexes: all at the end, it was a tenth of the time on one core.
-
-    It does so in `thread`, if any: on PostgreSQL an import waited a fifth of its time for it.
+    In `thread`, if any: on PostgreSQL an import waited a fifth of its time for it.
     """
     indexed = 0
     at_work: Future[None] | None = None

@@ -36,10 +36,7 @@ def configure_log(arguments: argparse.Namespace) -> None:
 
 
 def open_for_reading(settings: Settings) -> Engine:
-    """Return the engine of an archive that exists; nothing is created and nothing is written.
-
-    Raises IngestorError where there is none, SchemaMismatch where its schema is not this program's.
-    """
+    """Return the engine of an archive of this program's schema; nothing is written. Raises IngestorError."""
     engine = open_unchecked(settings)
     try:
         with as_owner(settings.database.url, state_directory(settings)):
@@ -157,9 +154,8 @@ def _require_file(settings: Settings) -> None:
 
 
 def differs(engine: Engine, *, through_views: bool = False) -> bool:
-    """Name each difference on stderr; return whether what is written may lack rows or hold wrong ones.
-
-    A copy of the tables does not depend on the views; what is read `through_views` does.
+    """Name each difference on stderr; return whether what is written may lack rows or hold wrong ones: a copy
+    of the tables does not depend on the views, what is read `through_views` does.
     """
     from ingestor.archive.intact import Grade, NotCompared, differences_of  # exports and copies compare
 

@@ -215,10 +215,7 @@ def _each(numbers: Sequence[str]) -> Iterator[str]:
 
 
 def _scope(arguments: argparse.Namespace) -> str | None:
-    """Return the number of ours that is meant, None where none is named.
-
-    Raises ConfigurationError where nobody could say which.
-    """
+    """Return the number of ours that is meant, None where none is; raise where nobody could say which."""
     if not arguments.our_number:
         return None
     ours = normalise_agile(arguments.our_number)

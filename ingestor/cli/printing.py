@@ -66,10 +66,8 @@ def raw_output() -> BinaryIO:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> int:
-    """Print `rows` under their `columns` and return how many there were.
-
-    On a terminal the table fits its width; elsewhere each row is a line with tabs, the first names the
-    columns, and the title is left out.
+    """Print `rows` under their `columns`: a table on a terminal, elsewhere lines with tabs and without title;
+    return how many there were.
     """
     if sys.stdout.isatty():
         return _print_rich(columns, rows, title)
@@ -133,10 +131,7 @@ def age(moment: datetime | None, now: datetime) -> str:
 
 
 def print_balance(run_id: int | None, balance: "Balance", seconds: float, *, as_json: bool) -> None:
-    """Print the `balance` of a run that took `seconds`; with `as_json` as one object on the last line.
-
-    `run_id` is `runs.id`, which `import --resume` takes; None where nothing was recorded (a dry run).
-    """
+    """Print the `balance` of a run that took `seconds`; with `as_json` as one object on the last line."""
     counts = balance._asdict()
     if as_json:
         print_json({"run": run_id, **counts, "seconds": round(seconds, 3)})

@@ -181,10 +181,7 @@ def _reason(fault: BaseException) -> str:
 
 
 def client_of(settings: Settings) -> AgileClient:
-    """Return a client; its key or password is fetched now, with the rights of now.
-
-    Raises ConfigurationError where the table or the secret is missing.
-    """
+    """Return a client, its key or password fetched with the rights of now. Raises ConfigurationError."""
     api = settings.section(Agile).api
     if api is None:
         raise ConfigurationError(

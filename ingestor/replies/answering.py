@@ -2,9 +2,7 @@
 
 And whether the provider's clock is off by whole hours: its time zone is documented nowhere, so it may be set
 wrong. Then every answer would be held back as too old, or as from the future, with nobody knowing why.
-
-And what people read of all that: lists, one answer with all that became of it, counts, and how the answers
-fare as a row among the sources that `status` shows.
+And what people read of all that: lists, one answer with all that became of it, and a row for `status`.
 """
 
 import json
@@ -18,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, func, sel
 
 from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading
-from ingestor.archive.mailbox_state import drop_source, note_source
+from ingestor.archive.mailbox_state import note_source
 from ingestor.archive.reply_tables import answer_events, answering
 from ingestor.archive.views import answers_sent, conversations, delivery_reports_received
 from ingestor.logs import get_logger
@@ -124,11 +122,6 @@ def paused(connection: Connection) -> Paused | None:
     return Paused(found[1], told["code"], told["words"])
 
 
-def note_credit(connection: Connection, credit: Decimal, now: datetime) -> None:
-    """Keep the last known credit, exactly as it was told."""
-    put(connection, "credit", str(credit), now)
-
-
 def credit(connection: Connection) -> Decimal | None:
     """Return what was last known to be left of the account, in EUR, None where nothing is known."""
     found = value_of(connection, "credit")
@@ -218,11 +211,6 @@ def note_state(engine: Engine, now: datetime) -> None:
         state = "paused"
         told.insert(0, f"since {held.since:%Y-%m-%d %H:%M} UTC: {held.words}")
     note_source(engine, NAME, NAME, state, "; ".join(told), _POLL_SECONDS, now, success=state == "answering")
-
-
-def forget_state(engine: Engine) -> None:
-    """Let `status` say nothing of answers: there are no rules."""
-    drop_source(engine, NAME)
 
 
 def _counts(numbers: Mapping[str, int]) -> str:

@@ -143,16 +143,8 @@ def note(connection: Connection, answer_id: int, attempt: int, verdict: Verdict,
     })  # fmt: skip
 
 
-def note_suppressed(connection: Connection, answer_id: int, attempt: int, reason: str, now: datetime) -> None:
-    """Write that a claimed attempt is not made after all."""
-    _note(connection, answer_id, attempt, "suppressed", now, {"detail": reason})
-
-
 def settle_abandoned(connection: Connection, older_than: float, now: datetime) -> int:
-    """Turn claims of which nothing was heard for `older_than` seconds into `unknown`; return how many.
-
-    Whoever made them was killed, or cannot write: the message may have left.
-    """
+    """Turn claims unheard of for `older_than` seconds into `unknown`: they may have left; return how many."""
     ended = answer_events.alias("ended")
     claims = select(answer_events.c.answer_id, answer_events.c.attempt).where(
         answer_events.c.event == "sending",
@@ -255,7 +247,7 @@ def attempt(
         message = message_of(connection, answer_id)
         why_not = "erased" if message is None else check(connection, now) if check else None
         if why_not is not None:
-            note_suppressed(connection, answer_id, number, why_not, now)
+            _note(connection, answer_id, number, "suppressed", now, {"detail": why_not})
     if message is None or why_not is not None:
         return None
     verdict = client.send(message)
@@ -272,7 +264,7 @@ def _keep(engine: Engine, answer_id: int, number: int, verdict: Verdict, message
                 now = database_now(connection)
                 note(connection, answer_id, number, verdict, now)
                 if verdict.credit is not None:
-                    answering.note_credit(connection, verdict.credit, now)
+                    answering.put(connection, "credit", str(verdict.credit), now)
                 if verdict.pauses:
                     answering.pause(connection, verdict, now)
                 elif verdict.fate is Fate.ACCEPTED and not message.simulation:
@@ -349,10 +341,7 @@ def _require_scanned(connection: Connection, force: str | None) -> None:
 
 
 def send_now(engine: Engine, client: AgileClient, answer_id: int) -> Verdict:
-    """Send a decided message, again where it was surely not accepted, and return what became of it.
-
-    Raises ArchiveUnavailable where the database takes no claim.
-    """
+    """Send a decided message, again where it was surely not accepted, and return what became of it."""
     for number in range(1, TRIES + 1):
         verdict = attempt(engine, client, answer_id, number)
         if verdict is None:

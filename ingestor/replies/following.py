@@ -52,9 +52,8 @@ class Following:
     _old_looked_at: float = 0.0
 
     def begin(self, since: datetime | None) -> Iterator[Row]:
-        """Stand at the archive's end of now, and give what was received since `since` (aware) and is there.
-
-        With None nothing of it. What commits after this moment is given by `look`.
+        """Stand at the archive's end of now; give what is there and was received since `since` (aware; None:
+        nothing). What commits after this moment is given by `look`.
         """
         ids = inbound_sms.c.id
         with one_moment(self.engine) as connection:

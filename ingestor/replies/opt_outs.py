@@ -231,10 +231,7 @@ def words_of(section: OptOutSection) -> Words:
 
 
 def hearing_store(engine: Engine, section: OptOutSection) -> "Store":
-    """Return the store that every intake writes to: when it has stored a STOP, the STOP stands.
-
-    Raises ConfigurationError as `words_of` does.
-    """
+    """Return the store of every intake: when it has stored a STOP, the STOP stands. Raises as `words_of`."""
     # Who asks how opt-outs stand, as `status` does, starts sooner without all that stores.
     from ingestor.archive.store import Store
 

@@ -55,9 +55,8 @@ def _split(units: list[int], alone: int, joined: int) -> int:
 
 
 def why_not_with_header(header: str, body: str, *, hex_body: bool) -> str | None:
-    """Return why a message cannot have the user data header `header` (HEX), None where it can.
-
-    A phone that cannot read the header drops the message, and nobody is told.
+    """Return why a message cannot have the user data header `header` (HEX), None where it can: a phone that
+    cannot read it drops the message, and nobody is told.
     """
     octets = bytes.fromhex(header)
     if len(octets) < 3 or octets[0] != len(octets) - 1:

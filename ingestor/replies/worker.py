@@ -86,9 +86,8 @@ class AnswerWorker:
     def __init__(
         self, engine: Engine, settings: Settings, may_write: Callable[[], bool] = lambda: True
     ) -> None:
-        """Fetch nothing yet: the lack of the API's key must not stop the intake.
-
-        `may_write` says whether the archive is as it must be: without its unique keys answers might double.
+        """Fetch nothing yet: the lack of the API's key must not stop the intake. `may_write` says whether the
+        archive is as it must be: without its unique keys answers might double.
         """
         self._may_write = may_write
         self.progress = time.monotonic()
@@ -268,7 +267,7 @@ class AnswerWorker:
         with suppress(ProviderUnavailable):
             credit = self.credit = client.credit()
             with writing(self._engine) as connection:
-                answering.note_credit(connection, credit, database_now(connection))
+                answering.put(connection, "credit", str(credit), database_now(connection))
             low = credit < self._settings.answers.credit_floor
             if low and not self._low_credit:
                 log.warning(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
+from ingestor.archive.mailbox_state import drop_source
 from ingestor.archive.runs import balance, end_run
 from ingestor.archive.store import Store
 from ingestor.archive.wal_care import wal_care
@@ -25,7 +26,7 @@ from ingestor.logs import get_logger
 from ingestor.providers import ENDPOINTS
 from ingestor.providers.contract import Rules
 from ingestor.redaction import redact_secrets
-from ingestor.replies.answering import forget_state
+from ingestor.replies.answering import NAME as ANSWERS
 from ingestor.replies.opt_outs import hearing, words_of
 from ingestor.replies.scanning import BackgroundScan
 from ingestor.service.mailboxes import Mailboxes, require_judges
@@ -257,7 +258,7 @@ class Daemon:
             self._answers.start()
         else:
             with suppress(IngestorError):
-                forget_state(self._engine)
+                drop_source(self._engine, ANSWERS)
 
     def _end_answers(self, seconds: float | None) -> None:
         """Let no further request begin, and wait so long for the one on its way."""

@@ -52,17 +52,14 @@ class Mailboxes:
     def start(self, mailboxes: Sequence[Mailbox]) -> None:
         """Start a thread for each of `mailboxes`; where none is to be had, say so, and leave it to `tend`."""
         self.threads = self._waiting = [self._make(mailbox) for mailbox in mailboxes]
-        for thread, fault in self._start():
+        for thread, fault in self.tend():
             log.error(
                 "no thread can be started for a mailbox; it is tried again", mailbox=thread.name,
                 reason=type(fault).__name__, needs="a higher TasksMax of the unit, or more memory",
             )  # fmt: skip
 
-    def tend(self) -> None:
-        """Start the threads that could not be started so far; to be called every second or so."""
-        self._start()
-
-    def _start(self) -> list[tuple[MailboxThread, Exception]]:
+    def tend(self) -> list[tuple[MailboxThread, Exception]]:
+        """Start the threads that could not be started so far, and return those that still cannot."""
         refused: list[tuple[MailboxThread, Exception]] = []
         for thread in self._waiting:
             try:

@@ -45,10 +45,9 @@ _NOT_OPEN = "the archive is not open yet"
 
 
 def open_archive(settings: Settings, command: str, options: Mapping[str, object]) -> tuple[Engine, int]:
-    """Return the engine and the number of a new row in `runs`, with the schema at this program's version.
+    """Return the engine, its schema at this program's version, and the number of a new row in `runs`.
 
-    Raise ArchiveUnavailable when the database cannot be reached, SchemaMismatch when it is not for us or a
-    snapshot.
+    Raise ArchiveUnavailable when it cannot be reached, SchemaMismatch when it is a snapshot or not for us.
     """
     engine = open_engine(settings.database.url)
     try:

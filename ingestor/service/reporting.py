@@ -104,10 +104,7 @@ class Reporter:
         return (webhook.listen, listener) if webhook and listener else None
 
     def _parts(self) -> dict[str, object]:
-        """Return how what this daemon reads and listens to fares.
-
-        Several daemons share a row among the sources: who wrote last hides how the others fare.
-        """
+        """Return how our parts fare: daemons share rows, and who wrote last hides the others."""
         parts: dict[str, object] = {"mailboxes": self._states()}
         if self._listener is not None:
             address, listener = self._listener
@@ -212,10 +209,7 @@ class Daemon:
 def note_of_this_process(
     run: int, spool: int | None = None, parts: Mapping[str, object] | None = None
 ) -> str:
-    """Return who this process is, which run is its own, and how many POSTs wait in its spool.
-
-    It is for `daemons` of any other process, on this machine or another.
-    """
+    """Return for `daemons` of another process who this is, its run, and how many POSTs its spool has."""
     stands = _stands(os.getpid())
     return json.dumps(
         {"host": socket.gethostname(), "pid": os.getpid(), "run": run, "machine": _machine(),

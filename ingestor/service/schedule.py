@@ -1,6 +1,4 @@
-"""What is due by the clock: APScheduler looks after the archive and begins a day. A mailbox polls by itself.
-
-It sees a failover, too, and who is given again what the promoted standby may lack.
+"""What is due by the clock: APScheduler looks after the archive, sees a failover and begins a day.
 
 A job cannot be killed, and must not touch a connection that another thread owns. Settings against its
 defaults: a run that comes more than a second late would be dropped (`misfire_grace_time`), and local time has

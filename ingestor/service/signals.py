@@ -62,6 +62,8 @@ class Signals:
         self._last_resort = last_resort
         self._seconds = seconds
         self._stop_wished = threading.Event()
+        self.wait_for_stop = self._stop_wished.wait
+        """Wait so many seconds, leaving wishes where they are; return whether a stop is wished."""
         self._heard = False
 
     def __enter__(self) -> Self:
@@ -95,10 +97,6 @@ class Signals:
             return self._wishes.get(timeout=max(seconds, 0.001))
         except queue.Empty:
             return None
-
-    def wait_for_stop(self, seconds: float) -> bool:
-        """Wait up to `seconds`, leaving wishes where they are; return whether a stop is wished."""
-        return self._stop_wished.wait(seconds)
 
     def _noted(self, number: int, _frame: FrameType | None) -> None:
         """Exist: without a handler of Python's own the number never reaches the wake-up descriptor.

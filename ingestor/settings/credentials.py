@@ -41,10 +41,8 @@ def secret(mailbox: Mailbox) -> str:
 
 
 def with_password(mailbox: Mailbox, password: Callable[[Mailbox], str]) -> Mailbox:
-    """Return `mailbox` with its password (or token) in it, for a root who goes on as another user.
-
-    `password` fetches it, and what it raises is raised. Anybody else gets the mailbox as it is, and fetches
-    the password when it is needed.
+    """Return `mailbox` with what `password` fetches in it, for a root who goes on as another user; others get
+    it as it is, and fetch the password when it is needed.
     """
     if os.geteuid() != 0:
         return mailbox
@@ -66,10 +64,7 @@ def endpoint_passwords(endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def kept_secret(name: str | None, file: Path | None) -> str | None:
-    """Return the secret of credential `name`, or else of `file`; None where neither is configured.
-
-    Raises ConfigurationError (without the secret) where it cannot be had.
-    """
+    """Return the secret of credential `name`, else of `file`, None where neither is; raises as `secret`."""
     if name is not None:
         return credential(name)
     return secret_file(file) if file is not None else None

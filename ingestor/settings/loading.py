@@ -296,10 +296,7 @@ def _fault_lines(
 
 
 def _shown(place: Place, table: Any) -> str:
-    """Return a place as its user finds it: blocks counted from 1, by the name that he gave them.
-
-    `[[mailbox]] 2 "sales": port`, `agile.numbers, entry 3`.
-    """
+    """Return a place as its user finds it: `[[mailbox]] 2 "sales": port`, `agile.numbers, entry 3`."""
     shown = ""
     for part in place:
         try:

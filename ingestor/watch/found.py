@@ -53,10 +53,7 @@ class Report(Source):
 
 
 class Spool(NamedTuple):
-    """POSTs that wait for the database, and files set aside as damaged; None where we may not look.
-
-    `late` says that they need a person.
-    """
+    """POSTs that wait, and files set aside as damaged (None: we may not look); `late`: a person is needed."""
 
     waiting: int | None
     corrupt: int | None
@@ -163,10 +160,7 @@ def spool_of(settings: Settings, now: datetime) -> Spool | None:
 
 
 def disks_of(settings: Settings) -> list[Disk]:
-    """Return the folders that have little space left, the archive's file's and the state directory.
-
-    Several on one file system are told once.
-    """
+    """Return the folders of ours (archive's file, state directory) with little space, once a file system."""
     file = settings.database.file
     folders = [file.absolute().parent] if file is not None else []
     found: dict[int, Disk] = {}
@@ -230,9 +224,8 @@ class Live:
     differs: str | None = None
 
     def archive_trouble(self) -> str | None:
-        """Return why the archive takes no writes now, None where it does as far as is known.
-
-        A writer that has nothing to write meets no full disk: so the disk is looked at.
+        """Return why the archive takes no writes now, None where it does as far as is known: a writer without
+        work meets no full disk, so the disk is looked at.
         """
         if self.writer is None:
             return "not open yet"

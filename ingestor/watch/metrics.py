@@ -200,9 +200,8 @@ class Pages:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Return status, content type and body for `path`.
-
-        /healthz: whether every part finishes its cycles. /readyz: whether what comes can be made durable.
+        """Return status, content type and body. /healthz: whether every part finishes its cycles; /readyz:
+        whether what comes can be made durable.
         """
         if path == "/metrics":
             return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)

@@ -177,10 +177,7 @@ def filled(template: str, values: Mapping[str, str], *, as_json: bool) -> str:
 
 
 def signed(secret: str, body: bytes) -> dict[str, str]:
-    """Return the headers by which the receiver knows that `body` is ours, and fresh.
-
-    Raises ConfigurationError where the secret is none.
-    """
+    """Return headers that prove `body` ours and fresh. Raises ConfigurationError where the secret is none."""
     identity, moment = f"msg_{uuid.uuid4().hex}", str(int(time.time()))
     try:
         key = base64.b64decode(secret[len(_SIGNED) :]) if secret.startswith(_SIGNED) else secret.encode()

@@ -1,7 +1,5 @@
-"""Everything that a start needs, tried without changing anything on a server or in the database.
-
-Here: what a check finds, one line each, with the fix where there is something to mend. `machine` does
-them all.
+"""Everything that a start needs, tried without changing anything on a server or in the database: `machine`
+does all checks. Here: what one finds, a line each, with the fix where there is something to mend.
 """
 
 from collections.abc import Callable, Iterator, Sequence

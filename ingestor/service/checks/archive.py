@@ -40,10 +40,7 @@ _OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = t
 
 
 def check(settings: Settings, state_fails: bool) -> Sequence[Finding]:
-    """Return what is found about the database of `settings`.
-
-    `state_fails` says that what ails the state directory has been told already, with its fix.
-    """
+    """Return what is found about the database; `state_fails`: what ails the state directory is told."""
     url = settings.database.url
     path = sqlite_path(url)
     shown = str(path) if path else hide_url_password(url)
