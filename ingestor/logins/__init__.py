@@ -79,7 +79,7 @@ def access_token(
         form = request_of(mailbox, oauth, kept.refresh_token or "", now)
         with state.room_for(directory, mailbox.name) as keep:
             try:
-                answer = ask(mailbox, oauth.token_endpoint, form, clock)
+                answer = ask(mailbox, oauth.endpoint("token"), form, clock)
             except LoginFault as fault:
                 if fault.state == "unreachable" and kept.token and not fresh and now < kept.expires_at:
                     pause = min(now + 60.0, kept.expires_at)
@@ -104,7 +104,7 @@ def kept_of(mailbox: Mailbox, values: Mapping[str, Any], now: float, refresh_tok
 def login_of(mailbox: Mailbox) -> str:
     """Return what tells this login from another under the same name, whose tokens are not used for it."""
     oauth = oauth_of(mailbox)
-    parts = (oauth.token_endpoint, oauth.flow, oauth.client_id, oauth.scopes, mailbox.username)
+    parts = (oauth.endpoint("token"), oauth.flow, oauth.client_id, oauth.scopes, mailbox.username)
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -142,7 +142,7 @@ def _by_device_code(
     """RFC 8628: the person opens a page anywhere and types a code; we ask until that is done."""
     oauth = oauth_of(mailbox)
     form = {"client_id": oauth.client_id or "", "scope": oauth.scopes}
-    given = ask(mailbox, oauth.device_endpoint, form, clock).values
+    given = ask(mailbox, oauth.endpoint("device"), form, clock).values
     page = given.get("verification_uri") or given.get("verification_url")
     tell(f"On any machine open {page}")
     tell(f"log in as {mailbox.username}, and enter the code {given.get('user_code')}")
@@ -152,7 +152,7 @@ def _by_device_code(
         form = {"grant_type": _DEVICE_GRANT, "device_code": given["device_code"]}
         try:
             return ask(
-                mailbox, oauth.token_endpoint, {**form, **client_of(mailbox, oauth, clock())}, clock
+                mailbox, oauth.endpoint("token"), {**form, **client_of(mailbox, oauth, clock())}, clock
             ).values
         except Pending as pending:
             interval += _SLOWER_BY if pending.slower else 0.0
@@ -177,7 +177,7 @@ def _by_copied_address(
         "code_challenge_method": "S256",
         **({"access_type": "offline", "prompt": "consent"} if oauth.provider == "google" else {}),
     }  # fmt: skip
-    tell(f"In a browser on any machine open\n\n  {oauth.authorization_endpoint}?{urlencode(query)}\n")
+    tell(f"In a browser on any machine open\n\n  {oauth.endpoint('authorization')}?{urlencode(query)}\n")
     tell(f"and log in as {mailbox.username}. The browser ends on an address that begins with")
     tell(f"{oauth.redirect_url} and may find nothing there. Copy that whole address, and paste it here:")
     found = parse_qs(urlsplit(read().strip()).query)
@@ -190,4 +190,4 @@ def _by_copied_address(
         "grant_type": "authorization_code", "code": found["code"][0], "redirect_uri": oauth.redirect_url,
         "code_verifier": verifier, **client_of(mailbox, oauth, clock()),
     }  # fmt: skip
-    return ask(mailbox, oauth.token_endpoint, form, clock).values
+    return ask(mailbox, oauth.endpoint("token"), form, clock).values

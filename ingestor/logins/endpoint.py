@@ -93,7 +93,7 @@ def refusal(mailbox: Mailbox, status: int, values: Mapping[str, Any], skew: floa
     oauth = mailbox.oauth
     if oauth is None:
         raise ConfigurationError(f"mailbox {mailbox.name} has no [mailbox.oauth]")
-    host = urlsplit(oauth.token_endpoint).hostname
+    host = urlsplit(oauth.endpoint("token")).hostname
     description = str(values.get("error_description", ""))
     error = str(values.get("error", ""))
     error = error if re.fullmatch(r"[A-Za-z_]{1,40}", error) else ""

@@ -32,7 +32,7 @@ def request_of(mailbox: Mailbox, oauth: OAuth, refresh_token: str, now: float) -
         key = _google_key(mailbox, login_key(oauth) or b"")
         claims = {
             "iss": key["client_email"], "sub": mailbox.username, "scope": oauth.scopes,
-            "aud": oauth.token_endpoint,
+            "aud": oauth.endpoint("token"),
         }  # fmt: skip
         header = {"alg": "RS256", "kid": key.get("private_key_id", "")}
         signed = assertion(mailbox, header, claims, key["private_key"].encode(), now)
@@ -53,7 +53,8 @@ def client_of(mailbox: Mailbox, oauth: OAuth, now: float) -> dict[str, str]:
     if (pem := login_key(oauth)) is None:
         return form
     claims = {
-        "iss": oauth.client_id, "sub": oauth.client_id, "aud": oauth.token_endpoint, "jti": str(uuid.uuid4())
+        "iss": oauth.client_id, "sub": oauth.client_id, "aud": oauth.endpoint("token"),
+        "jti": str(uuid.uuid4()),
     }  # fmt: skip
     # As Microsoft asks for it: learn.microsoft.com, "Application authentication certificate credentials".
     header = {"alg": "PS256", "x5t#S256": _base64(_thumbprint(mailbox, pem))}

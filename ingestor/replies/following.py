@@ -68,30 +68,22 @@ class Following:
 
     def look(self) -> Iterator[Row]:
         """Give what has been committed since the last look, each SMS once."""
+        ids = inbound_sms.c.id
         with reading(self.engine) as connection:
             yield from self._late(connection)
-            while True:
-                rows, more = self._new(connection)
+            more = True
+            while more:
+                query = select(ids).where(ids > self._last).order_by(ids).limit(_AT_ONCE)
+                found = connection.execute(query).scalars().all()
+                # Of these ids and no others: one between them may have been committed since they were read.
+                rows = self._those(connection, [(found[0], found[-1])], set(found)) if found else []
+                self._pass_over(self._last, found)
+                self._last = found[-1] if found else self._last
+                more = len(found) == _AT_ONCE
                 yield from rows
-                if not more:
-                    return
 
     def _query(self, *conditions: ColumnElement[bool]) -> Select[Any]:
         return select(inbound_sms).where(*conditions, *self.wanted).order_by(inbound_sms.c.id)
-
-    def _new(self, connection: Connection) -> tuple[list[Row], bool]:
-        ids = inbound_sms.c.id
-        found = connection.execute(
-            select(ids).where(ids > self._last).order_by(ids).limit(_AT_ONCE)
-        ).scalars().all()  # fmt: skip
-        if not found:
-            return [], False
-        before, until = self._last, found[-1]
-        # Of these ids and no others: one between them may have been committed since they were read.
-        rows = self._those(connection, [(before + 1, until)], set(found))
-        self._pass_over(before, found)
-        self._last = until
-        return rows, len(found) == _AT_ONCE
 
     def _late(self, connection: Connection) -> Iterator[Row]:
         """Give what has turned up in a hole."""

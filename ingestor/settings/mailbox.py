@@ -119,20 +119,10 @@ class OAuth(Section):
         """Whether somebody must log in once, and again when the consent is lost."""
         return self.flow in {"device_code", "authorization_code"}
 
-    @property
-    def token_endpoint(self) -> str:
-        """Where tokens are given (RFC 6749 3.2)."""
-        return self.token_url or self._known("token")
-
-    @property
-    def device_endpoint(self) -> str:
-        """Where device codes are given (RFC 8628 3.1)."""
-        return self.device_url or self._known("device")
-
-    @property
-    def authorization_endpoint(self) -> str:
-        """The page that a person logs in on (RFC 6749 3.1)."""
-        return self.authorization_url or self._known("authorization")
+    def endpoint(self, what: Literal["token", "device", "authorization"]) -> str:
+        """Return where tokens or device codes are given, or a person logs in (RFC 6749 3, RFC 8628 3.1)."""
+        known = _ADDRESSES.get(self.provider, {}).get(what, "")
+        return getattr(self, f"{what}_url") or known.format(tenant=self.tenant)
 
     @property
     def scopes(self) -> str:
@@ -142,9 +132,6 @@ class OAuth(Section):
         if self.provider == "microsoft" and self.flow == "client_credentials":
             return _APPLICATION_SCOPE
         return _SCOPES.get(self.provider, "")
-
-    def _known(self, what: str) -> str:
-        return _ADDRESSES.get(self.provider, {}).get(what, "").format(tenant=self.tenant)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -168,10 +155,11 @@ class OAuth(Section):
             raise ValueError(
                 f"Google gives no mail by {self.flow}; use service_account (Workspace) or authorization_code"
             )
+        device, page = self.flow == "device_code", self.flow == "authorization_code"
         for key, needed in (
-            ("token_url", not self.token_endpoint),
-            ("device_url", self.flow == "device_code" and not self.device_endpoint),
-            ("authorization_url", self.flow == "authorization_code" and not self.authorization_endpoint),
+            ("token_url", not self.endpoint("token")),
+            ("device_url", device and not self.endpoint("device")),
+            ("authorization_url", page and not self.endpoint("authorization")),
         ):
             if needed:
                 raise ValueError(f"{self.provider} with {self.flow} needs {key}")

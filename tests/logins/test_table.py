@@ -52,16 +52,16 @@ def test_known_providers_need_no_addresses(tmp_path: Path) -> None:
     )
     oauth = load(path, None).mailbox[0].oauth
     assert oauth is not None
-    assert oauth.token_endpoint == "https://login.microsoftonline.com/t/oauth2/v2.0/token"
+    assert oauth.endpoint("token") == "https://login.microsoftonline.com/t/oauth2/v2.0/token"
     assert oauth.scopes == "https://outlook.office365.com/.default"
     path.write_text(head + 'provider = "microsoft"\nflow = "device_code"\ntenant = "t"')
     oauth = load(path, None).mailbox[0].oauth
     assert oauth is not None
-    assert oauth.device_endpoint.endswith("/t/oauth2/v2.0/devicecode")
+    assert oauth.endpoint("device").endswith("/t/oauth2/v2.0/devicecode")
     assert oauth.scopes.split() == ["https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"]
     path.write_text(head + 'provider = "google"\nflow = "authorization_code"')
     oauth = load(path, None).mailbox[0].oauth
     assert oauth is not None
-    assert (oauth.token_endpoint, oauth.scopes) == (
+    assert (oauth.endpoint("token"), oauth.scopes) == (
         "https://oauth2.googleapis.com/token", "https://mail.google.com/"
     )  # fmt: skip

@@ -11,7 +11,6 @@ import ssl
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ingestor.errors import ConfigurationError, CredentialsRefused, IngestorError, LoginFault
@@ -67,7 +66,7 @@ def _tokens(mailbox: Mailbox, skew: float | None, subject: str) -> Iterator[Find
     """Say that a new access token came, and how our clock stands against the server's that gave it."""
     if mailbox.oauth is None:
         return
-    host = urlsplit(mailbox.oauth.token_endpoint).hostname
+    host = urlsplit(mailbox.oauth.endpoint("token")).hostname
     yield ok(subject, f"{host} gave an access token ({mailbox.oauth.flow})")
     if skew is not None and abs(skew) > TOKEN_CLOCK_SLACK:
         off = f"{round(abs(skew) / 60)} minutes {'fast' if skew > 0 else 'slow'}"
@@ -310,19 +309,17 @@ def certificate(webhook: Webhook, now: datetime) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield fail("webhook", str(error))
         return
-    yield _dates(webhook.tls_certificate, good.begins, good.ends, now)
-
-
-def _dates(chain: Path, begins: datetime, ends: datetime, now: datetime) -> Finding:
+    chain, begins, ends = webhook.tls_certificate, good.begins, good.ends
     if now < begins:
-        return fail(
+        yield fail(
             "webhook", f"{chain} is not good before {begins:%Y-%m-%d %H:%M} UTC", "is the clock right?"
         )
-    if now > ends:
-        return fail("webhook", f"{chain} ended on {ends:%Y-%m-%d %H:%M} UTC", "renew the certificate")
-    if now > ends - ENDS_SOON:
-        return warn("webhook", f"{chain} ends on {ends:%Y-%m-%d}", "renew the certificate")
-    return ok("webhook", f"{chain} is good until {ends:%Y-%m-%d}")
+    elif now > ends:
+        yield fail("webhook", f"{chain} ended on {ends:%Y-%m-%d %H:%M} UTC", "renew the certificate")
+    elif now > ends - ENDS_SOON:
+        yield warn("webhook", f"{chain} ends on {ends:%Y-%m-%d}", "renew the certificate")
+    else:
+        yield ok("webhook", f"{chain} is good until {ends:%Y-%m-%d}")
 
 
 def passwords(webhook: Webhook) -> Iterator[Finding]:
