@@ -59,10 +59,8 @@ class Reporter:
         self._name = f"{KIND} {installation}"
         self._stopped = Event()
         self._noting = Lock()  # a report in hand at the stop must not be what stands in the end
-        self.start, self.stop = (
-            Thread(target=self._work, name="reporter", daemon=True).start,
-            self._stopped.set,
-        )
+        self.start = Thread(target=self._work, name="reporter", daemon=True).start
+        self.stop = self._stopped.set
         self._archive: str | None = None
         self._noted: dict[str, str | None] = {}
         self._endpoints: dict[str, tuple[str, EndpointCounts]] = {}
