@@ -19,6 +19,8 @@ from ingestor.archive.mailbox_state import Source
 from ingestor.archive.runs import Balance, Run
 from ingestor.service import reporting
 from ingestor.service.reporting import Daemon, as_told, daemons, note_of_this_process
+from ingestor.settings import Settings
+from ingestor.watch.found import Live
 from tests.cli.calling import Called, ingestor
 from tests.servers.imap.server import ImapServer
 from tests.service.process import Running, configuration, mailbox, running, until
@@ -154,7 +156,7 @@ def test_a_report_in_hand_at_the_stop_does_not_hide_it(
         written.append(state)
 
     monkeypatch.setattr(reporting, "note_source", note)
-    reporter = reporting.Reporter(sqlite_engine, 1, "x", None, lambda: False, dict)
+    reporter = reporting.Reporter(sqlite_engine, 1, "x", Live(Settings()))
     threads = [Thread(target=reporter.note_daemon, args=(state,)) for state in ("running", "stopped")]
     threads[0].start()
     assert begun.wait(30)
