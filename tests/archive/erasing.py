@@ -1,5 +1,7 @@
 """What the tests of erasures share: her SMS and his, by each way, and how they are erased."""
 
+import itertools
+import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -75,12 +77,12 @@ def all_bytes(engine: Engine) -> bytes:
     return b"".join(one.read_bytes() for one in sorted(path.parent.glob(f"{path.name}*")))
 
 
-def apply_on(url: str, plan: str, begun: Event) -> None:
-    """Do what the file `plan` says, in a process that is killed meanwhile."""
+def apply_on(url: str, plan: str, begun: Event, most: int) -> None:
+    """Do up to `most` steps of what the file `plan` says, in a process that is killed meanwhile."""
     engine = open_engine(url)
     steps = erasure.apply(engine, read_archive_key(engine), Plan.read(Path(plan).read_text()), lambda: NOW)
     next(steps)
     begun.set()
-    for _ in steps:
+    for _ in itertools.islice(steps, most):
         pass
-    engine.dispose()
+    time.sleep(60)

@@ -191,7 +191,7 @@ def test_a_session_of_a_server_that_was_demoted_is_left(primary: PostgresqlServe
             writer.start()
             futures = [writer.submit(at.work(number)[0]) for number in range(1, 21)]
             assert {str(future.result(30).outcomes[0]) for future in futures} == {"stored"}
-            assert writer.stop(10)
+            assert writer.stop(30)
             assert one(at.engine, "SHOW port") == str(successor.port)
             assert number_of(at.engine, "inbound_sms") == 20
             at.engine.dispose()

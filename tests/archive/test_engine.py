@@ -167,29 +167,35 @@ def test_a_pool_in_trouble_is_an_outage(sqlite_engine: Engine, kind: type[exc.SQ
 
 
 def test_a_writer_gets_its_turn_between_two_transactions_of_an_import(sqlite_engine: Engine) -> None:
-    """Whoever writes in long transactions and leaves short gaps keeps nobody out for half a second."""
-    done = threading.Event()
+    """Whoever writes in long transactions and leaves short gaps keeps nobody out for several of them."""
+    done, inside = threading.Event(), threading.Event()
+    turns = [0]
 
     def importing() -> None:
         with closing(sqlite3.connect(str(sqlite_engine.url.database), isolation_level=None)) as connection:
             while not done.is_set():
                 connection.execute("BEGIN IMMEDIATE")
+                inside.set()
                 time.sleep(0.12)
+                inside.clear()
                 connection.execute("COMMIT")
+                turns[0] += 1
                 time.sleep(0.02)
 
     other = threading.Thread(target=importing)
     other.start()
     waits = []
     try:
-        for _ in range(25):
-            began = time.monotonic()
+        for number in range(25):
+            assert inside.wait(30)
+            time.sleep(number * 0.004)
+            before = turns[0]
             with writing(sqlite_engine):
-                waits.append(time.monotonic() - began)
+                waits.append(turns[0] - before)
     finally:
         done.set()
         other.join()
-    assert max(waits) < 0.5
+    assert sorted(waits)[-2] <= 3, waits  # one may be that of a thread that stood still
 
 
 def test_bulk_settings_end_with_the_import(sqlite_engine: Engine) -> None:

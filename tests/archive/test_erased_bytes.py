@@ -36,6 +36,7 @@ from tests.archive.erasing import (
 )
 from tests.archive.reading import one, rows
 from tests.archive.samples import NOW, PARSER, item, payload
+from tests.waiting import until
 
 HALF = """SELECT count(*) FROM sms
     LEFT JOIN sms_content AS c ON c.sms_id = sms.id LEFT JOIN sms_numbers AS n ON n.sms_id = sms.id
@@ -47,6 +48,7 @@ HALF = """SELECT count(*) FROM sms
       AND (w.arrival_id IS NULL) = (c.sms_id IS NULL) AND (p.arrival_id IS NULL) = (c.sms_id IS NULL)
       AND (f.row_id IS NULL) = (e.row_id IS NULL))"""
 """How many SMS are neither whole nor erased."""
+ERASED = "SELECT count(*) FROM erased WHERE kind = 'sms'"
 
 
 def killed_again_and_again(engine: Engine, times: int, folder: Path) -> None:
@@ -61,14 +63,15 @@ def killed_again_and_again(engine: Engine, times: int, folder: Path) -> None:
     done = [0]
     for _ in range(times):
         begun = processes.Event()
-        process = processes.Process(target=apply_on, args=(url, str(plan), begun))
+        process = processes.Process(target=apply_on, args=(url, str(plan), begun, 30))
         process.start()
         assert begun.wait(60)
+        until(lambda: one(engine, ERASED) > done[-1] or done[-1] == 150)
         time.sleep(at_random.uniform(0, 3 / times))
         process.kill()
         process.join()
         assert one(engine, HALF) == 0
-        done.append(one(engine, "SELECT count(*) FROM erased WHERE kind = 'sms'"))
+        done.append(one(engine, ERASED))
     assert len(set(done) - {0, 150}) > 2, "it was hardly ever killed in the middle"
     *_, _ = erasure.apply(engine, read_archive_key(engine), Plan.read(plan.read_text()), lambda: NOW)
     assert one(engine, HALF) == 0

@@ -23,10 +23,12 @@ from tests.servers.postgresql import PostgresqlServer
 KILLS = int(os.environ.get("INGESTOR_TEST_KILLS", "12"))
 OLD = "SELECT id, subject, message_id, input, member, peer FROM arrivals ORDER BY id"
 NEW = "SELECT id, subject, message_id, input, member, peer FROM arrivals_detail ORDER BY id"
-# Each statement of the migration takes a moment, so that a random kill meets it.
+# Each statement of the migration takes a moment, so that a random kill meets it; the one named, a minute.
 SLOWLY = (
-    "import time\nfrom sqlalchemy import Engine, event\n"
-    "event.listen(Engine, 'before_cursor_execute', lambda *_: time.sleep(0.01))\n" + ENSURE
+    "import itertools\nimport sys\nimport time\nfrom sqlalchemy import Engine, event\n"
+    "numbers, longest = itertools.count(1), int(sys.argv[2])\n"
+    "seconds = lambda: 60 if next(numbers) == longest else 0.01\n"
+    "event.listen(Engine, 'before_cursor_execute', lambda *_: time.sleep(seconds()))\n" + ENSURE
 )
 
 
@@ -40,8 +42,10 @@ def test_kill_9_in_an_upgrade_leaves_it_as_it_was(
     began = time.monotonic()
     moment, killed = random.Random(6), 0
     length = 2.0
-    for _ in range(KILLS):
-        process = subprocess.Popen([sys.executable, "-c", SLOWLY, archive_url], stderr=subprocess.DEVNULL)
+    for number in range(KILLS):
+        longest = "0" if number else "60"  # however late the first kill comes
+        command = [sys.executable, "-c", SLOWLY, archive_url, longest]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         time.sleep(moment.uniform(0.3, length))
         process.send_signal(signal.SIGKILL)
         process.wait(30)

@@ -62,7 +62,7 @@ def test_many_threads_share_transactions_and_each_gets_its_receipt(archive_engin
     done, pending = wait(futures, 60)
     assert not pending
     assert {str(future.result().outcomes[0]) for future in done} == {"stored"}
-    assert writer.stop(10)
+    assert writer.stop(30)
     assert number_of(archive_engine, "inbound_sms") == 200
     assert store.commits < 20
 
@@ -93,7 +93,7 @@ def test_a_batch_is_bounded(archive_engine: Engine, monkeypatch: pytest.MonkeyPa
     futures.append(writer.submit(Submission(None, tuple(item(900 + k) for k in range(25)))))
     writer.start()
     wait(futures, 30)
-    assert writer.stop(10)
+    assert writer.stop(30)
     assert sizes == [6, 6, 6, 25]
 
 
@@ -114,7 +114,7 @@ def test_a_locked_database_is_waited_for_and_said_once(sqlite_engine: Engine) ->
         other.rollback()
         wait(futures, 30)
         assert writer.trouble is None
-    assert writer.stop(10)
+    assert writer.stop(30)
     assert number_of(sqlite_engine, "inbound_sms") == 5
     assert [entry["log_level"] for entry in logs] == ["error", "info"]
 
@@ -132,7 +132,7 @@ def test_what_lasts_is_said_again(sqlite_engine: Engine, monkeypatch: pytest.Mon
         writer.submit(submission(1))
         until(lambda: sum(entry["log_level"] == "error" for entry in logs) >= 2)
         other.rollback()
-    assert writer.stop(10)
+    assert writer.stop(30)
 
 
 @pytest.mark.usefixtures("quick")
@@ -154,7 +154,7 @@ def test_postgresql_stopped_and_started_under_the_writer(own_postgresql: Postgre
                     own_postgresql.start()
                     until(lambda: not writer.trouble)
             wait(futures, 60)
-        assert writer.stop(10)
+        assert writer.stop(30)
         assert number_of(engine, "inbound_sms") == number_of(engine, "arrivals") == 602
         counts = balance(engine, run_id)
         assert (counts.read, counts.stored, counts.adds_up) == (602, 602, True)
@@ -173,7 +173,7 @@ def test_a_database_absent_at_the_start_is_waited_for(own_postgresql: Postgresql
         until(lambda: writer.trouble)
         own_postgresql.start()
         assert str(future.result(30).outcomes[0]) == "stored"
-        assert writer.stop(10)
+        assert writer.stop(30)
 
 
 @pytest.mark.usefixtures("quick")
@@ -199,7 +199,7 @@ def test_a_commit_that_broke_off_is_counted_once(
     writer.start()
     assert str(writer.submit(submission(1, run_id)).result(30).outcomes[0]) == "stored"
     assert broken
-    assert writer.stop(10)
+    assert writer.stop(30)
     counts = balance(postgresql_engine, run_id)
     assert (counts.read, counts.stored) == (1, 1)
 
@@ -232,7 +232,7 @@ def test_stop_does_not_wait_for_ever(sqlite_engine: Engine) -> None:
         assert not writer.stop(0.5)
         for future in futures:
             with pytest.raises(ArchiveUnavailable):
-                future.result(5)
+                future.result(30)
         other.rollback()
     assert number_of(sqlite_engine, "inbound_sms") == 0
 
@@ -246,7 +246,7 @@ def test_a_submission_taken_back_in_time_is_not_written(sqlite_engine: Engine) -
     writer.start()
     assert str(second.result(30).outcomes[0]) == "stored"
     assert not second.cancel()
-    assert writer.stop(10)
+    assert writer.stop(30)
     assert number_of(sqlite_engine, "inbound_sms") == 1
 
 
@@ -258,7 +258,7 @@ def test_taking_everything_back_does_not_end_the_writer(sqlite_engine: Engine) -
     writer.start()
     until(lambda: not writer.queued)
     assert str(writer.submit(submission(2)).result(30).outcomes[0]) == "stored"
-    assert writer.stop(10)
+    assert writer.stop(30)
 
 
 def test_what_is_being_taken_up_is_counted(sqlite_engine: Engine) -> None:
@@ -281,7 +281,7 @@ def test_what_is_being_taken_up_is_counted(sqlite_engine: Engine) -> None:
     writer.start()
     writer.submit(submission(1), Asking()).result(30)
     assert said == [1]
-    assert writer.stop(10)
+    assert writer.stop(30)
 
 
 def test_a_submission_that_cannot_be_written_fails_alone(archive_engine: Engine) -> None:
@@ -296,7 +296,7 @@ def test_a_submission_that_cannot_be_written_fails_alone(archive_engine: Engine)
     assert futures[1].exception() is not None
     assert [str(futures[n].result().outcomes[0]) for n in (0, 2)] == ["stored", "stored"]
     assert str(writer.submit(submission(4)).result(30).outcomes[0]) == "stored"
-    assert writer.stop(10)
+    assert writer.stop(30)
 
 
 @pytest.mark.parametrize("fault", [CompileError("a programmer's error"), RuntimeError("another")], ids=repr)
@@ -318,7 +318,7 @@ def test_a_fault_of_the_program_is_not_waited_out(sqlite_engine: Engine, fault: 
     assert futures[0].result()
     assert futures[2].result()
     assert writer.trouble is None
-    assert writer.stop(5)
+    assert writer.stop(30)
 
 
 def test_the_same_post_submitted_twice_is_there_once(archive_engine: Engine) -> None:
@@ -329,7 +329,7 @@ def test_the_same_post_submitted_twice_is_there_once(archive_engine: Engine) -> 
     writer.start()
     outcomes = [str(future.result(30).outcomes[0]) for future in futures]
     assert outcomes == ["stored", "duplicate"]
-    assert writer.stop(10)
+    assert writer.stop(30)
     assert number_of(archive_engine, "arrivals") == 1
 
 

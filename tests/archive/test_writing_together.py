@@ -58,7 +58,7 @@ def test_what_was_written_together_is_waited_for_together(
     writer.submit(submission(31)).result(30)
     until(lambda: len(gathered) == 5)
     writer.submit(submission(32)).result(30)
-    assert writer.stop(10)
+    assert writer.stop(30)
     assert store.commits == 5
 
 

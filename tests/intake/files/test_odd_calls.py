@@ -24,6 +24,21 @@ from tests.intake.files.mails import foreign_mail, mbox_of, sms_mail
 
 COMMAND = (sys.executable, "-m", "ingestor", "--database-url")
 
+HELD = """
+import time
+from ingestor.archive.store import Store
+from ingestor.cli import main
+write, written = Store.write, []
+def once(self, *given):
+    if written:
+        time.sleep(60)
+    written.append(1)
+    return write(self, *given)
+Store.write = once
+main()
+"""
+"""Writes one batch, and waits to be killed."""
+
 
 def box_of(folder: Path, count: int) -> Path:
     """Write a mailbox of `count` SMS."""
@@ -33,10 +48,11 @@ def box_of(folder: Path, count: int) -> Path:
 
 
 def killed_import(url: str, box: Path) -> None:
-    """Import `box` and kill -9 that once something is committed."""
+    """Import `box` and kill -9 that once something is committed, and something is not."""
     process = subprocess.Popen(
-        [*COMMAND, url, "import", "--jobs", "1", "--quiet", str(box)], stdout=subprocess.DEVNULL
-    )
+        [sys.executable, "-c", HELD, "--database-url", url, "import", "--jobs", "1", "--quiet", str(box)],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
     path = url.removeprefix("sqlite:///")
     while process.poll() is None:
         with closing(sqlite3.connect(path)) as connection, connection:

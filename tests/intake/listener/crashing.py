@@ -42,7 +42,7 @@ def serve(url: str, port: int, spool: Path, ready: int, *, patient: bool) -> Non
     os.close(ready)
     while not asked or listener.spool_depth:
         time.sleep(0.02)
-    ended = listener.stop() and writer.stop(10)
+    ended = listener.stop() and writer.stop(30)
     os._exit(0 if ended else 1)
 
 

@@ -120,5 +120,5 @@ class Stand:
         for client in self._clients:
             client.close()
         if self.writer is not None:
-            self.writer.stop(10)
+            self.writer.stop(30)
         return ended

@@ -79,8 +79,8 @@ class Crashing:
         self._ending = True
         if self._process.poll() is None:
             self.kill()
-        self._thread.join(10)
-        self._process.communicate(timeout=10)
+        self._thread.join(30)
+        self._process.communicate(timeout=30)
 
     def _keep_alive(self) -> None:
         assert self._process.stdin is not None

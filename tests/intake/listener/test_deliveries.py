@@ -109,7 +109,7 @@ def test_retries_and_the_mail_of_one_sms_are_one_row(archived: Stand) -> None:
         reading, Channel.MAILBOX, "main", mail_content_key(mail), now, Payload(mail, len(mail), b"\0" * 32)
     )
     assert archived.writer is not None
-    archived.writer.submit(Submission(None, (item,))).result(10)
+    archived.writer.submit(Submission(None, (item,))).result(30)
 
     assert archived.rows("SELECT text, channel, arrivals FROM inbound_sms") == [("News ON", "webhook", 4)]
 

@@ -116,7 +116,7 @@ def nginx(
             time.sleep(0.05)
     yield "127.0.0.1", port
     process.terminate()
-    process.wait(10)
+    process.wait(30)
 
 
 def test_nginx_as_in_the_readme_passes_posts_on(

@@ -170,4 +170,4 @@ def test_a_file_is_kept_for_ten_minutes(tmp_path: Path, eventually: Eventually, 
         eventually(lambda: not place.exists())
         assert spool.depth(tmp_path / spool.KEPT) == (2 if keeps else 0)
     finally:
-        keeper.stop(5)
+        keeper.stop(30)

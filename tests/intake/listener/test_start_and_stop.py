@@ -78,7 +78,7 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(stand: Stand, eve
     half.send(post(AGILE, sms(2))[-3:])
     # From the spool: the writer is silent.
     assert [waiting.answer().body, half.answer().body] == [b"+OK", b"+OK"]
-    stopping.join(10)
+    stopping.join(30)
     assert not stopping.is_alive()
     with pytest.raises(ConnectionError):
         stand.client()
@@ -95,7 +95,7 @@ def test_a_stop_takes_no_new_request_on_an_old_connection(stand: Stand, eventual
         stopping.start()
         assert client.answer().headers["connection"] == "close"
         assert client.rest() == b""
-        stopping.join(10)
+        stopping.join(30)
 
 
 def test_a_stop_does_not_wait_for_a_client_that_dawdles(make_stand: MakeStand) -> None:

@@ -122,7 +122,7 @@ def test_pending_work_for_another_mail_is_not_done(
     server.deliver(mail(1))
     desk.thread(server.port, start=False).run_once()
     noted = Pending("main", "INBOX", 1, 1, Action.DELETE, b"the key of another..")
-    desk.writer.submit(Submission(run_id=None, to_do=(noted,))).result(10)
+    desk.writer.submit(Submission(run_id=None, to_do=(noted,))).result(30)
 
     desk.thread(server.port, start=False, after_store="delete").run_once()
 
@@ -139,7 +139,7 @@ def test_pending_work_of_an_earlier_version_is_done_only_to_mails_in_the_archive
     server.deliver(raw)
     desk.thread(server.port, start=False).run_once()
     noted = Pending("main", "INBOX", 1, 1, Action.DELETE)
-    desk.writer.submit(Submission(run_id=None, to_do=(noted,))).result(10)
+    desk.writer.submit(Submission(run_id=None, to_do=(noted,))).result(30)
 
     desk.thread(server.port, start=False, after_store="delete").run_once()
 
@@ -174,7 +174,7 @@ def test_a_line_that_breaks_at_the_copy_leaves_one_copy(desk: Desk, copied: bool
         server.deliver(mail(60))
         until(lambda: len(server.boxes["Stored"].messages) == 42)
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
 
         stored = [m.raw for m in server.boxes["Stored"].messages]
         assert sorted(stored) == sorted([*map(mail, range(10, 50)), mail(10), mail(60)])
@@ -197,7 +197,7 @@ def test_mail_that_comes_while_the_target_is_looked_at_is_read_at_once(desk: Des
         until(lambda: desk.has(1, 2))
         until(lambda: len(server.boxes["Stored"].messages) == 2)
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
 
 
 def test_a_refusal_that_says_read_only_breaks_no_connection(desk: Desk) -> None:
@@ -224,7 +224,7 @@ def test_three_daemons_on_one_mailbox_move_each_mail_once(desk: Desk) -> None:
         until(lambda: server.boxes["INBOX"].messages == [] and not pending_work(desk.engine))
         for thread in threads:
             thread.stop()
-        assert all(thread.join(10) for thread in threads)
+        assert all(thread.join(30) for thread in threads)
 
         assert sorted(m.raw for m in server.boxes["Stored"].messages) == sorted(map(mail, range(1, 31)))
         assert desk.has(*range(1, 31))

@@ -136,7 +136,7 @@ def test_what_was_pending_at_a_crash_is_done_at_the_next_start(desk: Desk, serve
     thread = desk.thread(server.port, after_store="seen")
     until(lambda: server.commands.count("UID STORE") >= 2)
     thread.stop()
-    assert thread.join(10)
+    assert thread.join(30)
     assert [entry.work.action for entry in pending_work(desk.engine)] == [Action.SEEN]
 
     server.faults.cut_always.clear()
@@ -166,7 +166,7 @@ def test_a_copy_that_was_made_before_a_crash_is_not_made_again(desk: Desk) -> No
 
         assert len(server.boxes["Stored"].messages) == 1
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
 
 
 def test_a_pending_mail_that_is_gone_is_done(desk: Desk, server: ImapServer) -> None:
@@ -174,7 +174,7 @@ def test_a_pending_mail_that_is_gone_is_done(desk: Desk, server: ImapServer) -> 
     server.deliver(mail(1))
     desk.thread(server.port, start=False, after_store="seen").run_once()
     gone = Pending("main", "INBOX", 1, 99, Action.SEEN)
-    desk.writer.submit(Submission(run_id=None, to_do=(gone,))).result(10)
+    desk.writer.submit(Submission(run_id=None, to_do=(gone,))).result(30)
 
     desk.thread(server.port, start=False, after_store="seen").run_once()
 

@@ -272,7 +272,7 @@ def test_a_refusal_that_quotes_a_mail_leaves_nothing_of_it(
         thread = desk.thread(scripted.port, name=command.replace(" ", "-"))
         until(lambda: scripted.commands.count(command) >= 2)  # noqa: B023 - it is used up at once
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
 
     assert "SECRETTEXT" not in repr(logged)
     assert not [one for one in desk.column("SELECT detail FROM sources") if "SECRETTEXT" in str(one)]

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from ingestor.archive.items import Receipt, Submission
+from ingestor.intake.mailbox import context
 from ingestor.intake.mailbox.context import Bell, Delivery, Stopped, Suspects
 from ingestor.record import Outcome
 
@@ -40,7 +41,7 @@ def test_the_next_submission_waits_for_the_one_before() -> None:
     second.join(0.2)
     assert len(writer.taken) == 1
     writer.taken[0][1].set_result(Receipt(()))
-    second.join(10)
+    second.join(30)
 
     assert [submission.ignored for submission, _ in writer.taken] == [1, 2]
 
@@ -59,8 +60,9 @@ def test_every_outcome_is_counted() -> None:
     assert one.settled_at > before
 
 
-def test_a_stop_waits_a_moment_for_the_commit_in_hand() -> None:
+def test_a_stop_waits_a_moment_for_the_commit_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that comes in time is counted; one that does not come ends in Stopped."""
+    monkeypatch.setattr(context, "LAST_SECONDS", 60.0)
     writer, stop = SlowWriter(), Bell()
     stop.ring()
     one = delivery(writer, stop)
@@ -69,6 +71,7 @@ def test_a_stop_waits_a_moment_for_the_commit_in_hand() -> None:
     one.settle()
     assert one.tally[Outcome.IGNORED] == 1
 
+    monkeypatch.setattr(context, "LAST_SECONDS", 0.1)
     one.submit(Submission(None, ignored=1))
     with pytest.raises(Stopped):
         one.settle()

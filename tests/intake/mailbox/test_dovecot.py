@@ -154,7 +154,7 @@ def test_a_mailbox_restored_from_a_backup(
         Pending("main", "INBOX", cursor.uidvalidity, uid, Action.DELETE, b"of some lost mail")
         for uid in range(7, 11)
     )
-    desk.writer.submit(Submission(run_id=None, to_do=undone)).result(10)
+    desk.writer.submit(Submission(run_id=None, to_do=undone)).result(30)
 
     dovecot.restore(user, backup)
     dovecot.deliver(user, map(mail, range(21, 27)))
@@ -172,7 +172,7 @@ def test_uidvalidity_is_reset(desk: Desk, dovecot: DovecotServer, logged: list[d
     dovecot.deliver(user, [mail(1), FOREIGN, mail(2)])
     thread = reading(desk, dovecot, user)
     thread.stop()
-    assert thread.join(10)
+    assert thread.join(30)
     before = read_cursor(desk.engine, "main", "INBOX")
 
     dovecot.reset_uidvalidity(user)
@@ -198,7 +198,7 @@ def test_what_was_erased_does_not_come_back_under_a_new_uidvalidity(
     thread = reading(desk, dovecot, user)
     until(lambda: desk.has(1, 2) and desk.count("quarantine") == 1)
     thread.stop()
-    assert thread.join(10)
+    assert thread.join(30)
     erased(desk.engine, numbers=[f"+39335{1:07}"])
     [stale] = desk.column("SELECT id FROM quarantine")
     erased(desk.engine, quarantine=(stale,))
@@ -268,7 +268,7 @@ def test_folders_below_a_prefix(desk: Desk, own_dovecot: DovecotServer) -> None:
     assert own_dovecot.flags(user, "Stored") == ["", ""]
     assert sorted(map(str, desk.column("SELECT folder FROM cursors"))) == ["INBOX", "INBOX.Köder & Co"]
     thread.stop()
-    assert thread.join(10)
+    assert thread.join(30)
 
 
 def test_the_ways_in(desk: Desk, own_dovecot: DovecotServer) -> None:

@@ -385,7 +385,7 @@ def test_no_log_line_holds_what_a_desynchronised_server_says(
         thread = desk.thread(server.port)
         until(lambda: server.commands.count("LOGIN") >= 2)
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
         server.commands.clear()
 
     assert not [entry for entry in logged if re.search("planted|3351234567", repr(entry))]

@@ -54,7 +54,7 @@ def test_implicit_tls_with_a_private_authority(desk: Desk, authority: trustme.CA
 
         until(lambda: desk.has(1))
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
 
 
 @pytest.mark.parametrize("piece", [10, 65536])
@@ -70,7 +70,7 @@ def test_exists_in_one_tls_record_with_the_continuation(
 
         until(lambda: desk.has(1))
         thread.stop()
-        assert thread.join(10)
+        assert thread.join(30)
 
 
 def test_a_certificate_of_unknown_origin_is_refused(desk: Desk, authority: trustme.CA) -> None:
@@ -155,7 +155,7 @@ def test_bytes_smuggled_in_before_tls_are_refused(desk: Desk) -> None:
         thread.start()
         with pytest.raises(MailboxUnavailable, match="somebody may be in the line"):
             logged_in(desk.mailbox(listener.getsockname()[1], security="starttls"))
-        thread.join(10)
+        thread.join(30)
 
 
 def test_plain_only_to_this_machine(desk: Desk, server: ImapServer, monkeypatch: pytest.MonkeyPatch) -> None:

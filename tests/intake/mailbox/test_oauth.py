@@ -91,7 +91,7 @@ def test_a_login_by_device_code_reads_the_mailbox(desk: Desk, office: Office) ->
     until(lambda: desk.source_state() == "needs_login", seconds=PATIENCE)
     until(lambda: 3600 < thread.stall_limit < 5000)
     thread.stop()
-    assert thread.join(10)
+    assert thread.join(30)
 
     office.log_in(mailbox)
     thread = thread_of(desk, mailbox)

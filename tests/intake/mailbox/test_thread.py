@@ -40,7 +40,7 @@ def test_it_stops_in_the_middle_of_a_hung_read(desk: Desk, server: ImapServer, s
 
     thread.stop()
 
-    assert thread.join(5)
+    assert thread.join(30)
     server.faults.silent = False
 
 
@@ -58,7 +58,7 @@ def test_it_stops_while_a_connection_is_not_accepted(desk: Desk) -> None:
         assert not thread.join(0.2)
         thread.stop()
 
-        assert thread.join(5)
+        assert thread.join(30)
         for one in fillers:
             one.close()
 
@@ -70,7 +70,7 @@ def test_it_stops_during_a_pause(desk: Desk, server: ImapServer) -> None:
 
     thread.stop()
 
-    assert thread.join(5)
+    assert thread.join(30)
     assert desk.source_state() == "stopped"
 
 
@@ -87,7 +87,7 @@ def test_one_mailbox_never_delays_another(desk: Desk, server: ImapServer) -> Non
         until(lambda: desk.has(1))
         assert stuck.state == "starting"
         stuck.stop()
-        assert stuck.join(5)
+        assert stuck.join(30)
 
 
 def test_progress_comes_with_finished_cycles_only(desk: Desk, server: ImapServer) -> None:
@@ -106,7 +106,7 @@ def test_progress_comes_with_finished_cycles_only(desk: Desk, server: ImapServer
 
     until(stands, "the end of the cycle in hand")
     thread.stop()
-    assert thread.join(5)
+    assert thread.join(30)
     server.faults.silent = False
 
 
@@ -137,7 +137,7 @@ def test_the_state_is_written_down_for_status(desk: Desk, server: ImapServer) ->
     assert source.detail is not None
     assert str(server.port) in source.detail
     thread.stop()
-    assert thread.join(5)
+    assert thread.join(30)
     server.faults.silent = False
 
 
@@ -197,7 +197,7 @@ def test_a_stop_while_the_archive_is_locked(desk: Desk, server: ImapServer) -> N
 
         thread.stop()
 
-        assert thread.join(15)
+        assert thread.join(30)
         other.execute("ROLLBACK")
     other.close()
     desk.thread(server.port, start=False).run_once()
@@ -208,7 +208,7 @@ def test_a_writer_that_has_stopped_ends_the_cycle(desk: Desk, server: ImapServer
     """What the writer no longer takes stays on the server: `run_once` says so."""
     stopped = Writer(Store(desk.engine))
     stopped.start()
-    stopped.stop(5)
+    stopped.stop(30)
     server.deliver(mail(1))
     thread = MailboxThread(desk.mailbox(server.port), RULES, stopped, desk.engine, None, timing=QUICK)
 
