@@ -165,7 +165,7 @@ class Daemon:
         self._installation = Installation(state_directory(self._settings))
         stops.callback(self._installation.close)
         stops.callback(self._end_answers, ANSWERS_SECONDS)
-        self._live.credit = lambda: self._answers.credit if self._answers else None
+        self._live.credit = lambda: getattr(self._answers, "credit", None)  # a reload may be taking it away
         self._mailboxes = Mailboxes(self._reader)
         stops.callback(self._mailboxes.stop, MAILBOXES_SECONDS)
         self._mailboxes.start(self._settings.mailbox)
