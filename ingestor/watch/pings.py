@@ -96,7 +96,7 @@ class Ended:
 def pinged(watch: Watch, what: str) -> Iterator[Ended]:
     """Ping the URL `what` (`import_ping`, `backup_ping`) of `watch`: /start, then itself or /fail.
 
-    All have the same rid. The job waits for no answer but that of the last ping, ten seconds at most.
+    All have the same rid. The job itself waits for no answer, its end for both, ten seconds each at most.
     """
     ended = Ended()
     try:
@@ -116,8 +116,10 @@ def pinged(watch: Watch, what: str) -> Iterator[Ended]:
             log.warning("a dead-man ping was not heard", reason=str(fault))
 
     rid = uuid.uuid4()
-    threading.Thread(target=ping, args=("/start", ""), name="ping", daemon=True).start()
+    beginning = threading.Thread(target=ping, args=("/start", ""), name="ping", daemon=True)
+    beginning.start()
     try:
         yield ended
     finally:
+        beginning.join()  # heard after the end it would say that a job which is over goes on
         ping("" if ended.code == 0 else "/fail", f"exit code {ended.code}")

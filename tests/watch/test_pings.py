@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from ingestor.settings import Settings
+from ingestor.settings.watch import Watch
 from ingestor.watch.found import Live
 from ingestor.watch.notices import NotSent, post
-from ingestor.watch.pings import extended, ping_cycles
+from ingestor.watch.pings import extended, ping_cycles, pinged
 from tests.cli.calling import ingestor
 from tests.sample_mails import generate
 from tests.servers.imap.server import ImapServer
@@ -127,6 +128,24 @@ def test_imports_and_backups_ping_their_beginning_and_their_end(tmp_path: Path, 
     assert sorted(paths[2:]) == sorted(["/planted-secret/start?create=1&rid=R", last])
     assert len({one.path.partition("rid=")[2] for one in switch.received}) == 2
     assert "planted" not in done.err + made.err
+
+
+def test_the_end_of_a_short_job_is_heard_after_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late the switch hears of that: else the job would stand there as one that goes on."""
+    heard = list[str]()
+
+    def late(url: str, _: bytes) -> None:
+        if "/start" in url:
+            time.sleep(0.2)
+        heard.append(url)
+
+    monkeypatch.setattr("ingestor.watch.notices.post", late)
+    (tmp_path / "url").write_text("http://127.0.0.1:1/x\n")
+    with pinged(Watch(import_ping_file=tmp_path / "url"), "import_ping") as ended:
+        ended.code = 0
+    assert ["/start" in one for one in heard] == [True, False]
 
 
 def test_a_switch_that_is_gone_fails_no_import(tmp_path: Path) -> None:
