@@ -74,7 +74,7 @@ class Running:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The log's lines until now."""
-        lines = self.log_path.read_text().splitlines()
+        lines = self.log_path.read_text().rpartition("\n")[0].splitlines()  # the last one may be half written
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     @property
