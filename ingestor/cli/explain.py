@@ -179,13 +179,8 @@ def _print(case: Case, known: dict[str, Any], *, as_json: bool, first: bool, zon
     fields: dict[str, Any] = {**case.place, "verdict": _verdict(case, known)}
     if known.get("sender"):
         fields["sender"] = f"{known['sender']} when it came"
-    made = case.explanation
-    if made is None:
-        fields["rule"] = case.fault
-    else:
-        fields["rule"] = made.rule
-        fields["looked_at"] = list(made.lines)
-    record = None
+    made, record = case.explanation, None
+    fields |= {"rule": case.fault} if made is None else {"rule": made.rule, "looked_at": list(made.lines)}
     if made is not None and isinstance(made.reading, Readable):
         sms = made.reading.sms
         record = {**sms._asdict(), "details": dict(sms.details)}

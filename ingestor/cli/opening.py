@@ -53,10 +53,8 @@ def open_for_reading(settings: Settings) -> Engine:
 
 
 def open_for_writing(settings: Settings, *, create: bool = False) -> Engine:
-    """Return the engine of the archive, its schema current; a missing archive is made where `create`.
-
-    Raises IngestorError where there is none, ConfigurationError with the exact `sudo -u` line where this
-    user may not write it.
+    """Return the engine of the archive, its schema current; a missing one is made where `create`. Raises
+    IngestorError where there is none, ConfigurationError with the `sudo -u` line for who may not write it.
     """
     if not create:
         _require_file(settings)
@@ -66,9 +64,8 @@ def open_for_writing(settings: Settings, *, create: bool = False) -> Engine:
 
 
 def open_unchecked(settings: Settings, *, writing: bool = False) -> Engine:
-    """Return the engine of the archive, whatever its schema; only `writing` makes a missing one.
-
-    Root writes as the archive's owner from here on; what root alone may do must be done before.
+    """Return the engine of the archive, whatever its schema; only `writing` makes a missing one. Root writes
+    as its owner from here on: what root alone may do must be done before.
     """
     if writing:
         become_owner(settings.database.url, state_directory(settings))
@@ -112,9 +109,8 @@ def close_all() -> None:
 
 
 def _closed_to_readers(settings: Settings) -> ConfigurationError | None:
-    """Return the sentence for a SQLite archive that cannot be opened because its folder is not ours.
-
-    In WAL mode even a reader has to make files beside it, unless the daemon is running and has made them.
+    """Return the sentence for a SQLite archive in a folder that is not ours: in WAL mode even a reader has to
+    make files beside it, unless the daemon is running and has made them.
     """
     file = settings.database.file
     if file is None or os.access(file.absolute().parent, os.W_OK):

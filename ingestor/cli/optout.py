@@ -310,10 +310,7 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 
 def scan_all(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
-    """Read all SMS for opt-outs that are still to be read (`anew`: all), and return from where to where.
-
-    Raises IngestorError where somebody else has begun to do so by other words.
-    """
+    """Read all SMS for opt-outs that are still to be read (`anew`: all), and return from where to where."""
     begun = begin_scan(engine, words, anew=anew)
     with share_done() as tell:
         state = begun

@@ -29,6 +29,7 @@ echo "Your order is ready" | ingestor send +393351234567 --sender MyShop -
 ingestor send +393351234567 --sender MyShop --text "Tomorrow at 10" --schedule 2026-12-08T06:00+01:00
 """
 
+_NOT_TRIED = Verdict(Fate.NOT_SENT, "not tried: every message would be refused")
 _UUID_LENGTH = 36
 _MOST_PARTS = 255  # 3GPP TS 23.040, 9.2.3.24.1: one byte says how many there are
 
@@ -79,9 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     accepted = 0
     stopped = False
     for message in messages:
-        verdict = None if stopped else _send(engine, client, message, arguments.force)
+        verdict = _NOT_TRIED if stopped else _send(engine, client, message, arguments.force)
         accepted += _tell(arguments, message, verdict)
-        stopped = stopped or (verdict is not None and verdict.pauses)
+        stopped = stopped or verdict.pauses
     return 0 if accepted == len(messages) else 1
 
 
@@ -204,23 +205,21 @@ def _send(engine: Engine, client: AgileClient, message: Message, force: str | No
     return Verdict(Fate.REFUSED, why_not) if why_not is not None else send_now(engine, client, answer_id)
 
 
-def _tell(arguments: argparse.Namespace, message: Message, verdict: Verdict | None) -> bool:
+def _tell(arguments: argparse.Namespace, message: Message, verdict: Verdict) -> bool:
     """Print what became of one message; say whether it was accepted."""
-    words = "not tried: every message would be refused" if verdict is None else verdict.words
-    fate = "not_tried" if verdict is None else str(verdict.fate)
-    parts = None if verdict is None else verdict.parts
-    credit = None if verdict is None or verdict.credit is None else str(verdict.credit)
+    credit = None if verdict.credit is None else str(verdict.credit)
     if arguments.json:
+        fate = "not_tried" if verdict is _NOT_TRIED else str(verdict.fate)
         print_json({
-            "number": message.number, "id": message.id, "outcome": fate, "words": words,
-            "code": None if verdict is None else verdict.code, "parts": parts, "credit": credit,
+            "number": message.number, "id": message.id, "outcome": fate, "words": verdict.words,
+            "code": verdict.code, "parts": verdict.parts, "credit": credit,
         })  # fmt: skip
     else:
         more = [
             f"id {message.id}",
-            *([_so_many(parts)] if parts else []),
+            *([_so_many(verdict.parts)] if verdict.parts else []),
             *([f"credit {credit} EUR"] if credit else []),
         ]
         simulated = " (simulated)" if message.simulation else ""
-        print(printable(f"{message.number}  {words}{simulated}; {', '.join(more)}"), flush=True)
-    return verdict is not None and verdict.fate is Fate.ACCEPTED
+        print(printable(f"{message.number}  {verdict.words}{simulated}; {', '.join(more)}"), flush=True)
+    return verdict.fate is Fate.ACCEPTED

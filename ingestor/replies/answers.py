@@ -57,9 +57,6 @@ _FINAL: Final = ("sent", "refused", "not_sent", "unknown", "suppressed")
 
 _NOTE_SECONDS: Final = 20.0
 
-Check = Callable[[Connection, datetime], str | None]
-"""Says, inside the claim's transaction, why an answer must not leave after all; None where it may."""
-
 
 class Kind(StrEnum):
     """Why there is a row: a rule, a command (or one that only simulates), or an unknown one again."""
@@ -233,11 +230,13 @@ def _options(message: Message) -> dict[str, Any]:
 
 
 def attempt(
-    engine: Engine, client: AgileClient, answer_id: int, number: int, check: Check | None = None
-) -> Verdict | None:
+    engine: Engine, client: AgileClient, answer_id: int, number: int,
+    check: Callable[[Connection, datetime], str | None] = lambda *_: None,
+) -> Verdict | None:  # fmt: skip
     """Make attempt `number` at an answer; return what became of it, None where it was not made.
 
-    It is not where another has claimed it, where `check` says why not, or where its content was erased.
+    It is not where another has claimed it, where its content was erased, or where `check`, which is asked
+    inside the claim's transaction, says why it must not leave after all.
     Raises ArchiveUnavailable where the database does not take the claim; then nothing was sent.
     """
     with writing(engine) as connection:
@@ -245,7 +244,7 @@ def attempt(
         if not claim(connection, answer_id, number, now):
             return None
         message = message_of(connection, answer_id)
-        why_not = "erased" if message is None else check(connection, now) if check else None
+        why_not = "erased" if message is None else check(connection, now)
         if why_not is not None:
             _note(connection, answer_id, number, "suppressed", now, {"detail": why_not})
     if message is None or why_not is not None:

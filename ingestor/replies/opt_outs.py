@@ -85,9 +85,8 @@ class Said(NamedTuple):
 
 
 def number_hmac(secret: bytes, number: str) -> bytes:
-    """Return what stands for `number` (E.164, or as the archive has it) where a person may be erased.
-
-    `secret` is the archive's key: a plain hash of a number is guessed in a minute.
+    """Return what stands for `number` where a person may be erased: an HMAC under the archive's key, as a
+    plain hash of a number is guessed in a minute.
     """
     return hmac.digest(secret, b"number\0" + number.encode(), "sha256")
 

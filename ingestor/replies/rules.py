@@ -59,9 +59,8 @@ def reports_wanted(settings: Settings) -> bool:
 
 
 def rule_for(rules: Sequence[Answer], candidate: Candidate) -> Answer | None:
-    """Return the one rule that `candidate` meets, None where none is for it.
-
-    Words about being written to outrank every other rule: an SMS with one is never a keyword, nor `any`.
+    """Return the one rule that `candidate` meets, None where none is for it: an SMS with words about being
+    written to is never a keyword, nor `any`.
     """
     open_now = [rule for rule in rules if _is_for(rule, candidate)]
     on = _ON.get(candidate.said) if candidate.said is not None else None

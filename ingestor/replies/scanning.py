@@ -54,9 +54,8 @@ def begin_scan(engine: Engine, words: Words, *, anew: bool = False) -> Scan:
 
 
 def scan_step(engine: Engine, words: Words) -> Scan | None:
-    """Read the next SMS, write down their events and how far it is; return that.
-
-    None where other words are being read for by now: whoever began that goes on.
+    """Read the next SMS, write down their events and how far it is; return that, None where other words are
+    being read for by now: whoever began that goes on.
     """
     with reading(engine) as connection:
         found = scan_state(connection)
@@ -87,9 +86,8 @@ def scan_step(engine: Engine, words: Words) -> Scan | None:
 
 
 def scan(engine: Engine, words: Words) -> Iterator[Scan]:
-    """Read all SMS by `words` that are still to be read; give after each step how far it is.
-
-    It ends as `scan_step` does. Raises ArchiveUnavailable where the archive is away; called again it goes on.
+    """Read all SMS by `words` that are still to be read; give after each step how far it is. It ends as
+    `scan_step` does; raises ArchiveUnavailable where the archive is away, and called again it goes on.
     """
     while (found := scan_step(engine, words)) is not None:
         yield found

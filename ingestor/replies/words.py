@@ -116,10 +116,7 @@ class Kind(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What a text means: its kind, whether it is for `every` number of ours, and the rule that says so.
-
-    The rule names the word of the list, and nothing of the text.
-    """
+    """What a text means, for `every` number of ours or one, and by which word of the lists."""
 
     kind: Kind
     every: bool
@@ -267,13 +264,9 @@ def _plain(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _plain_form(character: str) -> str:
     """Return letters and digits without marks: mostly ASCII, which is looked through sooner."""
-    kept = (one for one in unicodedata.normalize("NFKD", character) if not _is_mark(one))
+    parts = unicodedata.normalize("NFKD", character)
+    kept = (one for one in parts if unicodedata.category(one) not in {"Mn", "Mc", "Me", "Cf"})
     return "".join(one if one.isalnum() else " " for one in kept)
-
-
-def _is_mark(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] == "M" or category == "Cf"
 
 
 def _ordinary(language: str) -> tuple[str, ...]:

@@ -9,10 +9,7 @@ T = TypeVar("T")
 
 
 def in_background(name: str, work: Callable[[], T]) -> Future[T]:
-    """Do `work` in a thread that nobody need wait for, as an executor's end would; return what comes of it.
-
-    Raises RuntimeError where no thread is to be had.
-    """
+    """Do `work` in a thread that no end of the interpreter waits for; raises where none is to be had."""
     outcome: Future[T] = Future()
 
     def do() -> None:

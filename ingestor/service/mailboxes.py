@@ -162,9 +162,8 @@ def run_once(settings: Settings) -> Ended:
 
 
 def _pass_over(readers: Sequence[MailboxThread], writer: Writer, signals: Signals) -> dict[str, str]:
-    """Let each of `readers` make one pass, or until a stop is wished; return the failures by mailbox.
-
-    A pass that was still going when the stop came has not failed: its cursor says how far it got.
+    """Let each of `readers` make one pass, or until a stop is wished; return the failures by mailbox. One
+    that was still going then has not failed: its cursor says how far it got.
     """
     passes = {one: in_background(f"mailbox {one.name}", one.run_once) for one in readers}
     sound = time.monotonic()

@@ -25,9 +25,8 @@ _LARGEST = 65536
 
 
 def secret(mailbox: Mailbox) -> str:
-    """Return the password of `mailbox`, or the token of its command, from wherever the configuration says.
-
-    From then on the log hides it. Raises ConfigurationError (without the secret) where it cannot be had.
+    """Return the password of `mailbox`, or the token of its command; from then on the log hides it. Raises
+    ConfigurationError, without it, where it cannot be had.
     """
     if mailbox.password is not None:
         return _known(mailbox.password.get_secret_value().encode(), "password")

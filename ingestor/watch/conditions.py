@@ -102,10 +102,7 @@ def load(engine: Engine, host: str) -> dict[Key, Condition]:
 
 
 def save(engine: Engine, before: Mapping[Key, Condition], after: Mapping[Key, Condition]) -> None:
-    """Write down what differs between `before` and `after`. Raises IngestorError.
-
-    A row that another daemon has changed meanwhile stays as that one left it.
-    """
+    """Write down what differs between `before` and `after`, but for rows that another daemon has changed."""
     gone = before.keys() - after.keys()
     changed = [one for one in after.values() if before.get(one.key) != one]
     if not gone and not changed:

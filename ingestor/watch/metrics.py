@@ -33,11 +33,18 @@ _STARTED: Final = time.time()
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
-class Collector:
-    """Makes the metrics of `live` as they are asked for; `prometheus_client` calls `collect`."""
+class Pages:
+    """The ASGI application, and its own gatekeeper: whoever is on this machine may ask.
+
+    It makes the metrics of `live` as they are asked for: `prometheus_client` calls `collect`.
+    """
+
+    busy = False
 
     def __init__(self, live: Live) -> None:
         self._live = live
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
@@ -160,17 +167,6 @@ class Collector:
                 free.add_metric([what], left)
         yield free
 
-
-class Pages:
-    """The ASGI application, and its own gatekeeper: whoever is on this machine may ask."""
-
-    busy = False
-
-    def __init__(self, live: Live) -> None:
-        self._live = live
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(Collector(live))
-
     def peer(self, address: str, *, encrypted: bool) -> str:  # noqa: ARG002 - a Gatekeeper is asked like this
         """Return the address: nothing else counts."""
         return address
@@ -178,10 +174,6 @@ class Pages:
     def judge(self, method: bytes, target: bytes, headers: Headers, peer: str) -> str | Refusal:  # noqa: ARG002 - a gate's signature
         """Let reading in, of whatever path."""
         return target.decode("latin-1") if method in {b"GET", b"HEAD"} else gate.WRONG_METHOD
-
-    def client_of(self, headers: Headers, peer: str) -> str:  # noqa: ARG002 - as above
-        """Return the address to name in the log."""
-        return peer
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Need nothing of the loop."""
@@ -191,6 +183,10 @@ class Pages:
 
     def hurry(self, seconds: float) -> None:
         """Wait for nothing."""
+
+    def client_of(self, headers: Headers, peer: str) -> str:  # noqa: ARG002 - as above
+        """Return the address to name in the log."""
+        return peer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - ASGI
         """Answer one request."""

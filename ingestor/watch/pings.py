@@ -34,10 +34,7 @@ def ping_cycles(
     live: "Live", url: str, send: Callable[[str, bytes], None], stopped: threading.Event,
     every: float = EVERY_SECONDS,
 ) -> None:  # fmt: skip
-    """Ping `url` whenever every part of `live` has finished a cycle since the last ping, until `stopped`.
-
-    `send` posts a body to a URL and raises IngestorError where nobody heard it.
-    """
+    """Ping `url` whenever every part of `live` has finished a cycle since the last ping, until `stopped`."""
     before: dict[str, float] = {}
     pause, heard = min(every, 1.0), True
     while not stopped.wait(pause):

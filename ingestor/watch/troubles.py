@@ -176,9 +176,8 @@ def of_commits(engine: Engine, seconds: float = 10.0) -> list[Trouble]:
 
 
 def of_unread(standing: Iterable[Standing], alike: Iterable[LookAlikes], since: datetime) -> list[Trouble]:
-    """Return that mails or POSTs of ours could not be read, or looked like ours, since `since` (aware UTC).
-
-    SMS may be among them, but none is lost and none is late: not grave.
+    """Return that mails or POSTs of ours could not be read, or looked like ours, since `since` (aware UTC):
+    SMS may be among them, but none is lost and none is late, so not grave.
     """
     found = []
     if fresh := [one for one in standing if one.newest >= since]:
