@@ -36,11 +36,11 @@ def store(connection: Connection, number: int, words: str, at: datetime, ours: s
     )  # fmt: skip
 
 
-def said(number: int, words: str, *, minutes: int = 0, **changed: Any) -> Item:
-    """Return SMS `number` of hers as an intake hands it over, sent so many minutes after ten."""
+def said(number: int, words: str, *, minutes: int = 0, by: str = SHE, **changed: Any) -> Item:
+    """Return SMS `number`, hers unless told otherwise, as an intake hands it over, sent minutes after ten."""
     at = TEN + timedelta(minutes=minutes or number)
     one = sms(
-        number, originator=SHE, originator_raw=SHE, text=words, received_at=at, date_time=f"{at:%Y%m%d%H%M%S}"
+        number, originator=by, originator_raw=by, text=words, received_at=at, date_time=f"{at:%Y%m%d%H%M%S}"
     )
     return item(number, reading=Readable(one, PARSER, f"<{number}@example.org>", "SMS"), **changed)
 

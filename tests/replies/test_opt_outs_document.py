@@ -24,6 +24,7 @@ from tests.cli.test_send import config_of
 from tests.conftest import missing
 from tests.replies.given import OURS, SHE, said, store
 from tests.servers.agile import ScriptedAgile
+from tests.waiting import until
 
 HE = "+393357654321"
 
@@ -110,10 +111,14 @@ def test_a_chatbot_answers_an_order_and_nobody_who_is_out(sqlite_url: str, tmp_p
     ears = hearing_store(engine, OptOut())
     numbers = itertools.count(1)
 
-    def say(words: str) -> None:
-        ears.write([Submission(None, (said(next(numbers), words),))], NOW)
+    def say(words: str, by: str = SHE) -> None:
+        ears.write([Submission(None, (said(next(numbers), words, by=by),))], NOW)
 
     with ScriptedAgile() as agile:
+
+        def answers_to(number: str) -> int:
+            return sum(one["messages"][0]["destinations"] == [number] for one in agile.real)
+
         path = f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"
         config = config_of(agile, sqlite_url, tmp_path)
         environment = {**os.environ, "PATH": path, "INGESTOR_CONFIG": str(config)}
@@ -126,15 +131,18 @@ def test_a_chatbot_answers_an_order_and_nobody_who_is_out(sqlite_url: str, tmp_p
             while not agile.real and time.monotonic() < deadline:  # it may not have begun to follow yet
                 say("Order")
                 time.sleep(2)
+            # The pipe does one after the other: once he has his answer, what came before is done.
+            say("Order", HE)
+            until(lambda: answers_to(HE) == 1)
+            answered = answers_to(SHE)
             say("STOP")
-            time.sleep(4)
-            answered = len(agile.real)
             say("order")
-            time.sleep(6)
+            say("order", HE)
+            until(lambda: answers_to(HE) == 2)
         finally:
             os.killpg(running.pid, signal.SIGKILL)
             running.wait()
-        assert 0 < answered == len(agile.real), (tmp_path / "log").read_text()
+        assert 0 < answered == answers_to(SHE), (tmp_path / "log").read_text()
         assert "is out" in (tmp_path / "log").read_text()
     engine.dispose()
 

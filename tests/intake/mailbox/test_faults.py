@@ -264,10 +264,11 @@ def test_commands_that_are_refused_for_a_while(
     """NO and BAD to any command end in another try, never in a dead thread or a lost mail."""
     server.deliver(mail(1))
     server.faults.refuse[command] = answer
-    desk.thread(server.port)
+    desk.thread(server.port, timing=OFTEN)
     until(lambda: server.commands.count(command) >= 3)
 
     server.faults.refuse.clear()
+    desk.pass_time(hours=2)  # by now the mail may have been put off
 
     until(lambda: desk.has(1))
 
@@ -366,9 +367,10 @@ def test_a_broken_network_that_heals(
         server.deliver(mail(number))
     with FaultProxy(server.port).running() as proxy:
         spoil(proxy.plan)
-        desk.thread(proxy.port)
+        desk.thread(proxy.port, timing=OFTEN)
         until(lambda: proxy.connections >= 3)
         proxy.plan.cut_after, proxy.plan.refuse = None, False
+        desk.pass_time(hours=2)  # by now mails may have been put off
 
         until(lambda: desk.has(*range(20)))
     assert desk.count("arrivals") == 20
