@@ -89,7 +89,7 @@ def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | 
         with closing(sqlite3.connect(temporary)) as plain:
             plain.execute("PRAGMA journal_mode = DELETE")  # one file, that a read-only disk can hold
         sms = _look_at(temporary, key=read_archive_key(engine))
-    removed = _beyond(folder, name, keep) if keep is not None else []
+    removed = _beyond(target, name, keep) if keep is not None else []
     for one in removed:
         one.unlink(missing_ok=True)
     return Backup(target, target.stat().st_size, sms, removed)
@@ -105,9 +105,11 @@ def _written(target: Path, else_: str) -> Iterator[None]:
         raise ArchiveUnavailable(f"{target} could not be written ({reason}); make room, {else_}") from error
 
 
-def _beyond(folder: Path, name: str, keep: int) -> list[Path]:
+def _beyond(made: Path, name: str, keep: int) -> list[Path]:
+    """Return what goes when `made` stays: it may bear an older time than others, if a clock was wrong."""
     ours = re.compile(re.escape(name) + r"-[0-9]{8}T[0-9]{6}Z\.db")
-    return sorted(one for one in folder.iterdir() if ours.fullmatch(one.name))[:-keep]
+    others = sorted(one for one in made.parent.iterdir() if one != made and ours.fullmatch(one.name))
+    return others[: max(0, len(others) + 1 - keep)]
 
 
 def _look_at(path: Path, key: bytes | None = None) -> int:

@@ -202,7 +202,9 @@ def take_lease(engine: Engine, name: str, holder: str, seconds: float) -> bool:
     statement = text(
         f"INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, {_END[dialect]})"  # noqa: S608 - constants
         " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at"
-        f" WHERE leases.holder = excluded.holder OR leases.expires_at <= {NOW[dialect]} RETURNING name"
+        f" WHERE leases.holder = excluded.holder OR leases.expires_at <= {NOW[dialect]}"
+        # Nobody can have it for longer: it was taken before the database's clock was set back.
+        " OR leases.expires_at > excluded.expires_at RETURNING name"
     )
     with writing(engine) as connection:
         given = {"name": name, "holder": holder, "seconds": seconds}

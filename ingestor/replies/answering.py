@@ -90,6 +90,12 @@ def take_turn(connection: Connection, name: str, seconds: float, now: datetime) 
     return connection.execute(statement.returning(answering.c.name)).first() is not None
 
 
+def set_back(connection: Connection, now: datetime) -> None:
+    """Let nothing stand as of later than `now`: noted under a clock that was wrong, no rule would count
+    before that day, and nobody had a turn."""
+    connection.execute(update(answering).where(answering.c.at > now).values(at=now))
+
+
 def forget(connection: Connection, name: str) -> None:
     """Let nothing stand under `name`."""
     connection.execute(delete(answering).where(answering.c.name == name))

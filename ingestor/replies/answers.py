@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, exists, func, insert, select
+from sqlalchemy import Connection, Engine, exists, func, insert, or_, select
 
 from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import writing
@@ -142,10 +142,11 @@ def note(connection: Connection, answer_id: int, attempt: int, verdict: Verdict,
 
 def settle_abandoned(connection: Connection, older_than: float, now: datetime) -> int:
     """Turn claims unheard of for `older_than` seconds into `unknown`: they may have left; return how many."""
-    ended = answer_events.alias("ended")
+    ended, patience = answer_events.alias("ended"), timedelta(seconds=older_than)
     claims = select(answer_events.c.answer_id, answer_events.c.attempt).where(
         answer_events.c.event == "sending",
-        answer_events.c.at < now - timedelta(seconds=older_than),
+        # One of the future was made before the clock was set back.
+        or_(answer_events.c.at < now - patience, answer_events.c.at > now + patience),
         ~exists().where(
             ended.c.answer_id == answer_events.c.answer_id,
             ended.c.attempt == answer_events.c.attempt,

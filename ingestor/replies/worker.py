@@ -159,6 +159,7 @@ class AnswerWorker:
     def _settle(self, client: AgileClient, now: datetime) -> None:
         """Say of claims whose makers are gone that nobody knows."""
         with writing(self._engine) as connection:
+            answering.set_back(connection, now)
             number = settle_abandoned(connection, client.longest_seconds + HEARD_SECONDS, now)
         if number:
             log.warning(

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Final
 
@@ -14,7 +14,7 @@ from ingestor.archive.engine import reading
 from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.holds import Keep, count_due, due
 from ingestor.archive.inserts import read_archive_key
-from ingestor.archive.mailbox_state import note_source
+from ingestor.archive.mailbox_state import note_source, read_sources
 from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.errors import IngestorError
@@ -27,6 +27,9 @@ LOOK_SECONDS: Final = 60.0
 DAY_SECONDS: Final = 24 * 3600.0
 KIND: Final = "retention"
 BASIS: Final = "retention"
+LEAP: Final = timedelta(days=7)
+"""A clock that went on by so much since the last look may be wrong, and what it erases does not come back."""
+_WAITS: Final = timedelta(hours=23)
 _AT_ONCE = 20_000
 _MOST_COUNTED = 1_000_000
 
@@ -63,6 +66,8 @@ class RetentionCare:
         if not self._section.apply:
             state = "due" if sms or waiting else "planned"
             detail = f"{told}; retention.apply is false, so they stay{self._last()}"
+        elif (sms or waiting) and self._doubted(told):
+            return
         elif sms or waiting:
             note_source(self._engine, KIND, KIND, "erasing", f"due: {told}", None, self._now(), success=False)
             done = self._erase()
@@ -76,6 +81,21 @@ class RetentionCare:
         else:
             state, detail = "done", f"nothing is due{self._last()}"
         note_source(self._engine, KIND, KIND, state, detail, None, self._now(), success=state != "stopped")
+
+    def _doubted(self, told: str) -> bool:
+        """Say whether what is due waits for a day, since the clock went on by a week or more at once."""
+        noted = [one for one in read_sources(self._engine) if one.kind == KIND]
+        last, now = noted[0].last_success if noted else None, self._now()
+        if last is None or now - last < LEAP:
+            return False
+        if last == (told_at := noted[0].updated_at) or now - told_at >= LEAP:
+            detail = (
+                f"{told}; they go in a day: since the last look the clock went on by {(now - last).days} days"
+            )
+            note_source(self._engine, KIND, KIND, "due", detail, None, now, success=False)
+            log.warning("what is kept no longer waits", reason=detail)
+            return True
+        return now - told_at < _WAITS
 
     def _erase(self) -> erasure.Done:
         secret = read_archive_key(self._engine)

@@ -2,14 +2,14 @@
 
 A job cannot be killed, and must not touch a connection that another thread owns. Settings against its
 defaults: a run that comes more than a second late would be dropped (`misfire_grace_time`), and local time has
-hours that happen twice (UTC).
+hours that happen twice (UTC). And the clock may be set while it runs: see `_Scheduler` and `_Every`.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from apscheduler.events import (
     JobEvent,
 )
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -56,18 +57,41 @@ def schedule(
     """
     # Its own record of every run would be two lines a look.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    scheduler = BackgroundScheduler(
+    scheduler = _Scheduler(
         timezone=UTC,
         daemon=True,
         job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
     )
     scheduler.add_listener(_note, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
     for name, (seconds, call) in jobs.items():
-        scheduler.add_job(call, "interval", seconds=seconds, id=name, name=name)
+        scheduler.add_job(call, _Every(timedelta(seconds=seconds)), id=name, name=name)
     for name, call in daily.items():
         scheduler.add_job(call, "cron", hour=0, minute=0, id=name, name=name)
     scheduler.start()
     return scheduler
+
+
+class _Every(BaseTrigger):  # type: ignore[misc]  # it has no types
+    """Due so long after each call. APScheduler's own trigger counts up each time that a clock jumped over:
+    set right from 1970 it made a list of 350 million, and called nobody meanwhile."""
+
+    def __init__(self, pause: timedelta) -> None:
+        self._pause = pause
+
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
+        """Return when it is due next."""
+        return now + self._pause
+
+
+class _Scheduler(BackgroundScheduler):  # type: ignore[misc]  # it has no types
+    """One that goes on where the clock is set back: by the hour of before nothing was due for an hour."""
+
+    def _process_jobs(self) -> float | None:
+        now = datetime.now(UTC)
+        for job in self.get_jobs():
+            if job.next_run_time > (due := job.trigger.get_next_fire_time(None, now)):
+                job.modify(next_run_time=due)
+        return super()._process_jobs()  # type: ignore[no-any-return]
 
 
 def _note(event: JobEvent) -> None:

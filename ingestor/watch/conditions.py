@@ -56,7 +56,7 @@ def step(
     wrong = {(one.condition, one.subject, one.host): one for one in troubles}
     after = {}
     for key in {**known, **wrong}:
-        before, trouble = known.get(key), wrong.get(key)
+        before, trouble = _in_the_past(known.get(key), now), wrong.get(key)
         if before is not None and (key[0] in unjudged):
             after[key] = before
         elif trouble is not None:
@@ -64,6 +64,14 @@ def step(
         elif before is not None and (one := _fades(before, now, age, channels)) is not None:
             after[key] = one
     return after
+
+
+def _in_the_past(before: Condition | None, now: datetime) -> Condition | None:
+    """Let no time lie after `now`: under a clock that was set back a year nobody would hear for a year."""
+    if before is None or max(before.began_at, before.gone_at or before.began_at) <= now:
+        return before
+    gone_at = before.gone_at and min(before.gone_at, now)
+    return replace(before, began_at=min(before.began_at, now), gone_at=gone_at)
 
 
 def _goes_on(

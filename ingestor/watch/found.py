@@ -99,7 +99,8 @@ def judge(settings: Settings, noted: list[Source], now: datetime) -> list[Report
 
 
 def _overdue(last_success: datetime | None, poll_seconds: int, now: datetime) -> bool:
-    return last_success is None or (now - last_success).total_seconds() > POLLS * poll_seconds
+    # A success of the future was noted under a clock that was wrong: it must not count until that day.
+    return last_success is None or abs((now - last_success).total_seconds()) > POLLS * poll_seconds
 
 
 def _stuck(source: Source) -> bool:
@@ -152,7 +153,7 @@ def spool_of(settings: Settings, now: datetime) -> Spool | None:
         if not folder.is_dir() and elsewhere is None:
             return None
         damaged, since = corrupt(folder), oldest(folder)
-        waits = since is not None and (now - since).total_seconds() > SPOOL_SECONDS
+        waits = since is not None and abs((now - since).total_seconds()) > SPOOL_SECONDS
         late = bool(damaged) or waits or elsewhere is not None
         return Spool(depth(folder), damaged, since, late, elsewhere)
     except PermissionError:
@@ -265,8 +266,7 @@ class Live:
             wrong.append(f"archive: {archive}")
         polls = {one.name: one.poll_seconds for one in self.settings.mailbox}
         for one in self.mailboxes():
-            since = one.last_success
-            late = since is None or (now - since).total_seconds() > POLLS * polls.get(one.name, 60)
+            late = _overdue(one.last_success, polls.get(one.name, 60), now)
             # A mailbox that was never read is given its first tries.
             if one.state in STUCK or (late and one.state not in {"starting", "watching", "polling"}):
                 wrong.append(f"mailbox {one.name}: {one.state}")

@@ -8,11 +8,10 @@ from ingestor.archive.engine import writing
 from ingestor.archive.mailbox_state import release_lease, take_lease
 
 
-def expire(engine: Engine) -> None:
-    """Let every lease have run out a moment ago."""
-    past = "'2020-01-01T00:00:00.000Z'"
+def expire(engine: Engine, when: str = "2020-01-01T00:00:00.000Z") -> None:
+    """Let every lease run out `when`: it did, some time ago."""
     with writing(engine) as connection:
-        connection.execute(text(f"UPDATE leases SET expires_at = {past}"))
+        connection.execute(text(f"UPDATE leases SET expires_at = '{when}'"))
 
 
 def test_a_lease_is_its_holders_until_it_runs_out(archive_engine: Engine) -> None:
@@ -30,6 +29,15 @@ def test_a_lease_is_its_holders_until_it_runs_out(archive_engine: Engine) -> Non
     assert not take_lease(archive_engine, "mailbox main", "a", 60)
     release_lease(archive_engine, "mailbox main", "b")
     assert take_lease(archive_engine, "mailbox main", "a", 60)
+
+
+def test_a_lease_of_before_the_clock_was_set_back_is_nobodys(archive_engine: Engine) -> None:
+    """Its holder died, and by the database's clock it runs out in a thousand years."""
+    take_lease(archive_engine, "mailbox main", "a", 60)
+    expire(archive_engine, "3026-01-01T00:00:00.000Z")
+
+    assert take_lease(archive_engine, "mailbox main", "b", 60)
+    assert not take_lease(archive_engine, "mailbox main", "a", 60)
 
 
 def test_of_many_at_once_one_gets_it(archive_engine: Engine) -> None:

@@ -89,6 +89,18 @@ def test_only_so_many_are_kept_and_nothing_else_is_touched(filled: Filled, place
     assert filled.call("backup", place, "--keep", "0").code == 2
 
 
+def test_the_one_just_made_stays_though_another_bears_a_later_time(filled: Filled, place: Path) -> None:
+    """Made while the clock was a year ahead, it would have been the newest for a year: each new one went."""
+    name = made(filled.call("backup", place)).name
+    later = (place / name).rename(place / f"{name.rsplit('-', 1)[0]}-29990101T000000Z.db")
+
+    file = made(filled.call("backup", place, "--keep", "2"))
+    assert set(place.iterdir()) == {later, place / file.name}
+    file.rename(place / f"{name.rsplit('-', 1)[0]}-20200101T000000Z.db")
+    file = made(filled.call("backup", place, "--keep", "1"))
+    assert [one.name for one in place.iterdir()] == [file.name]
+
+
 def test_a_failed_backup_leaves_nothing_and_removes_nothing(
     filled: Filled, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

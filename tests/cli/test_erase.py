@@ -167,6 +167,24 @@ def test_what_is_older_than_it_may_be_is_planned_and_then_erased(archive_engine:
     )
 
 
+def test_a_clock_that_leapt_erases_nothing_for_a_day(archive_engine: Engine) -> None:
+    """A year ahead, all of that year was too old. Whoever sees it has a day; restarts change nothing."""
+    Store(archive_engine).write([Submission(None, (_aged(1, 10),))], NOW)
+    section = Retention(keep="2m", apply=True)
+
+    def looked(moment: datetime) -> int:
+        RetentionCare(archive_engine, section, now=lambda: moment, pause=0).look()
+        return number_of(archive_engine, "sms_content")
+
+    leapt = NOW + timedelta(days=365)
+    for moment in (NOW, leapt, leapt + timedelta(hours=1), NOW + timedelta(days=1), leapt, leapt):
+        assert looked(moment) == 1
+    [(state, detail)] = rows(archive_engine, "SELECT state, detail FROM sources WHERE name = 'retention'")
+    assert state == "due"
+    assert "they go in a day: since the last look the clock went on by 364 days" in str(detail)
+    assert looked(leapt + timedelta(days=1)) == 0
+
+
 def test_what_is_held_is_in_the_way_of_nothing_else(archive_engine: Engine) -> None:
     """However many of the oldest are held, by id or by a number, what is due behind them is found."""
     Store(archive_engine).write([Submission(None, tuple(_aged(n, 800) for n in range(1, 8)))], NOW)

@@ -59,6 +59,8 @@ def noted(name: str, ago: int | None, *, kind: str = "mailbox", poll: int | None
         (["main"], [noted("main", 299)], {"main": False}),
         (["main"], [noted("main", 301)], {"main": True}),
         (["main"], [noted("main", None)], {"main": True}),
+        (["main"], [noted("main", -9)], {"main": False}),
+        (["main"], [noted("main", -86_400 * 365)], {"main": True}),
         (["main", "new"], [noted("main", 0)], {"main": False, "new": True}),
         (["main"], [noted("main", 0), noted("gone", 9999)], {"main": False, "gone": False}),
         ([], [noted("main", 179)], {"main": False}),
@@ -70,7 +72,8 @@ def noted(name: str, ago: int | None, *, kind: str = "mailbox", poll: int | None
 def test_a_source_is_late_after_three_polls(
     configured: list[str], sources: list[Source], late: dict[str, bool]
 ) -> None:
-    """Older than three polls, or never, is late; the configured poll counts, what was dropped does not."""
+    """Older than three polls, or never, is late; the configured poll counts, what was dropped does not. A
+    success of next year was noted before the clock was set back, and says nothing of today."""
     reports = judge(settings(*configured), sources, NOW)
 
     assert {report.name: report.late for report in reports} == late

@@ -1,5 +1,6 @@
 """What an answer depends on beside its SMS: opt-outs, the archive's state; and what `status` is told."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -39,6 +40,17 @@ def test_who_opted_out_at_agile_is_out_here(desk: Desk, agile: ScriptedAgile) ->
 
     assert desk.rows() == [("any", "refused", None), ("any", "suppressed", "opted_out")]
     assert rows(desk.engine, "SELECT kind, scope FROM opt_outs") == [("provider", "*")]
+
+
+def test_a_rule_of_before_the_clock_was_set_back_counts(desk: Desk, agile: ScriptedAgile) -> None:
+    """Since when it counts was noted a year ahead: nobody was answered for a year, and nobody told."""
+    with writing(desk.engine) as connection:
+        connection.exec_driver_sql("UPDATE answering SET at = '2999-01-01T00:00:00.000Z'")
+    desk.look_wide()
+    time.sleep(0.002)
+    desk.look(arrived(1))
+
+    assert desk.rows() == [("any", "sent", None)]
 
 
 def test_while_old_sms_are_not_read_for_opt_outs_nobody_is_answered(desk: Desk, agile: ScriptedAgile) -> None:

@@ -96,7 +96,30 @@ def test_a_late_call_is_not_dropped(scheduled: Callable[..., BackgroundScheduler
     assert job.misfire_grace_time is None
     assert job.coalesce
     assert job.max_instances == 1
-    assert str(job.trigger.timezone) == "UTC"
+    assert str(job.next_run_time.tzinfo) == "UTC"
+
+
+@pytest.mark.parametrize("days", [365 * 56, 1, -1, -365 * 40])
+def test_a_clock_that_is_set_keeps_no_call_away(
+    days: int, scheduled: Callable[..., BackgroundScheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward from 1970, or back: what is due each moment is called, and the day begins at its midnight."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + ahead
+
+    ahead = timedelta(0)
+    for module in (schedule.__module__, "apscheduler.schedulers.base"):
+        monkeypatch.setattr(f"{module}.datetime", Clock)
+    calls = threading.Semaphore(0)
+    scheduler = scheduled({"a": (0.05, calls.release)}, {"new day": lambda: None})
+    assert calls.acquire(timeout=5)
+    ahead = timedelta(days)
+    assert all(calls.acquire(timeout=10) for _ in range(10))
+    until = scheduler.get_job("new day").next_run_time - Clock.now(UTC)
+    assert timedelta(0) <= until <= timedelta(days=1)
 
 
 def test_a_day_begins_at_midnight_utc(scheduled: Callable[..., BackgroundScheduler]) -> None:

@@ -1,6 +1,7 @@
 """Conditions: told once when they begin and once when they are over, whatever flaps, restarts or dies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -52,6 +53,20 @@ def test_one_that_lasts_is_told_once_and_once_more_when_it_is_over() -> None:
     assert _told([True] * 9 + [False] * 30, 30) == []
     assert _told([True] * 30 + [False] * 30, 30) == ["told", "over"]
     assert _told([True] * 200, 30) == ["told"]
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_untold() -> None:
+    """What began, or was over, a year from now by the clock of before is told in its five minutes."""
+    known = step({}, [WRONG], NOW + timedelta(days=365), AGE, ["mail"])
+    for minutes in (0, 4, 5):
+        known = step(known, [WRONG], NOW + timedelta(minutes=minutes), AGE, ["mail"])
+    [one] = known.values()
+    assert (one.state, one.owed) == ("told", ("mail",))
+
+    known = step({one.key: replace(one, owed=())}, [], NOW + timedelta(days=365), AGE, ["mail"])
+    for minutes in (6, 10, 11):
+        known = step(known, [], NOW + timedelta(minutes=minutes), AGE, ["mail"])
+    assert [one.state for one in known.values()] == ["over"]
 
 
 def test_a_hundred_times_an_hour_is_two_messages() -> None:
