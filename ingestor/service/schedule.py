@@ -87,11 +87,12 @@ class _Scheduler(BackgroundScheduler):  # type: ignore[misc]  # it has no types
     """One that goes on where the clock is set back: by the hour of before nothing was due for an hour."""
 
     def _process_jobs(self) -> float | None:
-        now = datetime.now(UTC)
+        wait = super()._process_jobs()
+        now = datetime.now(UTC)  # behind it: the clock may be set in between
         for job in self.get_jobs():
             if job.next_run_time > (due := job.trigger.get_next_fire_time(None, now)):
-                job.modify(next_run_time=due)
-        return super()._process_jobs()  # type: ignore[no-any-return]
+                job.modify(next_run_time=due)  # which ends the wait
+        return wait  # type: ignore[no-any-return]
 
 
 def _note(event: JobEvent) -> None:
