@@ -28,7 +28,7 @@ from sqlalchemy.pool import StaticPool
 
 from ingestor.archive import tables, triggers, views
 from ingestor.archive.engine import one_moment, reading, sqlite_path
-from ingestor.archive.faults import is_snapshot
+from ingestor.archive.faults import is_snapshot, refusal
 from ingestor.archive.open_file import folder_to_disk
 from ingestor.archive.searching import Filters, Row, filtered, stream
 from ingestor.archive.views import inbound_sms, plain, plain_row
@@ -219,7 +219,10 @@ def snapshot(engine: Engine, target: Path, now: datetime, tell: Tell = quiet) ->
     _check_target(engine, target)
     try:
         with leaving(target, 0o640) as temporary:
-            number = _copy(engine, temporary, now, tell)
+            try:
+                number = _copy(engine, temporary, now, tell)
+            except (sqlite3.Error, DBAPIError) as error:
+                raise refusal(temporary) or error from error
     except (sqlite3.Error, DBAPIError, OSError) as error:
         raise ArchiveUnavailable(
             f"the snapshot {target} could not be written ({_reason(error)}); make room, or name another place"

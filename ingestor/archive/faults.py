@@ -4,6 +4,7 @@ No statement, parameter or value ever gets into a message: it would carry messag
 """
 
 import contextlib
+import errno
 import os
 import pwd
 import re
@@ -11,7 +12,7 @@ import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine
@@ -147,11 +148,13 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError | None:
         why = unwritable(Path(engine.url.database or ""))
         return ArchiveUnavailable(
             "; ".join(why) if why is not None
-            else f"{name} cannot be opened; check that it exists and who may read its folder"
+            else _asked(engine)
+            or f"{name} cannot be opened; check that it exists and who may read its folder"
         )  # fmt: skip
     if code == sqlite3.SQLITE_IOERR:
         return ArchiveUnavailable(
-            f"the disk of {name} is full, or fails to read or write; look at `df` and at the kernel's log"
+            _asked(engine)
+            or f"the disk of {name} is full, or fails to read or write; look at `df` and at the kernel's log"
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return IngestorError(f"{name} is damaged or no SQLite database; restore it from a copy")
@@ -162,6 +165,47 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> IngestorError | None:
     return ArchiveUnavailable(
         f"{name} refuses to work ({getattr(original, 'sqlite_errorname', type(original).__name__)})"
     )
+
+
+_CURES: Final = {
+    errno.ENOSPC: "make room (df, df -i)",
+    errno.EDQUOT: "make room, or raise the quota of who writes it",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f, LimitFSIZE=)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE=)",
+    errno.ENFILE: "raise the machine's limit of open files (fs.file-max)",
+}
+
+
+def _asked(engine: Engine) -> str | None:
+    error = refusal(Path(engine.url.database or ""))
+    if error is None:
+        return None
+    return f"{place(engine)} cannot be written ({error.strerror}); {_CURES[error.errno or 0]}"
+
+
+def refusal(path: Path) -> OSError | None:
+    """Return what the system says of another page behind those of the SQLite file `path`; None if it is no
+    want of room.
+
+    SQLite keeps that to itself: a full disk on which it cannot make the -wal is "unable to open", a quota or
+    a limit of a file's size a "disk I/O error".
+    """
+    beside = Path(f"{path}.{os.getpid()}.probe")
+    with contextlib.suppress(OSError):
+        try:
+            end = max(
+                one.stat().st_size for one in (path, Path(f"{path}-wal")) if one.is_file() or one == path
+            )
+            probe = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(probe, b"probe", end)
+                os.fsync(probe)
+            finally:
+                os.close(probe)
+                beside.unlink()
+        except OSError as error:
+            return error if error.errno in _CURES else None
+    return None
 
 
 def _of_postgresql(engine: Engine, error: DBAPIError) -> IngestorError | None:

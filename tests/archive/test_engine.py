@@ -1,8 +1,11 @@
 """Connections, and driver errors in words."""
 
+import resource
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -54,6 +57,42 @@ def test_a_vacuum_without_room_says_so(small_disk: Path) -> None:
         with pytest.raises(ArchiveUnavailable, match="is full"):
             vacuum(engine)
         assert one(engine, "PRAGMA integrity_check") == "ok"
+
+
+def test_no_room_for_a_wal_is_said_as_no_room(small_disk: Path) -> None:
+    """SQLite is "unable to open database file" then, which sounded as if somebody lacked a right."""
+    url = f"sqlite:///{small_disk}/archive.db"
+    with opened(url) as engine:
+        ensure_schema(engine, auto_upgrade=True)
+    (small_disk / "fill").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+    with (
+        opened(url) as engine,
+        pytest.raises(ArchiveUnavailable, match=r"cannot be written \(No space left on device\); make room"),
+        writing(engine),
+    ):
+        pass
+
+
+def test_a_limit_of_a_files_size_is_said_as_one(sqlite_url: str, tmp_path: Path) -> None:
+    """It is a "disk I/O error" to SQLite: whoever looked at the disk found room. Backup and snapshot, too."""
+    with opened(sqlite_url) as engine:
+        ensure_schema(engine, auto_upgrade=True)
+    for words, says in (
+        (
+            ["optout", "add", "+393351234567", "--reason", "x"],
+            "(File too large); raise the limit of a file's size (ulimit -f",
+        ),
+        (["backup", str(tmp_path)], "(File too large)"),
+        (["snapshot", str(tmp_path / "snapshot.db")], "could not be written (File too large)"),
+    ):
+        called = subprocess.run(
+            [sys.executable, "-m", "ingestor", "--database-url", sqlite_url, *words],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert called.returncode == 1
+        assert says in called.stderr
+    assert not list(tmp_path.glob("*.probe"))
 
 
 def test_sqlite_is_given_null_and_bytes_as_they_are(sqlite_engine: Engine) -> None:
