@@ -67,7 +67,7 @@ from ingestor.watch.found import Live
 from ingestor.watch.watcher import Watcher, channels_of
 
 if TYPE_CHECKING:
-    from ingestor.intake.listener import Listener
+    from ingestor.intake.listener.listener import Listener
     from ingestor.replies.worker import AnswerWorker
 
 log = get_logger(__name__)
@@ -216,7 +216,7 @@ class Daemon:
         webhook = self._settings.webhook
         if webhook is None:
             return
-        from ingestor.intake.listener import Listener
+        from ingestor.intake.listener.listener import Listener
 
         directory = state_directory(self._settings)
         if not directory.is_dir():
@@ -286,8 +286,8 @@ class Daemon:
         steps = self._mailboxes.again(self._settings, self._writer, self._engine, run)
         listener = self._listener
         if listener is not None:
-            listener.submit_again(run)
-            steps.append(lambda: not listener.left_again)
+            listener.keeper.submit_again(run)
+            steps.append(lambda: not listener.keeper.left_again)
         return steps
 
     def _loop(self, signals: Signals) -> None:

@@ -24,7 +24,7 @@ from ingestor.logs import get_logger
 from ingestor.watch.found import ENDPOINT, Live
 
 if TYPE_CHECKING:
-    from ingestor.intake.listener import Listener
+    from ingestor.intake.listener.listener import Listener
     from ingestor.intake.listener.posts import EndpointCounts
 
 log = get_logger(__name__)
@@ -86,7 +86,7 @@ class Reporter:
         with self._noting:
             if state == "running" and self._stopped.is_set():
                 return
-            spool = self._listener[1].spool_depth if self._listener else None
+            spool = self._listener[1].keeper.depth if self._listener else None
             detail = note_of_this_process(self.run, spool, self._parts())
             note_source(
                 self._engine, self._name, KIND, state, detail,
@@ -112,8 +112,8 @@ class Reporter:
                 "name": address, "state": state, "detail": self._listener_detail(listener),
                 "last_success": self._listened and self._listened.isoformat(),
             }  # fmt: skip
-            parts["posts"] = {name: dict(one.outcomes) for name, one in listener.endpoints.items()}
-            parts["requests"] = {name: one.posts for name, one in listener.endpoints.items()}
+            parts["posts"] = {name: dict(one.outcomes) for name, one in listener.posts.by_endpoint.items()}
+            parts["requests"] = {name: one.posts for name, one in listener.posts.by_endpoint.items()}
         return parts
 
     def _work(self) -> None:
@@ -153,7 +153,7 @@ class Reporter:
             self._engine, address, "webhook", state, self._listener_detail(listener),
             poll_seconds=int(6 * REPORT_SECONDS), now=datetime.now(UTC), success=state == "listening",
         )  # fmt: skip
-        for name, counts in listener.endpoints.items():
+        for name, counts in listener.posts.by_endpoint.items():
             # Where something is new; what came before this start stays: who is silent since must be seen.
             now = ("open" if state == "listening" else state, counts)
             if self._endpoints.get(name) != now:
@@ -165,12 +165,12 @@ class Reporter:
                 self._endpoints[name] = now
 
     def _listener_detail(self, listener: "Listener") -> str:
-        return listener.spool_trouble or f"{listener.accepted} accepted, {listener.spool_depth} in the spool"
+        return listener.keeper.trouble or f"{listener.posts.accepted} accepted, {listener.keeper.depth} in the spool"
 
     def _listener_state(self, listener: "Listener") -> str:
         if "webhook" in self._live.hanging():
             return "hanging"
-        return "no spool" if listener.spool_trouble else "listening"
+        return "no spool" if listener.keeper.trouble else "listening"
 
 
 def _in_words(posts: int, outcomes: Mapping[str, int]) -> str:

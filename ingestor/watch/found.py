@@ -23,7 +23,7 @@ from ingestor.settings import Settings, state_directory
 
 if TYPE_CHECKING:  # `status` needs none of it, and a daemon without [webhook] no listener
     from ingestor.archive.writer import Writer
-    from ingestor.intake.listener import Listener
+    from ingestor.intake.listener.listener import Listener
     from ingestor.intake.mailbox.thread import MailboxThread
 
 
@@ -239,7 +239,7 @@ class Live:
         if self.listener is None:
             return "there is no [webhook]"
         full = "its disk is full" if _full(state_directory(self.settings)) else None
-        return self.listener.spool_trouble or full
+        return self.listener.keeper.trouble or full
 
     def not_ready(self) -> str | None:
         """Return why what comes cannot be made durable now, neither in the archive nor in the spool.

@@ -84,7 +84,7 @@ class Pages:
                 success.add_metric([name], one.last_success.timestamp())
             for outcome, count in one.outcomes.items():
                 items.add_metric(["mailbox", name, str(outcome)], count)
-        for name, counts in (self._live.listener.endpoints if self._live.listener else {}).items():
+        for name, counts in (self._live.listener.posts.by_endpoint if self._live.listener else {}).items():
             for ended, count in counts.outcomes.items():
                 items.add_metric(["webhook", name, str(ended)], count)
             if counts.newest is not None:
@@ -110,12 +110,14 @@ class Pages:
             refused.add_metric([kind], count)
         yield refused
         yield CounterMetricFamily(
-            "ingestor_posts_accepted", "POSTs answered as accepted since the start.", value=listener.accepted
+            "ingestor_posts_accepted",
+            "POSTs answered as accepted since the start.",
+            value=listener.posts.accepted,
         )
         yield GaugeMetricFamily(
             "ingestor_spool_posts",
             "Acknowledged POSTs that wait for the archive.",
-            value=listener.spool_depth,
+            value=listener.keeper.depth,
         )
         yield GaugeMetricFamily(
             "ingestor_spool_writable", "1 while a POST can be kept in the spool.",

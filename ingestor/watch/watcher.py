@@ -103,7 +103,7 @@ class Watcher:
         here += _of_certificate(live.settings, now)
         if (why := live.archive_trouble()) is not None:
             here.append(Trouble("archive", "archive", f"it takes no writes ({why})", "run `ingestor check`"))
-        if live.listener is not None and live.settings.webhook and (why := live.listener.spool_trouble):
+        if live.listener is not None and live.settings.webhook and (why := live.listener.keeper.trouble):
             name = live.settings.webhook.listen
             here += troubles.of_sources(
                 [Report(name, "webhook", "no spool", why, None, None, now, late=True)]

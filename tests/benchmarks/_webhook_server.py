@@ -20,7 +20,7 @@ from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.listener import Listener
+from ingestor.intake.listener.listener import Listener
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
 from ingestor.record import Outcome

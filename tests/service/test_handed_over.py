@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from ingestor.archive.engine import open_engine, reading
-from ingestor.intake.listener import Limits
+from ingestor.intake.listener.reception import Limits
 from ingestor.intake.listener.spool import depth
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.crowd import Steady

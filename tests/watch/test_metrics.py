@@ -111,7 +111,7 @@ def test_ready_means_that_a_post_can_be_made_durable(
 ) -> None:
     """In the archive or in the spool: a balancer must not drop who can still spool."""
     settings = Settings.model_validate({"database": {"url": f"sqlite:///{tmp_path}/a.db"}})
-    live = Live(settings, listener=cast("Any", SimpleNamespace(spool_trouble=spool)))
+    live = Live(settings, listener=cast("Any", SimpleNamespace(keeper=SimpleNamespace(trouble=spool))))
     live.writer = cast("Any", SimpleNamespace(trouble=archive, queued=0))
 
     assert Pages(live).answer("/readyz")[0] == status
@@ -120,7 +120,7 @@ def test_ready_means_that_a_post_can_be_made_durable(
 def test_a_full_disk_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer with nothing to do has not met it yet: the disk is looked at when somebody asks."""
     settings = Settings.model_validate({"database": {"url": f"sqlite:///{tmp_path}/a.db"}})
-    live = Live(settings, listener=cast("Any", SimpleNamespace(spool_trouble=None)))
+    live = Live(settings, listener=cast("Any", SimpleNamespace(keeper=SimpleNamespace(trouble=None))))
     live.writer = cast("Any", SimpleNamespace(trouble=None, queued=0))
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ingestor.errors import ConfigurationError
 from ingestor.http import RefusalLog
 from ingestor.intake.listener.gate import Gate
-from ingestor.intake.listener.posts import EndpointCounts, PostsRead, RulesByProvider, Taker
+from ingestor.intake.listener.posts import PostsRead, RulesByProvider, Taker
 from ingestor.intake.listener.reception import Limits, Reception
 from ingestor.intake.listener.replay import Keeper
 from ingestor.logs import get_logger
@@ -28,7 +28,7 @@ class Listener:
 
     `rules` are those of every provider by name; `writer` makes submissions durable; `spool_directory`
     (`spool` in the state directory) is made where it is missing; `passwords` gives the Basic passwords of an
-    endpoint. Stop it before the writer.
+    endpoint. `posts` counts what came, `keeper` has the spool. Stop it before the writer.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Listener:
         self._webhook = webhook
         self._passwords = passwords
         self._limits = limits or Limits()
-        self._posts = PostsRead(name for name, _ in webhook.named)
-        self._keeper = Keeper(spool_directory, writer, rules, self._posts, keeps=webhook.spool_first)
+        self.posts = PostsRead(name for name, _ in webhook.named)
+        self.keeper = Keeper(spool_directory, writer, rules, self.posts, keeps=webhook.spool_first)
         self._refusals = RefusalLog()
         self._reception = Reception(
-            writer, self._keeper, rules, self._limits, self._refusals, self._posts, now,
+            writer, self.keeper, rules, self._limits, self._refusals, self.posts, now,
             spool_first=webhook.spool_first,
         )  # fmt: skip
         self._server: HttpServer | None = None
@@ -65,36 +65,6 @@ class Listener:
     def progress(self) -> float:
         """Monotonic time of the last finished round over all connections and late requests."""
         return self._server.progress if self._server else 0.0
-
-    @property
-    def spool_depth(self) -> int:
-        """How many POSTs wait in the spool for the database."""
-        return self._keeper.depth
-
-    @property
-    def spool_trouble(self) -> str | None:
-        """Why the spool takes no writes, or None."""
-        return self._keeper.trouble
-
-    @property
-    def left_again(self) -> int:
-        """How many POSTs of those to be submitted once more are not committed yet."""
-        return self._keeper.left_again
-
-    @property
-    def accepted(self) -> int:
-        """How many POSTs were answered as accepted since the start."""
-        return self._reception.accepted
-
-    @property
-    def last_accepted(self) -> datetime | None:
-        """When the newest accepted POST arrived (aware UTC)."""
-        return self._reception.last_accepted
-
-    @property
-    def endpoints(self) -> dict[str, EndpointCounts]:
-        """What came to each endpoint since the start, by its name in the archive."""
-        return self._posts.by_endpoint
 
     @property
     def refused(self) -> dict[str, int]:
@@ -124,10 +94,10 @@ class Listener:
             bounds=self._limits, refusal_log=self._refusals, certificate=certificate,
         )  # fmt: skip
         try:
-            self._keeper.start()
+            self.keeper.start()
             self._server.start()
         except BaseException:
-            self._keeper.stop(1.0)
+            self.keeper.stop(1.0)
             self._release()
             raise
         host, port = self.address
@@ -138,11 +108,7 @@ class Listener:
 
     def reload(self, rules: RulesByProvider) -> None:
         """Read from now on by new `rules` (numbers, time zone); replays too."""
-        self._keeper.rules = self._reception.rules = rules
-
-    def submit_again(self, run: int) -> None:
-        """Submit what the spool keeps after its commit once more, counted under `run`; see `left_again`."""
-        self._keeper.submit_again(run)
+        self.keeper.rules = self._reception.rules = rules
 
     def stop(self, timeout: float = 10.0) -> bool:
         """Refuse what is new, answer what was accepted, end; say whether all of it was done in time."""
@@ -150,8 +116,8 @@ class Listener:
         ended = True
         if self._server is not None:
             ended = self._server.stop(timeout)
-            ended = self._keeper.stop(max(0.1, until - time.monotonic())) and ended
-            self._posts.end()
+            ended = self.keeper.stop(max(0.1, until - time.monotonic())) and ended
+            self.posts.end()
         self._release()
         return ended
 

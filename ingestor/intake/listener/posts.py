@@ -127,6 +127,8 @@ class PostsRead:
 
     def __init__(self, endpoints: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
         """Count for `endpoints`, by the names that the archive has for them."""
+        self.accepted = 0
+        """How many POSTs were answered as accepted."""
         self._lock = Lock()
         # The spool may hold POSTs of an endpoint that is configured no more.
         self._counts: defaultdict[str, Counter[str]] = defaultdict(
@@ -154,6 +156,7 @@ class PostsRead:
                 counts[word] += 1
             if arrived_at is not None:
                 counts["posts"] += 1
+                self.accepted += 1
                 if tuple(outcomes) != (TEST,):
                     self._newest[endpoint] = arrived_at
             self._minute.note(endpoint, None)

@@ -106,8 +106,6 @@ class Reception:
         posts: PostsRead, now: Callable[[], datetime], *, spool_first: bool = False,
     ) -> None:  # fmt: skip
         self.rules = rules
-        self.accepted = 0
-        self.last_accepted: datetime | None = None
         self._writer = writer
         self._keeper = keeper
         self._limits = limits
@@ -186,8 +184,6 @@ class Reception:
                 return verdict
             outcomes = entry.outcomes
         self._posts.note(entrance.name, outcomes, now)
-        self.accepted += 1
-        self.last_accepted = now
         return accepted
 
     # To the writer
@@ -290,18 +286,14 @@ class Reception:
 
 async def _whole_body(receive: Any) -> bytes | None:
     """Return the body of a request, None where it never came whole."""
-    message = await receive()
-    if message["type"] != "http.request":
-        return None
-    if not message["more_body"]:
-        return bytes(message["body"])
-    pieces = [message["body"]]
-    while message["more_body"]:
+    pieces: list[bytes] = []
+    while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         pieces.append(message["body"])
-    return b"".join(pieces)
+        if not message["more_body"]:
+            return b"".join(pieces)
 
 
 async def _send(send: Any, answer: Answer, *, close: bool) -> None:

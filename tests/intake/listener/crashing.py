@@ -18,7 +18,8 @@ import structlog
 from ingestor.archive.engine import open_engine
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.listener import Limits, Listener
+from ingestor.intake.listener.listener import Listener
+from ingestor.intake.listener.reception import Limits
 from ingestor.settings import Webhook
 from tests.intake.listener.stand import ENDPOINTS, rules
 
@@ -40,7 +41,7 @@ def serve(url: str, port: int, spool: Path, ready: int, *, patient: bool) -> Non
     listener.start()
     os.write(ready, b"x")
     os.close(ready)
-    while not asked or listener.spool_depth:
+    while not asked or listener.keeper.depth:
         time.sleep(0.02)
     ended = listener.stop() and writer.stop(30)
     os._exit(0 if ended else 1)

@@ -12,7 +12,8 @@ from ingestor.archive.engine import reading
 from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.store import Store
 from ingestor.archive.writer import Writer
-from ingestor.intake.listener import Limits, Listener
+from ingestor.intake.listener.listener import Listener
+from ingestor.intake.listener.reception import Limits
 from ingestor.providers import POST_READERS
 from ingestor.providers.contract import Rules
 from ingestor.record import Outcome

@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
 from ingestor.archive.migrate import ensure_schema
-from ingestor.intake.listener import Limits, spool
+from ingestor.intake.listener import spool
+from ingestor.intake.listener.reception import Limits
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.crowd import Crowd
@@ -42,8 +43,8 @@ def test_postgresql_stopped_under_load_loses_nothing(
         own_postgresql.stop()
         time.sleep(OUTAGE_SECONDS)
         try:
-            eventually(lambda: stand.listener.spool_depth > 100)
-            spooled.append(stand.listener.spool_depth)
+            eventually(lambda: stand.listener.keeper.depth > 100)
+            spooled.append(stand.listener.keeper.depth)
         finally:
             own_postgresql.start()
             back.set()
@@ -52,7 +53,7 @@ def test_postgresql_stopped_under_load_loses_nothing(
     numbers = itertools.takewhile(lambda _: not back.is_set(), itertools.count())
     crowd = Crowd(lambda: stand.listener.address, numbers, interrupt, rest=0.05, patience=OUTAGE_SECONDS + 60)
     crowd.run()
-    eventually(lambda: stand.listener.spool_depth == 0, seconds=30 + 5 * OUTAGE_SECONDS)
+    eventually(lambda: stand.listener.keeper.depth == 0, seconds=30 + 5 * OUTAGE_SECONDS)
 
     sent = len(crowd.acknowledged)
     assert spooled
@@ -83,11 +84,11 @@ def test_a_full_disk_is_503_until_there_is_room_again(
 
     (small_disk / "ballast").unlink()
     eventually(lambda: stand.sms(100).body == b"+OK")
-    eventually(lambda: stand.listener.spool_depth == 0)
+    eventually(lambda: stand.listener.keeper.depth == 0)
     assert stand.sms(101).body == b"+OK"
-    eventually(lambda: stand.listener.spool_depth == 0)  # a slow disk sends it there, too
+    eventually(lambda: stand.listener.keeper.depth == 0)  # a slow disk sends it there, too
     eventually(lambda: stand.writer is not None and stand.writer.queued == 0)
-    assert stand.listener.spool_trouble is None or spool.depth(stand.spool) == 0
+    assert stand.listener.keeper.trouble is None or spool.depth(stand.spool) == 0
 
     stored = {int(row[0].split()[1].rstrip("x")) for row in stand.rows("SELECT text FROM inbound_sms")}
     assert stored >= {*acknowledged, 100, 101}
@@ -108,13 +109,13 @@ def test_a_spool_has_room_again_by_itself(
         assert stand.sms(1).body == b"+OK"
         _fill(small_disk / "ballast")
     assert stand.ask(post(AGILE, sms(2) + b"x" * 9000)).status == 503
-    assert stand.listener.spool_trouble is not None
+    assert stand.listener.keeper.trouble is not None
 
     (small_disk / "ballast").unlink()
-    eventually(lambda: stand.listener.spool_trouble is None)
+    eventually(lambda: stand.listener.keeper.trouble is None)
 
     assert stand.sms(3).body == b"+OK"
-    assert stand.listener.spool_depth == spool.depth(stand.spool) == (1 if from_the_start else 2)
+    assert stand.listener.keeper.depth == spool.depth(stand.spool) == (1 if from_the_start else 2)
 
 
 def _fill(ballast: Path) -> None:

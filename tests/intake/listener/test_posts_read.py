@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 
 from ingestor.archive.items import Receipt
-from ingestor.intake.listener import Limits
 from ingestor.intake.listener.posts import TEST, PostsRead
+from ingestor.intake.listener.reception import Limits
 from ingestor.record import Outcome
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
@@ -64,7 +64,7 @@ def test_what_was_stored_is_counted_by_endpoint(archived: Stand) -> None:
         archived.ask(post(INFOBIP, b'{"results": []}', content_type="application/json"))
         archived.listener.stop()
 
-    found = archived.listener.endpoints
+    found = archived.listener.posts.by_endpoint
     agile = {"stored": 1, "duplicate": 1, "quarantined": 1, "test": 1}
     assert (found["agile-1"].posts, found["agile-1"].outcomes) == (4, agile)
     assert (found["infobip-1"].posts, found["infobip-1"].outcomes) == (1, {"empty": 1})
@@ -81,10 +81,10 @@ def test_a_spooled_post_has_its_outcome_once_it_is_replayed(
     """It is one POST: spooled when it is acknowledged, stored when the database has it."""
     stand.at_hand.trouble = "away"
     assert stand.sms(1).body == b"+OK"
-    assert stand.listener.endpoints["agile-1"][:2] == (1, {"spooled": 1})
+    assert stand.listener.posts.by_endpoint["agile-1"][:2] == (1, {"spooled": 1})
 
     stand.at_hand.trouble = None
-    eventually(lambda: stand.listener.endpoints["agile-1"][:2] == (1, {"spooled": 1, "stored": 1}))
+    eventually(lambda: stand.listener.posts.by_endpoint["agile-1"][:2] == (1, {"spooled": 1, "stored": 1}))
 
 
 def test_a_late_commit_counts_for_the_post_that_lies_in_the_spool(
@@ -94,10 +94,10 @@ def test_a_late_commit_counts_for_the_post_that_lies_in_the_spool(
     stand = make_stand(limits=Limits(writer_seconds=0.1))
     stand.at_hand.silent = stand.at_hand.begins = True
     assert stand.sms(1).body == b"+OK"
-    assert stand.listener.endpoints["agile-1"][:2] == (1, {"spooled": 1})
+    assert stand.listener.posts.by_endpoint["agile-1"][:2] == (1, {"spooled": 1})
     [(submission, future)] = stand.at_hand.taken
     future.set_result(Receipt((Outcome.STORED,) * len(submission.items)))
-    eventually(lambda: stand.listener.endpoints["agile-1"][:2] == (1, {"spooled": 1, "stored": 1}))
+    eventually(lambda: stand.listener.posts.by_endpoint["agile-1"][:2] == (1, {"spooled": 1, "stored": 1}))
 
 
 def test_a_post_of_an_endpoint_that_is_no_more_is_replayed(
@@ -109,5 +109,5 @@ def test_a_post_of_an_endpoint_that_is_no_more_is_replayed(
     assert before.ask(post(INFOBIP, b"{}", content_type="application/json")).status == 200
     before.stop()
     after = make_stand(endpoints=[{"path": AGILE, "provider": "agile"}])
-    eventually(lambda: after.listener.spool_depth == 0)
-    assert after.listener.endpoints["infobip-1"].outcomes == {"stored": 1}
+    eventually(lambda: after.listener.keeper.depth == 0)
+    assert after.listener.posts.by_endpoint["infobip-1"].outcomes == {"stored": 1}

@@ -8,7 +8,8 @@ import structlog
 
 from ingestor import http as refusals
 from ingestor.http import RefusalLog
-from ingestor.intake.listener import Limits, gate
+from ingestor.intake.listener import gate
+from ingestor.intake.listener.reception import Limits
 from tests.intake.listener.client import Answered, Client, post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, INFOBIP, SECRET, Stand

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.intake.listener import Limits
+from ingestor.intake.listener.reception import Limits
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, Stand

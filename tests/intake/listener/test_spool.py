@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from ingestor.archive.items import Receipt
 from ingestor.errors import ConfigurationError
-from ingestor.intake.listener import Limits, spool
+from ingestor.intake.listener import spool
 from ingestor.intake.listener.posts import ReceivedPost
+from ingestor.intake.listener.reception import Limits
 from ingestor.providers.contract import Post
 from ingestor.record import Outcome
 from tests.intake.listener.client import post, sms
@@ -132,11 +133,11 @@ def test_a_writer_in_trouble_means_the_spool_at_once(stand: Stand, eventually: E
     for number in range(30):
         assert stand.sms(number).body == b"+OK"
     assert spool.depth(stand.spool) == 30
-    assert stand.listener.spool_depth == 30
+    assert stand.listener.keeper.depth == 30
     assert stand.at_hand.taken == []
 
     stand.at_hand.trouble = None
-    eventually(lambda: stand.listener.spool_depth == 0)
+    eventually(lambda: stand.listener.keeper.depth == 0)
 
     assert _texts(stand) == [f"message {number}" for number in range(30)]
     assert spool.names(stand.spool) == []
@@ -152,7 +153,7 @@ def test_a_silent_writer_is_given_up_and_takes_nothing_twice(
     eventually(lambda: len(stand.at_hand.taken) == 2)
     assert spool.depth(stand.spool) == 1  # until the replay is durable too
     finish(*stand.at_hand.taken[1])
-    eventually(lambda: stand.listener.spool_depth == 0)
+    eventually(lambda: stand.listener.keeper.depth == 0)
 
     (_, first), (second, _) = stand.at_hand.taken
     assert not first.set_running_or_notify_cancel()
@@ -167,14 +168,14 @@ def test_what_the_writer_still_holds_is_not_replayed_beside_it(
     stand.at_hand.silent = stand.at_hand.begins = True
     assert stand.sms(1).body == b"+OK"
     [(submission, future)] = stand.at_hand.taken
-    assert stand.listener.spool_depth == 1
+    assert stand.listener.keeper.depth == 1
 
     stand.at_hand.silent = False
     future.set_result(Receipt((Outcome.STORED,) * len(submission.items)))
     eventually(lambda: spool.depth(stand.spool) == 0)
 
     assert len(stand.at_hand.taken) == 1
-    eventually(lambda: stand.listener.spool_depth == 0)
+    eventually(lambda: stand.listener.keeper.depth == 0)
 
 
 def test_a_replay_that_fails_keeps_its_file(stand: Stand, eventually: Eventually) -> None:
@@ -189,7 +190,7 @@ def test_a_replay_that_fails_keeps_its_file(stand: Stand, eventually: Eventually
     failing.set_exception(RuntimeError("a fault of the program"))
     for one in others:
         finish(*one)
-    eventually(lambda: stand.listener.spool_depth == 1)
+    eventually(lambda: stand.listener.keeper.depth == 1)
 
     [name] = spool.names(stand.spool)
     assert spool.read(stand.spool, name).post.body == sms(0)
@@ -215,7 +216,7 @@ def test_a_restart_replays_what_waits(make_stand: MakeStand, eventually: Eventua
     identities = [spool.read(first.spool, name).identity for name in spool.names(first.spool)]
 
     second = make_stand()
-    eventually(lambda: second.listener.spool_depth == 0)
+    eventually(lambda: second.listener.keeper.depth == 0)
 
     submitted = [submission.items for submission, _ in second.at_hand.taken]
     assert [items[0].content_key for items in submitted] == identities
@@ -250,7 +251,7 @@ def test_corrupt_files_are_set_aside_and_the_rest_goes_on(
 
     with structlog.testing.capture_logs() as lines:
         again = make_stand()
-        eventually(lambda: again.listener.spool_depth == 0)
+        eventually(lambda: again.listener.keeper.depth == 0)
 
     assert _texts(again) == ["message 0", "message 2"]
     assert spool.corrupt(again.spool) == 1
@@ -269,7 +270,7 @@ def test_the_spool_says_when_it_begins_and_when_it_is_over(stand: Stand, eventua
     events = [line["event"] for line in lines if line["event"] != "POSTs read"]
     assert events == ["POSTs go to the spool", "the spool is empty again"]
     assert lines[-1]["posts"] == 20
-    assert stand.listener.spool_depth == 0
+    assert stand.listener.keeper.depth == 0
     assert SECRET not in repr(lines)
 
 
@@ -279,11 +280,11 @@ def test_when_both_fail_there_is_no_ok(stand: Stand) -> None:
     stand.spool.rename(stand.spool.with_name("elsewhere"))
     answer = stand.sms(1)
     assert (answer.status, answer.body) == (503, b"")
-    assert stand.listener.spool_trouble is not None
+    assert stand.listener.keeper.trouble is not None
 
     stand.spool.with_name("elsewhere").rename(stand.spool)
     assert stand.sms(1).body == b"+OK"
-    assert stand.listener.spool_trouble is None
+    assert stand.listener.keeper.trouble is None
 
 
 def test_agile_hears_something_whatever_hangs(make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,4 +313,4 @@ def test_content_of_another_kind_is_set_aside(
     (folder / f"{1:020d}-{'c' * 32}{spool.ENDING}").write_bytes(content)
     again = make_stand()
     eventually(lambda: spool.corrupt(folder) == 1)
-    eventually(lambda: again.listener.spool_depth == 0)
+    eventually(lambda: again.listener.keeper.depth == 0)

@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 
 from ingestor.archive.items import Receipt
 from ingestor.archive.runs import balance, begin_run
-from ingestor.intake.listener import Limits, spool
+from ingestor.intake.listener import spool
 from ingestor.intake.listener.posts import PostsRead, ReceivedPost
+from ingestor.intake.listener.reception import Limits
 from ingestor.intake.listener.replay import Keeper
 from ingestor.providers.contract import Post
 from tests.intake.listener.client import post, sms
@@ -53,11 +54,11 @@ def test_no_post_is_submitted_before_its_file_is_there(stand: Stand, eventually:
         for number in range(3):
             assert stand.sms(number).body == b"+OK"
             eventually(lambda: kept(stand) == number + 1)  # noqa: B023 - it is called before the next turn
-    eventually(lambda: stand.listener.spool_depth == 0)
+    eventually(lambda: stand.listener.keeper.depth == 0)
     assert seen == [1, 1, 1]
     assert spool.depth(stand.spool) == 0
     assert not [line for line in lines if "spool" in line["event"]]  # nothing out of the ordinary
-    assert stand.listener.endpoints["agile-1"].outcomes == {"stored": 3}
+    assert stand.listener.posts.by_endpoint["agile-1"].outcomes == {"stored": 3}
 
 
 def test_what_is_kept_is_submitted_again_under_its_first_uuid(
@@ -73,10 +74,10 @@ def test_what_is_kept_is_submitted_again_under_its_first_uuid(
     second = make_stand(spool_first=True)
     assert second.at_hand.taken == []
     second.at_hand.trouble = "down"
-    second.listener.submit_again(7)
-    assert second.listener.left_again
+    second.listener.keeper.submit_again(7)
+    assert second.listener.keeper.left_again
     second.at_hand.trouble = None
-    eventually(lambda: not second.listener.left_again)
+    eventually(lambda: not second.listener.keeper.left_again)
     eventually(lambda: kept(second) == 3)
 
     assert keys(second) == keys(first)
@@ -93,8 +94,8 @@ def test_a_second_submission_is_the_same_arrival(
         stand.sms(number)
     eventually(lambda: kept(stand) == 3)
     run = begin_run(archive_engine, "rescan", {}, datetime.now(UTC))
-    stand.listener.submit_again(run)
-    eventually(lambda: not stand.listener.left_again)
+    stand.listener.keeper.submit_again(run)
+    eventually(lambda: not stand.listener.keeper.left_again)
 
     assert stand.rows("SELECT count(*), sum(arrivals) FROM inbound_sms") == [(3, 3)]
     counts = balance(archive_engine, run)
@@ -136,7 +137,7 @@ def test_a_spool_that_takes_no_write_costs_no_post(stand: Stand) -> None:
     stand.spool.rename(stand.spool.with_name("elsewhere"))
     assert stand.sms(1).body == b"+OK"
     assert len(stand.at_hand.taken) == 1
-    assert stand.listener.spool_trouble is not None
+    assert stand.listener.keeper.trouble is not None
 
 
 def received(number: int) -> ReceivedPost:

@@ -23,12 +23,12 @@ def test_what_waits_in_a_folder_that_was_moved_away_is_replayed(stand: Stand, ev
     assert "1 acknowledged POSTs wait" in said
     assert next(machine.spool(stand.spool)).level is Level.FAIL
     stand.at_hand.trouble = None
-    eventually(lambda: stand.listener.spool_depth == 0)
+    eventually(lambda: stand.listener.keeper.depth == 0)
     eventually(lambda: moved(stand.spool) is None)
     assert not spool.names(stand.spool.with_name("elsewhere"))
     stand.at_hand.trouble = "down"
     stand.spool.with_name("elsewhere").rename(stand.spool)
-    eventually(lambda: stand.listener.spool_trouble is None)
+    eventually(lambda: stand.listener.keeper.trouble is None)
     assert stand.sms(3).body == b"+OK"
 
 
@@ -41,9 +41,9 @@ def test_another_folder_is_used_once_nothing_waits_in_the_old_one(
     stand.spool.rename(stand.spool.with_name("elsewhere"))
     stand.spool.mkdir()
     assert stand.sms(2).status == 503
-    assert stand.listener.spool_trouble is not None
+    assert stand.listener.keeper.trouble is not None
     stand.at_hand.trouble = None
-    eventually(lambda: stand.listener.spool_trouble is None)
+    eventually(lambda: stand.listener.keeper.trouble is None)
     stand.at_hand.trouble = "down"
     assert stand.sms(3).body == b"+OK"
     assert len(spool.names(stand.spool)) == 1
@@ -55,7 +55,7 @@ def test_a_folder_that_was_removed_is_said_so(stand: Stand, eventually: Eventual
     shutil.rmtree(stand.spool)
     assert stand.sms(1).status == 503
     stand.spool.mkdir()
-    eventually(lambda: stand.listener.spool_trouble is None)
+    eventually(lambda: stand.listener.keeper.trouble is None)
     assert stand.sms(1).body == b"+OK"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ingestor.errors import ConfigurationError
-from ingestor.intake.listener import Limits, spool
+from ingestor.intake.listener import spool
+from ingestor.intake.listener.reception import Limits
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, Stand
@@ -57,9 +58,9 @@ def test_counts_say_what_was_done(stand: Stand) -> None:
     stand.sms(2)
     stand.ask(post("/x", b""))
 
-    assert stand.listener.accepted == 2
+    assert stand.listener.posts.accepted == 2
     assert stand.listener.refused == {"wrong path": 1}
-    assert stand.listener.last_accepted == stand.at_hand.taken[1][0].items[0].arrived_at
+    assert stand.listener.posts.by_endpoint["agile-1"].newest == stand.at_hand.taken[1][0].items[0].arrived_at
 
 
 def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(stand: Stand, eventually: Eventually) -> None:

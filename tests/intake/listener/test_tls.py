@@ -13,7 +13,7 @@ import trustme
 
 from ingestor.errors import ConfigurationError
 from ingestor.http import tls
-from ingestor.intake.listener import Limits
+from ingestor.intake.listener.reception import Limits
 from tests.intake.listener.client import Client, post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, Stand
