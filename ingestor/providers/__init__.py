@@ -34,7 +34,7 @@ def mail_reader(name: str) -> ModuleType:
 
 
 def post_reader(name: str) -> ModuleType:
-    """Return what reads POSTs of provider `name` (see `contract.PostReader` and `ReportReader`)."""
+    """Return what reads POSTs of provider `name` (see `contract.PostReader`)."""
     provider = PROVIDERS[name]
     return _module(provider.folder, provider.posts or provider.reports)
 

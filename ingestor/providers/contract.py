@@ -10,8 +10,8 @@ A new one is a folder `ingestor/providers/<folder>/` and a line in the table of 
   at the head of the reader; further ones at will. `tests/providers/conformance` holds every reader to them.
 
 Two lines of the table may share a folder, hence its section and rules: a further kind of POST of the same
-provider is a further module beside the others. One that reads delivery reports (`ReportReader`) gives
-`Report`s, which are no SMS and lie in a table of their own.
+provider is a further module beside the others. One that reads delivery reports gives `Report`s, which are no
+SMS and lie in a table of their own.
 """
 
 import os
@@ -259,20 +259,10 @@ class MailReader(Protocol):
 
 
 class PostReader(Protocol):
-    """A module that reads POSTs. It never raises, whatever the bytes."""
+    """A module that reads POSTs, of SMS or of delivery reports. It never raises, whatever the bytes."""
 
     PARSER: str
     ACCEPTED: Answer
 
-    def read_post(self, post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
+    def read_post(self, post: Post, rules: Rules) -> Sequence[Readable | Report | Unreadable]:
         """Return one reading an item, in the order of the payload; empty where it carries none."""
-
-
-class ReportReader(Protocol):
-    """A module that reads POSTs of delivery reports. It never raises, whatever the bytes."""
-
-    PARSER: str
-    ACCEPTED: Answer
-
-    def read_post(self, post: Post, rules: Rules) -> Sequence[Report | Unreadable]:
-        """Return one reading a report, in the order of the payload."""

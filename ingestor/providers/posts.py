@@ -112,7 +112,9 @@ def test_post(provider: str, now: datetime) -> Post:
 
     It lies beside each POST reader as samples/documented.body, with its expected records in the .json.
     """
-    folder = resources.files("ingestor.providers").joinpath(*_samples_of(provider))
+    known = PROVIDERS[provider]
+    folder = resources.files("ingestor.providers").joinpath(known.folder, "samples")
+    folder = folder if known.posts else folder.joinpath("reports")
     about = json.loads(folder.joinpath("documented.json").read_text("utf-8"))
     body = folder.joinpath("documented.body").read_bytes()
     written = about["readings"][0]["destination_raw"]
@@ -120,11 +122,6 @@ def test_post(provider: str, now: datetime) -> Post:
     for form in (written, quote(written)):
         body = body.replace(form.encode(), (number if form == written else quote(number)).encode())
     return Post(body, b"", about["content_type"], now)
-
-
-def _samples_of(provider: str) -> tuple[str, ...]:
-    known = PROVIDERS[provider]
-    return (known.folder, "samples") if known.posts else (known.folder, "samples", "reports")
 
 
 def require_ours(destination: str, rules: Rules) -> None:

@@ -109,7 +109,7 @@ def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
     """
     fields = _split(post.query) if post.query else {}
     declared = declared_charset(post.content_type)
-    kind = _media_type(post.content_type)
+    kind = post.content_type.partition(";")[0].partition(",")[0].strip().lower()
     if post.body and kind not in _FORMS and not _OURS.isdisjoint(fields):
         return fields, declared, {"body": "not declared as a form, and left unread"}
     in_parts = kind == _MULTIPART or post.body.startswith(b"--")
@@ -121,11 +121,6 @@ def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
     for name, value in parts[0]:
         of_body.setdefault(_field_name(name), []).append(value)
     return fields | of_body, parts[1] or declared, {}
-
-
-def _media_type(content_type: str) -> str:
-    """Return the type alone, in lower case; empty where there is none."""
-    return content_type.partition(";")[0].partition(",")[0].strip().lower()
 
 
 def _multipart_form(body: bytes) -> tuple[list[tuple[bytes, bytes]], str | None] | None:

@@ -13,7 +13,7 @@ charset and layout are documented nowhere, so every plausible one is read.
 """
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ingestor.providers.agile.envelope import SOMEWHERE, Envelope, Subject, read_envelope
 from ingestor.providers.agile.header import (
@@ -111,14 +111,13 @@ def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanati
     return explained(raw, reading, rules, sender_shown(raw))
 
 
-def read_mail(raw: bytes, rules: Rules, *, fast: bool = True) -> Reading:
+def read_mail(raw: bytes, rules: Rules) -> Reading:
     """Return what the whole mail `raw` (any line ends, no mbox separator) means.
 
-    Without `fast` the slow lane alone reads it, to the same reading: tests hold the two equal. Raises
-    MemoryError where the machine has too little: who has the mail knows whether to wait.
+    Raises MemoryError where the machine has too little: who has the mail knows whether to wait.
     """
     try:
-        return _read(raw, rules, fast=fast, depth=0)
+        return _read(raw, rules)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - any bytes may come; the mail is kept whole, for a better parser
@@ -139,26 +138,24 @@ def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable
     return _unreadable(shown, header)
 
 
-def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
+def _read(raw: bytes, rules: Rules, depth: int = 0) -> Reading:
     header, body_at = split_mail(raw)
     envelope = read_envelope(header, rules)
     if not envelope.ours and (usual := _with_line_feeds(raw, header)) is not None:
-        return _mended(_read(usual, rules, fast=fast, depth=depth), "line ends CR")
+        return _mended(_read(usual, rules, depth), "line ends CR")
     if envelope.known and hides_a_from(raw, body_at):
         envelope = envelope._replace(sender=None, known=False)
+    wrapped = partial(_read_wrapped, raw, header, body_at, rules, envelope, depth)
     if not (envelope.ours or envelope.suspected):
-        if _may_pass_on_a_mail(raw, header, body_at):
-            inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
-            if inside is not None:
-                return inside
+        if _may_pass_on_a_mail(raw, header, body_at) and (inside := wrapped()) is not None:
+            return inside
         return NotOurs(envelope.sender, _block_of_foreign(raw, body_at))
     if len(raw) > LARGEST_PARSED:
         return oversized(raw, len(raw), len(raw), rules)
-    if raw.find(b"x-spam-type", body_at, body_at + _LOOKED_AT) >= 0:  # the report quotes what it is about
-        inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
-        if inside is not None:
-            return inside
-    reading, whole = _contents(header, raw[body_at:], rules, fast=fast, doubtful=not envelope.known)
+    quotes_spam = raw.find(b"x-spam-type", body_at, body_at + _LOOKED_AT) >= 0  # its block is no mail's own
+    if quotes_spam and (inside := wrapped()) is not None:
+        return inside
+    reading, whole = _contents(header, raw[body_at:], rules, doubtful=not envelope.known)
     if envelope.known and isinstance(reading, Readable):
         if _may_pass_on_a_mail(raw, header, body_at):
             inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
@@ -167,14 +164,13 @@ def _read(raw: bytes, rules: Rules, *, fast: bool, depth: int) -> Reading:
         return reading if envelope.ours else _recognised(reading, envelope)
     if not whole:
         if b"\r\r\n" in raw[:body_at]:
-            return _mended(_read(_CRS.sub(b"\r\n", raw), rules, fast=fast, depth=depth), "line ends CR CR LF")
-        otherwise = _read_with_another_end(raw, header, body_at, rules, fast=fast)
+            return _mended(_read(_CRS.sub(b"\r\n", raw), rules, depth), "line ends CR CR LF")
+        otherwise = _read_with_another_end(raw, header, body_at, rules)
         if otherwise is not None:
             return otherwise
-        if not header.first.get(b"content-type", b"text/").lstrip().lower().startswith(b"text/"):
-            inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
-            if inside is not None:
-                return inside
+        is_text = header.first.get(b"content-type", b"text/").lstrip().lower().startswith(b"text/")
+        if not is_text and (inside := wrapped()) is not None:
+            return inside
     return _refused(reading, envelope, header, whole=whole)
 
 
@@ -198,7 +194,7 @@ def _with_line_feeds(raw: bytes, header: Header) -> bytes | None:
 
 
 def _read_wrapped(
-    raw: bytes, header: Header, body_at: int, rules: Rules, envelope: Envelope, *, fast: bool, depth: int
+    raw: bytes, header: Header, body_at: int, rules: Rules, envelope: Envelope, depth: int
 ) -> Reading | None:
     """Return the reading of the SMS inside the mail `raw`, None where there is none.
 
@@ -209,7 +205,7 @@ def _read_wrapped(
         return _unreadable(f"more than {DEEPEST} mails, one inside the other", header)
     found: dict[tuple[object, ...], Reading] = {}
     for inner in inner_mails(raw, header, body_at):
-        reading = _read(inner.raw, rules, fast=fast, depth=depth + 1)
+        reading = _read(inner.raw, rules, depth + 1)
         if isinstance(reading, NotOurs):
             continue
         believed = envelope.known or (envelope.named and inner.wrapper in CERTIFIED)
@@ -226,9 +222,7 @@ def _read_wrapped(
     return next(iter(found.values()), None)
 
 
-def _read_with_another_end(
-    raw: bytes, header: Header, body_at: int, rules: Rules, *, fast: bool
-) -> Reading | None:
+def _read_with_another_end(raw: bytes, header: Header, body_at: int, rules: Rules) -> Reading | None:
     """Return the reading of a mail whose header ends otherwise than by an empty line, None for all others."""
     # Then a part or a block has fallen into the header: fields came twice, a delimiter stands there, or all.
     twice = len(header.first) != len(header.every)
@@ -237,7 +231,7 @@ def _read_with_another_end(
     if any(b"@" in value for value in header.values_of(b"from")[1:]) or hides_a_from(raw, body_at):
         return None  # by the standard's reading there is another sender
     for shorter, at in other_ends(raw, body_at):
-        reading, whole = _contents(shorter, raw[at:], rules, fast=fast)
+        reading, whole = _contents(shorter, raw[at:], rules)
         if whole:
             envelope = read_envelope(shorter, rules)
             if not (envelope.known and isinstance(reading, Readable)):
@@ -284,24 +278,21 @@ def _block_of_foreign(raw: bytes, body_at: int) -> str | None:
     return "subject"
 
 
-def _contents(
-    header: Header, body: bytes, rules: Rules, *, fast: bool, doubtful: bool = False
-) -> tuple[Reading, bool]:
+def _contents(header: Header, body: bytes, rules: Rules, *, doubtful: bool = False) -> tuple[Reading, bool]:
     """Return the reading of a body, whoever sent it, and whether a whole block stands there.
 
     `doubtful` is a mail of somebody else: replies to an SMS are common, and cost no more than they must.
     """
-    if fast:
-        part = fast_part(header, body)
-        if part is not None:
-            found = find_block(part, rules)
-            if not isinstance(found, str):
-                return _verdict(read_record(*found, part, rules, header), header), True
-            alone = b"multipart" not in header.first[b"content-type"].lower()
-            data = part.data or b""
-            as_it_is = not looks_encoded(data) and (part.html or not looks_like_html(data))
-            if doubtful and alone and as_it_is and part.encoding in IDENTITY:
-                return _unreadable(found, header), False  # the slow lane would see the same bytes
+    part = fast_part(header, body)
+    if part is not None:
+        found = find_block(part, rules)
+        if not isinstance(found, str):
+            return _verdict(read_record(*found, part, rules, header), header), True
+        alone = b"multipart" not in header.first[b"content-type"].lower()
+        data = part.data or b""
+        as_it_is = not looks_encoded(data) and (part.html or not looks_like_html(data))
+        if doubtful and alone and as_it_is and part.encoding in IDENTITY:
+            return _unreadable(found, header), False  # the slow lane would see the same bytes
     parts = slow_parts(header, body)
     if isinstance(parts, str):
         return _unreadable(parts, header), False
@@ -378,14 +369,12 @@ def _names(header: Header) -> tuple[str | None, str | None]:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)  # an SMS has one of four
-def _shown_subject(value: bytes) -> str:
-    return _shown(value)
-
-
 def _shown(value: bytes) -> str:
     if len(value) < _LONGEST_SHOWN and b"=?" not in value and value.isascii():
         plain = value.decode("ascii").strip()
         if plain.isprintable():
             return plain
     return storable(decode_header(value)[:_LONGEST_SHOWN])[0]
+
+
+_shown_subject = lru_cache(maxsize=64)(_shown)  # an SMS has one of four

@@ -199,7 +199,9 @@ def unflowed(text: str, *, delete_space: bool) -> str:
 _TOKEN = r"[A-Za-z0-9!#$&+.^_{}~-]+"  # noqa: S105 - MIME's word for a bare parameter value
 _PARAMETER = re.compile(rf'\s*;\s*([A-Za-z-]+)=("[ -!#-\[\]-~]*"|{_TOKEN})\s*')
 _TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*")
-_PART_HEADER = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*)+")
+_PART_HEADER = re.compile(rb"((?:[!-9;-~]+:[^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*)+)\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
+_DELIMITER_END = re.compile(rb"(?:--)?(?:\r?\n|\Z)")
 _LONGEST_FIELD = 500
 _ALTERNATIVE = "multipart/alternative"
 _CONTAINERS = (_ALTERNATIVE, "multipart/mixed")
@@ -295,45 +297,20 @@ def _first_plain(body: bytes, boundary: bytes, beside: set[str]) -> Part | None:
         return None
     found = None
     for _ in range(_MOST_PARTS):
-        start = _after_line_end(body, at + len(delimiter))
-        if start < 0:
+        line_end = _LINE_END.match(body, at + len(delimiter))
+        if line_end is None:
             return found  # the last delimiter, which ends its line
+        start = line_end.end()
         at = body.find(delimiter, start - 1)
-        if at < 0 or not _ends_line(body, at + len(delimiter)):
+        if at < 0 or not _DELIMITER_END.match(body, at + len(delimiter)):
             return None
-        kind, content = _taken_apart(body[start:at])
-        if kind is None or kind.media_type not in (beside if found else beside | {"text/plain"}):
+        head = _PART_HEADER.match(body, start, at)
+        if head is None or (kind := _kind_of(read_header(head[1]))) is None:
+            return None
+        if kind.media_type not in (beside if found else beside | {"text/plain"}):
             return None
         if kind.media_type == "text/plain":
-            found = _part(kind, content)
+            found = _part(kind, body[head.end() : at].removesuffix(b"\r"))
             if found is None:
                 return None
     return None
-
-
-def _after_line_end(body: bytes, at: int) -> int:
-    """Return where the next line begins, or -1 where there is more on this one."""
-    if body.startswith(b"\r\n", at):
-        return at + 2
-    return at + 1 if body.startswith(b"\n", at) else -1
-
-
-def _ends_line(body: bytes, at: int) -> bool:
-    """Say whether nothing but the closing hyphens stands behind a delimiter."""
-    if body.startswith(b"--", at):
-        at += 2
-    return at == len(body) or _after_line_end(body, at) >= 0
-
-
-def _taken_apart(part: bytes) -> tuple[_Kind | None, bytes]:
-    match = _PART_HEADER.match(part)
-    if match is None:
-        return None, b""
-    content = match.end()
-    if part.startswith(b"\r\n", content):
-        content += 2
-    elif part.startswith(b"\n", content):
-        content += 1
-    else:
-        return None, b""
-    return _kind_of(read_header(match[0])), part[content:].removesuffix(b"\r")

@@ -18,6 +18,7 @@ _VALUE = """=\\s*+(?:"[^"<]*+"|'[^'<]*+')"""
 _TAG = re.compile(
     rf"<(/?)([a-zA-Z][a-zA-Z0-9]*+)(?:(?:[^<>\"'=]|{_VALUE}|[=\"'])*+>|[^<>]*+>)|<[!?/][^<>]*+>"
 )
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)  # never closed it hides the rest, as in a browser
 _HIDDEN = frozenset(("script", "style", "head", "title", "template"))
 _ROWS = frozenset(("tr", "table", "tbody", "thead", "tfoot", "body", "html"))
 _BLOCKS = frozenset(
@@ -48,7 +49,7 @@ def html_to_text(source: str) -> str:
     A line end in the source is a blank, as in a browser; blanks within a line stay as many as they are,
     because an SMS keeps its own.
     """
-    source = _without_comments(source.replace("\r\n", "\n").replace("\r", "\n"))
+    source = _COMMENT.sub("", source.replace("\r\n", "\n").replace("\r", "\n"))
     page = _Page()
     at = kept_until = 0
     open_ended: set[str] = set()
@@ -175,22 +176,6 @@ def _emoji(image: str) -> str:
     text = unescaped(shown)
     is_emoji = not text.isascii() and not any(map(str.isalpha, text))
     return shown if is_emoji or _EMOJI.search(image) else ""
-
-
-def _without_comments(source: str) -> str:
-    """Return `source` without comments; one that is never closed hides the rest, as in a browser."""
-    start = source.find("<!--")
-    if start < 0:
-        return source
-    kept = []
-    at = 0
-    while start >= 0:
-        kept.append(source[at:start])
-        end = source.find("-->", start + 4)
-        at = end + 3 if end >= 0 else len(source)
-        start = source.find("<!--", at)
-    kept.append(source[at:])
-    return "".join(kept)
 
 
 def unescaped(text: str) -> str:
