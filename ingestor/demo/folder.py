@@ -19,37 +19,16 @@ PAUSE = 0.01
 MARK = "# Written by `ingestor demo`; the next demo in this folder writes it anew."
 
 
-@dataclass(frozen=True, slots=True)
 class Folder:
     """The files of a demo. `afresh` says that those of an earlier one were cleared away."""
 
-    path: Path
-    afresh: bool = False
-
-    @property
-    def configuration(self) -> Path:
-        """What the daemon and the commands afterwards are given as --config."""
-        return self.path / "ingestor.toml"
-
-    @property
-    def archive(self) -> Path:
-        """The SQLite file."""
-        return self.path / "archive.db"
-
-    @property
-    def password(self) -> Path:
-        """The file with the mailbox's password."""
-        return self.path / "imap-password"
-
-    @property
-    def api_key(self) -> Path:
-        """The file with the key for the demo's Agile."""
-        return self.path / "agile-api-key"
-
-    @property
-    def log(self) -> Path:
-        """What the daemon wrote on stdout and stderr."""
-        return self.path / "daemon.log"
+    def __init__(self, path: Path, *, afresh: bool = False) -> None:
+        self.path, self.afresh = path, afresh
+        self.configuration = path / "ingestor.toml"
+        self.archive = path / "archive.db"
+        self.password = path / "imap-password"
+        self.api_key = path / "agile-api-key"
+        self.log = path / "daemon.log"  # what the daemon wrote on stdout and stderr
 
 
 def prepare(path: Path) -> Folder:

@@ -124,13 +124,12 @@ def _mail(
     return DemoMail(bytes(mail))
 
 
-CAPABILITIES = "IMAP4rev1 IDLE NAMESPACE UNSELECT"
+CAPABILITIES = "IMAP4rev1 IDLE UNSELECT"
 UIDVALIDITY = 1
 
 _LINE = re.compile(rb"(?P<tag>\S+) (?P<name>UID \S+|\S+) ?(?P<rest>.*)\r\n", re.DOTALL | re.IGNORECASE)
 _QUOTED_OR_ATOM = re.compile(rb'"((?:[^"\\]|\\.)*)"|(\S+)')
-_FIELDS = re.compile(rb"BODY\.PEEK\[HEADER\.FIELDS \(([^)]*)\)\](?:<0\.(\d+)>)?", re.IGNORECASE)
-_BODY = re.compile(rb"BODY\.PEEK\[(HEADER)?\](?:<(\d+)\.(\d+)>)?", re.IGNORECASE)
+_FIELDS = re.compile(rb"BODY\.PEEK\[HEADER\.FIELDS \(([^)]*)\)\]", re.IGNORECASE)
 _CHANGES = (b"STORE", b"COPY", b"MOVE", b"EXPUNGE", b"APPEND", b"DELETE", b"RENAME", b"CREATE")
 
 
@@ -275,22 +274,14 @@ class _Conversation:
     def _fetch(self, numbers: bytes, items: bytes) -> None:
         if b"BODY[" in items.upper():
             self._box.asked_to_change = True  # without PEEK it would be marked as seen
+        fields = _FIELDS.search(items)
         for uid in self._uids(numbers):
             mail = self._box.mails[uid - 1]
-            row = b"%d FETCH (UID %d FLAGS ()" % (uid, uid)
-            if b"RFC822.SIZE" in items.upper():
-                row += b" RFC822.SIZE %d" % len(mail)
-            header = mail[: mail.find(b"\r\n\r\n") + 4]
-            if fields := _FIELDS.search(items):
-                part = _picked(header, fields[1])
-                name = b"BODY[HEADER.FIELDS (%s)]" % fields[1] + (b"<0>" if fields[2] else b"")
-                row += _literal(name, part[: int(fields[2])] if fields[2] else part)
-            elif body := _BODY.search(items):
-                part = header if body[1] else mail
-                name = b"BODY[%s]" % (body[1] or b"")
-                if body[2]:
-                    name, part = name + b"<%s>" % body[2], part[int(body[2]) :][: int(body[3])]
-                row += _literal(name, part)
+            row = b"%d FETCH (UID %d RFC822.SIZE %d" % (uid, uid, len(mail))
+            if fields:
+                row += _literal(b"BODY[HEADER.FIELDS (%s)]" % fields[1], _picked(mail, fields[1]))
+            elif b"BODY.PEEK[]" in items.upper():
+                row += _literal(b"BODY[]", mail)
             self._say(row + b")")
 
     async def _idle(self) -> None:
@@ -308,8 +299,6 @@ class _Conversation:
 
 _SAYS = {
     b"CAPABILITY": b"CAPABILITY " + CAPABILITIES.encode(),
-    b"NAMESPACE": b'NAMESPACE (("" "/")) NIL NIL',
-    b"LIST": b'LIST () "/" INBOX',
     b"LOGOUT": b"BYE see you",
 }
 
@@ -318,8 +307,8 @@ def _literal(name: bytes, part: bytes) -> bytes:
     return b" %s {%d}\r\n%s" % (name, len(part), part)
 
 
-def _picked(header: bytes, names: bytes) -> bytes:
+def _picked(mail: bytes, names: bytes) -> bytes:
     """Return the header lines (folded ones with theirs) whose names are asked for, and the empty line."""
     wanted = {name.lower() for name in names.split()}
-    lines = re.split(rb"\r\n(?![ \t])", header)
+    lines = re.split(rb"\r\n(?![ \t])", mail.partition(b"\r\n\r\n")[0])
     return b"".join(line + b"\r\n" for line in lines if line.partition(b":")[0].lower() in wanted) + b"\r\n"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -114,6 +115,27 @@ class DemoFailed(IngestorError):
     """The demo could not be shown to its end."""
 
 
+class _Stage(NamedTuple):
+    """What a scene plays on; `deadline` (monotonic) ends the demo."""
+
+    screen: Screen
+    folder: Folder
+    daemon: "subprocess.Popen[str]"
+    watch: ArchiveWatch
+    deadline: float
+
+    def wait(self) -> None:
+        """Wait a moment; raise where the daemon has ended, or the time is over."""
+        _still_there(self.daemon, self.folder)
+        pause(self.deadline)
+
+    def balance(self, read: int) -> dict[str, int]:
+        """Return the balance once `read` mails have their outcome."""
+        while (balance := self.watch.balance())["read"] < read:
+            self.wait()
+        return balance
+
+
 def play(path: Path, screen: Screen) -> None:
     """Show the whole thing in the folder `path`; raise DemoFailed where it does not go as it should."""
     deadline = time.monotonic() + WHOLE_SECONDS
@@ -130,9 +152,10 @@ def play(path: Path, screen: Screen) -> None:
         with _daemon(folder) as daemon:
             try:
                 with watching(folder.archive, lambda: _still_there(daemon, folder), deadline) as watch:
-                    _show_waiting(screen, watch, len(waiting), daemon, folder, deadline)
-                    _show_live(screen, watch, server, daemon, folder, deadline)
-                    _show_answer(screen, watch, provider, daemon, folder, deadline)
+                    stage = _Stage(screen, folder, daemon, watch, deadline)
+                    _show_waiting(stage, len(waiting))
+                    _show_live(stage, server)
+                    _show_answer(stage, provider)
             except TimeoutError:
                 raise DemoFailed(f"the demo took too long; {folder.log} says what the daemon did") from None
             balance = _stop(daemon, folder)
@@ -184,47 +207,28 @@ def _still_there(daemon: "subprocess.Popen[str]", folder: Folder) -> None:
         raise DemoFailed(f"the daemon ended too early, with exit code {code}; {folder.log} says why")
 
 
-def _wait_for_read(
-    watch: ArchiveWatch, read: int, daemon: "subprocess.Popen[str]", folder: Folder, deadline: float
-) -> dict[str, int]:
-    """Return the balance once `read` mails have their outcome."""
-    while (balance := watch.balance())["read"] < read:
-        _still_there(daemon, folder)
-        pause(deadline)
-    return balance
-
-
-def _show_waiting(
-    screen: Screen,
-    watch: ArchiveWatch,
-    mails: int,
-    daemon: "subprocess.Popen[str]",
-    folder: Folder,
-    deadline: float,
-) -> None:
+def _show_waiting(stage: _Stage, mails: int) -> None:
     """Print each SMS of the mails that were waiting."""
-    screen.heading("What was waiting (id, time in UTC, from, text)")
-    balance = _wait_for_read(watch, mails, daemon, folder, deadline)
-    for sms in watch.new_sms():
-        screen.sms(*sms)
-    screen.say(
+    stage.screen.heading("What was waiting (id, time in UTC, from, text)")
+    balance = stage.balance(mails)
+    for sms in stage.watch.new_sms():
+        stage.screen.sms(*sms)
+    stage.screen.say(
         f"  {mails} mails: {balance['stored']} SMS, {balance['duplicate']} repeats (each uses up an id), "
         f"{balance['ignored']} of other people, {balance['quarantined']} broken"
     )
 
 
-def _show_live(
-    screen: Screen, watch: ArchiveWatch, server: Mailbox, daemon: "subprocess.Popen[str]", folder: Folder,
-    deadline: float,
-) -> None:  # fmt: skip
+def _show_live(stage: _Stage, server: Mailbox) -> None:
     """Deliver one mail after the other and print what becomes of each."""
+    screen, watch = stage.screen, stage.watch
     screen.heading("What arrives while the daemon watches (IMAP IDLE), and how soon it is committed")
     for what, mail in live_mails(datetime.now(UTC)):
         time.sleep(LIVE_PAUSE)
         before = watch.balance()
         delivered = time.monotonic()
         server.deliver(mail.raw)
-        after = _wait_for_read(watch, before["read"] + 1, daemon, folder, deadline)
+        after = stage.balance(before["read"] + 1)
         took = (time.monotonic() - delivered) * 1000
         outcome = next(name for name in OUTCOMES if after[name] != before[name])
         meaning, style = _MEANING[outcome]
@@ -233,15 +237,12 @@ def _show_live(
             screen.sms(*sms)
 
 
-def _show_answer(
-    screen: Screen, watch: ArchiveWatch, agile: FakeAgile, daemon: "subprocess.Popen[str]", folder: Folder,
-    deadline: float,
-) -> None:  # fmt: skip
+def _show_answer(stage: _Stage, agile: FakeAgile) -> None:
     """Print what the STOP, the newest SMS, has caused: one answer, its report, and the opt-out."""
+    screen, watch = stage.screen, stage.watch
     screen.heading("What the STOP has caused")
     while (answer := watch.newest_answer()) is None:
-        _still_there(daemon, folder)
-        pause(deadline)
+        stage.wait()
     sender, text, state = answer
     screen.fact("answer", f"from {sender}: {text}")
     screen.fact("report", f"{state}; Agile was asked {len(agile.requests)} time")
