@@ -16,7 +16,6 @@ from ingestor.intake.files.mbox import (
     CANDIDATE,
     LOOKAHEAD,
     Dialect,
-    Gap,
     ends_whole,
     has_lengths,
     header_end,
@@ -61,6 +60,7 @@ class LongMail:
     """One mail longer than a block.
 
     `raw` is what was kept (None: not ours, or packed since); `size` and `content_key` are over all of it.
+    `gap` is its length where it is no mail at all.
     """
 
     offset: int
@@ -69,7 +69,7 @@ class LongMail:
     header: bytes
     raw: bytes | bytearray | None
     content_key: bytes
-    gap: Gap | None
+    gap: int
     end: int
     sha256: bytes
     odd: bool
@@ -113,7 +113,7 @@ class Blocks:
     `wanted` says from a header whether the mail is ours. `dialect` None reads the whole stream as one mail.
     `buffer` (of `BLOCK` bytes) may be used again for the next stream. With `doubted` a last mail that the
     stream ends inside of is held back, and every last mail while `doubted` says so (its file is written to);
-    `held` is then its length with its separator, which counts as not read.
+    `held` is then its length with its separator, which counts as not read. `offset`: given out.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Blocks:
         self._stream = stream
         self._dialect = dialect
         self._wanted = wanted
-        self._offset = offset
+        self.offset = offset
         self._hasher = hasher or hashlib.sha256()
         self._buffer = bytearray(BLOCK) if buffer is None else buffer
         self._fill = 0
@@ -159,7 +159,7 @@ class Blocks:
             if end:
                 view = memoryview(self._buffer)[:end]
                 self._hasher.update(view)
-                yield Block(self._offset, view, self._hasher.digest())
+                yield Block(self.offset, view, self._hasher.digest())
                 self._drop(end)
             elif self._trouble:
                 break
@@ -167,11 +167,6 @@ class Blocks:
                 yield long_mail
         if self._trouble:
             raise self._trouble
-
-    @property
-    def offset(self) -> int:
-        """How much of the stream has been given out."""
-        return self._offset
 
     @property
     def sha256(self) -> bytes:
@@ -218,7 +213,7 @@ class Blocks:
         rest = self._fill - count
         self._buffer[:rest] = self._buffer[count : self._fill]
         self._fill = rest
-        self._offset += count
+        self.offset += count
 
     def _boundary(self) -> int:
         """Return where the last mail that is surely whole ends, 0 if the first one is not."""
@@ -246,7 +241,7 @@ class Blocks:
 
     def _long_mail(self) -> LongMail | None:
         """Pass one mail through; return None where it was held back."""
-        buffer, start, before = self._buffer, self._offset, self._hasher.copy()
+        buffer, start, before = self._buffer, self.offset, self._hasher.copy()
         mbox = self._dialect is not None
         after = separator_end(buffer, 0, self._fill) if buffer.startswith(b"From ") else 0
         odd = bool(after) and is_odd(bytes(buffer[:after]))
@@ -267,7 +262,7 @@ class Blocks:
             if found or self._ended:
                 self._drop(stop)
                 if not found and is_mail and self._is_cut(collector.tail):
-                    self.held, self._offset, self._hasher = self._offset - start, start, before
+                    self.held, self.offset, self._hasher = self.offset - start, start, before
                     return None
                 break
             self._drop(stop - _CONTEXT)
@@ -283,8 +278,8 @@ class Blocks:
             header=header,
             raw=collector.raw(tail),
             content_key=collector.content_key(),
-            gap=None if is_mail else Gap(start, collector.size, "no mail before the first separator"),
-            end=self._offset,
+            gap=0 if is_mail else collector.size,
+            end=self.offset,
             sha256=self._hasher.digest(),
             odd=odd,
         )

@@ -46,15 +46,6 @@ class InputChanged(InputUnreadable):
     """A resumed input is not what had been read: going on would lose or double mails."""
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """How far an input had been read: a row of `run_inputs`."""
-
-    id: int
-    position: int = 0
-    sha256: bytes | None = None
-
-
 class Books:
     """Opens inputs for one run. A dry run keeps none: each of its inputs is at its beginning."""
 
@@ -69,16 +60,18 @@ class Books:
         earlier = runs.inputs(engine, run_id) if engine is not None and run_id is not None else ()
         self._known = {(one.path, one.member): one for one in earlier}
 
-    def begin(self, place: Place) -> Earlier:
-        """Return how far the input at `place` had been read, and its row."""
+    def begin(self, place: Place) -> runs.RunInput:
+        """Return how far the input at `place` had been read."""
         path, member = _key(place)
         known = self._known.pop((path, member), None)
         if known is not None:
-            return Earlier(known.id, known.position, known.sha256)
+            return known
         if self._engine is None or self.run_id is None:
-            return Earlier(next(self._numbers))
+            return runs.RunInput(next(self._numbers), path, member, None, 0, None)
         self._before()
-        return Earlier(runs.begin_input(self._engine, self.run_id, path, member))
+        return runs.RunInput(
+            runs.begin_input(self._engine, self.run_id, path, member), path, member, None, 0, None
+        )
 
     def has_read(self, place: Place, size: int) -> bool:
         """Say whether an earlier process of this run read an input of so many bytes to its end."""
@@ -130,7 +123,7 @@ class StreamInput:
     """A mailbox or a mail of its own: positions are offsets in the decompressed stream."""
 
     place: Place
-    earlier: Earlier
+    earlier: runs.RunInput
     hasher: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     _reached: int | None = None
 
@@ -164,7 +157,7 @@ class ListInput:
     """The single mails of a folder or an archive: the position is a place in their list."""
 
     place: Place
-    earlier: Earlier
+    earlier: runs.RunInput
     count: int = 0
     _chain: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 

@@ -150,14 +150,14 @@ class Importer:
         else:
             self._fail(f"{words}; import it again")
 
-    def _is_growing(self, leaf: Leaf) -> bool:
-        """Say whether the file of `leaf` is being written to; never where the user says that it is whole."""
+    def _change(self, leaf: Leaf) -> str | None:
+        """Say how the file of `leaf` is being written to; never where the user says that it is whole."""
         if self._wishes.whole or leaf.place.member is not None or self._opened is None:
-            return False
-        return self._opened.change is not None
+            return None
+        return self._opened.change
 
     def _doubts_of(self, leaf: Leaf) -> Callable[[], bool] | None:
-        return None if self._wishes.whole else lambda: self._is_growing(leaf)
+        return None if self._wishes.whole else lambda: self._change(leaf) is not None
 
     def _read_guarded(self, leaf: Leaf) -> None:
         """Read one leaf; damage in it ends this leaf, a bomb ends the whole file."""
@@ -346,8 +346,8 @@ class Importer:
 
     def _require_unchanged(self, leaf: Leaf) -> None:
         """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
-        if self._opened is not None and self._is_growing(leaf):
-            raise InputUnreadable(f"{leaf.place}: {self._opened.change}; import it again")
+        if change := self._change(leaf):
+            raise InputUnreadable(f"{leaf.place}: {change}; import it again")
 
     def _list(self, place: Place) -> ListInput:
         if place not in self._lists:

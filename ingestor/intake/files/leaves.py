@@ -321,7 +321,7 @@ def _in_leaf(leaf: Leaf) -> Iterator[Found]:
         dialect = Dialect.MBOX if leaf.kind is Kind.MBOX else None
         for piece in Blocks(leaf.stream, dialect, lambda _: True, offset=leaf.mark + leaf.offset):
             if isinstance(piece, LongMail):
-                if piece.gap is None:
+                if not piece.gap:
                     raw = bytes((piece.raw or piece.header)[:LARGEST_PARSED])
                     yield Found(place, piece.offset, raw, size=piece.size)
                 continue

@@ -30,7 +30,6 @@ twelfth as fast (2026-11): so this reader stays.
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 MAX_LINE = 1024
@@ -105,13 +104,10 @@ class Dialect(StrEnum):
     MBOXCL2 = "mboxcl2"
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes of an input that are neither mail nor separator, and why."""
+Gap = tuple[int, int, str]
+"""Bytes of an input that are neither mail nor separator: offset, length, and why."""
 
-    offset: int
-    length: int
-    reason: str
+NO_MAIL = "no mail before the first separator"
 
 
 def is_odd(line: bytes | bytearray | memoryview) -> bool:

@@ -15,6 +15,7 @@ from ingestor.archive.payloads import Dictionary, pack
 from ingestor.archive.rows import packed_mail, row_of
 from ingestor.intake.files.blocks import LongMail
 from ingestor.intake.files.mbox import (
+    NO_MAIL,
     Dialect,
     Gap,
     has_lengths,
@@ -89,7 +90,7 @@ def _lead(data: bytes, end: int, result: Split) -> int:
     lead = separator if separator >= 0 else end
     if lead:
         blank = not data[:lead].strip(b"\r\n\0")
-        result.gaps.append(Gap(0, lead, "empty lines" if blank else "no mail before the first separator"))
+        result.gaps.append((0, lead, "empty lines" if blank else NO_MAIL))
     if separator >= 0:
         result.add_separator(data, separator, after)
     return after
@@ -106,7 +107,7 @@ def _add(data: bytes, start: int, mail_end: int, counted: int, result: Split) ->
         while stop > start and data[stop - 1] == 0:
             stop -= 1
         if stop == start or data[stop - 1] == 0x0A:
-            result.gaps.append(Gap(stop, mail_end - stop, "NUL bytes"))
+            result.gaps.append((stop, mail_end - stop, "NUL bytes"))
         else:
             stop = mail_end
     tail = trailing_blank(data, start, stop)
@@ -150,8 +151,7 @@ class Findings:
 
     `rows` has them as `Row.plain` gives them. Of `ignored` mails, `outside` are SMS of
     other days than the wanted; `senders` says whose the others are (only where that was asked for),
-    `look_alikes` what they lack to be ours. `odd` counts separators of no usual form; `gaps` are (offset,
-    length, reason).
+    `look_alikes` what they lack to be ours. `odd` counts separators of no usual form.
     """
 
     rows: list[Sequence[Any]] = field(default_factory=list)
@@ -160,7 +160,7 @@ class Findings:
     mails: int = 0
     mail_bytes: int = 0
     separators: int = 0
-    gaps: list[tuple[int, int, str]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
     senders: dict[str, int] = field(default_factory=dict)
     odd: int = 0
     look_alikes: dict[str, int] = field(default_factory=dict)
@@ -199,8 +199,8 @@ class LongMails:
     def read(self, mail: LongMail, origin: Origin) -> Findings:
         """Return what a mail came to of which no more than the beginning may have been kept."""
         found = Findings(separators=mail.separators, odd=int(mail.odd))
-        if mail.gap is not None:
-            found.gaps.append((0, mail.gap.length, mail.gap.reason))
+        if mail.gap:
+            found.gaps.append((0, mail.gap, NO_MAIL))
             return found
         found.mails, found.mail_bytes = 1, mail.size
         for module, rules in self._lanes if mail.raw is not None else ():
@@ -235,8 +235,7 @@ class MailReader:
     def read_mbox(self, data: bytes, dialect: Dialect, origin: Origin) -> Findings:
         """Read a block of whole mails."""
         parts = split(data, dialect)
-        gaps = [(gap.offset, gap.length, gap.reason) for gap in parts.gaps]
-        found = Findings(separators=parts.separators, gaps=gaps, odd=parts.odd)
+        found = Findings(separators=parts.separators, gaps=parts.gaps, odd=parts.odd)
         for start, end, verbatim in parts.mails:
             mail = unquoted(data[start:end], dialect, verbatim=verbatim)
             self._add(found, origin, mail, start, end - start)

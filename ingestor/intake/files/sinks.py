@@ -55,13 +55,9 @@ class ArchiveSink:
         self._stopping = stopping
         self._shared = store.in_a_file
         self.beside = not self._shared
-        self._limit = 2000 if self._shared else 4000  # on PostgreSQL 100,000 mails took 11.3 s, and 11.0
-        self._last_end = 0.0
-
-    @property
-    def limit(self) -> int:
+        self.limit = 2000 if self._shared else 4000  # on PostgreSQL 100,000 mails took 11.3 s, and 11.0
         """How many items should go into one batch."""
-        return self._limit
+        self._last_end = 0.0
 
     def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
         """Make `submissions` durable together; return the receipt of each.
@@ -98,7 +94,7 @@ class ArchiveSink:
         self._last_end = time.monotonic()
         if self._shared and items >= FEWEST // 2:
             fitting = int(items * LONGEST_TRANSACTION / max(seconds, 0.001))
-            self._limit = max(FEWEST, min(MOST, fitting))
+            self.limit = max(FEWEST, min(MOST, fitting))
 
 
 class DrySink:

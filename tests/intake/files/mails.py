@@ -55,4 +55,4 @@ def mails(data: bytes, dialect: Dialect = Dialect.MBOX) -> Iterator[tuple[int, b
 def covered(parts: Split) -> int:
     """Return how many bytes of a stretch have their place: it must be its length."""
     inside = sum(end - start for start, end, _ in parts.mails)
-    return inside + parts.separators + sum(gap.length for gap in parts.gaps)
+    return inside + parts.separators + sum(length for _, length, _ in parts.gaps)

@@ -47,7 +47,7 @@ def test_every_byte_has_its_place(data: bytes, dialect: Dialect) -> None:
     assert covered(found) == len(data)
     stretches = sorted(
         [(start, end) for start, end, _ in found.mails]
-        + [(gap.offset, gap.offset + gap.length) for gap in found.gaps]
+        + [(offset, offset + length) for offset, length, _ in found.gaps]
     )
     assert all(end <= start for (_, end), (start, _) in pairwise(stretches))
 
@@ -114,8 +114,8 @@ def test_blocks_find_the_mails_of_the_whole(data: bytes, dialect: Dialect) -> No
             in_place += covered(part)
             found += [(piece.offset + start, piece.offset + end) for start, end, _ in part.mails]
         else:
-            in_place += piece.separators + piece.size + (piece.gap.length if piece.gap else 0)
-            if piece.gap is None:
+            in_place += piece.separators + piece.size + piece.gap
+            if not piece.gap:
                 found.append((piece.offset, piece.offset + piece.size))
     assert in_place == len(data)
     long_ones = {start for start, end, _ in whole.mails if end - start > 400}
