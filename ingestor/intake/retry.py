@@ -33,8 +33,8 @@ class Verdict:
 def todays_reader(rules_for: Callable[[str], Rules], strict: Collection[str] = ()) -> Reader:
     """Return a reader that asks today's parser of each arrival's provider; `rules_for` takes its name.
 
-    Of a `strict` mailbox it reads only mails whose sender was proven when they came: today's DNS says nothing
-    of that day.
+    Of a `strict` mailbox only mails whose sender was proven when they came: today's DNS says nothing of that
+    day.
     """
 
     def read(kept: Kept) -> Sequence[Reading]:
@@ -63,9 +63,8 @@ def retry(
 ) -> Iterator[Verdict]:
     """Read what stands in the quarantine again (`ids`: only these); give each verdict once it is durable.
 
-    `reader` gets an arrival with its raw bytes and returns the readings of all items of that payload. What
-    is readable now becomes an SMS with its old provenance; every verdict is a row in `retries`, no arrival
-    is changed. `now` is aware UTC.
+    What is readable now becomes an SMS with its old provenance; every verdict is a row in `retries`, no
+    arrival is changed. `now` is aware UTC.
     """
     standing = standing_ids(store.engine, ids)
     for numbers in in_parts(standing, _BATCH):

@@ -1,8 +1,7 @@
 """Cuts a stream of any length into blocks of whole mails, in bounded memory.
 
-A block ends where a mail ends, so that blocks can be split apart in other processes and give the same mails
-as the file in one piece. A mail longer than a block is passed through: its bytes are kept only if its
-header says that it is ours.
+Blocks are split apart in other processes, and give the same mails as the file in one piece. Of a mail longer
+than a block the bytes are kept only if its header says that it is ours.
 """
 
 import hashlib
@@ -42,8 +41,7 @@ _CONTEXT = 4  # bytes before a line that tell whether an empty line precedes it
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole mails: `data` is valid until the next block is asked for. `sha256` is over the stream up to the
-    end of this block."""
+    """Whole mails: `data` is valid until the next block; `sha256` is over the stream up to its end."""
 
     offset: int
     data: memoryview
@@ -51,16 +49,14 @@ class Block:
 
     @property
     def end(self) -> int:
-        """The offset behind this block."""
         return self.offset + len(self.data)
 
 
 @dataclass(slots=True)
 class LongMail:
-    """One mail longer than a block.
+    """One mail longer than a block: `raw` is what was kept (None: not ours, or packed since).
 
-    `raw` is what was kept (None: not ours, or packed since); `size` and `content_key` are over all of it.
-    `gap` is its length where it is no mail at all.
+    `size` and `content_key` are over all of it; `gap` is its length where it is no mail at all.
     """
 
     offset: int
@@ -76,8 +72,6 @@ class LongMail:
 
 
 class _Collector:
-    """Takes a long mail in piece by piece."""
-
     def __init__(self, *, wanted: bool) -> None:
         self.size = 0
         self.kept: bytearray | None = bytearray() if wanted else None

@@ -1,7 +1,4 @@
-"""The books of a run: how far each of its inputs was read, whether that is still the same, what came of it.
-
-`Books` opens inputs for one run; a `StreamInput` or a `ListInput` moves one on; the `Tally` counts.
-"""
+"""The books of a run: how far each input was read, whether that is still the same, what came of it."""
 
 import hashlib
 from collections import Counter
@@ -47,12 +44,12 @@ class InputChanged(InputUnreadable):
 
 
 class Books:
-    """Opens inputs for one run. A dry run keeps none: each of its inputs is at its beginning."""
+    """Opens inputs for one run. A dry run (without `run_id`) keeps none: each input is at its beginning."""
 
     def __init__(
         self, engine: Engine | None, run_id: int | None, before: Callable[[], None] = lambda: None
     ) -> None:
-        """`before` is called before each write, to leave room for others; no `run_id` makes it a dry run."""
+        """`before` is called before each write, to leave room for others."""
         self._engine = engine
         self.run_id = run_id
         self._before = before
@@ -128,10 +125,7 @@ class StreamInput:
     _reached: int | None = None
 
     def catch_up(self, stream: Stream, mark: int) -> int:
-        """Read what had been read before, `mark` bytes of which are already consumed; return its end.
-
-        Raises `InputChanged` when it is shorter or different.
-        """
+        """Read what was read before (`mark` bytes are consumed); return its end. Raises `InputChanged`."""
         left = self.earlier.position - mark
         if left <= 0:
             return mark
@@ -167,10 +161,7 @@ class ListInput:
         return self.count < self.earlier.position
 
     def add(self, name: str, content_sha256: bytes) -> InputProgress | None:
-        """Take the next file of the list; return the step, None while catching up.
-
-        Raises `InputChanged` where the files before the place reached are not the same ones.
-        """
+        """Take the next file; return the step, None while catching up. Raises `InputChanged`."""
         was_before = self.catching_up
         self._chain.update(name.encode("utf-8", "replace") + b"\0" + content_sha256)
         self.count += 1
@@ -277,11 +268,9 @@ class Tally:
                 self.gaps.add(str(place), base + offset, reason, length)
 
     def add_quarantined(self, place: str, offset: int, reason: str) -> None:
-        """Note a mail of ours that could not be read."""
         self.quarantined.add(place, offset, near_miss_in_words(reason))
 
     def add_failure(self, reason: str) -> None:
-        """Note what could not be read, and why."""
         self.failure_count += 1
         if len(self.failures) < MOST_LISTED:
             self.failures.append(reason)

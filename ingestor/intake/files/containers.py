@@ -1,8 +1,8 @@
 """What stands around mails: zip and tar archives, Apple Mail's .emlx and Dovecot's sdbox.
 
-Members of archives are streams, never unpacked to disk, each with a bound on what it gives. `.emlx` is a line
-with the mail's length, the mail, and a property list. A dbox file is a line of its own, a header of 30 bytes
-with the mail's size, the mail, and lines of metadata (Dovecot's `dbox-file.h`).
+Members are streams, never unpacked to disk, each with a bound. `.emlx` is a line with the mail's length, the
+mail, and a property list; a dbox file a line of its own, a header of 30 bytes with the mail's size, the mail,
+and lines of metadata (Dovecot's `dbox-file.h`).
 """
 
 import io
@@ -53,7 +53,6 @@ class TarDamaged(InputUnreadable):
     """A tar archive is damaged inside a member: nothing behind it can be read."""
 
     def __init__(self, words: str, archive: str) -> None:
-        """`archive` is the name of the archive."""
         super().__init__(words)
         self.archive = archive
 
@@ -102,10 +101,10 @@ class _Checked:
 
 
 def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str, Stream | InputUnreadable]]:
-    """Yield (member name, stream) in the order of the directory.
+    """Yield (member name, stream) in the order of the directory of `file`, which can seek.
 
-    `file` can seek. A member that cannot be opened comes as the fault instead of a stream. Raises
-    `InputUnreadable` when the archive itself is damaged.
+    A member that cannot be opened comes as the fault instead. Raises `InputUnreadable` where the archive is
+    damaged.
     """
     try:
         archive = zipfile.ZipFile(file)

@@ -1,9 +1,8 @@
 """From the importer to the workers and on to the archive, in the order in which the files are read.
 
-Blocks go to a worker as they are, single mails many together (`Packing`). Each stretch of input comes back
-when its worker is done, in any order. Its rows become a submission together with the step of its inputs;
-submissions become transactions in the order in which they were sent (`InputQueue`), one at a time. While
-PostgreSQL has one, reading goes on.
+Blocks go to a worker as they are, single mails many together (`Packing`). What comes back, in any order,
+becomes submissions and transactions in the order of the input (`InputQueue`), one at a time. While PostgreSQL
+has one, reading goes on.
 """
 
 import sqlite3
@@ -31,10 +30,10 @@ _ONE_MORE = "ON CONFLICT (key) DO UPDATE SET n = n + 1 RETURNING key, n - 1"
 
 
 class Copies:
-    """Counts the mails of one input by content key.
+    """Counts the mails of one input by content key, in a temporary database of SQLite's.
 
-    In a temporary database of SQLite's, which keeps 2 MB in memory and the rest in a file without a name: a
-    million keys in a dictionary took 150 MB. A key takes 2 µs of the 120 that an import needs for a mail.
+    That keeps 2 MB in memory and the rest in a file without a name: a million keys in a dictionary took 150
+    MB. A key takes 2 µs of the 120 that an import needs for a mail.
     """
 
     def __init__(self, before: Iterable[tuple[bytes, int]] = ()) -> None:
@@ -95,9 +94,8 @@ class CoverageBroken(IngestorError):
 class Stretch:
     """A part of the input on its way: what it came to, and what becomes durable with it.
 
-    `origins` has one entry for a block, one a mail where single mails are packed together: the file, and the
-    offset in it. `copies` numbers equal mails of an mbox; None where each mail has a file or a member of its
-    own.
+    `origins` (file, offset) has one entry for a block, one a mail where single mails are packed together.
+    `copies` numbers equal mails of an mbox; None where each mail has a file or a member of its own.
     """
 
     origins: list[tuple[Place, int]] = field(default_factory=list)
@@ -108,14 +106,10 @@ class Stretch:
     copies: Copies | None = None
 
     def add_step(self, step: InputProgress) -> None:
-        """Move an input on together with this."""
         self.progress[step.input_id] = step.after(self.progress.get(step.input_id))
 
     def take_rows(self, found: Findings, secret: bytes) -> list[Row]:
-        """Take the rows out of what was found, equal ones with the place of a copy each.
-
-        `secret` is the archive's key. Stretches are asked in the order of the input.
-        """
+        """Take the rows of `found`, in the order of the input, equal ones with the place of a copy each."""
         rows = [Row.of_plain(values) for values in found.rows]
         found.rows = []
         if self.copies is not None and rows:
@@ -142,7 +136,7 @@ class _Transaction:
 class InputQueue:
     """Keeps the order, the transactions and the counts. `source` is what arrivals name from now on.
 
-    Use it as a context manager: at its end no transaction is on its way, whatever was raised.
+    At the end of its block no transaction is on its way, whatever was raised.
     """
 
     def __init__(
@@ -193,10 +187,7 @@ class InputQueue:
         return number
 
     def _make_room(self) -> None:
-        """Wait until a worker can be fed; until then, write what the workers have done.
-
-        In this order, because no worker is fed during a transaction of SQLite.
-        """
+        """Wait until a worker can be fed; write first: none is fed during a transaction of SQLite."""
         while True:
             self._take_in(block=False)
             self._write_due()
@@ -279,7 +270,6 @@ class InputQueue:
 
     @property
     def _could_begin(self) -> bool:
-        """Say whether a transaction could be on its way beside the reading, and none is."""
         return self._sink.beside and self._on_its_way is None
 
     def _write_all(self) -> None:
@@ -342,7 +332,6 @@ class Packing:
         self._queue.send(stretch, block.data, ("mbox", (length, dialect.value)))
 
     def add_mail(self, place: Place, offset: int, mail: bytes, step: InputProgress | None) -> None:
-        """Add a single mail."""
         if len(self._data) + len(mail) > BLOCK or len(self._mails) >= MOST_IN_PACK:
             self.flush()
         begin = len(self._data)

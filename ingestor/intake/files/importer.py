@@ -1,6 +1,6 @@
 """The import itself: files are opened one after the other, and what is in them goes to the workers.
 
-The parent reads, hashes and writes; nothing else. Arrivals follow the files whatever the number of workers.
+The parent reads, hashes and writes alone: arrivals follow the files whatever the number of workers.
 """
 
 import hashlib
@@ -33,8 +33,7 @@ INPUT_COST = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user wants of an import: a forced kind and dialect, the name of the provenance, and to take
-    every file for whole as it stands."""
+    """A forced kind and dialect, the name of the provenance, and whether every file is whole as it stands."""
 
     forced: Kind | None = None
     dialect: Dialect = Dialect.MBOX
@@ -76,7 +75,7 @@ class Importer:
         self._opened: OpenFile | None = None
 
     def run(self, references: Iterable[tuple[str, FileReference]]) -> bool:
-        """Import (name of the provenance, file) one after the other; return whether the end was reached.
+        """Import (name of the provenance, file); return whether the end was reached.
 
         Raises ArchiveUnavailable, WorkersGone, CoverageBroken: what was committed stays.
         """

@@ -1,7 +1,4 @@
-"""Opens what the walk found, layer by layer, until there are leaves: mailboxes and mails.
-
-An import reads them (`importer`); `each_mail` only shows every mail of some files, in this process.
-"""
+"""Opens what the walk found, layer by layer, until there are leaves: mailboxes and mails."""
 
 import io
 import os
@@ -61,7 +58,6 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The last part of it."""
         return (self.member or self.path).rpartition("/")[2]
 
     def inside(self, name: str) -> "Place":
@@ -71,11 +67,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """The innermost: a mailbox, a mail, something unknown, or what cannot be read.
+    """The innermost: a mailbox, a mail, something unknown, or what cannot be read (`fault`).
 
-    `listed` is the folder or archive whose list it belongs to, None when it stands for itself. `mark` is the
-    length of the byte order mark that was left out in front, `offset` the place of what `stream` gives;
-    `looks` is what it seemed to be where `kind` was forced.
+    `listed` is the folder or archive whose list it belongs to. `mark` is the length of the byte order mark
+    left out in front, `offset` the place of what `stream` gives; `looks` is what it seemed to be where `kind`
+    was forced.
     """
 
     kind: Kind
@@ -173,7 +169,6 @@ class OpenFile:
             raise InputUnreadable(f"{self._name} cannot be opened: {_advised(error)}") from None
 
     def close(self) -> None:
-        """Close the file."""
         if self._path != "-":
             self._file.close()
 

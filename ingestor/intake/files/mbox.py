@@ -1,8 +1,7 @@
 """Where the mails of an mbox begin and end: `blocks` cuts there, `parse` splits there.
 
-**The strict `From ` rule**: which lines begin a mail, and which are text that only looks so. There is no
-standard for it: RFC 4155 names the default form (an address and an asctime date), and each program has its
-own. Four kinds are accepted:
+**The strict `From ` rule.** No standard says which lines begin a mail: RFC 4155 names the default form
+(an address and an asctime date), and each program has its own. Four kinds are accepted:
 
 * a *dated* line (`From sender Mon Jan  1 00:00:00 2024`, with zone, without seconds, or with the date of
   RFC 5322) after a blank line, or anywhere at a line start when a header line follows: mails that were
@@ -17,13 +16,12 @@ own. Four kinds are accepted:
   Message-ID, MIME-Version, a Date in full).
 
 "From tomorrow on we are closed" is none of them, even before lines like `Subject: holidays`: exporters that
-write odd separators seldom quote, so what follows must decide.
+write odd separators seldom quote.
 
 **The dialects** differ in how a body line that begins with "From " is kept: mboxo quotes it as `>From ` and
 cannot tell it from a line that was so already; mboxrd quotes that again; mboxcl and mboxcl2 write a
 Content-Length, the latter without any quoting. Read as `mbox` (nothing forced) a Content-Length that ends at
-a separator or at the end of the file is believed and the bytes are taken as they are; everything else is
-unquoted as mboxrd.
+a separator or at the end of the file is believed; everything else is unquoted as mboxrd.
 
 The standard library's `mailbox` believes any `From ` line, keeps no offsets, and an import by it reads a
 twelfth as fast (2026-11): so this reader stays.
@@ -121,10 +119,9 @@ def is_header_line(data: bytes | bytearray, start: int, end: int) -> bool:
 
 
 def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
-    """Return where the separator line that begins at `start` ends, its line end included; 0 if it is none.
+    """Return where the separator line at `start` (a `From `) ends, its line end included; 0 if it is none.
 
-    `data[start:]` begins with `From ` at the start of a line; `end` is the end of what is known. The answer
-    is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
+    The answer is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
     """
     usual = _USUAL.match(data, start, min(end, start + MAX_LINE))
     if usual and _after_blank_line(data, start):
@@ -202,8 +199,7 @@ def count_separators(data: bytes | bytearray, end: int) -> int:
 def _glued_end(data: bytes | bytearray, start: int, end: int) -> int:
     """Return where the separator line ends that stands behind text in a line; 0 if it is none.
 
-    A mail that was appended to a file without a last line end, or with a byte order mark in front: only a
-    dated line before the header of a delivered mail is taken for one, and none that is quoted by `>`.
+    Only a dated line before the header of a delivered mail is one, and none that is quoted by `>`.
     """
     after = data.find(b"\n", start, min(end, start + MAX_LINE)) + 1
     is_one = (
@@ -245,8 +241,7 @@ def next_boundary(
 ) -> tuple[int, int, int]:
     """Return where the mail whose separator line ended at `start` stops: (its end, next separator, its end).
 
-    The first is the end of a believed Content-Length, or -1. The separator is (-1, -1) when the mail runs
-    up to `end`.
+    The first is -1 without a believed Content-Length, the others where the mail runs up to `end`.
     """
     if with_lengths:
         stop = _believed_end(data, start, end)
@@ -286,8 +281,8 @@ def header_end(data: bytes | bytearray, start: int, end: int) -> int:
 def ends_whole(data: bytes | bytearray, start: int, end: int) -> bool:
     """Say whether the last mail of an mbox, `data[start:end]`, ends where its program would end it.
 
-    It has its last line end (NULs of a crash behind it are no part of it) and a whole header; and where a
-    length is stated that goes beyond the end, at least the empty line that stands behind each mail.
+    It has its last line end (NULs of a crash aside) and a whole header; and where a length is stated that
+    goes beyond the end, at least the empty line that stands behind each mail.
     """
     stop = end
     while stop > start and data[stop - 1] == 0:

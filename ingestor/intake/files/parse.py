@@ -51,7 +51,6 @@ class Split:
     odd: int = 0
 
     def add_separator(self, data: bytes, start: int, end: int) -> None:
-        """Place the separator line `data[start:end]`."""
         self.separators += end - start
         self.odd += is_odd(data[start:end]) or (start > 0 and data[start - 1] not in b"\n\0")
 
@@ -80,10 +79,7 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
 
 
 def _lead(data: bytes, end: int, result: Split) -> int:
-    """Place what stands before the first separator: a mail whose separator is lost, or a gap.
-
-    Returns where the first mail begins, -1 when there is none.
-    """
+    """Place what stands before the first separator; return where the first mail begins, else -1."""
     if is_header_line(data, 0, end):
         return 0
     separator, after = next_separator(data, 0, end)
@@ -116,10 +112,7 @@ def _add(data: bytes, start: int, mail_end: int, counted: int, result: Split) ->
 
 
 def unquoted(mail: bytes, dialect: Dialect, *, verbatim: bool) -> bytes:
-    """Return the mail as it was before it was put into an mbox of `dialect`.
-
-    `verbatim` says that a believed Content-Length measured it.
-    """
+    """Return the mail as it was before the mbox; `verbatim`: a believed Content-Length measured it."""
     if b">From " not in mail or dialect is Dialect.MBOXCL2 or (verbatim and dialect is Dialect.MBOX):
         return mail
     if dialect in (Dialect.MBOXO, Dialect.MBOXCL):
@@ -134,8 +127,7 @@ def leading_separator(mail: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which SMS are wanted, by the first eight of their 14 digits (the provider's clock): `since` and
-    `until` are such days, both included, '' for no bound."""
+    """Which SMS are wanted, by the first 8 of their 14 digits: `since` to `until`, '' for no bound."""
 
     since: str = ""
     until: str = ""
@@ -149,9 +141,9 @@ class Window:
 class Findings:
     """What a stretch of input came to, as plain values that travel between processes.
 
-    `rows` has them as `Row.plain` gives them. Of `ignored` mails, `outside` are SMS of
-    other days than the wanted; `senders` says whose the others are (only where that was asked for),
-    `look_alikes` what they lack to be ours. `odd` counts separators of no usual form.
+    `rows` has them as `Row.plain` gives them. Of `ignored` mails, `outside` are SMS of other days; `senders`
+    says whose the others are (where that was asked for), `look_alikes` what they lack to be ours. `odd` as in
+    `Split`.
     """
 
     rows: list[Sequence[Any]] = field(default_factory=list)
@@ -175,7 +167,6 @@ class Findings:
         return self.mail_bytes + self.separators + sum(length for _, length, _ in self.gaps)
 
     def ignore(self, reading: NotOurs) -> None:
-        """Count a mail that is not ours."""
         self.ignored += 1
         if reading.missing is not None:
             self.look_alikes[reading.missing] = self.look_alikes.get(reading.missing, 0) + 1
@@ -193,7 +184,6 @@ class LongMails:
         self._dictionary = dictionary
 
     def wanted(self, header: bytes) -> bool:
-        """Say from a header whether the mail is ours."""
         return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
 
     def read(self, mail: LongMail, origin: Origin) -> Findings:
@@ -219,13 +209,12 @@ class LongMails:
 
 
 class MailReader:
-    """Reads mails with every provider's reader in turn, in a worker process."""
+    """Reads mails with every provider's reader in turn, in a worker process. Made of what `LongMails` is."""
 
     def __init__(
         self, rules: Sequence[tuple[str, Rules]], window: Window, secret: bytes,
         dictionary: Dictionary | None = None, *, count_senders: bool = False,
     ) -> None:  # fmt: skip
-        """`secret` is the archive's key, `dictionary` what payloads are packed with."""
         self._lanes = _lanes(rules)
         self._window = window
         self._secret = secret
@@ -233,7 +222,6 @@ class MailReader:
         self._count_senders = count_senders
 
     def read_mbox(self, data: bytes, dialect: Dialect, origin: Origin) -> Findings:
-        """Read a block of whole mails."""
         parts = split(data, dialect)
         found = Findings(separators=parts.separators, gaps=parts.gaps, odd=parts.odd)
         for start, end, verbatim in parts.mails:

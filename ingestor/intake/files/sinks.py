@@ -1,8 +1,8 @@
 """Where an import's submissions go: the archive, in transactions that leave room for a daemon; or a dry run.
 
-A dry run goes the whole way, and the one store judges, in a temporary archive that has what it must know:
-before each transaction all that the real archive knows of its keys is copied there, under ids below zero;
-then the rows are stored there, without their texts and bytes. The real archive is only read.
+A dry run goes the whole way, in a temporary archive: before each transaction all that the real archive (which
+is only read) knows of its keys is copied there, under ids below zero; then the rows are stored there, without
+their texts and bytes.
 """
 
 import os
@@ -48,8 +48,7 @@ class ArchiveSink:
     def __init__(
         self, store: Store, stopping: Callable[[], bool], tell: Callable[[str], None] = lambda _: None
     ) -> None:
-        """`stopping` says whether the user wants to end: then a missing database is not waited for. `tell`
-        hears why it is waited for."""
+        """While `stopping` a missing database is not waited for; `tell` hears why it is waited for."""
         self._tell = tell
         self._store = store
         self._stopping = stopping
@@ -60,10 +59,7 @@ class ArchiveSink:
         self._last_end = 0.0
 
     def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
-        """Make `submissions` durable together; return the receipt of each.
-
-        Waits where the database is away for a while; then raises ArchiveUnavailable.
-        """
+        """Make all durable together; return the receipts. Raises ArchiveUnavailable after `PATIENCE`."""
         deadline = time.monotonic() + PATIENCE
         lengths = pauses(0.1, 5.0)
         told = False
@@ -129,10 +125,7 @@ class DrySink:
         self._folder.cleanup()
 
     def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
-        """Return the receipts the archive would give; write nothing there.
-
-        Raises TemporaryFolderFull.
-        """
+        """Return the receipts the archive would give; write nothing there. Raises TemporaryFolderFull."""
         rows = [row for one in submissions for row in one.items if isinstance(row, Row)]
         known = self._copy_known(rows)
         bare = [

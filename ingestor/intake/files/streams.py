@@ -98,8 +98,7 @@ class Stream:
         return self._head[:count]
 
     def whole(self, *, consume: bool = True) -> bytes | None:
-        """Return everything, if the end was seen while looking at the head; else None, and nothing is
-        consumed."""
+        """Return everything if its end was seen in the head; else None, and nothing is consumed."""
         if not self._ended:
             return None
         rest = self._head[self._at :]
@@ -205,10 +204,7 @@ class Decompressed:
         self._decoder = self._new_decoder()
 
     def read(self, count: int) -> bytes:
-        """Return up to `count` bytes, none only at the end.
-
-        Raises `InputUnreadable` on damage, `BombSuspected` on a bound.
-        """
+        """Return up to `count` bytes, none only at the end. Raises `InputUnreadable`, `BombSuspected`."""
         with damage(self._name, self._kind.value):
             piece = self._read(count)
         self._budget.give(len(piece))

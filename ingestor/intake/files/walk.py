@@ -1,9 +1,9 @@
 """What there is to read: which files, in which order, and what each holds.
 
 A folder says by its form which files are mails (Maildir, MH); all else is told from its content and never
-from its name. Files that hold mail, or may, in a form that is not read here are called by name, with what to
-do: taking such a file for text would end well and lose what is in it, and forcing a reading makes an SMS of
-bytes that are none. Magic numbers: libmagic, and for Dovecot's own `istream-lz4` and `dcrypt-openssl`.
+from its name. Mail in a form that is not read here is called by name, with what to do: taking it for text
+would end well and lose what is in it. Magic numbers: libmagic, and for Dovecot's own `istream-lz4` and
+`dcrypt-openssl`.
 """
 
 import os
@@ -30,8 +30,6 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Kind(StrEnum):
-    """What a stream holds."""
-
     MBOX = "mbox"
     MAIL = "mail"
     GZIP = "gzip"
@@ -202,8 +200,8 @@ _MAILDIR_PARTS = ("cur", "new", "tmp")
 class FileReference:
     """One file to read.
 
-    `folder` is the folder it was found in, None when the file was named by the user. `is_mail` is set where
-    its place says so. `fault` says in words why it cannot be read, `left_out` why it need not be.
+    `folder` is where it was found, None when the user named it. `is_mail`: its place says so. `fault` says
+    why it cannot be read, `left_out` why it need not be.
     """
 
     path: str
@@ -223,7 +221,7 @@ Identity = tuple[int, int, int, int]
 def references(paths: Iterable[str], *, layout: str | None = None) -> Iterator[tuple[str, FileReference]]:
     """Yield (path as it was given, printable, and a file at or below it) in the order in which they are read.
 
-    `-` is stdin. `layout` forces `maildir` or `mh` on folders, and says nothing where it is another.
+    `-` is stdin. `layout` forces `maildir` or `mh` on folders; any other says nothing.
     """
     layout = layout if layout in {"maildir", "mh"} else None
     seen: set[Identity] = set()
@@ -234,11 +232,9 @@ def references(paths: Iterable[str], *, layout: str | None = None) -> Iterator[t
 
 
 def walk(path: str, seen: set[Identity], *, layout: str | None = None) -> Iterator[FileReference]:
-    """Yield the files at or below `path` in the order in which they are read: always the same one.
+    """Yield the files at or below `path` in an order that no Maildir flag, `cur` or `new` changes.
 
-    `seen` has what was walked before and grows: a file met again, by a link or a second name, is yielded as
-    left out. `layout` forces `maildir` or `mh` on the folder. The order does not depend on
-    the flags in a Maildir name, nor on whether a mail still stands in `new`.
+    `seen` has what was walked before and grows: a file met again, by a link or a second name, is left out.
     """
     try:
         status = Path(path).stat()
@@ -306,7 +302,7 @@ def _maildir(path: str, seen: set[Identity]) -> Iterator[FileReference]:
 def left_in_tmp(name: str, folders: Collection[str] | None) -> bool:
     """Say whether a file of an archive is in a Maildir's `tmp`, where deliveries lie that never ended.
 
-    `folders` are the folders of the archive: a Maildir has `cur` or `new` beside it. None leaves that open.
+    A Maildir has `cur` or `new` beside it among the archive's `folders`; None leaves that open.
     """
     folder = name.rpartition("/")[0]
     outer, slash, last = folder.rpartition("/")

@@ -34,8 +34,6 @@ HEALTH = b"/healthz"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of a connection: its address, and what the settings say about it."""
-
     address: Address
     text: str
     encrypted: bool
@@ -45,7 +43,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """One endpoint, compiled. `name` is its provider and its place in the configuration: no secret."""
+    """One endpoint. `name` is its provider and its place in the configuration: no secret."""
 
     name: str
     provider: str
@@ -132,7 +130,7 @@ class Gate:
 def _by_https(headers: Headers, peer: Peer) -> bool:
     """Say whether nobody on the way could read the request: TLS to us, or a trusted proxy that says so.
 
-    A direct request from this machine is fine; one with a header that a proxy sets is not direct.
+    A direct request from this machine is fine, too.
     """
     if peer.trusted:
         said = headers.get(b"x-forwarded-proto")

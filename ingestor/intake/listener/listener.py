@@ -24,11 +24,10 @@ _log = get_logger(__name__)
 
 
 class Listener:
-    """Receives the providers' POSTs and answers each once it is durable.
+    """Receives the providers' POSTs and answers each once it is durable. Stop it before the writer.
 
-    `rules` are those of every provider by name; `writer` makes submissions durable; `spool_directory`
-    (`spool` in the state directory) is made where it is missing; `passwords` gives the Basic passwords of an
-    endpoint. `posts` counts what came, `keeper` has the spool. Stop it before the writer.
+    `rules` are by provider; `spool_directory` is made where it is missing; `passwords` gives the Basic
+    passwords of an endpoint. `posts` counts what came, `keeper` has the spool.
     """
 
     def __init__(

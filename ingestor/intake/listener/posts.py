@@ -49,9 +49,8 @@ _FREE = ~(15 << 76 | 3 << 62)
 class ReceivedPost(NamedTuple):
     """One POST that passed the gate.
 
-    `identity` is the 16 bytes of the UUID given on receipt: whichever way the POST takes from here (writer,
-    spool, both), it is the same arrival. `source` names the endpoint without its path; `peer` is the
-    client's address as far as trusted proxies say.
+    `identity` is the UUID given on receipt: whichever way the POST takes from here (writer, spool, both), it
+    is the same arrival. `source` names the endpoint without its path; `peer` is the client's address.
     """
 
     identity: bytes
@@ -62,9 +61,9 @@ class ReceivedPost(NamedTuple):
 
 
 def new_identity(now: datetime) -> bytes:
-    """Return the 16 bytes of a new UUID of version 7 (RFC 9562, section 5.7), made at `now` (aware).
+    """Return the 16 bytes of a UUID of version 7 (RFC 9562, 5.7), made at `now` (aware).
 
-    They begin with the time in milliseconds: POSTs that come together lie together in the archive's index.
+    They begin with the time: POSTs that come together lie together in the archive's index.
     """
     return (int(now.timestamp() * 1000) << 80 | _random(80) & _FREE | _VERSION_7).to_bytes(16, "big")
 
@@ -104,17 +103,16 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
 
 
 def committed(receipt: Receipt | None) -> tuple[str, ...] | None:
-    """Return what became of each item, where `receipt` stands for a commit of all of them; a test of ours
-    leaves no item. None where there is no receipt, or one is not durable."""
+    """Return what became of each item (of a test of ours: TEST), None where that is not durable."""
     if receipt is None or Outcome.FAILED in receipt.outcomes:
         return None
     return tuple(one.value for one in receipt.outcomes) or (TEST,)
 
 
 class EndpointCounts(NamedTuple):
-    """POSTs of one endpoint since the start, outcomes of what they carried, and when the newest came.
+    """POSTs of one endpoint, outcomes of what they carried, and when the newest came (aware UTC).
 
-    `newest` is aware UTC; a test of our own is none. One that was `spooled` has its outcome once replayed.
+    A test of our own is none. One that was `spooled` has its outcome once replayed.
     """
 
     posts: int

@@ -1,9 +1,7 @@
 """From an admitted request to a durable one: the writer first, the spool where it does not answer in time.
 
 With `spool_first` both: the spool, then the writer, and what is in the spool is answered in any case.
-
-An ASGI application. Everything here runs in the server's event loop, except `_finished` and `_spooled`, which
-the writer's and the spool's threads call.
+Everything here runs in the server's event loop, but for `_finished` and what the spool's thread calls.
 """
 
 import asyncio
@@ -45,10 +43,9 @@ _LONGEST_WAIT_AT_STOP = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Limits(Bounds):
-    """Bounds of the server, and how long a POST may take to become durable.
+    """Bounds of the server, and how long a POST may take to become durable; Agile gives up after 30 s.
 
-    `writer_seconds` is how long the database may take before a POST goes to the spool, `answer_seconds` when
-    even that has not helped: Agile gives up after 30 s.
+    After `writer_seconds` a POST goes to the spool, after `answer_seconds` even that has not helped.
     """
 
     writer_seconds: float = 5.0
@@ -60,8 +57,8 @@ class Limits(Bounds):
 class _Entry(Future[Receipt]):
     """One POST from its arrival to its answer: the future that the writer fulfils.
 
-    The library's has a condition for threads that wait, locked at each step: 3 % of the CPU of a POST, and
-    nobody waits. Who has `turn` first decides: the writer that begins with it, or who takes it back.
+    The library's has a condition for threads that wait: 3 % of the CPU of a POST, and nobody waits. Who has
+    `turn` first decides: the writer that begins with it, or who takes it back.
     """
 
     def __init__(
@@ -90,7 +87,6 @@ class _Entry(Future[Receipt]):
         return taken_back
 
     def set_result(self, result: Receipt) -> None:
-        """Go on: it is durable."""
         self._finished(self, result)
 
     def set_exception(self, exception: BaseException | None) -> None:  # noqa: ARG002 - a future's signature
@@ -121,15 +117,12 @@ class Reception:
 
     @property
     def busy(self) -> bool:
-        """Whether POSTs wait for their answer."""
         return bool(self._unanswered)
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Work in `loop` from now on."""
         self._loop = loop
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one admitted request."""
         admission: Admission = scope["state"]["admission"]
         body = await _whole_body(receive)
         if body is None:  # the client left in the middle of it: it was never told anything
@@ -285,7 +278,6 @@ class Reception:
 
 
 async def _whole_body(receive: Any) -> bytes | None:
-    """Return the body of a request, None where it never came whole."""
     pieces: list[bytes] = []
     while True:
         message = await receive()

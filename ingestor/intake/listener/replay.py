@@ -60,8 +60,8 @@ class _Settle:
 class Keeper:
     """Writes POSTs to the spool folder in batches and replays them in the order of their arrival.
 
-    A POST that the writer still holds is not replayed meanwhile. Should it be written twice all the same
-    (after a crash in between), it is one arrival: its UUID is unique in the archive.
+    A POST that the writer still holds is not replayed meanwhile; written twice (after a crash) it is one
+    arrival.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Keeper:
     def start(self) -> None:
         """Prove the folder, take up what an earlier run left in it, and start the thread.
 
-        Raises ConfigurationError where the folder can never be written. A full disk is only warned about:
-        the database may lie elsewhere.
+        Raises ConfigurationError where the folder can never be written. A full disk is only warned about: the
+        database may lie elsewhere.
         """
         try:
             self._folder.open()
@@ -125,7 +125,7 @@ class Keeper:
     def keep(self, received: ReceivedPost, told: Told, *, with_writer: bool) -> None:
         """Write `received` to the spool; `told` gets None once it is durable, or the fault.
 
-        `with_writer` says that the writer has it too; then `settle` must follow.
+        `with_writer`: the writer has it too, and `settle` must follow.
         """
         self._jobs.put(_Keep(received, told, with_writer))
 

@@ -70,8 +70,7 @@ def oldest(directory: Path) -> datetime | None:
 def prepare(directory: Path) -> None:
     """Make the spool `directory`, sweep what a crash left unfinished, and prove that it takes a write.
 
-    Unfinished files were never acknowledged. Raises ConfigurationError where only a person can help
-    (wrong owner, read-only), and OSError where it may pass (disk full).
+    Raises ConfigurationError where only a person can help, and OSError where it may pass (disk full).
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -206,7 +205,6 @@ class SpoolFolder:
 
     @property
     def place(self) -> Path:
-        """The path by which files of the open folder are reached."""
         held = Path(f"/proc/self/fd/{self._descriptor}")  # Linux only; elsewhere by its path
         return held if self._descriptor is not None and held.exists() else self._directory
 
@@ -219,10 +217,7 @@ class SpoolFolder:
             return False
 
     def open(self) -> None:
-        """Make the folder where it is missing, prove it, and hold it open instead of the one before.
-
-        Raises ConfigurationError where only a person can help, OSError where it may pass.
-        """
+        """Make and prove the folder, and hold it open instead of the last one; raises as `prepare`."""
         prepare(self._directory)
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.close()
@@ -233,10 +228,7 @@ class SpoolFolder:
                 self.forget()
 
     def prove(self) -> None:
-        """Prove the folder again; one that could not be opened for want of room is opened now.
-
-        Raises what `open` does.
-        """
+        """Prove the folder again; one that could not be opened for want of room is opened now."""
         if self._opened is None:
             self.open()
         else:
@@ -255,7 +247,6 @@ class SpoolFolder:
             _note_of(self._directory).unlink()
 
     def close(self) -> None:
-        """Hold it no longer."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
