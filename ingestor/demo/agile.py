@@ -32,12 +32,10 @@ class FakeAgile(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/services/"
 
     def __enter__(self) -> "FakeAgile":
-        """Begin to answer."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop answering."""
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -75,11 +73,9 @@ class Handler(BaseHTTPRequestHandler):
     server: FakeAgile
 
     def do_GET(self) -> None:
-        """Tell the credit."""
         self.reply(200, {"credit": float(self.server.credit)})
 
     def do_POST(self) -> None:
-        """Note the request, and accept it."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(request)
         self.server.accept(self, request)

@@ -32,10 +32,9 @@ class Folder:
 
 
 def prepare(path: Path) -> Folder:
-    """Return the folder at `path`, empty of an earlier demo.
+    """Return the folder at `path`, empty of an earlier demo: only files that a demo wrote are removed.
 
-    Only files that a demo wrote are removed. Raise ConfigurationError where an archive or a configuration is
-    none of ours.
+    Raises ConfigurationError where an archive or a configuration is none of ours.
     """
     folder = Folder(path)
     theirs = [folder.configuration, folder.archive, *_beside(folder.archive)]
@@ -64,7 +63,6 @@ class Agile:
 
     @property
     def reports_url(self) -> str:
-        """The address that it posts to."""
         return f"http://127.0.0.1:{self.port}{self.path}"
 
 
@@ -118,7 +116,6 @@ class ArchiveWatch:
     """A reader of the archive: what is new, and what the run's balance says."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Read over `connection`."""
         self._connection = connection
         self._shown = 0
 
@@ -141,7 +138,6 @@ class ArchiveWatch:
         return None if row is None else (row[0], row[1], row[2])
 
     def opt_outs(self) -> list[tuple[str, str]]:
-        """Return who is out, and of which number of ours."""
         return self._connection.execute("SELECT number, scope FROM opt_outs ORDER BY 1").fetchall()
 
     def balance(self) -> dict[str, int]:
@@ -154,10 +150,9 @@ class ArchiveWatch:
 
 @contextmanager
 def watching(archive: Path, go_on: Callable[[], None], deadline: float) -> Iterator[ArchiveWatch]:
-    """Give a reader of `archive` as soon as a run stands in it.
+    """Give a reader of `archive` as soon as a run stands in it; raise TimeoutError at `deadline` (monotonic).
 
-    `go_on` is called while nothing is there yet and raises when nothing will be. Raise TimeoutError at
-    `deadline` (monotonic).
+    `go_on` is called while nothing is there yet and raises when nothing will be.
     """
     while True:
         try:

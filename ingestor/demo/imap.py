@@ -1,8 +1,7 @@
 """The demo's mails (each usual way of writing one, repeats, a broken one, mail of others; dated today) and
 its throw-away mailbox: as much IMAP4rev1 (RFC 3501, RFC 2177) as it takes to watch one folder.
 
-One account, one folder, everything in memory, loopback only. Nothing in it can be changed: who asks for that
-is refused, and `asked_to_change` says so afterwards.
+Everything is in memory, on loopback. Nothing in it can be changed: `asked_to_change` says who wanted to.
 """
 
 import asyncio
@@ -193,7 +192,6 @@ class Mailbox:
             writer.close()
 
     async def grown(self, known: int) -> None:
-        """Return once there are more than `known` mails."""
         async with self._news:
             await self._news.wait_for(lambda: len(self.mails) > known)
 

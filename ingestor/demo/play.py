@@ -41,7 +41,6 @@ class Screen:
     """Prints lines; nothing that came in a message is taken for markup or for a terminal's control codes."""
 
     def __init__(self, console: Console | None = None) -> None:
-        """Print to `console`, stdout by default."""
         if console is None:
             for stream in (sys.stdout, sys.stderr):
                 # An emoji must not end the demo where the locale cannot show it.
@@ -50,16 +49,13 @@ class Screen:
         self._console = console
 
     def say(self, text: str = "") -> None:
-        """Print a sentence."""
         self._console.print(text, soft_wrap=True)
 
     def heading(self, text: str) -> None:
-        """Print the title of a part, with a blank line before it."""
         self._console.print()
         self._console.print(Text(text, style="bold"), soft_wrap=True)
 
     def fact(self, name: str, value: str) -> None:
-        """Print one line of a list of facts."""
         self._console.print(Text.assemble((f"  {name:<9}", "dim"), value), soft_wrap=True)
 
     def sms(self, number: int, received_at: str, originator: str, text: str) -> None:

@@ -1,8 +1,8 @@
 """The HTTP server: uvicorn's protocol in a thread of ours, with deadlines, bounds and renewed certificates.
 
-The only room that knows uvicorn. What it serves is a bare ASGI application behind a gatekeeper. Here: how
-much of anything it takes from a client, what it answers where it takes no more, and the log's line about it.
-It imports nothing that a user without [webhook] has not installed.
+The only room that knows uvicorn. Here: how much of anything it takes from a client, what it answers where it
+takes no more, and the log's line about it. It imports nothing that a user without [webhook] has not
+installed.
 """
 
 import time
@@ -23,11 +23,11 @@ Headers = Mapping[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bounds against slow, greedy and broken clients. Seconds are monotonic.
+    """Bounds against slow, greedy and broken clients, in monotonic seconds.
 
-    `request_seconds` runs from the first byte of a request (or the connection) to its last one, so that no
-    drip of bytes prolongs it. `queue_seconds` is how long a crowd beyond `connections` waits in the kernel's
-    queue before it hears that it is refused.
+    `request_seconds` runs from the first byte of a request (or the connection) to its last: no drip prolongs
+    it. `queue_seconds` is how long a crowd beyond `connections` waits in the kernel's queue before it is
+    refused.
     """
 
     connections: int = 512
@@ -78,10 +78,7 @@ class Gatekeeper(Protocol):
 
 
 class RefusalLog:
-    """Counts refusals by kind and says so at most once a minute.
-
-    No line holds the path asked for; each begins with the `server`.
-    """
+    """Counts refusals by kind and says so at most once a minute; no line holds the path asked for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, server: str = "webhook") -> None:
         self.counts: dict[str, int] = {}
@@ -89,7 +86,6 @@ class RefusalLog:
         self.tick, self.end = self._said.tick, self._said.end
 
     def note(self, refusal: Refusal, peer: str) -> None:
-        """Count one `refusal` of a request from `peer`."""
         self.counts[refusal.kind] = self.counts.get(refusal.kind, 0) + 1
         self._said.note(refusal.kind, (refusal, peer))
 

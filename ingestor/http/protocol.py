@@ -1,10 +1,9 @@
 """One client connection: uvicorn's protocol, with bounds, deadlines and one meaning for each request.
 
 uvicorn 0.54 parses with httptools (llhttp) and runs the application; it bounds neither the head nor the time
-a request takes, and lets through what two servers could read differently. What this class leans on inside it:
-`cycle` and its `transport`, `pipeline`, `flow`, `scope`, `url`, `headers`, `_start_asgi_task` and the
-parser's callbacks; `tests/http` breaks where a release changes them, and pyproject.toml pins the minor
-version.
+a request takes, and lets through what two servers could read differently. This class leans on `cycle` and its
+`transport`, `pipeline`, `flow`, `scope`, `url`, `headers`, `_start_asgi_task` and the parser's callbacks;
+`tests/http` breaks where a release changes them, and pyproject.toml pins the minor version.
 """
 
 import asyncio
@@ -64,7 +63,6 @@ class _Flow(FlowControl):
         self._ready = ready
 
     def resume_reading(self) -> None:
-        """Read on, unless there is enough to answer."""
         if self.read_paused and self._ready():
             super().resume_reading()
 
@@ -72,8 +70,7 @@ class _Flow(FlowControl):
 class _OnePiece:
     """Where uvicorn writes an answer: the head waits for the body, and they leave as one packet.
 
-    uvloop sends at once whatever it is given. As two packets an answer took 7 % more of the processor, and
-    woke its client twice.
+    uvloop sends at once whatever it is given: as two packets an answer took 7 % more of the processor.
     """
 
     __slots__ = ("_head", "_transport", "close", "is_closing")
@@ -84,7 +81,6 @@ class _OnePiece:
         self.close, self.is_closing = transport.close, transport.is_closing
 
     def write(self, data: bytes) -> None:
-        """Send `data`, unless it is the head, which is written first and alone."""
         if self._head is None:
             self._head = data
         else:
@@ -130,7 +126,6 @@ class Connection(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        """True between requests."""
         return not self._reading and not self._unanswered
 
     @property
@@ -161,14 +156,12 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def abort(self) -> None:
-        """End the connection at once."""
         if self.transport is not None:
             self.transport.abort()
 
     # asyncio
 
     def connection_made(self, transport: Any) -> None:
-        """Start: TLS, if any, is done."""
         super().connection_made(transport)
         self.flow = _Flow(transport, lambda: self._unanswered <= self._bounds.pipelined)
         self.deadline = self.loop.time() + self._bounds.request_seconds
@@ -189,7 +182,6 @@ class Connection(HttpToolsProtocol):
         self.deadline = self.loop.time() + self._bounds.request_seconds
 
     def data_received(self, data: bytes) -> None:
-        """Feed what arrived to the parser."""
         if self._refusal:  # read on for a moment, else a reset overtakes the answer
             self._discarded += len(data)
             if self._discarded > _MOST_DISCARDED:
@@ -240,7 +232,6 @@ class Connection(HttpToolsProtocol):
     # httptools
 
     def on_message_begin(self) -> None:
-        """A request begins: from here on its time runs."""
         super().on_message_begin()
         self._reading = True
         self._head_done = False
@@ -280,7 +271,6 @@ class Connection(HttpToolsProtocol):
         self._unanswered += 1
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body, up to the largest size."""
         self._body_bytes += len(body)
         if self._body_bytes > self._common.max_body:
             self._stop(refusals.TOO_LARGE)
@@ -292,7 +282,6 @@ class Connection(HttpToolsProtocol):
             self._stop(refusals.TOO_LARGE)
 
     def on_message_complete(self) -> None:
-        """The request is whole: it waits for its answer, for as long as that takes."""
         if self._upgrading:
             return
         self._reading = False
@@ -301,9 +290,9 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has left: go on with the next request, or say what was refused behind it.
+        """Go on with the next request, or say what was refused behind this one.
 
-        uvicorn's own would set a timer for idle connections with each answer; the rounds have our deadline.
+        uvicorn's own would set a timer with each answer; the rounds have our deadline.
         """
         self._unanswered -= 1
         if self.transport.is_closing():

@@ -124,7 +124,6 @@ class HttpServer:
             self._ready.set()
 
     async def _run(self) -> None:
-        """Serve until `stop`."""
         self._app.begin(self._loop)
         for listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
@@ -229,7 +228,7 @@ class HttpServer:
     def _make_room(self) -> bool:
         """End the oldest connection that has never got a request through, else the oldest idle one.
 
-        So that a crowd of silent connections cannot keep a provider out for longer than it takes to knock.
+        So a crowd of silent connections cannot keep a provider out.
         """
         for proven in (False, True):
             quiet = [
@@ -254,7 +253,6 @@ class HttpServer:
     # The regular round
 
     async def _look_after_all(self) -> None:
-        """Look after everything that has a deadline, until the end."""
         certificate_at = self._loop.time() + _CERTIFICATE_SECONDS
         while True:
             self._common.state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
@@ -293,10 +291,7 @@ class HttpServer:
 
 
 def bound(host: str, port: int, setting: str) -> list[socket.socket]:
-    """Return listening sockets on every address of `host`.
-
-    Raises ConfigurationError, which names `setting`, where they cannot be had.
-    """
+    """Return listening sockets on every address of `host`. Raises ConfigurationError that names `setting`."""
     listening: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -322,8 +317,7 @@ def bound(host: str, port: int, setting: str) -> list[socket.socket]:
 def handed_over(name: str) -> list[socket.socket]:
     """Return the listening sockets that systemd has opened for us as `name` (sd_listen_fds(3)), if any.
 
-    It keeps them open over our restarts: nobody is refused meanwhile. What children would see is taken out of
-    the environment once they are taken.
+    It keeps them open over our restarts. What children would see is taken out of the environment.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []

@@ -13,8 +13,6 @@ _log = get_logger(__name__)
 
 
 class Validity(NamedTuple):
-    """From when to when a certificate is good (aware UTC)."""
-
     begins: datetime
     ends: datetime
 
@@ -22,8 +20,8 @@ class Validity(NamedTuple):
 class Certificate:
     """A certificate chain and its key in PEM files; renewed files are taken up without a restart.
 
-    `context` is what new connections use. A renewal makes a new one, because a context that has held an
-    RSA key would go on offering it beside a new key of another kind.
+    A renewal makes a new `context`: one that has held an RSA key would offer it beside a new key of another
+    kind.
     """
 
     def __init__(self, chain: Path, key: Path) -> None:
@@ -83,10 +81,7 @@ def server_context(chain: Path, key: Path) -> ssl.SSLContext:
 
 
 def validity(chain: Path) -> Validity:
-    """Return from when to when the first certificate in the PEM file `chain` is good.
-
-    Raises ConfigurationError where there is none.
-    """
+    """Return from when to when the first certificate of `chain` is good. Raises ConfigurationError."""
     # Here, as it costs 7 MB of an idle daemon that listens behind a proxy or reads mailboxes alone.
     from cryptography import x509
 

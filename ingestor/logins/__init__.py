@@ -1,9 +1,8 @@
 """Access tokens for mailboxes: fetched at an authorisation server, kept in a file, and renewed in time.
 
 Only `ingestor token` and `ingestor login` load this room: the daemon calls the first as a process of its own
-and keeps the access token alone, so that it carries neither an HTTP client nor a word of the refresh token.
-`grants` says what is asked for, `endpoint` asks and tells refusals apart, and `state` keeps the answer. Here
-a token is given, and a person is led through a login from a server without a browser.
+and keeps the access token alone, neither an HTTP client nor the refresh token. `grants` says what is asked
+for, `endpoint` asks and tells refusals apart, `state` keeps the answer.
 """
 
 import base64
@@ -32,8 +31,7 @@ RENEWED_AFTER: Final = 0.8
 class AccessToken(NamedTuple):
     """A token, when to fetch the next one, when it ends (seconds since the epoch), and what was seen.
 
-    `fetched`: just now, not long ago. `skew`: seconds by which our clock is before the server's, None where
-    nobody was asked or the server does not tell.
+    `fetched`: just now, not long ago. `skew`: seconds by which our clock is before the server's, if it tells.
     """
 
     token: str

@@ -48,7 +48,6 @@ class Pending(Exception):
     """A person has not logged in yet; `slower`: and is asked for too often."""
 
     def __init__(self, *, slower: bool) -> None:
-        """Remember which of the two."""
         super().__init__()
         self.slower = slower
 
@@ -56,8 +55,7 @@ class Pending(Exception):
 def ask(mailbox: Mailbox, url: str, form: Mapping[str, str], clock: Callable[[], float]) -> Answer:
     """POST `form` and return the answer; `clock` gives seconds since the epoch.
 
-    Raises LoginFault for every refusal, ConfigurationError where `ca_file` cannot be used, and Pending while
-    a device code waits for its person.
+    Raises LoginFault for every refusal, ConfigurationError where `ca_file` cannot be used, and Pending.
     """
     oauth = mailbox.oauth
     host = urlsplit(url).hostname

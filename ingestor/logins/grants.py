@@ -24,10 +24,7 @@ _EXTRA: Final = "a key needs the package `cryptography`: pip install 'agile-sms-
 
 
 def request_of(mailbox: Mailbox, oauth: OAuth, refresh_token: str, now: float) -> dict[str, str]:
-    """Return the form that gives the mailbox a token; `now` is seconds since the epoch.
-
-    `refresh_token` is what a person's login left. Raises ConfigurationError where a secret cannot be had.
-    """
+    """Return the form that gives the mailbox a token. Raises ConfigurationError where a secret is missing."""
     if oauth.flow == "service_account":
         key = _google_key(mailbox, login_key(oauth) or b"")
         claims = {

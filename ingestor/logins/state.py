@@ -1,8 +1,8 @@
 """What is kept of a login: one file a mailbox in the state directory, its owner's alone (0600).
 
-A provider may give a new refresh token with each use, and forget the old one. So the new one is on the disk
-(written beside, fsync, rename, fsync of the folder) before anything is done with it, and the room for it is
-taken before it is asked for: a full disk shows while the old one still serves.
+A provider may forget the old refresh token as it gives a new one. So the new one is on the disk (written
+beside, fsync, rename, fsync of the folder) before anything is done with it, and the room for it is taken
+before it is asked for: a full disk shows while the old one still serves.
 """
 
 import contextlib
@@ -35,7 +35,6 @@ class Kept:
 
 
 def file_of(directory: Path, name: str) -> Path:
-    """Return the file of mailbox `name`."""
     return directory / f"login-{name}.json"
 
 
@@ -73,10 +72,7 @@ def read(directory: Path, name: str) -> Kept | None:
 
 @contextlib.contextmanager
 def room_for(directory: Path, name: str) -> Iterator[Callable[[Kept], None]]:
-    """Yield what keeps the next state of mailbox `name`: when it returns, no crash takes it any more.
-
-    Raises LoginFault, at once, where there would be no room for it.
-    """
+    """Yield what keeps the next state of mailbox `name` on disk. Raises LoginFault without room for it."""
     path = file_of(directory, name)
     beside = path.with_suffix(".new")
     with _told(directory):

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 
 class Provider(NamedTuple):
-    """Where a provider lies: its folder here, and the modules that read its mails, POSTs and reports."""
-
     folder: str
     mails: str | None = None
     posts: str | None = None

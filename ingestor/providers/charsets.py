@@ -1,7 +1,7 @@
 """The charset ladder: which reading of a text's bytes is taken, and why.
 
-Every way in asks here, so the same bytes under the same label give the same text. Nothing becomes U+FFFD
-while another reading fits; one bad byte costs one character, and never turns the rest into mojibake.
+Every way in asks here. Nothing becomes U+FFFD while another reading fits; one bad byte costs one character,
+and never turns the rest into mojibake.
 """
 
 import codecs
@@ -95,9 +95,8 @@ def codec_for(declared: str | None) -> str | None:
 def decode_text(data: bytes, declared: str | None) -> Decoded:
     """Return `data` read by the ladder: the `declared` charset strictly, then UTF-8, then Windows-1252.
 
-    A declared ISO-8859-1 fits any bytes, so beyond ASCII it is believed only after UTF-8 failed, and then
-    as Windows-1252. UTF-8 that carries UTF-16 surrogates (CESU-8) is mended where they form pairs. What is
-    UTF-8, or the declared charset, but for single bytes stays so.
+    A declared ISO-8859-1 fits any bytes, so beyond ASCII it is believed only after UTF-8 failed, and then as
+    Windows-1252. UTF-8 that carries UTF-16 surrogates (CESU-8) is mended where they form pairs.
     """
     codec = codec_for(declared)
     if b"\x1b$" in data and codec in _SAYS_NOTHING:  # no text has that but in these charsets

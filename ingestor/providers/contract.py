@@ -9,9 +9,8 @@ A new one is a folder `ingestor/providers/<folder>/` and a line in the table of 
 * `samples/`: `documented.body` with its expected records in `documented.json` beside it, and the same payload
   at the head of the reader; further ones at will. `tests/providers/conformance` holds every reader to them.
 
-Two lines of the table may share a folder, hence its section and rules: a further kind of POST of the same
-provider is a further module beside the others. One that reads delivery reports gives `Report`s, which are no
-SMS and lie in a table of their own.
+Lines of the table may share a folder, hence its section and rules: a further kind of POST is a further
+module. One that reads delivery reports gives `Report`s, which are no SMS and lie in a table of their own.
 """
 
 import os
@@ -127,9 +126,8 @@ class Rules:
     """What readers need to know of the settings.
 
     `zone` is the provider's clock; `numbers` are our own destinations, normalised (empty: every one);
-    `senders` are the From addresses that are believed, in lower case; `subjects` further subjects (case
-    folded, single blanks) beside the provider's own; `labels` further spellings of the mail's four labels by
-    field name (`originator`, `destination`, `date_time`, `text`), beside the built-in ones.
+    `senders` are the From addresses that are believed, in lower case. `subjects` (case folded, single blanks)
+    and `labels` (of a mail, by field name) are further spellings beside the provider's own.
     """
 
     zone: ZoneInfo

@@ -1,7 +1,7 @@
 """What every provider's POST reader needs: the body as the client wrote it, and its text and JSON storable.
 
-Nothing here knows a provider. A function raises nothing on hostile input but the ValueError it speaks of,
-whose words are fit for the quarantine.
+A function raises nothing on hostile input but the ValueError it speaks of, whose words are fit for the
+quarantine.
 """
 
 import json
@@ -47,8 +47,8 @@ _ENVELOPE = "message/http; kept=ingestor"
 def opened(post: Post) -> Post:
     """Return `post` with its body as the client wrote it down, in UTF-8 where that was UTF-16 or UTF-32.
 
-    Whatever its header says, a body that begins like gzip is gzip, and one that does not is none: proxies
-    unpack a body and leave the header, clients pack it and forget the header.
+    A body that begins like gzip is gzip, and one that does not is none: proxies unpack a body and leave the
+    header, clients pack it and forget the header.
     """
     body = post.body
     if post.content_encoding or body.startswith(_GZIP):
@@ -108,10 +108,7 @@ def _inflated(body: bytes, *, wbits: int, most: int) -> tuple[bytes, bytes]:
 
 
 def test_post(provider: str, now: datetime) -> Post:
-    """Return the documented sample of `provider`, addressed to TEST_DESTINATION, as if it arrived `now`.
-
-    It lies beside each POST reader as samples/documented.body, with its expected records in the .json.
-    """
+    """Return the documented sample of `provider`, addressed to TEST_DESTINATION, as if it arrived `now`."""
     known = PROVIDERS[provider]
     folder = resources.files("ingestor.providers").joinpath(known.folder, "samples")
     folder = folder if known.posts else folder.joinpath("reports")
@@ -136,8 +133,8 @@ def require_ours(destination: str, rules: Rules) -> None:
 def declared_charset(content_type: str) -> str | None:
     """Return the charset parameter of a Content-Type, if it has one.
 
-    UTF-16 and UTF-32 are none: what is written in them is UTF-8 once it is `opened`, and the values of a
-    form never are (https://url.spec.whatwg.org/#concept-urlencoded-parser).
+    UTF-16 and UTF-32 are none: what is written in them is UTF-8 once it is `opened`, and the values of a form
+    never are (https://url.spec.whatwg.org/#concept-urlencoded-parser).
     """
     for parameter in content_type.split(";")[1:]:
         name, _, value = parameter.partition("=")
@@ -150,8 +147,7 @@ def declared_charset(content_type: str) -> str | None:
 def decode(raw: bytes, charset: str | None) -> tuple[str, str]:
     """Return `raw` as text and the charset that fitted, by the same ladder as a mail's body.
 
-    Latin-1 posts are real, and no charset parameter is standard for form posts. What could not be read is
-    a lone surrogate, which a `Cleaner` replaces and counts.
+    Latin-1 posts are real. What could not be read is a lone surrogate, which a `Cleaner` replaces and counts.
     """
     if charset is None and raw.isascii():
         return raw.decode("ascii"), "utf-8"
@@ -170,7 +166,6 @@ class Cleaner:
         self.replaced = 0
 
     def string(self, text: str) -> str:
-        """Return `text` with NUL and lone surrogates replaced."""
         cleaned, count = storable(text)
         self.replaced += count
         return cleaned
@@ -210,10 +205,9 @@ class Cleaner:
 
 
 def read_json(post: Post) -> tuple[Any, str]:
-    """Return the JSON document of a POST and the charset it was in. Raises ValueError where it is none.
+    """Return the JSON document of a POST and the charset it was in. Raises ValueError, without a word of it.
 
     A field that is named twice is refused too: readers differ about which one counts (RFC 8259, section 4).
-    The message of the ValueError holds nothing of the document.
     """
     text, charset = decode(opened(post).body, declared_charset(post.content_type))
     try:
@@ -265,7 +259,6 @@ def required(fields: Mapping[str, Any], key: str) -> str:
 
 
 def string(value: Any) -> str | None:
-    """Return a JSON string; None for anything else."""
     return value if isinstance(value, str) else None
 
 
@@ -277,10 +270,10 @@ def counted(value: Any) -> int | None:
 
 
 def payload_of(post: Post) -> tuple[bytes, str]:
-    """Return what is kept of `post` as its raw payload, and the content type of that.
+    """Return what is kept of `post` as its raw payload, and the content type of that. Undone by `post_of`.
 
     The body as it came; where the query string or a Content-Encoding says something too, a `message/http`
-    that holds them byte for byte, because a payload is one piece. `post_of` is the way back.
+    that holds them byte for byte, because a payload is one piece.
     """
     if not post.query and not post.content_encoding and not post.content_type.startswith(_ENVELOPE):
         return post.body, post.content_type

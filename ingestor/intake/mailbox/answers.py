@@ -1,7 +1,7 @@
 """What a server answers, and what may be told of it: refusals, LIST and SEARCH.
 
 A refusal may quote anything, the text of a mail included (`NO ... your code is 4711`): a log shows only what
-we know, a person's terminal all of it. In a LIST answer one line that cannot be read hides no other.
+we know, a person's terminal all of it.
 """
 
 import contextlib
@@ -127,10 +127,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """From, Subject, Date and Message-ID lines, and the size the server claims (None: it does not say).
-
-    `received_at` (aware) is when the server got the mail, where that was asked for.
-    """
+    """From, Subject, Date and Message-ID lines, the size claimed, and, if asked, when it came (aware)."""
 
     lines: bytes
     size: int | None
@@ -148,7 +145,8 @@ class Listed:
 def listed_folders(answer: Sequence[Any]) -> dict[str, Listed]:
     """Return the folders of a LIST answer, as imaplib hands it out, by the name that people know.
 
-    A name that is no modified UTF-7 (a lone `&`, as older servers have them) is known by its own bytes.
+    A name that is no modified UTF-7 (a lone `&`, in older servers) is known by its own bytes; a line that
+    cannot be read hides no other.
     """
     found: dict[str, Listed] = {}
     for line in _lines(answer):
@@ -163,7 +161,7 @@ def listed_folders(answer: Sequence[Any]) -> dict[str, Listed]:
 
 
 def searched_uids(answer: Sequence[Any]) -> set[int]:
-    """Return the numbers of a SEARCH answer in one untagged line or many, without those no UID can be.
+    """Return the numbers of a SEARCH answer, but for those no UID can be.
 
     Raises ProtocolError where it holds anything else: what was meant might be a mail.
     """

@@ -66,7 +66,7 @@ class Wire(imaplib.IMAP4):
         self, host: str, port: int, *, tls: ssl.SSLContext | None, local_only: bool,
         timing: Timing, stop: Bell,
     ) -> None:  # fmt: skip
-        """Connect and read the greeting, with TLS from the first byte on where `tls` is given.
+        """Connect and read the greeting, with `tls` from the first byte on where given.
 
         `local_only` allows for no server but one on this machine; `stop` ends any wait by Stopped.
         """
@@ -118,7 +118,7 @@ class Wire(imaplib.IMAP4):
     def begin_idle(self) -> bytes:
         """Enter IDLE and return its tag, once the server has agreed.
 
-        News may come before the agreement (Outlook does that); imapclient's own `idle` gives up there.
+        News may come before that (Outlook does so); imapclient's own `idle` gives up there.
         """
         tag: bytes = self._command("IDLE")
         while self._get_response() is not None:
@@ -205,7 +205,6 @@ class Wire(imaplib.IMAP4):
             raise
 
     def readline(self) -> bytes:
-        """Return the next line with its end."""
         searched = 0
         # The end is looked for within the bound only: the packet that goes beyond it may bring the end, too.
         while (end := self._buffer.find(b"\n", searched, LONGEST_LINE)) < 0:
@@ -219,7 +218,6 @@ class Wire(imaplib.IMAP4):
         return self._take(end + 1)
 
     def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes."""
         if size > LARGEST_LITERAL:
             raise self.fault(f"it sends {size} bytes where less was asked for")
         while len(self._buffer) < size:
@@ -251,8 +249,7 @@ class Wire(imaplib.IMAP4):
             self.sock.close()
 
     def wait_for_news(self, seconds: float) -> bool:
-        """Wait for bytes from the server or the end of `seconds`; True when it is bytes (or the end of the
-        connection), which the next command will then meet. Raises Stopped."""
+        """Wait `seconds` for bytes from the server, or the connection's end: True. Raises Stopped."""
         pending = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
         if self._buffer or pending:
             return True
@@ -277,7 +274,6 @@ class Wire(imaplib.IMAP4):
             raise self.fault(_reason(fault)) from None
 
     def _retry(self, action: Callable[[], Any], events: int) -> Any:
-        """Do `action` on the socket, waiting as often as it would block."""
         while True:
             try:
                 return action()

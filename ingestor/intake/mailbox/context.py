@@ -75,7 +75,6 @@ class Bell:
             os.write(self._ringing, b"!")
 
     def fileno(self) -> int:
-        """Return what `poll` watches."""
         return self._listening
 
     def wait(self, seconds: float) -> bool:
@@ -84,7 +83,6 @@ class Bell:
 
     @property
     def rung(self) -> bool:
-        """Whether it has been rung."""
         return self.wait(0)
 
 
@@ -129,8 +127,8 @@ def ready(seconds: float, *waited_for: Any) -> set[int]:
 class Lease:
     """The right to act on a mailbox (flag, move, delete): one daemon at a time has it.
 
-    It keeps daemons on one mailbox out of each other's way, and is no promise's foundation: what is read and
-    stored is safe whoever has it. `holder` is asked who wants it.
+    It keeps daemons out of each other's way, and is no promise's foundation: what is read and stored is safe
+    whoever has it. `holder` says who wants it.
     """
 
     def __init__(self, engine: Engine, mailbox: str, holder: Callable[[], str]) -> None:
@@ -143,7 +141,6 @@ class Lease:
 
     @property
     def ours(self) -> bool:
-        """Whether it has not run out yet."""
         return time.monotonic() < self._until
 
     def held(self) -> bool:
@@ -183,8 +180,8 @@ class Lease:
 class Suspects:
     """Mails during whose fetch the connection broke, and how often; remembered over connections.
 
-    One mail that a server cannot send must not hold up the others: after a break the same mails are fetched
-    in smaller groups, then one by one, and the one that breaks it again is put off into `pending`.
+    After a break the same mails are fetched in smaller groups, then one by one, and the one that breaks it
+    again is put off into `pending`: it must not hold up the others.
     """
 
     group_sizes: Sequence[int] = (750, 25, 1)
@@ -203,7 +200,6 @@ class Suspects:
         return self.of(place) >= len(self.group_sizes)
 
     def broke(self, places: Sequence[Place], reason: str) -> None:
-        """Remember that `places` could not be fetched together."""
         for place in places:
             self.reasons[place] = reason
             self.breaks[place] = self.of(place) + 1
@@ -217,7 +213,6 @@ class Suspects:
             self.breaks[place] = len(self.group_sizes)
 
     def passed(self, places: Iterable[Place]) -> None:
-        """Remember that `places` have been fetched after all."""
         self.streak = 0
         if self.breaks:
             for place in places:
@@ -290,7 +285,7 @@ class Delivery:
 
         Raises Stopped when the thread is asked to stop and the commit does not come within seconds: it then
         happens, whole, or not at all, and the cursor tells. Raises Unwritable where the program cannot write
-        it: its mails are suspects then, and put off one by one like those over which a server hangs up.
+        it: its mails are then suspects like those over which a server hangs up.
         """
         if self._in_flight is None:
             return
@@ -332,8 +327,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One mailbox and what it works with. `run_id` is what outcomes are counted under (None: the writer's
-    own run); `clock` gives aware UTC."""
+    """One mailbox and what it works with. `run_id` None is the writer's own run; `clock` gives aware UTC."""
 
     mailbox: Mailbox
     rules: Rules
@@ -354,7 +348,6 @@ class Context:
 
     @property
     def log(self) -> Any:
-        """The log, with the mailbox's name on each line."""
         return get_logger(__name__).bind(mailbox=self.mailbox.name)
 
 

@@ -86,7 +86,6 @@ class Fetch:
         return self.unready[uid].reason if uid in self.unready else NO_BODY
 
     def wanted(self, headers: dict[int, Header]) -> dict[int, Header]:
-        """Return those of `headers` whose mails may be ours."""
         return {uid: header for uid, header in headers.items() if self.concerns(header)}
 
     def concerns(self, header: Header) -> bool:
@@ -105,7 +104,7 @@ class Fetch:
     def items(self, group: Sequence[int], wanted: dict[int, Header]) -> dict[int, Item | NotOurs]:
         """Return the item of each mail of `group` that came, or what it is where it is not ours after all.
 
-        One that is not there yet (`unready` says why) is left out.
+        One that is not there yet is left out; `unready` says why.
         """
         first = group[0]
         pieces: list[bytes] = []
@@ -137,10 +136,7 @@ class Fetch:
         return GROUP_BYTES + 1 if in_pieces else max(1, header.size or 0)
 
     def _pieces(self, uid: int, header: Header) -> tuple[list[bytes], int]:
-        """Return a mail and its size: all up to `max_mail_bytes`, of a larger one the first piece.
-
-        Without pieces it did not come.
-        """
+        """Return a mail (none: it did not come) and its size; beyond `max_mail_bytes` the first piece."""
         context = self._context
         claimed = header.size or 0
         foreign = isinstance(context.reader.oversized(header.lines, claimed, 0, context.rules), NotOurs)
@@ -266,8 +262,8 @@ class Fetch:
 def pack_pieces(pieces: list[bytes], size: int) -> tuple[Payload, bytes]:
     """Return the payload and the content key of the mail that `pieces` make up, and empty the list.
 
-    They are those of the mail in one string, which it never becomes: 30 MB cost 30 MB, not 150. `size` is
-    that of the whole mail where `pieces` are only its beginning.
+    It never becomes one string: 30 MB cost 30 MB, not 150. `size` is that of the whole mail, of which
+    `pieces` may be the beginning.
     """
     packed, key = PackedPieces(sum(map(len, pieces))), ContentKey()
     pieces.reverse()
@@ -296,10 +292,9 @@ def look(
     mailbox: Mailbox, password: str, reader: MailReader, rules: Rules, *, folder: str | None, uid: int | None,
     last: int,
 ) -> Generator[Seen]:  # fmt: skip
-    """Yield the mail `uid`, or else the `last` ones, of `folder` (None: the first configured).
+    """Yield the mail `uid`, or else the `last` ones, of `folder` (None: the first one), changing nothing.
 
-    Nothing is changed by it: EXAMINE, PEEK, and no cursor. Raises MailboxUnavailable, CredentialsRefused, and
-    IngestorError where there is no such mail.
+    Raises MailboxUnavailable, CredentialsRefused, and IngestorError where there is no such mail.
     """
     session = connect(mailbox, password, Timing(), Bell())
     try:

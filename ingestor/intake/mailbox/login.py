@@ -65,7 +65,6 @@ class Credential:
     """What one mailbox is entered with: its password, or an access token that is fetched when it is due."""
 
     def __init__(self, mailbox: Mailbox) -> None:
-        """Fetch nothing yet."""
         self._mailbox = mailbox
         self._token = ""
         self._hidden = ""
@@ -209,7 +208,7 @@ class NotOpened(MailboxUnavailable):
 
 
 def log_in(client: IMAPClient, wire: Wire, mailbox: Mailbox, credential: str) -> None:
-    """Log in with a password or token, and tell its refusal from everything else that a login can end in.
+    """Log in with a password or token.
 
     Raises CredentialsRefused, MailboxUnavailable, and what imaplib raises where the line breaks.
     """

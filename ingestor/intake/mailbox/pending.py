@@ -1,7 +1,7 @@
 """What is pending in a folder: mails to fetch once more, and what to do on the server after a commit.
 
-Nothing here happens before the commit that queued it, everything survives a crash, and what was done twice
-does no harm: a mail that is gone is done. Acted on are those very mails whose SMS are durable, and no others.
+Everything here survives a crash, and what was done twice does no harm: a mail that is gone is done. Acted on
+are those very mails whose SMS are durable, and no others.
 """
 
 from collections import Counter
@@ -157,15 +157,14 @@ def _give_up(work: Pending, reading: FolderReading, raw: bytes, reason: str) -> 
 
 
 def _done(work: Sequence[Pending], reading: FolderReading) -> None:
-    """Take `work` off the list."""
     reading.delivery.submit(Submission(run_id=reading.context.run_id, done=tuple(work)))
 
 
 def called_for(context: Context) -> bool:
     """Renew the lease, or try to take it; say whether something waits that was not seen before.
 
-    Another daemon may have stored it, or have had the lease and died. This shows a dead line, too: who
-    cannot do it renews no longer.
+    Another daemon may have stored it, or have died. This shows a dead line, too: who cannot do it renews no
+    longer.
     """
     memory, lease = context.memory, context.lease
     had = lease.ours
@@ -190,7 +189,6 @@ def _act_on(work: Sequence[PendingWork], reading: FolderReading) -> None:
 
 
 def _act(action: Action, entries: Sequence[PendingWork], reading: FolderReading) -> bool:
-    """Act on some mails; return whether it makes sense to go on with others."""
     lease = reading.context.lease
     if not reading.folder.writable:
         _complain(action, len(entries), "the folder can only be read", reading)
@@ -214,8 +212,8 @@ def _act(action: Action, entries: Sequence[PendingWork], reading: FolderReading)
 def _verified(entries: Sequence[PendingWork], reading: FolderReading) -> tuple[list[PendingWork], set[int]]:
     """Return which of `entries` name the very mail that is in the archive, and the UIDs that do not tell.
 
-    A UID means the same mail for as long as the folder stays open, so what was stored since needs no
-    look. Else a restored server may have given it to another mail, and need not say so.
+    What was stored while the folder is open needs no look. Else a restored server may have given the UID to
+    another mail, and need not say so.
     """
     fresh = [entry for entry in entries if entry.work.uid in reading.fresh]
     old = {entry.work.uid: entry for entry in entries if entry.work.uid not in reading.fresh}
@@ -297,8 +295,8 @@ def _moved(entries: list[PendingWork], target: str, reading: FolderReading) -> b
 def _copied(entries: list[PendingWork], target: str, reading: FolderReading) -> set[int]:
     """Return the UIDs of those mails of which an earlier attempt left a copy in the target.
 
-    It may have broken off after COPY, or after the mark as deleted. Whoever copies notes it before, so
-    that only those mails are looked for, whoever it was.
+    It may have broken off after COPY, or after the mark as deleted. Whoever copies notes it before, so only
+    those mails are looked for.
     """
     copied = reading.session.present(_uids(entries), "DELETED")
     again = [e.work for e in entries if e.tried_at is not None and e.work.uid not in copied]

@@ -40,10 +40,9 @@ PIECE_BYTES: Final = 1024 * 1024
 
 
 class Session:
-    """A connection after its login. Not thread-safe: it belongs to the thread that opened it.
+    """A connection after its login, for the thread that opened it.
 
-    Every method raises MailboxUnavailable when the line breaks (drop the session then), and Refused where
-    the server says NO.
+    Every method raises MailboxUnavailable when the line breaks (drop the session then), and Refused on a NO.
     """
 
     def __init__(self, client: Client, wire: Wire) -> None:
@@ -56,7 +55,6 @@ class Session:
         """MOVE was tried on this connection, and refused though it is offered."""
 
     def speaking(self) -> contextlib.AbstractContextManager[None]:
-        """Turn whatever imaplib and imapclient raise into MailboxUnavailable or Refused."""
         return speaking(f"{self.wire.host}:{self.wire.port}", self.wire)
 
     def close(self) -> None:
@@ -102,7 +100,7 @@ class Session:
         """Return the server's own name for a configured folder, None where there is none.
 
         `Archive/SMS` is found as `INBOX.Archive.SMS` where the namespace says so. Where the server lists
-        nothing the name stands as it is, and opening it shows whether it is one.
+        nothing the name stands as it is.
         """
         if name.upper() == "INBOX":
             return "INBOX"
@@ -162,7 +160,7 @@ class Session:
     def told(self) -> tuple[int | None, bool]:
         """Return the count of the newest EXISTS that came along with other answers, and whether EXPUNGE did.
 
-        Forgets what has gathered: imaplib keeps every unasked-for line for as long as it lives.
+        Forgets both: imaplib keeps every unasked-for line for as long as it lives.
         """
         gathered = self.wire.untagged_responses
         exists, expunged = gathered.get("EXISTS"), "EXPUNGE" in gathered
@@ -174,10 +172,9 @@ class Session:
     def search(self, first: int, last: int | None = None, since: date | None = None) -> list[int]:
         """Return the UIDs from `first` to `last` (None: to the end) in ascending order.
 
-        No CHARSET: Exchange refuses it, and the criteria are ASCII. `UID n:*` also answers the last mail when
-        all are below n (RFC 3501 6.4.8), so the bounds are applied again here; that it answers none at all
-        where mails exist is how a search that does not work shows itself (GNU Mailutils). Then, and where
-        `last`, which is the UID of a mail, is not found though it is there, SearchUseless is raised.
+        No CHARSET: Exchange refuses it. `UID n:*` also answers the last mail when all are below n (RFC 3501
+        6.4.8), so the bounds are applied again. SearchUseless is raised where it answers none though mails
+        exist (GNU Mailutils), or not `last`, the UID of a mail, which is there.
         """
         day = f" SINCE {format_criteria_date(since).decode()}" if since else ""
         found = self._search(f"UID {first}:{last or '*'}{day}")
@@ -208,10 +205,7 @@ class Session:
             return False
 
     def present(self, uids: Sequence[int], keyword: str = "ALL") -> set[int]:
-        """Return those of at most WINDOW `uids` that are still there and match `keyword`.
-
-        A mail is called gone only where FETCH, too, knows nothing of it.
-        """
+        """Return which of at most WINDOW `uids` match `keyword` and are there, by SEARCH or else FETCH."""
         if not uids:
             return set()
         found = self._search(f"UID {','.join(map(str, uids))} {keyword}").intersection(uids)
@@ -265,8 +259,8 @@ class Session:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
-        wrongly, yet gives the header); `bounded` asks for the first 64 KiB of the lines only. `dated` asks
-        when the server got each, too.
+        wrongly, yet gives the header); `bounded` asks for the first 64 KiB only. `dated` asks when the server
+        got each.
         """
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}
@@ -280,7 +274,6 @@ class Session:
         return found
 
     def whole_header(self, uid: int) -> bytes:
-        """Return all header lines of one mail, as far as the server gives any."""
         return section(self._fetch([uid], "(BODY.PEEK[HEADER])").get(uid, {}), b"BODY[HEADER]") or b""
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
@@ -346,9 +339,8 @@ class Session:
 
 
 def connect(mailbox: Mailbox, credential: str, timing: Timing, stop: Bell) -> Session:
-    """Connect to `mailbox`, secure the connection as configured, log in, and return the session.
+    """Connect to `mailbox`, secure the connection as configured, log in by `credential` (password or token).
 
-    `credential` is the password, or the access token where the mailbox logs in by one.
     Raises MailboxUnavailable; CredentialsRefused only where the server itself refused the login;
     ConfigurationError where the CA file cannot be used.
     """

@@ -1,7 +1,6 @@
 """DKIM (RFC 6376) when a mail comes: dkimpy does the arithmetic; which signature counts is decided here.
 
-A key is asked for once in its time, and never for longer than LOOK_UP_SECONDS: a name server that is silent
-is left alone for a while, so that a thousand mails wait for it once.
+A silent name server is left alone for a while, so that a thousand mails wait for it once.
 """
 
 import logging
@@ -83,10 +82,7 @@ class Keys:
         self._silent_until: dict[str, float] = {}
 
     def of(self, selector: str, domain: str) -> bytes | None:
-        """Return the record of a key, its strings joined; None where there is none, or more than one.
-
-        Raises Unanswered.
-        """
+        """Return the record of a key, strings joined; None where there is none, or two. Raises Unanswered."""
         now = time.monotonic()
         name = f"{selector}._domainkey.{domain}"
         until, record = self._known.get(name, (0.0, None))
@@ -183,7 +179,6 @@ def _one(
     mail: Any, at: int, tags: Tags, fields: list[tuple[bytes, bytes]], keys: Keys, received_at: datetime, *,
     old: bool,
 ) -> Finding:  # fmt: skip
-    """Judge one signature of the sender's domain."""
     domain = tags[b"d"].decode("latin-1").lower()
     fault = _fault_of_signature(tags, fields, received_at)
     if fault is not None:

@@ -46,10 +46,7 @@ class Mark(NamedTuple):
 
 
 def mark_of(lines: bytes, size: int | None, content_key: bytes, secret: bytes) -> Mark:
-    """Return the mark of a mail by its From, Subject, Date and Message-ID lines, its size and content.
-
-    `content_key` is the archive's key of one of ours, empty for any other.
-    """
+    """Return the mark of a mail; `content_key` is the archive's key of one of ours, empty for any other."""
     taken = b"\n".join(b" ".join(line.split()) for line in _LINES.findall(lines))
     return Mark(
         blake2b(taken, key=secret, digest_size=8).digest(),
@@ -97,7 +94,6 @@ class Uids:
                 del self._first[at + 1]
 
     def newest(self, count: int) -> list[int]:
-        """Return the `count` highest, ascending."""
         found: list[int] = []
         for first, last in zip(reversed(self._first), reversed(self._last), strict=True):
             found += range(last, max(first, last - (count - len(found)) + 1) - 1, -1)
@@ -121,7 +117,6 @@ class Standing:
         self.marks = {uid: self.marks[uid] for uid in sorted(self.marks)[-MARKED:]}
 
     def replace(self, uids: Uids) -> None:
-        """Take `uids` for what stands in the folder now."""
         self.uids = uids
         self.marks = {uid: mark for uid, mark in self.marks.items() if uid in uids}
 
@@ -145,7 +140,6 @@ def marks_of(
 def renumbered(standing: Standing, fetch: Fetch, secret: bytes) -> bool:
     """Say whether a mail of `standing` is another one now, or none is left that could tell.
 
-    Asked when a folder is opened: do its UIDs still name the mails that were read under them?
     Of ours the content decides, wherever size and header leave room for doubt: some servers only guess sizes,
     and a mail without a Message-ID may look like the next one. Then its mark is brought up to date.
     """

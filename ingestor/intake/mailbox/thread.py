@@ -55,8 +55,7 @@ class MailboxThread:
     """Reads one mailbox from `start` to `stop`; or, without them, once (`run_once`) or again (`rescan`).
 
     `rules` are the mail provider's, `run_id` is what outcomes are counted under (None: the writer's own run),
-    `holder` says who acts on the mailbox (default: nobody else does). The password is read from where the
-    settings say at each connect, an access token is fetched when it is due.
+    `holder` says who acts on the mailbox. Password and token are read when they are due.
     """
 
     def __init__(
@@ -110,10 +109,7 @@ class MailboxThread:
         return self._waiting_for + 2 * self._timing.command
 
     def start(self) -> None:
-        """Begin to read, in a thread of its own; nothing but `stop` ends it then.
-
-        Raises RuntimeError or MemoryError where no thread is to be had; call it again then.
-        """
+        """Begin to read, in a thread of its own. Raises RuntimeError or MemoryError where there is none."""
         self._worked(0.0)
         self._thread.start()
 
@@ -150,9 +146,8 @@ class MailboxThread:
     ) -> Counter[Outcome]:
         """Read a folder (None: every configured one) again from its beginning, or from day `since` on.
 
-        With `read_to` (that of another thread) what nobody has read yet is left to who is to read it.
-        The cursor does not move, nor does what `status` says of the mailbox: that is the daemon's word.
-        Raises an IngestorError where it could not be read.
+        With `read_to` (that of another thread) what nobody has read yet is left to who is to read it. Neither
+        the cursor moves, nor what `status` says. Raises an IngestorError where it could not be read.
         """
         folders = (folder,) if folder is not None else self._context.mailbox.folders
 
@@ -238,7 +233,6 @@ class MailboxThread:
             self._delivery.settle()
 
     def _live(self) -> None:
-        """Connect and work until something breaks."""
         session = self._connect()
         try:
             self._first_refused()
@@ -253,7 +247,6 @@ class MailboxThread:
             session.close()
 
     def _worked(self, waiting_for: float) -> None:
-        """Remember that something was finished, and that a wait of so many seconds follows."""
         self._worked_at, self._waiting_for = time.monotonic(), waiting_for
 
     def _first_refused(self) -> None:
@@ -318,10 +311,7 @@ class MailboxThread:
 
 
 def judge_of(mailbox: Mailbox, reader: MailReader, rules: Rules) -> "Judge | None":
-    """Return who judges the senders of `mailbox`, None where nobody is asked to.
-
-    Raises ConfigurationError where what that needs is not installed.
-    """
+    """Return who judges the senders of `mailbox`, if anybody. Raises ConfigurationError as `Judge` does."""
     if mailbox.trust is None:
         return None
     from ingestor.intake.mailbox.trust import Judge
@@ -330,7 +320,6 @@ def judge_of(mailbox: Mailbox, reader: MailReader, rules: Rules) -> "Judge | Non
 
 
 def _state_of(fault: IngestorError) -> str:
-    """Return the state that `fault` puts a mailbox into."""
     match fault:
         case CredentialsRefused():
             return "refused"

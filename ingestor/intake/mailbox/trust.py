@@ -1,9 +1,8 @@
 """Whether a mail comes from whom it says: `[mailbox.trust]`, asked once, when the mail comes.
 
-The verdict is of the mail as it was received, the outer one where another lies inside. Signatures are judged
-in `signatures`; here is read what our own mail server wrote at the top, in Authentication-Results (RFC 8601).
-All below that is text. Exchange Online writes no name of a server, which makes no sense to readers of the
-standard's form (authres 1.2.0 raises SyntaxError): it is known by its place alone.
+Signatures are judged in `signatures`; here is read what our own mail server wrote at the top, in
+Authentication-Results (RFC 8601). All below that is text. Exchange Online writes no name of a server (authres
+1.2.0 raises SyntaxError over it): it is known by its place alone.
 """
 
 import re
@@ -138,7 +137,7 @@ def _noted(
 ) -> tuple[bool, SenderCheck]:
     """Return whether the topmost Authentication-Results of the mail `raw` proves its sender, and how.
 
-    `aligned` says whether a domain may speak for the sender. Without an `authserv_id` it is Exchange's.
+    Without an `authserv_id` it is Exchange's.
     """
     results = topmost(raw, authserv_id)
     if isinstance(results, str):

@@ -49,7 +49,7 @@ class Visit:
         """Make a full pass every `poll_seconds`, and watch the first folder in between, without end.
 
         Yields after each finished cycle how many seconds the wait that follows may take, for the watchdog's
-        sake. Raises what broke the connection, and Stopped.
+        sake.
         """
         mailbox = self._context.mailbox
         while True:
@@ -69,7 +69,6 @@ class Visit:
                 self._last = self._catch_up(self._reading, self._last)
 
     def check_folders(self) -> None:
-        """Raise FolderMissing where a configured folder could not be read."""
         if missing := self._context.memory.missing:
             raise FolderMissing("; ".join(missing.values()))
 

@@ -28,8 +28,6 @@ _CACHED_LENGTH = 1000  # nobody fills the caches with megabytes
 
 
 class Subject(IntEnum):
-    """How much of our subject a mail's subject is."""
-
     OTHER = 0
     CONTAINED = 1
     EXACT = 2
@@ -38,8 +36,8 @@ class Subject(IntEnum):
 class Envelope(NamedTuple):
     """What From and Subject say.
 
-    `sender` is the one From address, where there is exactly one; `known` says that it is one of the senders,
-    `named` that From names one of them anywhere (a display name, a comment, a second address).
+    `sender` is the one From address, where there is exactly one; `known`: it is one of the senders; `named`:
+    From names one of them anywhere (a display name, a comment, a second address).
     """
 
     sender: str | None
@@ -49,7 +47,6 @@ class Envelope(NamedTuple):
 
     @property
     def ours(self) -> bool:
-        """Whether both are exactly what Agile sends."""
         return self.known and self.subject is Subject.EXACT
 
     @property
@@ -61,8 +58,8 @@ class Envelope(NamedTuple):
 def read_envelope(header: Header, rules: Rules) -> Envelope:
     """Say what a mail's `header` has of Agile's.
 
-    Ours has one From field with exactly one address, one of `rules.senders`, and the subject `Agile Telecom
-    -- SMS received`, decoded and unfolded, with a hyphen, two, an en dash or an em dash.
+    Ours has one From field with one address, one of `rules.senders`, and the subject `Agile Telecom -- SMS
+    received`, decoded and unfolded, with a hyphen, two, an en dash or an em dash.
     """
     given = header.only(b"from")
     if given is not None and len(given) <= _CACHED_LENGTH:
@@ -192,7 +189,6 @@ class _Walk:
         return self.found
 
     def _name(self, text: str) -> None:
-        """Note the addresses in a `text` that is none itself."""
         self.named += _addresses_in(text)
 
     def _take_angle(self, field: str, at: int) -> int:

@@ -56,7 +56,7 @@ _Fields = dict[str, list[bytes]]
 
 
 def read_post(post: Post, rules: Rules) -> Sequence[Readable | Unreadable]:
-    """Return the one reading of an Agile POST: its fields come from a form in the body, else from the query.
+    """Return the one reading of an Agile POST: from a form in the body, else from the query.
 
     `rules.zone` is the clock of date_time; the POST's arrival decides in the hour that happens twice.
     """
@@ -124,12 +124,10 @@ def _fields_of(post: Post) -> tuple[_Fields, str | None, dict[str, Any]]:
 
 
 def _multipart_form(body: bytes) -> tuple[list[tuple[bytes, bytes]], str | None] | None:
-    """Return the fields of a multipart/form-data `body` and the charset that a part declares, if one does.
+    """Return the fields of a multipart/form-data `body`, if it is one, and the charset that a part declares.
 
-    None where the body is none, whatever its header says.
-
-    The boundary is read from the body: a client that sets the header by hand names none, or another one
-    (RFC 7578; section 4.5 has the charset). Raises ValueError for more than 200 fields.
+    The boundary is read from the body: a client that sets the header by hand names none, or another one (RFC
+    7578; 4.5 has the charset). Raises ValueError for more than 200 fields.
     """
     first = _DELIMITER.search(body)
     if first is None:

@@ -1,7 +1,7 @@
 """The header of a mail as bytes: where it ends, the few fields that matter here, and their text.
 
-Nothing here is a full parser: one pass picks the fields by name, so that a mail of somebody else costs
-microseconds and a hundred Received lines cost nothing. A line that is no field is passed over.
+One pass picks the fields by name, so that a mail of somebody else costs microseconds and a hundred Received
+lines cost nothing. A line that is no field is passed over.
 """
 
 import binascii
@@ -49,16 +49,14 @@ class Header(NamedTuple):
         return value
 
     def values_of(self, name: bytes) -> list[bytes]:
-        """Return every value of `name`."""
         return [value for other, value in self.every if other == name]
 
 
 def split_mail(raw: bytes) -> tuple[Header, int]:
     """Return the header of `raw` and the offset of its body.
 
-    The header ends at the first empty line, whatever else stands in it; a mail without one is all header.
-    Line ends may be CRLF, LF, or mixed; empty lines, NULs and a byte order mark before the header are passed
-    over.
+    The header ends at the first empty line; a mail without one is all header. Line ends may be CRLF, LF, or
+    mixed; empty lines, NULs and a byte order mark before the header are passed over.
     """
     if raw[:1] in _BEFORE:
         inside = raw.lstrip(_NO_HEADER)
@@ -93,7 +91,6 @@ def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
 
 
 def read_header(block: bytes) -> Header:
-    """Return the fields of a header `block`."""
     every = [(name.lower(), value) for name, value in _FIELD.findall(b"\n" + block)]
     first = dict(every)
     if len(first) != len(every):
@@ -108,9 +105,9 @@ _LONGEST = 8192
 
 
 def decode_header(value: bytes) -> str:
-    """Return the header `value` decoded and unfolded, without blanks at its ends.
+    """Return the header `value` decoded and unfolded; bytes beyond ASCII are UTF-8, else Windows-1252.
 
-    Bytes outside ASCII are read as UTF-8, else as Windows-1252. At most 8 KiB are looked at.
+    At most 8 KiB are looked at.
     """
     value = value[:_LONGEST]
     if b"\n" in value or b"\r" in value:

@@ -67,16 +67,12 @@ _BLOCK_IN_TEXT = re.compile(
 
 
 def may_be_ours(header: bytes, rules: Rules) -> bool:
-    """Say from header lines alone (at least From and Subject) whether the whole mail must be read.
-
-    It must where the subject holds ours, where From names one of the senders anywhere, and in doubt.
-    """
+    """Say whether the subject holds ours, From names one of the senders anywhere, or there is doubt."""
     envelope = _envelope_of(header, rules)
     return envelope is None or envelope.ours or envelope.suspected
 
 
 def is_ours(header: bytes, rules: Rules) -> bool:
-    """Say from header lines alone whether the mail is ours beyond doubt, whatever its body."""
     envelope = _envelope_of(header, rules)
     return envelope is not None and envelope.known and envelope.subject is not Subject.OTHER
 
@@ -89,14 +85,12 @@ def _envelope_of(header: bytes, rules: Rules) -> Envelope | None:
 
 
 def sender_shown(raw: bytes) -> str:
-    """Return from whom the mail `raw` says it comes, fit for a line on a terminal."""
     values = split_mail(raw)[0].values_of(b"from")
     shown = " and ".join(" ".join(decode_header(value).split()) for value in values[:3])
     return one_line(shown)[:200] or "nobody"
 
 
 def sender_of(raw: bytes, rules: Rules) -> str | None:
-    """Return the one From address of `raw` in lower case, None where it is none of the senders."""
     header, body_at = split_mail(raw)
     envelope, written = read_envelope(header, rules), header.only(b"from") or b""
     if envelope.sender is None or not envelope.known or hides_a_from(raw, body_at):
@@ -106,7 +100,6 @@ def sender_of(raw: bytes, rules: Rules) -> str | None:
 
 
 def explain_mail(raw: bytes, rules: Rules, size: int | None = None) -> Explanation:
-    """Return the reading of `raw` and what decided it; with a `size`, `raw` is its beginning alone."""
     reading = read_mail(raw, rules) if size is None else oversized(raw, size, len(raw), rules)
     return explained(raw, reading, rules, sender_shown(raw))
 
@@ -125,9 +118,9 @@ def read_mail(raw: bytes, rules: Rules) -> Reading:
 
 
 def oversized(raw_head: bytes, size: int, kept: int, rules: Rules) -> Unreadable | NotOurs:
-    """Return the verdict on a mail with `size` bytes, of which the first `kept` would be archived.
+    """Return the verdict on a mail of `size` bytes, by `raw_head`, which has at least its header.
 
-    `raw_head` is at least its header block. Of anybody else's it is not looked for a block.
+    Of anybody else's it is not looked for a block.
     """
     header = split_mail(raw_head)[0]
     envelope = read_envelope(header, rules)
@@ -360,7 +353,6 @@ def _unreadable(reason: str, header: Header) -> Unreadable:
 
 
 def _names(header: Header) -> tuple[str | None, str | None]:
-    """Return the Message-ID and the Subject as the archive shows them."""
     message_id, subject = header.first.get(b"message-id"), header.first.get(b"subject")
     return (
         None if message_id is None else _shown(message_id),

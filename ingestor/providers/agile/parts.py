@@ -1,8 +1,7 @@
 """A text part of a mail as bytes: its transfer encoding undone, and the fast lane to it in usual mails.
 
-The fast lane answers only where nothing is odd, else None, and then the slow lane decides. Every shape it
-knows must come out of the slow lane the same; a test holds the two equal over the corpus and over generated
-mails.
+The fast lane answers only where nothing is odd, else None, and then the slow lane decides. A test holds the
+two equal over the corpus and over generated mails.
 """
 
 import binascii
@@ -167,8 +166,8 @@ def _rejoined(data: bytes) -> bytes:
 def unflowed(text: str, *, delete_space: bool) -> str:
     """Return `text` (LF line ends) with soft line breaks joined and space-stuffing undone.
 
-    A line that ends in a blank goes on in the next one of the same quote depth; `delete_space` (DelSp=yes)
-    drops that blank. The signature separator `-- ` never flows. Quote marks stay: an SMS may begin so.
+    A line that ends in a blank, but for the signature separator `-- `, goes on in the next one of the same
+    quote depth; `delete_space` (DelSp=yes) drops that blank. Quote marks stay: an SMS may begin so.
     """
     joined: list[str] = []
     pieces: list[str] = []
@@ -209,8 +208,6 @@ _MOST_PARTS = 5
 
 
 class _Kind(NamedTuple):
-    """What a Content-Type and a Content-Transfer-Encoding say together."""
-
     media_type: str
     charset: str | None
     flowed: bool

@@ -78,7 +78,6 @@ def decode_part(part: Part, data: bytes) -> Decoded:
 
 
 def labels_for(rules: Rules, *, html: bool) -> Labels:
-    """Return the compiled labels of `rules`."""
     if not rules.labels:
         return _compiled((), html)
     return _compiled(tuple(sorted((name, tuple(labels)) for name, labels in rules.labels.items())), html)

@@ -1,8 +1,8 @@
 """The slow lane: whatever the fast lane finds odd goes through mail-parser.
 
-mail-parser (over the standard library) decides on the structure; the bytes of the parts come from its
-message untouched, for the charset ladder to read. Only the fields that describe the body are handed to
-it: who sent the mail is known by then, and its Received and address readers are the sender's to feed.
+mail-parser (over the standard library) decides on the structure; the bytes of the parts come untouched, for
+the charset ladder to read. It gets the fields alone that describe the body: its Received and address readers
+are the sender's to feed.
 """
 
 import email
@@ -160,7 +160,6 @@ def _attached(part: Message) -> Message:
 
 
 def _is_shown(leaf: Message) -> bool:
-    """Say whether mail programs show `leaf` as text of the mail."""
     return leaf.get_content_maintype() == "text" and leaf.get_content_disposition() != "attachment"
 
 
@@ -197,7 +196,6 @@ def looks_encoded(data: bytes) -> bool:
 
 
 def looks_like_html(data: bytes) -> bool:
-    """Say whether `data` has the markup of HTML, whatever it is called."""
     return b"<" in data and _HTML.search(data) is not None
 
 
@@ -227,10 +225,10 @@ _LENIENT = _Lenient()
 
 
 def meant_type(value: str) -> str:
-    """Return the Content-Type that is meant by `value`: as it is, where it is well-formed and known.
+    """Return the Content-Type that is meant by `value`; an unknown type is text (RFC 2045, 5.2).
 
-    An unknown type is taken for text, as RFC 2045 (5.2) lets a reader do. An attached mail becomes a type
-    that the standard library does not take apart: its bytes are needed as they are.
+    An attached mail becomes a type that the standard library does not take apart: its bytes are needed as
+    they are.
     """
     if value.count('"') % 2:
         value += '"'

@@ -46,8 +46,7 @@ _GIANT_REFERENCE = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 def html_to_text(source: str) -> str:
     """Return the text a reader sees in `source`: LF line ends, a tab between the cells of a row.
 
-    A line end in the source is a blank, as in a browser; blanks within a line stay as many as they are,
-    because an SMS keeps its own.
+    A line end in the source is a blank, as in a browser; blanks within a line stay: an SMS keeps its own.
     """
     source = _COMMENT.sub("", source.replace("\r\n", "\n").replace("\r", "\n"))
     page = _Page()
@@ -83,8 +82,8 @@ def html_to_text(source: str) -> str:
 class _Page:
     """What has been written, and what is due before the next visible character.
 
-    `due` is `row` or `block` (a line end), `cell` (a tab) or nothing; `blank` is due where the source had
-    a line end. Both vanish at the end of a line.
+    `due` is `row` or `block` (a line end), `cell` (a tab) or nothing; `blank` is due where the source had a
+    line end. Both vanish at the end of a line.
     """
 
     def __init__(self) -> None:
@@ -179,7 +178,6 @@ def _emoji(image: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    """Return `text` with the characters that its references stand for."""
     if "&" not in text:
         return text
     if "&#" in text:  # mailers that think in UTF-16 write an emoji as two references

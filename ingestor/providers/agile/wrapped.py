@@ -1,6 +1,6 @@
 """Mails inside mails: certified mail, spam reports, opaque signatures, forwards and journal reports.
 
-What wraps a mail is told by its marks alone; whether that is to be believed is for the caller to judge.
+Told by their marks alone; whether that is to be believed is for the caller to judge.
 """
 
 import base64
@@ -36,8 +36,6 @@ _JOURNAL_TEXT = re.compile(rb"\s*Sender:[^\n]*\n(?:[^\n]*\n){0,50}?(?:Recipient|
 
 
 class Wrapped(NamedTuple):
-    """A mail found inside another one, and what was around it."""
-
     raw: bytes
     wrapper: str
 
@@ -45,8 +43,7 @@ class Wrapped(NamedTuple):
 def inner_mails(raw: bytes, header: Header, body_at: int) -> list[Wrapped]:
     """Return the mails inside the mail `raw` with this `header`, in their order, at most ten.
 
-    What is signed is only the body of a mail: it keeps the fields of the mail around it. The signature is
-    not judged. Nothing is returned of a mail that is not taken apart.
+    What is signed (the signature is not judged) is only the body of a mail: it keeps the fields around it.
     """
     leaves = leaves_of(header, raw[body_at:])
     if isinstance(leaves, str):
@@ -101,10 +98,7 @@ _DEEPEST_ELEMENT = 32
 
 
 def signed_content(data: bytes) -> bytes | None:
-    """Return the MIME entity that is signed in `data`, or None where there is none to be read.
-
-    `data` is DER or BER, or PEM of it. What is encrypted cannot be read.
-    """
+    """Return the MIME entity that is signed in `data` (DER, BER, or PEM of it), if it can be read."""
     try:
         return _content(_from_pem(data))
     except (ValueError, IndexError):
@@ -149,7 +143,6 @@ def _inside(data: bytes, at: int, expected: int) -> int:
 
 
 def _after(data: bytes, at: int, depth: int = 0) -> int:
-    """Return where the element that follows the one at `at` begins."""
     tag, start, end = _element(data, at)
     if end is not None:
         return end
@@ -161,7 +154,6 @@ def _after(data: bytes, at: int, depth: int = 0) -> int:
 
 
 def _chunks(data: bytes, at: int, depth: int = 0) -> list[bytes]:
-    """Return the octets of the string at `at`, piece by piece."""
     tag, start, end = _element(data, at)
     if tag == _OCTETS and end is not None:
         return [data[start:end]]
