@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from ingestor.archive.items import Receipt, Submission
 from ingestor.archive.store import Store
-from ingestor.intake.listener import Limits
+from ingestor.intake.listener.reception import Limits
 from tests.intake.listener.client import post, sms
 from tests.intake.listener.conftest import MakeStand
 from tests.intake.listener.stand import AGILE, Stand, finish
