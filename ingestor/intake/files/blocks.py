@@ -10,23 +10,7 @@ from dataclasses import dataclass
 
 from ingestor.archive.rows import ContentKey
 from ingestor.errors import InputUnreadable
-from ingestor.intake.files.mbox import (
-    BELIEVED_LENGTH,
-    CANDIDATE,
-    LOOKAHEAD,
-    Dialect,
-    ends_whole,
-    has_lengths,
-    header_end,
-    is_header_line,
-    is_odd,
-    last_separator,
-    next_boundary,
-    next_separator,
-    separator_end,
-    trailing_blank,
-    uses_lengths,
-)
+from ingestor.intake.files import mbox
 from ingestor.intake.files.streams import Stream
 from ingestor.providers.contract import LARGEST_KEPT, LARGEST_PARSED
 
@@ -113,7 +97,7 @@ class Blocks:
     def __init__(
         self,
         stream: Stream,
-        dialect: Dialect | None,
+        dialect: mbox.Dialect | None,
         wanted: Callable[[bytes], bool],
         *,
         offset: int = 0,
@@ -169,28 +153,29 @@ class Blocks:
 
     def _begins_a_mail(self, end: int) -> bool:
         buffer, fill = self._buffer, self._fill
-        if buffer.startswith(b"From ") or is_header_line(buffer, 0, fill):
+        if buffer.startswith(b"From ") or mbox.is_header_line(buffer, 0, fill):
             return True
-        return end == fill and next_separator(buffer, 0, fill)[0] >= 0  # else the next block begins with it
+        # Where more follows the next block begins with a separator.
+        return end == fill and mbox.next_separator(buffer, 0, fill)[0] >= 0
 
     def _before_a_cut_mail(self) -> int:
         """Return where the last mail's separator begins if the stream ends inside that mail, else the end."""
         buffer, fill = self._buffer, self._fill
         begin, counted = 0, False
-        after = separator_end(buffer, 0, fill) if buffer.startswith(b"From ") else 0
-        if uses_lengths(self._dialect or Dialect.MBOX) and has_lengths(buffer, fill):
+        after = mbox.separator_end(buffer, 0, fill)
+        if mbox.uses_lengths(self._dialect or mbox.Dialect.MBOX) and mbox.has_lengths(buffer, fill):
             while True:
-                stop, separator, next_after = next_boundary(buffer, after, fill, with_lengths=True)
+                stop, separator, next_after = mbox.next_boundary(buffer, after, fill, with_lengths=True)
                 if separator < 0:
                     counted = stop >= 0
                     break
                 begin, after = separator, next_after
-        elif begin := last_separator(buffer, fill, fill):
-            after = separator_end(buffer, begin, fill)
-        if not after and not is_header_line(buffer, 0, fill):
+        elif begin := mbox.last_separator(buffer, fill, fill):
+            after = mbox.separator_end(buffer, begin, fill)
+        if not after and not mbox.is_header_line(buffer, 0, fill):
             return fill  # no mail at all
         is_doubtful = self._doubted is not None and self._doubted()
-        return begin if is_doubtful or not (counted or ends_whole(buffer, after, fill)) else fill
+        return begin if is_doubtful or not (counted or mbox.ends_whole(buffer, after, fill)) else fill
 
     def _refill(self) -> None:
         view = memoryview(self._buffer)
@@ -214,20 +199,22 @@ class Blocks:
         if self._dialect is None:
             return self._fill if self._ended else 0
         buffer, fill = self._buffer, self._fill
-        with_lengths = uses_lengths(self._dialect) and has_lengths(buffer, fill)
-        crowd = buffer.count(CANDIDATE, 0, fill)
+        with_lengths = mbox.uses_lengths(self._dialect) and mbox.has_lengths(buffer, fill)
+        crowd = buffer.count(mbox.CANDIDATE, 0, fill)
         if self._ended and crowd <= MOST_MAILS:
             return fill
         # Nothing follows the end, nor a damaged place: what stands before it decides alone.
-        sure, believed = (fill, 0) if self._trouble or self._ended else (fill - LOOKAHEAD, BELIEVED_LENGTH)
+        sure, believed = fill - mbox.LOOKAHEAD, mbox.BELIEVED_LENGTH
+        if self._trouble or self._ended:
+            sure, believed = fill, 0
         if crowd > MOST_MAILS:
             sure = min(sure, fill * MOST_MAILS // crowd)
         if not with_lengths:
-            return last_separator(buffer, max(0, sure), fill) or (fill if self._ended else 0)
+            return mbox.last_separator(buffer, max(0, sure), fill) or (fill if self._ended else 0)
         cut = 0
-        after = separator_end(buffer, 0, fill) if buffer.startswith(b"From ") else 0
+        after = mbox.separator_end(buffer, 0, fill)
         while cut <= sure - believed:
-            _, separator, next_after = next_boundary(buffer, after, fill, with_lengths=True)
+            _, separator, next_after = mbox.next_boundary(buffer, after, fill, with_lengths=True)
             if separator < 0 or separator > sure:
                 break
             cut, after = separator, next_after
@@ -236,18 +223,18 @@ class Blocks:
     def _long_mail(self) -> LongMail | None:
         """Pass one mail through; return None where it was held back."""
         buffer, start, before = self._buffer, self.offset, self._hasher.copy()
-        mbox = self._dialect is not None
-        after = separator_end(buffer, 0, self._fill) if buffer.startswith(b"From ") else 0
-        odd = bool(after) and is_odd(bytes(buffer[:after]))
-        is_mail = bool(after) or not mbox or is_header_line(buffer, 0, self._fill)
-        body = header_end(buffer, after, self._fill)
+        in_mbox = self._dialect is not None
+        after = mbox.separator_end(buffer, 0, self._fill)
+        odd = bool(after) and mbox.is_odd(bytes(buffer[:after]))
+        is_mail = bool(after) or not in_mbox or mbox.is_header_line(buffer, 0, self._fill)
+        body = mbox.header_end(buffer, after, self._fill)
         header = bytes(buffer[after : body if 0 < body < after + LARGEST_PARSED else after + LARGEST_PARSED])
         collector = _Collector(wanted=is_mail and self._wanted(header))
         self._hasher.update(buffer[:after])
         at = after
         while True:
-            sure = self._fill if self._ended else self._fill - LOOKAHEAD
-            separator = next_separator(buffer, max(0, at - 1), self._fill)[0] if mbox else -1
+            sure = self._fill if self._ended else self._fill - mbox.LOOKAHEAD
+            separator = mbox.next_separator(buffer, max(0, at - 1), self._fill)[0] if in_mbox else -1
             found = 0 <= separator <= sure
             stop = separator if found else sure
             piece = bytes(memoryview(buffer)[at:stop])
@@ -264,7 +251,7 @@ class Blocks:
             self._refill()
             if self._trouble:
                 raise self._trouble
-        tail = trailing_blank(collector.tail, 0, len(collector.tail)) if mbox and is_mail else 0
+        tail = mbox.trailing_blank(collector.tail, 0, len(collector.tail)) if in_mbox and is_mail else 0
         return LongMail(
             offset=start + after,
             separators=after + tail,

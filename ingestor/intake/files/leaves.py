@@ -21,8 +21,8 @@ from ingestor.intake.files.containers import (
     tar_members,
     zip_members,
 )
-from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.parse import leading_separator, split, unquoted
+from ingestor.intake.files.mbox import Dialect, separator_end
+from ingestor.intake.files.parse import split, unquoted
 from ingestor.intake.files.streams import BombSuspected, Budget, Decompressed, Stream
 from ingestor.intake.files.walk import (
     BYTE_ORDER_MARK,
@@ -322,7 +322,7 @@ def _in_leaf(leaf: Leaf) -> Iterator[Found]:
                 continue
             data = bytes(piece.data)
             if dialect is None:
-                skipped = leading_separator(data)
+                skipped = separator_end(data, 0, len(data))
                 yield Found(place, piece.offset + skipped, data[skipped:])
                 continue
             for start, end, verbatim in split(data).mails:

@@ -123,6 +123,8 @@ def separator_end(data: bytes | bytearray, start: int, end: int) -> int:
 
     The answer is final when `end - start` is at least `LOOKAHEAD` or `end` is the end of the stream.
     """
+    if not data.startswith(b"From ", start):
+        return 0
     usual = _USUAL.match(data, start, min(end, start + MAX_LINE))
     if usual and _after_blank_line(data, start):
         return usual.end()

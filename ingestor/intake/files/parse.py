@@ -13,20 +13,8 @@ from typing import Any
 from ingestor.archive.items import Item, Payload, Position
 from ingestor.archive.payloads import Dictionary, pack
 from ingestor.archive.rows import packed_mail, row_of
+from ingestor.intake.files import mbox
 from ingestor.intake.files.blocks import LongMail
-from ingestor.intake.files.mbox import (
-    NO_MAIL,
-    Dialect,
-    Gap,
-    has_lengths,
-    is_header_line,
-    is_odd,
-    next_boundary,
-    next_separator,
-    separator_end,
-    trailing_blank,
-    uses_lengths,
-)
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import Channel, InboundSms
@@ -47,29 +35,26 @@ class Split:
 
     mails: list[tuple[int, int, bool]] = field(default_factory=list)
     separators: int = 0
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[mbox.Gap] = field(default_factory=list)
     odd: int = 0
 
     def add_separator(self, data: bytes, start: int, end: int) -> None:
         self.separators += end - start
-        self.odd += is_odd(data[start:end]) or (start > 0 and data[start - 1] not in b"\n\0")
+        self.odd += mbox.is_odd(data[start:end]) or (start > 0 and data[start - 1] not in b"\n\0")
 
 
-def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
+def split(data: bytes, dialect: mbox.Dialect = mbox.Dialect.MBOX) -> Split:
     """Split `data`, which begins at a separator (or is the start of the file) and ends before one (or at
     the end of the file)."""
     result = Split()
     end = len(data)
-    with_lengths = uses_lengths(dialect) and has_lengths(data, end)
-    first = separator_end(data, 0, end) if data.startswith(b"From ") else 0
-    start = 0
-    if first:
-        result.add_separator(data, 0, first)
-        start = first
+    with_lengths = mbox.uses_lengths(dialect) and mbox.has_lengths(data, end)
+    if start := mbox.separator_end(data, 0, end):
+        result.add_separator(data, 0, start)
     else:
         start = _lead(data, end, result)
     while start >= 0:
-        stop, separator, after = next_boundary(data, start, end, with_lengths=with_lengths)
+        stop, separator, after = mbox.next_boundary(data, start, end, with_lengths=with_lengths)
         mail_end = separator if separator >= 0 else end
         _add(data, start, mail_end, stop, result)
         if separator >= 0:
@@ -80,13 +65,13 @@ def split(data: bytes, dialect: Dialect = Dialect.MBOX) -> Split:
 
 def _lead(data: bytes, end: int, result: Split) -> int:
     """Place what stands before the first separator; return where the first mail begins, else -1."""
-    if is_header_line(data, 0, end):
+    if mbox.is_header_line(data, 0, end):
         return 0
-    separator, after = next_separator(data, 0, end)
+    separator, after = mbox.next_separator(data, 0, end)
     lead = separator if separator >= 0 else end
     if lead:
         blank = not data[:lead].strip(b"\r\n\0")
-        result.gaps.append((0, lead, "empty lines" if blank else NO_MAIL))
+        result.gaps.append((0, lead, "empty lines" if blank else mbox.NO_MAIL))
     if separator >= 0:
         result.add_separator(data, separator, after)
     return after
@@ -106,23 +91,20 @@ def _add(data: bytes, start: int, mail_end: int, counted: int, result: Split) ->
             result.gaps.append((stop, mail_end - stop, "NUL bytes"))
         else:
             stop = mail_end
-    tail = trailing_blank(data, start, stop)
+    tail = mbox.trailing_blank(data, start, stop)
     result.separators += tail
     result.mails.append((start, stop - tail, False))
 
 
-def unquoted(mail: bytes, dialect: Dialect, *, verbatim: bool) -> bytes:
+def unquoted(mail: bytes, dialect: mbox.Dialect, *, verbatim: bool) -> bytes:
     """Return the mail as it was before the mbox; `verbatim`: a believed Content-Length measured it."""
-    if b">From " not in mail or dialect is Dialect.MBOXCL2 or (verbatim and dialect is Dialect.MBOX):
+    if verbatim and dialect is mbox.Dialect.MBOX:
         return mail
-    if dialect in (Dialect.MBOXO, Dialect.MBOXCL):
+    if b">From " not in mail or dialect is mbox.Dialect.MBOXCL2:
+        return mail
+    if dialect in (mbox.Dialect.MBOXO, mbox.Dialect.MBOXCL):
         return _O_QUOTED.sub(b"", mail)
     return _RD_QUOTED.sub(b"", mail)
-
-
-def leading_separator(mail: bytes) -> int:
-    """Return the length of the `From ` line that some programs write into single mails, 0 without one."""
-    return separator_end(mail, 0, len(mail)) if mail.startswith(b"From ") else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +134,7 @@ class Findings:
     mails: int = 0
     mail_bytes: int = 0
     separators: int = 0
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[mbox.Gap] = field(default_factory=list)
     senders: dict[str, int] = field(default_factory=dict)
     odd: int = 0
     look_alikes: dict[str, int] = field(default_factory=dict)
@@ -190,7 +172,7 @@ class LongMails:
         """Return what a mail came to of which no more than the beginning may have been kept."""
         found = Findings(separators=mail.separators, odd=int(mail.odd))
         if mail.gap:
-            found.gaps.append((0, mail.gap, NO_MAIL))
+            found.gaps.append((0, mail.gap, mbox.NO_MAIL))
             return found
         found.mails, found.mail_bytes = 1, mail.size
         for module, rules in self._lanes if mail.raw is not None else ():
@@ -221,7 +203,7 @@ class MailReader:
         self._dictionary = dictionary
         self._count_senders = count_senders
 
-    def read_mbox(self, data: bytes, dialect: Dialect, origin: Origin) -> Findings:
+    def read_mbox(self, data: bytes, dialect: mbox.Dialect, origin: Origin) -> Findings:
         parts = split(data, dialect)
         found = Findings(separators=parts.separators, gaps=parts.gaps, odd=parts.odd)
         for start, end, verbatim in parts.mails:
@@ -236,7 +218,7 @@ class MailReader:
         found = Findings()
         for (start, end), origin in zip(mails, origins, strict=True):
             mail = bytes(data[start:end])
-            skipped = leading_separator(mail)
+            skipped = mbox.separator_end(mail, 0, len(mail))  # as some programs write into single mails
             found.separators += skipped
             self._add(found, origin, mail[skipped:], skipped, end - start - skipped)
         return found

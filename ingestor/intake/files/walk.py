@@ -98,10 +98,8 @@ def _text_kind(text: bytes) -> Kind:
     text = text[start:]
     if not text:
         return Kind.EMPTY if start == 0 else Kind.MBOX
-    if text.startswith(b"From ") and separator_end(text, 0, len(text)):
-        return Kind.MBOX
     # A damaged head must not turn a whole mailbox into one mail, or into nothing.
-    if _holds_separator(text):
+    if separator_end(text, 0, len(text)) or _holds_separator(text):
         return Kind.MBOX
     return Kind.MAIL if is_header_line(text, 0, len(text)) else Kind.UNKNOWN
 
