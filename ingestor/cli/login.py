@@ -7,7 +7,8 @@ from functools import partial
 from ingestor.archive.ownership import OF_THE_UNIT, become_owner, ownership_advice
 from ingestor.cli import settings_of
 from ingestor.errors import ConfigurationError
-from ingestor.logins import access_token, log_in, oauth_of
+from ingestor.logins import access_token, log_in
+from ingestor.logins.grants import oauth_of
 from ingestor.logins.state import file_of
 from ingestor.settings import mailbox_named, state_directory
 

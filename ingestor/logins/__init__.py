@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from ingestor.errors import ConfigurationError, LoginFault
+from ingestor.errors import LoginFault
 from ingestor.logins import state
 from ingestor.logins.endpoint import HOURLY, Pending, ask
-from ingestor.logins.grants import client_of, request_of
+from ingestor.logins.grants import client_of, oauth_of, request_of
 from ingestor.logins.state import Kept
 from ingestor.redaction import register_secret
-from ingestor.settings import Mailbox, OAuth
+from ingestor.settings import Mailbox
 
 LIFE_UNSAID: Final = 300.0
 """Seconds that a token is taken to live where the server does not say: expires_in is optional (RFC 6749)."""
@@ -39,15 +39,6 @@ class AccessToken(NamedTuple):
     expires_at: float
     fetched: bool
     skew: float | None = None
-
-
-def oauth_of(mailbox: Mailbox) -> OAuth:
-    """Return the mailbox's table. Raises ConfigurationError where it logs in otherwise."""
-    if mailbox.oauth is None:
-        raise ConfigurationError(
-            f"mailbox {mailbox.name} has no [mailbox.oauth]; OPERATING.md, `Logins by OAuth2`, shows one"
-        )
-    return mailbox.oauth
 
 
 def access_token(
@@ -148,10 +139,9 @@ def _by_device_code(
     while clock() < deadline:
         sleep(interval)
         form = {"grant_type": _DEVICE_GRANT, "device_code": given["device_code"]}
+        form |= client_of(mailbox, oauth, clock())
         try:
-            return ask(
-                mailbox, oauth.endpoint("token"), {**form, **client_of(mailbox, oauth, clock())}, clock
-            ).values
+            return ask(mailbox, oauth.endpoint("token"), form, clock).values
         except Pending as pending:
             interval += _SLOWER_BY if pending.slower else 0.0
         except LoginFault as fault:

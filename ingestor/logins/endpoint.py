@@ -16,6 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from ingestor.errors import ConfigurationError, LoginFault
+from ingestor.logins.grants import oauth_of
 from ingestor.redaction import one_line, redact
 from ingestor.settings import Mailbox, OAuth
 
@@ -57,9 +58,8 @@ def ask(mailbox: Mailbox, url: str, form: Mapping[str, str], clock: Callable[[],
 
     Raises LoginFault for every refusal, ConfigurationError where `ca_file` cannot be used, and Pending.
     """
-    oauth = mailbox.oauth
-    host = urlsplit(url).hostname
-    ca_file = None if oauth is None or oauth.ca_file is None else str(oauth.ca_file)
+    host, given = urlsplit(url).hostname, oauth_of(mailbox).ca_file
+    ca_file = None if given is None else str(given)
     try:
         with urllib3.PoolManager(ca_certs=ca_file, retries=False, timeout=SECONDS) as pool:
             response = pool.request(
@@ -88,9 +88,7 @@ def ask(mailbox: Mailbox, url: str, form: Mapping[str, str], clock: Callable[[],
 
 def refusal(mailbox: Mailbox, status: int, values: Mapping[str, Any], skew: float | None) -> LoginFault:
     """Return the fault that a refusal is: what is wrong, what to do, and when it is tried again."""
-    oauth = mailbox.oauth
-    if oauth is None:
-        raise ConfigurationError(f"mailbox {mailbox.name} has no [mailbox.oauth]")
+    oauth = oauth_of(mailbox)
     host = urlsplit(oauth.endpoint("token")).hostname
     description = str(values.get("error_description", ""))
     error = str(values.get("error", ""))

@@ -23,6 +23,15 @@ _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _EXTRA: Final = "a key needs the package `cryptography`: pip install 'agile-sms-ingestor[oauth]'"
 
 
+def oauth_of(mailbox: Mailbox) -> OAuth:
+    """Return the mailbox's table. Raises ConfigurationError where it logs in otherwise."""
+    if mailbox.oauth is None:
+        raise ConfigurationError(
+            f"mailbox {mailbox.name} has no [mailbox.oauth]; OPERATING.md, `Logins by OAuth2`, shows one"
+        )
+    return mailbox.oauth
+
+
 def request_of(mailbox: Mailbox, oauth: OAuth, refresh_token: str, now: float) -> dict[str, str]:
     """Return the form that gives the mailbox a token. Raises ConfigurationError where a secret is missing."""
     if oauth.flow == "service_account":

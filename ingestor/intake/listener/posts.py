@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from functools import cache
 from threading import Lock
-from types import ModuleType
 from typing import NamedTuple, Protocol
 
 from ingestor.archive.items import Item, Payload, Receipt, ReportItem, Submission
@@ -38,9 +38,10 @@ class Taker(Protocol):
         """Return a future (the one given, if any) that is done once the submission is durable."""
 
 
-_readers: dict[str, ModuleType] = {}
 _random = random.Random().getrandbits  # noqa: S311 - seeded by the system; it must be unique, nobody gains by guessing it
 
+
+reader = cache(post_reader)  # it is asked for with each POST
 
 _VERSION_7 = 7 << 76 | 2 << 62
 _FREE = ~(15 << 76 | 3 << 62)
@@ -66,14 +67,6 @@ def new_identity(now: datetime) -> bytes:
     They begin with the time: POSTs that come together lie together in the archive's index.
     """
     return (int(now.timestamp() * 1000) << 80 | _random(80) & _FREE | _VERSION_7).to_bytes(16, "big")
-
-
-def reader(provider: str) -> ModuleType:
-    """Return the POST reader of `provider` (see `contract.PostReader`), imported once."""
-    module = _readers.get(provider)
-    if module is None:
-        module = _readers[provider] = post_reader(provider)
-    return module
 
 
 def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission | None:

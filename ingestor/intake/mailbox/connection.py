@@ -97,7 +97,16 @@ class Wire(imaplib.IMAP4):
 
     def open(self, *_: Any) -> None:
         """Connect; imaplib calls this. The times allowed are those of Timing, not its own."""
-        self._connect_socket(local_only=self._local_only)
+        try:
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError as fault:
+            raise self.fault(f"the name cannot be looked up ({_reason(fault)})") from None
+        self.sock = self._connected(addresses)
+        self._deadline = time.monotonic() + self._timing.connect
+        if self._local_only and not ip_address(self.sock.getpeername()[0]).is_loopback:
+            self.sock.close()
+            raise self.fault('security = "plain" would send the password readable; use tls')
+        _tune(self.sock)
         if self._encrypt_at_once is not None:
             self._secure(self._encrypt_at_once)
 
@@ -148,19 +157,6 @@ class Wire(imaplib.IMAP4):
 
     def _flooded(self) -> Flooded:
         return Flooded(f"{self.host}:{self.port}: it sends more than was asked for")
-
-    def _connect_socket(self, *, local_only: bool) -> None:
-        """Connect; with `local_only` to nothing but this machine."""
-        try:
-            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError as fault:
-            raise self.fault(f"the name cannot be looked up ({_reason(fault)})") from None
-        self.sock = self._connected(addresses)
-        self._deadline = time.monotonic() + self._timing.connect
-        if local_only and not ip_address(self.sock.getpeername()[0]).is_loopback:
-            self.sock.close()
-            raise self.fault('security = "plain" would send the password readable; use tls')
-        _tune(self.sock)
 
     def _connected(self, addresses: list[Any]) -> socket.socket:
         """Return a connection to the first address that answers; each gets its share of the time."""

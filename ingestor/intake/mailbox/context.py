@@ -26,8 +26,6 @@ from ingestor.settings import Mailbox
 if TYPE_CHECKING:  # it costs memory, and not everybody has what it needs
     from ingestor.intake.mailbox.trust import Judge
 
-ACTIONS: Final = {"keep": None, "seen": Action.SEEN, "move": Action.MOVE, "delete": Action.DELETE}
-
 LEASE_SECONDS: Final = 20.0
 """How long the right to act lasts without being renewed: with LOOK_SECONDS below the 30 s in which another
 daemon takes over."""
@@ -220,9 +218,10 @@ class Suspects:
                     self.breaks.pop(place, None)
                     self.reasons.pop(place, None)
 
-    def size_for(self, place: Place) -> int:
-        """Return the largest group this mail may be fetched in."""
-        return self.group_sizes[min(self.of(place), len(self.group_sizes) - 1)]
+    def size_for(self, place: Place, largest: int) -> int:
+        """Return the largest group this mail may be fetched in: `largest` where it broke no connection."""
+        broken = self.of(place)
+        return self.group_sizes[min(broken, len(self.group_sizes) - 1)] if broken else largest
 
 
 @dataclass(slots=True)
@@ -344,7 +343,8 @@ class Context:
     @property
     def after_store(self) -> Action | None:
         """What is to be done with a mail once its SMS is durable."""
-        return ACTIONS[self.mailbox.after_store]
+        wanted = self.mailbox.after_store
+        return None if wanted == "keep" else Action(wanted)
 
     @property
     def log(self) -> Any:

@@ -63,7 +63,8 @@ class Fetch:
 
     def portions(self, uids: Sequence[int]) -> Iterator[list[int]]:
         """Yield `uids` in order, in portions of which each is read to its end before the next."""
-        return grouped(((uid, 1, self._group_size(uid, WINDOW)) for uid in uids), WINDOW)
+        sizes = ((uid, 1, self._suspects.size_for(self._place(uid), WINDOW)) for uid in uids)
+        return grouped(sizes, WINDOW)
 
     def recall(self, uids: Sequence[int]) -> None:
         """Leave `uids` out: an earlier process learnt that the connection breaks over them."""
@@ -95,8 +96,9 @@ class Fetch:
 
     def groups(self, wanted: dict[int, Header]) -> Iterator[list[int]]:
         """Yield UIDs of `wanted` in order, in groups to be fetched together."""
+        suspects, largest = self._suspects, self._suspects.group_sizes[0]
         weighted = (
-            (uid, self._weight(uid, header), self._group_size(uid, self._suspects.group_sizes[0]))
+            (uid, self._weight(uid, header), suspects.size_for(self._place(uid), largest))
             for uid, header in wanted.items()
         )
         return grouped(weighted, GROUP_BYTES)
@@ -217,19 +219,9 @@ class Fetch:
         return self._arrival(uid, reading, payload, mail_content_key(raw))
 
     def _arrival(self, uid: int, reading: Readable | Unreadable, payload: Payload, key: bytes) -> Item:
-        return Item(
-            reading=reading,
-            channel=Channel.MAILBOX,
-            source=self._context.mailbox.name,
-            content_key=key,
-            arrived_at=self._context.clock(),
-            payload=payload,
-            position=Position(folder=self._folder.name, uidvalidity=self._folder.uidvalidity, uid=uid),
-        )
-
-    def _group_size(self, uid: int, largest: int) -> int:
-        place = self._place(uid)
-        return self._suspects.size_for(place) if self._suspects.of(place) else largest
+        position = Position(folder=self._folder.name, uidvalidity=self._folder.uidvalidity, uid=uid)
+        name, now = self._context.mailbox.name, self._context.clock()
+        return Item(reading, Channel.MAILBOX, name, key, now, payload, position)
 
     def _place(self, uid: int) -> Place:
         return self._folder.name, self._folder.uidvalidity, uid
