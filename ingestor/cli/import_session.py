@@ -32,7 +32,7 @@ from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorErro
 from ingestor.intake.files.books import Books, Tally, find
 from ingestor.intake.files.importer import Importer, Wishes
 from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.parse import LongMails, Window
+from ingestor.intake.files.parse import MailReader, Window
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.walk import Kind, references
 from ingestor.intake.files.workers import Pool
@@ -184,13 +184,14 @@ def _importer(
     dry = isinstance(sink, DrySink)
     rules = [(name, rules_for(settings, name)) for name in MAIL_READERS]
     window = Window(*((options[name] or "").replace("-", "") for name in ("since", "until")))
-    pool.start(rules, window, *keys, dry)
+    of_reader = rules, window, *keys, dry
+    pool.start(*of_reader)
     form = options["format"] or "auto"
     forced = None if form == "auto" else Kind.MBOX if form in set(Dialect) else Kind.MAIL
     dialect = Dialect(form) if forced is Kind.MBOX else Dialect.MBOX
     return Importer(
         pool,
-        LongMails(rules, *keys),
+        MailReader(*of_reader),
         sink,
         books,
         Wishes(forced, dialect, options["source"], arguments.whole),

@@ -39,7 +39,7 @@ _UPGRADE_FIELDS: Final = frozenset({b"upgrade", b"connection", b"http2-settings"
 
 @dataclass(slots=True)
 class Common:
-    """What all connections of one server share. `forget` hears of each that has ended."""
+    """What all connections of one server share; `connections` are those that have not ended."""
 
     config: Config
     state: ServerState
@@ -47,7 +47,7 @@ class Common:
     bounds: Bounds
     max_body: int
     refusals: RefusalLog
-    forget: "Callable[[Connection], None]"
+    connections: dict[Any, Any]
     stopping: bool = False
 
 
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the other end; what it sent whole goes on into the archive, only the answer is lost."""
-        self._common.forget(self)
+        self._common.connections.pop(self, None)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn says None: it always closes

@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from uvicorn.config import Config
+from uvicorn.loops.auto import auto_loop_factory
 from uvicorn.server import ServerState
 
 from ingestor import http as refusals
@@ -81,8 +82,10 @@ class HttpServer:
         )  # fmt: skip
         config.load()
         self._loop: asyncio.AbstractEventLoop  # there once the thread has begun
-        self._common = Common(config, ServerState(), gatekeeper, bounds, max_body, refusal_log, self._forget)
         self._connections: dict[Connection, asyncio.Task[None] | None] = {}
+        self._common = Common(
+            config, ServerState(), gatekeeper, bounds, max_body, refusal_log, self._connections
+        )
         # A crowd must leave descriptors for the archive, the mailboxes and the spool.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_connections = min(bounds.connections, max(4, descriptors // 2 - 8))
@@ -112,7 +115,8 @@ class HttpServer:
 
     def _serve(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            # uvloop's where it has a wheel: its own share of a request is a quarter of the standard one's.
+            with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._run())
         except BaseException as fault:
@@ -145,9 +149,6 @@ class HttpServer:
         self._app.hurry(seconds)
         self._stop.set()
         self._woken.set()
-
-    def _forget(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
 
     # Accepting
 
@@ -332,12 +333,3 @@ def handed_over(name: str) -> list[socket.socket]:
     for one in listening:
         one.setblocking(False)
     return listening
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop for the thread: uvloop's own share of a request is a quarter of the standard one's."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:  # it has no wheel everywhere
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

@@ -21,7 +21,7 @@ from ingestor.intake.files.blocks import BLOCK, Block, LongMail
 from ingestor.intake.files.books import Tally
 from ingestor.intake.files.leaves import Place
 from ingestor.intake.files.mbox import Dialect
-from ingestor.intake.files.parse import Findings, LongMails
+from ingestor.intake.files.parse import Findings, MailReader
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.workers import Pool
 from ingestor.record import REFUSED, Outcome
@@ -315,8 +315,8 @@ class InputQueue:
 class Packing:
     """Puts what the importer has read into a queue, in the order in which it is added."""
 
-    def __init__(self, long_mails: LongMails, queue: InputQueue) -> None:
-        self._long_mails = long_mails
+    def __init__(self, reader: MailReader, queue: InputQueue) -> None:
+        self._reader = reader
         self._queue = queue
         self._pack = Stretch()
         self._data = bytearray()
@@ -360,7 +360,7 @@ class Packing:
     ) -> None:
         """Add a mail that was longer than a block: it is never parsed. `copies` as of a block."""
         self.flush()
-        found = self._long_mails.read(mail, (self._queue.source, place.path, place.member, mail.offset))
+        found = self._reader.read_long(mail, (self._queue.source, place.path, place.member, mail.offset))
         mail.raw = None  # packed: whoever still holds the mail would keep 32 MiB while it is written
         stretch = Stretch([(place, mail.offset)], found.covered, found=found, copies=copies)
         if step:

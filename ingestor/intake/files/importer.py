@@ -16,7 +16,7 @@ from ingestor.intake.files.books import Books, InputChanged, ListInput, StreamIn
 from ingestor.intake.files.delivery import Copies, CoverageBroken, InputQueue, Packing
 from ingestor.intake.files.leaves import Interrupted, Leaf, OpenFile, Place
 from ingestor.intake.files.mbox import CANDIDATE, Dialect, count_separators
-from ingestor.intake.files.parse import LongMails
+from ingestor.intake.files.parse import MailReader
 from ingestor.intake.files.sinks import ArchiveSink, DrySink
 from ingestor.intake.files.streams import BombSuspected, Stream
 from ingestor.intake.files.walk import KNOWN, FileReference, Kind, without_flags
@@ -47,7 +47,7 @@ class Importer:
     def __init__(
         self,
         pool: Pool,
-        long_mails: LongMails,
+        reader: MailReader,
         sink: ArchiveSink | DrySink,
         books: Books,
         wishes: Wishes,
@@ -57,13 +57,13 @@ class Importer:
     ) -> None:
         """`books` know how far each input is; `notice` is called often with how far it is."""
         self.tally = Tally()
-        self._wanted = long_mails.wanted
-        self._queue = InputQueue(pool, sink, books.run_id, self.tally, notice, long_mails.secret)
+        self._wanted = reader.wanted
+        self._queue = InputQueue(pool, sink, books.run_id, self.tally, notice, reader.secret)
         self._books = books
         self._wishes = wishes
         self._stopping = stopping
         self._buffer = bytearray(BLOCK)
-        self._packing = Packing(long_mails, self._queue)
+        self._packing = Packing(reader, self._queue)
         self._lists: dict[Place, ListInput] = {}
         self._failures = 0
         self._told: set[str] = set()

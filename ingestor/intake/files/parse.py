@@ -7,7 +7,6 @@ after a mail) or in one reported gap. All this happens in worker processes, but 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from types import ModuleType
 from typing import Any
 
 from ingestor.archive.items import Item, Payload, Position
@@ -18,8 +17,6 @@ from ingestor.intake.files.blocks import LongMail
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Rules, Unreadable
 from ingestor.record import Channel, InboundSms
-
-Lanes = list[tuple[ModuleType, Rules]]
 
 Origin = tuple[str, str, str | None, int]
 """Where a stretch of input came from: the name of the provenance, the path, the member, the offset there."""
@@ -154,22 +151,28 @@ class Findings:
             self.look_alikes[reading.missing] = self.look_alikes.get(reading.missing, 0) + 1
 
 
-class LongMails:
-    """Judges mails that are too long to be parsed: by their header, in the parent; no slot holds one."""
+class MailReader:
+    """Reads mails with every provider's reader in turn; what is too long for a worker, in the parent.
+
+    `secret` is the archive's key, `dictionary` what payloads are packed with.
+    """
 
     def __init__(
-        self, rules: Sequence[tuple[str, Rules]], secret: bytes, dictionary: Dictionary | None = None
-    ) -> None:
-        """`secret` is the archive's key, `dictionary` what payloads are packed with."""
-        self._lanes = _lanes(rules)
+        self, rules: Sequence[tuple[str, Rules]], window: Window, secret: bytes,
+        dictionary: Dictionary | None, count_senders: bool,
+    ) -> None:  # fmt: skip
+        self._lanes = [(mail_reader(name), rule) for name, rule in rules]
+        self._window = window
         self.secret = secret
         self._dictionary = dictionary
+        self._count_senders = count_senders
 
     def wanted(self, header: bytes) -> bool:
+        """Say from a header whether the mail is ours."""
         return any(module.may_be_ours(header, rules) for module, rules in self._lanes)
 
-    def read(self, mail: LongMail, origin: Origin) -> Findings:
-        """Return what a mail came to of which no more than the beginning may have been kept."""
+    def read_long(self, mail: LongMail, origin: Origin) -> Findings:
+        """Return what a mail came to that is too long to be parsed, by its header."""
         found = Findings(separators=mail.separators, odd=int(mail.odd))
         if mail.gap:
             found.gaps.append((0, mail.gap, mbox.NO_MAIL))
@@ -183,25 +186,10 @@ class LongMails:
                     found.ignore(verdict)
                 else:
                     payload = pack(kept, dictionary=self._dictionary)._replace(size=mail.size)
-                    row = _plain_row(verdict, mail.content_key, payload, origin, 0, mail.size, self.secret)
-                    found.rows.append(row)
+                    found.rows.append(self._row(verdict, mail.content_key, payload, origin, 0, mail.size))
                 return found
         found.ignored = 1
         return found
-
-
-class MailReader:
-    """Reads mails with every provider's reader in turn, in a worker process. Made of what `LongMails` is."""
-
-    def __init__(
-        self, rules: Sequence[tuple[str, Rules]], window: Window, secret: bytes,
-        dictionary: Dictionary | None = None, *, count_senders: bool = False,
-    ) -> None:  # fmt: skip
-        self._lanes = _lanes(rules)
-        self._window = window
-        self._secret = secret
-        self._dictionary = dictionary
-        self._count_senders = count_senders
 
     def read_mbox(self, data: bytes, dialect: mbox.Dialect, origin: Origin) -> Findings:
         parts = split(data, dialect)
@@ -237,7 +225,7 @@ class MailReader:
             found.outside += 1
         else:
             key, payload = packed_mail(mail, self._dictionary)
-            found.rows.append(_plain_row(reading, key, payload, origin, offset, length, self._secret))
+            found.rows.append(self._row(reading, key, payload, origin, offset, length))
 
     def _read(self, mail: bytes) -> Reading:
         reading: Reading = NotOurs()
@@ -250,15 +238,10 @@ class MailReader:
                 break
         return reading
 
-
-def _lanes(rules: Sequence[tuple[str, Rules]]) -> Lanes:
-    return [(mail_reader(name), rule) for name, rule in rules]
-
-
-def _plain_row(
-    reading: Readable | Unreadable, content_key: bytes, payload: Payload, origin: Origin, offset: int,
-    length: int, secret: bytes,
-) -> Sequence[Any]:  # fmt: skip
-    source, path, member, base = origin
-    position = Position(input=path, member=member, offset=base + offset, length=length)
-    return row_of(Item(reading, Channel.IMPORT, source, content_key, None, payload, position), secret).plain()
+    def _row(
+        self, reading: Readable | Unreadable, key: bytes, payload: Payload, origin: Origin, at: int, size: int
+    ) -> Sequence[Any]:
+        source, path, member, base = origin
+        position = Position(input=path, member=member, offset=base + at, length=size)
+        item = Item(reading, Channel.IMPORT, source, key, None, payload, position)
+        return row_of(item, self.secret).plain()

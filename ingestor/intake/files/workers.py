@@ -176,7 +176,7 @@ def _work(connection: Connection, memory: mmap.mmap) -> NoReturn:
 
 def _serve(connection: Connection, memory: mmap.mmap) -> None:
     arguments: Sequence[Any] = pickle.loads(connection.recv_bytes())  # noqa: S301 -- from our own parent
-    reader = MailReader(*arguments[:-1], count_senders=arguments[-1])
+    reader = MailReader(*arguments)
     # Rows are many small tuples and no cycles: the collector would only walk them again and again.
     gc.freeze()
     gc.disable()

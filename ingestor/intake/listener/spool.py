@@ -145,40 +145,28 @@ def pack(received: "ReceivedPost") -> bytes:
 
 def unpack(content: bytes) -> "ReceivedPost":
     """Return the POST in the bytes of a spool file. Raises Corrupt."""
+    from ingestor.intake.listener.posts import ReceivedPost
+    from ingestor.providers.contract import Post
+
     try:
         magic, digest, rest = content.split(b"\n", 2)
     except ValueError:
         raise Corrupt("the file is cut off") from None
     if magic != _MAGIC or digest != hashlib.sha256(rest).hexdigest().encode():
         raise Corrupt("the checksum is wrong")
+    line, _, data = rest.partition(b"\n")
     try:
-        return _unpacked(rest)
-    except Corrupt:
-        raise
+        about = json.loads(line)
+        query, body = data[: about["query"]], data[about["query"] :]
+        encoding, arrived_at = about.get("content_encoding", ""), datetime.fromisoformat(about["arrived_at"])
+        post = Post(body, query, about["content_type"], arrived_at, encoding)
+        identity, length = uuid.UUID(hex=about["identity"]).bytes, about["body"]
+        received = ReceivedPost(identity, about["source"], about["provider"], about["peer"], post)
     except (ValueError, TypeError, KeyError) as fault:
         raise Corrupt(f"the content is of another kind ({type(fault).__name__})") from None
-
-
-def _unpacked(rest: bytes) -> "ReceivedPost":
-    from ingestor.intake.listener.posts import ReceivedPost
-    from ingestor.providers.contract import Post
-
-    line, _, data = rest.partition(b"\n")
-    about = json.loads(line)
-    query, body = data[: about["query"]], data[about["query"] :]
-    if len(body) != about["body"]:
+    if len(body) != length:
         raise Corrupt("the length is wrong")
-    return ReceivedPost(
-        identity=uuid.UUID(hex=about["identity"]).bytes,
-        source=about["source"],
-        provider=about["provider"],
-        peer=about["peer"],
-        post=Post(
-            body=body, query=query, content_type=about["content_type"],
-            arrived_at=datetime.fromisoformat(about["arrived_at"]),
-            content_encoding=about.get("content_encoding", ""),
-        ),
-    )  # fmt: skip
+    return received
 
 
 def name_of(received: "ReceivedPost") -> str:
