@@ -54,9 +54,13 @@ class ArchiveSink:
         self._stopping = stopping
         self._shared = store.in_a_file
         self.beside = not self._shared
-        self.limit = 2000 if self._shared else 4000  # on PostgreSQL 100,000 mails took 11.3 s, and 11.0
-        """How many items should go into one batch."""
+        self._limit = 2000 if self._shared else 4000  # on PostgreSQL 100,000 mails took 11.3 s, and 11.0
         self._last_end = 0.0
+
+    @property
+    def limit(self) -> int:
+        """How many items should go into one batch."""
+        return self._limit
 
     def write(self, submissions: Sequence[Submission]) -> list[Receipt]:
         """Make all durable together; return the receipts. Raises ArchiveUnavailable after `PATIENCE`."""
@@ -90,7 +94,7 @@ class ArchiveSink:
         self._last_end = time.monotonic()
         if self._shared and items >= FEWEST // 2:
             fitting = int(items * LONGEST_TRANSACTION / max(seconds, 0.001))
-            self.limit = max(FEWEST, min(MOST, fitting))
+            self._limit = max(FEWEST, min(MOST, fitting))
 
 
 class DrySink:
