@@ -41,7 +41,6 @@ class FakeAgile(ThreadingHTTPServer):
         self.server_close()
 
     def accept(self, handler: "Handler", request: dict[str, Any]) -> None:
-        """Take the messages of `request`, say so, and report each as delivered."""
         messages = request["messages"]
         parts = sum(parts_of(one["body"]).parts for one in messages)
         self.credit -= PRICE * parts
@@ -81,7 +80,6 @@ class Handler(BaseHTTPRequestHandler):
         self.server.accept(self, request)
 
     def reply(self, status: int, answer: Any, **headers: str) -> None:
-        """Answer with JSON, or with `answer` as it is where it is bytes."""
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():

@@ -141,7 +141,6 @@ class ArchiveWatch:
         return self._connection.execute("SELECT number, scope FROM opt_outs ORDER BY 1").fetchall()
 
     def balance(self) -> dict[str, int]:
-        """Return `read` and the count of each outcome of the newest run."""
         row = self._connection.execute(
             "SELECT read, stored, duplicate, ignored, quarantined, failed FROM runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
@@ -170,7 +169,6 @@ def watching(archive: Path, go_on: Callable[[], None], deadline: float) -> Itera
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -197,8 +197,6 @@ class Mailbox:
 
 
 class _Conversation:
-    """One client's connection; `_known` is how many mails it was told of."""
-
     def __init__(self, box: Mailbox, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._box = box
         self._reader = reader
@@ -218,7 +216,6 @@ class _Conversation:
                 return
 
     async def _answer(self, name: bytes, rest: bytes) -> bytes:
-        """Carry out one command, and return the end of its tagged answer."""
         words = [quoted or atom for quoted, atom in _QUOTED_OR_ATOM.findall(rest)]
         if name == b"LOGIN":
             given = [word.decode() for word in words]
@@ -283,7 +280,6 @@ class _Conversation:
             self._say(row + b")")
 
     async def _idle(self) -> None:
-        """Push what arrives until the client says DONE."""
         self._writer.write(b"+ idling\r\n")
         self._tell_growth()
         done = asyncio.ensure_future(self._reader.readuntil(b"\r\n"))

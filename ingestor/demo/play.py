@@ -126,7 +126,6 @@ class _Stage(NamedTuple):
         pause(self.deadline)
 
     def balance(self, read: int) -> dict[str, int]:
-        """Return the balance once `read` mails have their outcome."""
         while (balance := self.watch.balance())["read"] < read:
             self.wait()
         return balance
@@ -204,7 +203,6 @@ def _still_there(daemon: "subprocess.Popen[str]", folder: Folder) -> None:
 
 
 def _show_waiting(stage: _Stage, mails: int) -> None:
-    """Print each SMS of the mails that were waiting."""
     stage.screen.heading("What was waiting (id, time in UTC, from, text)")
     balance = stage.balance(mails)
     for sms in stage.watch.new_sms():
@@ -216,7 +214,6 @@ def _show_waiting(stage: _Stage, mails: int) -> None:
 
 
 def _show_live(stage: _Stage, server: Mailbox) -> None:
-    """Deliver one mail after the other and print what becomes of each."""
     screen, watch = stage.screen, stage.watch
     screen.heading("What arrives while the daemon watches (IMAP IDLE), and how soon it is committed")
     for what, mail in live_mails(datetime.now(UTC)):
@@ -234,7 +231,6 @@ def _show_live(stage: _Stage, server: Mailbox) -> None:
 
 
 def _show_answer(stage: _Stage, agile: FakeAgile) -> None:
-    """Print what the STOP, the newest SMS, has caused: one answer, its report, and the opt-out."""
     screen, watch = stage.screen, stage.watch
     screen.heading("What the STOP has caused")
     while (answer := watch.newest_answer()) is None:
@@ -322,7 +318,6 @@ def own_command() -> list[str]:
 
 
 def _shown(path: Path) -> str:
-    """Return `path` relative to the working folder where it lies below it, else absolute."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would leave the .venv through its link
     if absolute.is_relative_to(Path.cwd()):
         return str(absolute.relative_to(Path.cwd()))

@@ -25,9 +25,8 @@ Headers = Mapping[bytes, bytes]
 class Bounds:
     """Bounds against slow, greedy and broken clients, in monotonic seconds.
 
-    `request_seconds` runs from the first byte of a request (or the connection) to its last: no drip prolongs
-    it. `queue_seconds` is how long a crowd beyond `connections` waits in the kernel's queue before it is
-    refused.
+    `request_seconds` runs from a request's (or the connection's) first byte to its last: no drip prolongs it.
+    `queue_seconds` is how long a crowd beyond `connections` waits in the kernel's queue before it is refused.
     """
 
     connections: int = 512

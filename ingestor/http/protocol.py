@@ -149,7 +149,6 @@ class Connection(HttpToolsProtocol):
             self.abort()
 
     def finish(self) -> None:
-        """End the connection as soon as what it has begun is answered: the server is stopping."""
         if self.idle:
             self.transport.close()
         elif self.cycle is not None:
@@ -209,8 +208,8 @@ class Connection(HttpToolsProtocol):
     def _read_on_without_upgrade(self, rest: bytes) -> None:
         """Read the request as one that asks for no other protocol (RFC 9110 7.8 lets a server ignore it).
 
-        Java's HttpClient and `curl --http2` ask for h2c with each POST. llhttp stops behind the head and
-        takes the body for the other protocol; uvicorn would hand on an empty one.
+        Java's HttpClient and `curl --http2` ask for h2c with each POST. llhttp takes the body for the other
+        protocol; uvicorn would hand on an empty one.
         """
         self._upgrading = False
         self.parser = httptools.HttpRequestParser(self)
@@ -240,7 +239,6 @@ class Connection(HttpToolsProtocol):
         self.deadline = self.loop.time() + self._bounds.request_seconds
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header field. Those behind a chunked body (trailers) are counted and otherwise ignored."""
         self._header_fields += 1
         self._header_bytes += len(name) + len(value)
         if not self._head_done:
@@ -339,7 +337,6 @@ class Connection(HttpToolsProtocol):
     # Refusing
 
     def _stop(self, refusal: Refusal) -> None:
-        """Refuse from inside the parser, which must not go on."""
         self.refuse(refusal)
         raise _Refused
 
@@ -360,7 +357,6 @@ class Connection(HttpToolsProtocol):
             self._say()
 
     def _say(self) -> None:
-        """Send the refusal and close so that it arrives."""
         self.transport.write(self._refusal)
         self.deadline = self.loop.time() + self._bounds.linger_seconds
         if self.transport.can_write_eof():

@@ -181,7 +181,6 @@ class HttpServer:
         return now - self._full_since >= self._common.bounds.queue_seconds
 
     def _rest(self, listening: socket.socket) -> None:
-        """Leave the others in the kernel's queue for a moment."""
         self._loop.remove_reader(listening)
         self._loop.call_later(_SECONDS_WITHOUT_ROOM, self._accept_again, listening)
 

@@ -20,7 +20,7 @@ class Validity(NamedTuple):
 class Certificate:
     """A certificate chain and its key in PEM files; renewed files are taken up without a restart.
 
-    A renewal makes a new `context`: one that has held an RSA key would offer it beside a new key of another
+    A renewal makes a new `context`: one that has held an RSA key would offer it beside a new one of another
     kind.
     """
 

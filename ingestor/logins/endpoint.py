@@ -87,7 +87,6 @@ def ask(mailbox: Mailbox, url: str, form: Mapping[str, str], clock: Callable[[],
 
 
 def refusal(mailbox: Mailbox, status: int, values: Mapping[str, Any], skew: float | None) -> LoginFault:
-    """Return the fault that a refusal is: what is wrong, what to do, and when it is tried again."""
     oauth = oauth_of(mailbox)
     host = urlsplit(oauth.endpoint("token")).hostname
     description = str(values.get("error_description", ""))

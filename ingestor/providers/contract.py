@@ -99,8 +99,7 @@ def near_miss_in_words(reason: str, who: str = "somebody") -> str:
 class NotOurs:
     """Somebody else's mail: it is counted and otherwise left alone. `sender` is its From address, if any.
 
-    `missing` is set where it looks like ours in part, and says what it lacks beside the sender: `block`,
-    `subject`, or both.
+    Where it looks like ours in part, `missing` says what else it lacks: `block`, `subject`, or both.
     """
 
     sender: str | None = field(default=None, repr=False)

@@ -171,7 +171,6 @@ class Cleaner:
         return cleaned
 
     def text(self, text: str) -> str:
-        """Return `text` storable, and with the line ends of a stored text."""
         return stored_text(self.string(text))
 
     def note(self, details: dict[str, Any], charset: str) -> None:
@@ -263,7 +262,6 @@ def string(value: Any) -> str | None:
 
 
 def counted(value: Any) -> int | None:
-    """Return a plausible number of SMS segments, or None."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0x7FFF:
         return value
     return None

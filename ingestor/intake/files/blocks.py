@@ -221,7 +221,6 @@ class Blocks:
         return cut or (fill if self._ended else 0)
 
     def _long_mail(self) -> LongMail | None:
-        """Pass one mail through; return None where it was held back."""
         buffer, start, before = self._buffer, self.offset, self._hasher.copy()
         in_mbox = self._dialect is not None
         after = mbox.separator_end(buffer, 0, self._fill)

@@ -103,8 +103,7 @@ class _Checked:
 def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str, Stream | InputUnreadable]]:
     """Yield (member name, stream) in the order of the directory of `file`, which can seek.
 
-    A member that cannot be opened comes as the fault instead. Raises `InputUnreadable` where the archive is
-    damaged.
+    A member that cannot be opened comes as the fault. Raises `InputUnreadable` where the archive is damaged.
     """
     try:
         archive = zipfile.ZipFile(file)
@@ -139,7 +138,6 @@ def zip_members(file: BinaryIO, name: str, budget: Budget) -> Iterator[tuple[str
 def _opened(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, budget: Budget, *, overlaps: bool
 ) -> Stream | InputUnreadable:
-    """Return a member as a stream, or why that cannot be."""
     label = f"{name}!{member.filename}"
     if overlaps:
         return InputUnreadable(f"{label} overlaps another member; get a whole copy")

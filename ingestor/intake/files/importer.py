@@ -293,7 +293,6 @@ class Importer:
             self._add_mail(leaf, lambda digest, _: inputs.add(name, digest), skip=catching_up)
 
     def _read_mail(self, leaf: Leaf) -> None:
-        """Read a mail that was named by itself: its position is the end once it is done."""
         place = self._told_apart(leaf.place)
         state = StreamInput(place, self._books.begin(place))
         start = state.catch_up(leaf.stream, leaf.mark)
@@ -344,7 +343,6 @@ class Importer:
             )
 
     def _require_unchanged(self, leaf: Leaf) -> None:
-        """Raise `InputUnreadable` for a mail whose file is being written, unless it was said to be whole."""
         if change := self._change(leaf):
             raise InputUnreadable(f"{leaf.place}: {change}; import it again")
 
@@ -372,7 +370,6 @@ class Importer:
         self._failures += 1
 
     def _check(self) -> None:
-        """Tell how far it is, and end where the user wants to."""
         if self._opened is not None:
             self.tally.taken = self._taken_before + self._opened.budget.taken
         if self._stopping():

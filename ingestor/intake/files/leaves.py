@@ -61,7 +61,6 @@ class Place:
         return (self.member or self.path).rpartition("/")[2]
 
     def inside(self, name: str) -> "Place":
-        """Return the place of member `name` of the archive that stands here."""
         return Place(self.path, name if self.member is None else f"{self.member}!{name}")
 
 
@@ -70,8 +69,8 @@ class Leaf:
     """The innermost: a mailbox, a mail, something unknown, or what cannot be read (`fault`).
 
     `listed` is the folder or archive whose list it belongs to. `mark` is the length of the byte order mark
-    left out in front, `offset` the place of what `stream` gives; `looks` is what it seemed to be where `kind`
-    was forced.
+    left out in front, `offset` the place of what `stream` gives; `looks` is what it seemed to be without
+    `--format`.
     """
 
     kind: Kind

@@ -191,7 +191,6 @@ def next_separator(data: bytes | bytearray, start: int, end: int) -> tuple[int, 
 
 
 def count_separators(data: bytes | bytearray, end: int) -> int:
-    """Return how many separator lines begin in `data[1:end]`."""
     count, at = 0, 0
     while (found := next_separator(data, at, end))[0] >= 0:
         count, at = count + 1, found[1]
@@ -229,12 +228,10 @@ def last_separator(data: bytes | bytearray, end: int, known: int) -> int:
 
 
 def has_lengths(data: bytes | bytearray, end: int) -> bool:
-    """Say whether a Content-Length may stand in `data[:end]`."""
     return _LENGTH_MARK.search(data, 0, end) is not None
 
 
 def uses_lengths(dialect: Dialect) -> bool:
-    """Say whether `dialect` looks at Content-Length at all."""
     return dialect not in (Dialect.MBOXO, Dialect.MBOXRD)
 
 

@@ -120,9 +120,8 @@ class Window:
 class Findings:
     """What a stretch of input came to, as plain values that travel between processes.
 
-    `rows` has them as `Row.plain` gives them. Of `ignored` mails, `outside` are SMS of other days; `senders`
-    says whose the others are (where that was asked for), `look_alikes` what they lack to be ours. `odd` as in
-    `Split`.
+    `rows` are `Row.plain`. Of `ignored` mails, `outside` are SMS of other days; `senders` says whose the
+    others are (where that was asked for), `look_alikes` what they lack to be ours. `odd` as in `Split`.
     """
 
     rows: list[Sequence[Any]] = field(default_factory=list)
@@ -137,7 +136,6 @@ class Findings:
     look_alikes: dict[str, int] = field(default_factory=dict)
 
     def plain(self) -> tuple[Any, ...]:
-        """Return the values, of which `Findings(*values)` is made again."""
         return tuple(getattr(self, one.name) for one in fields(self))
 
     @property

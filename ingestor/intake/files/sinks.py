@@ -84,7 +84,6 @@ class ArchiveSink:
                 return receipts
 
     def leave_room(self) -> None:
-        """Wait until others have had their chance to write."""
         if self._shared:
             rest = self._last_end + GAP - time.monotonic()
             if rest > 0:
@@ -199,7 +198,6 @@ def _no_room(fault: ArchiveUnavailable) -> TemporaryFolderFull:
 
 
 def _bare(row: Row) -> Row:
-    """Return `row` with no more than what it is judged by, and where it stood."""
     content = row.arrival_content._replace(message_id=None, subject=None)
     return row._replace(arrival_content=content, content=None, payload=None)
 

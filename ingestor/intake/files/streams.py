@@ -51,7 +51,6 @@ class Budget:
         self.taken = 0
 
     def take(self, count: int) -> None:
-        """Count bytes of the file itself."""
         self.taken += count
 
     def give(self, count: int) -> None:

@@ -79,7 +79,6 @@ class Pool:
 
     @property
     def outstanding(self) -> int:
-        """How many blocks have not come back yet."""
         return sum(self._owed)
 
     @property

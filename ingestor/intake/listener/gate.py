@@ -144,7 +144,6 @@ def _by_https(headers: Headers, peer: Peer) -> bool:
 
 
 def _direct(headers: Headers) -> bool:
-    """Say whether no proxy tells of a client behind it."""
     for name in headers:  # noqa: SIM110 - a generator costs as much as the whole rest of this function
         if name.startswith(_TELLS_OF_A_PROXY):
             return False

@@ -117,7 +117,6 @@ class PostsRead:
     """Counts by endpoint and outcome. Safe to use from several threads: the spool's replays count too."""
 
     def __init__(self, endpoints: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
-        """Count for `endpoints`, by the names that the archive has for them."""
         self.accepted = 0
         """How many POSTs were answered as accepted."""
         self._lock = Lock()
@@ -131,7 +130,6 @@ class PostsRead:
 
     @property
     def by_endpoint(self) -> dict[str, EndpointCounts]:
-        """The counts until now, by the name of the endpoint."""
         with self._lock:
             counts = {name: dict(one) for name, one in self._counts.items()}
             return {
@@ -153,12 +151,10 @@ class PostsRead:
             self._minute.note(endpoint, None)
 
     def tick(self) -> None:
-        """Say what has waited for a minute."""
         with self._lock:
             self._minute.tick()
 
     def end(self) -> None:
-        """Say what has not been said yet."""
         with self._lock:
             self._minute.end()
 

@@ -76,11 +76,9 @@ class _Entry(Future[Receipt]):
         self._turn = Lock()
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Begin, unless it was taken back."""
         return self._turn.acquire(blocking=False)
 
     def cancel(self) -> bool:
-        """Take it back, unless the writer has begun."""
         taken_back = self._turn.acquire(blocking=False)
         if taken_back:
             self._finished(self, None)
@@ -155,7 +153,6 @@ class Reception:
         self._patience = min(_LONGEST_WAIT_AT_STOP, seconds / 3, self._patience)
 
     async def _take(self, admission: Admission, body: bytes, scope: Any) -> Answer | Refusal:
-        """Make one POST durable; return what its client is told."""
         entrance = admission.entrance
         assert entrance is not None  # noqa: S101 - the caller has looked
         now = self._now()

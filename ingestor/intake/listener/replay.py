@@ -60,7 +60,7 @@ class _Settle:
 class Keeper:
     """Writes POSTs to the spool folder in batches and replays them in the order of their arrival.
 
-    A POST that the writer still holds is not replayed meanwhile; written twice (after a crash) it is one
+    A POST that the writer still holds is not replayed meanwhile; written twice, after a crash, it is one
     arrival.
     """
 
@@ -94,8 +94,8 @@ class Keeper:
     def start(self) -> None:
         """Prove the folder, take up what an earlier run left in it, and start the thread.
 
-        Raises ConfigurationError where the folder can never be written. A full disk is only warned about: the
-        database may lie elsewhere.
+        Raises ConfigurationError where it can never be written. Of a full disk it only warns: the database
+        may lie elsewhere.
         """
         try:
             self._folder.open()
@@ -252,7 +252,6 @@ class Keeper:
         self.trouble = f"the spool takes no write: {fault.strerror}"
 
     def _collect(self) -> None:
-        """Take note of what the writer has made of the replayed ones."""
         for name, (endpoint, future) in list(self._replaying.items()):
             if future.done():
                 del self._replaying[name]
@@ -342,7 +341,6 @@ class Keeper:
             self._kept.append((self._clock(), name))
 
     def _take_up_kept(self, run: int) -> None:
-        """Let all that is kept wait for the writer once more."""
         while self._kept:
             _, name = self._kept.popleft()
             with suppress(FileNotFoundError):

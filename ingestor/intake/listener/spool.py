@@ -126,7 +126,6 @@ def set_aside(directory: Path, name: str, where: str = SET_ASIDE) -> None:
 
 
 def pack(received: "ReceivedPost") -> bytes:
-    """Return `received` as the bytes of a spool file."""
     post = received.post
     about = {
         "identity": uuid.UUID(bytes=received.identity).hex,
@@ -144,7 +143,6 @@ def pack(received: "ReceivedPost") -> bytes:
 
 
 def unpack(content: bytes) -> "ReceivedPost":
-    """Return the POST in the bytes of a spool file. Raises Corrupt."""
     from ingestor.intake.listener.posts import ReceivedPost
     from ingestor.providers.contract import Post
 
@@ -230,7 +228,6 @@ class SpoolFolder:
             _note_of(self._directory).write_text(" ".join(map(str, numbers)), encoding="ascii")
 
     def forget(self) -> None:
-        """Take that note away: the folder is back, or nothing waited in it."""
         with suppress(OSError):
             _note_of(self._directory).unlink()
 

@@ -66,10 +66,6 @@ class Wire(imaplib.IMAP4):
         self, host: str, port: int, *, tls: ssl.SSLContext | None, local_only: bool,
         timing: Timing, stop: Bell,
     ) -> None:  # fmt: skip
-        """Connect and read the greeting, with `tls` from the first byte on where given.
-
-        `local_only` allows for no server but one on this machine; `stop` ends any wait by Stopped.
-        """
         self.host = host
         self.port = port
         self.sock: Any = None
@@ -152,7 +148,6 @@ class Wire(imaplib.IMAP4):
             raise self.error(words[-1])
 
     def fault(self, what: str) -> MailboxUnavailable:
-        """Return the exception that says `what` of this server."""
         return MailboxUnavailable(f"{self.host}:{self.port}: {what}")
 
     def _flooded(self) -> Flooded:
@@ -240,7 +235,6 @@ class Wire(imaplib.IMAP4):
                 self.sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def shutdown(self) -> None:
-        """Close the connection without any farewell."""
         if self.sock is not None:
             self.sock.close()
 

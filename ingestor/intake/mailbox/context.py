@@ -68,7 +68,6 @@ class Bell:
         os.close(self._ringing)
 
     def ring(self) -> None:
-        """End the wait that is, and each further one."""
         with contextlib.suppress(BlockingIOError):  # full of rings already
             os.write(self._ringing, b"!")
 
@@ -194,7 +193,6 @@ class Suspects:
         return self.breaks.get(place, 0)
 
     def put_off(self, place: Place) -> bool:
-        """Whether the mail has broken even a connection of its own."""
         return self.of(place) >= len(self.group_sizes)
 
     def broke(self, places: Sequence[Place], reason: str) -> None:
@@ -206,7 +204,6 @@ class Suspects:
         self.narrowed += self.streak <= LONGEST_STREAK
 
     def recall(self, places: Iterable[Place]) -> None:
-        """Learn from `pending` what breaks connections."""
         for place in places:
             self.breaks[place] = len(self.group_sizes)
 
@@ -342,7 +339,6 @@ class Context:
 
     @property
     def after_store(self) -> Action | None:
-        """What is to be done with a mail once its SMS is durable."""
         wanted = self.mailbox.after_store
         return None if wanted == "keep" else Action(wanted)
 

@@ -81,7 +81,6 @@ class Fetch:
             return self._session.headers(able, sized=doubt == 0, bounded=doubt > 1, dated=dated)
 
     def why_missing(self, uid: int) -> str:
-        """Return why a mail that is there could not be had."""
         if self._suspects.put_off(self._place(uid)):
             return self._suspects.reasons.get(self._place(uid), HANGS_UP)
         return self.unready[uid].reason if uid in self.unready else NO_BODY
@@ -228,7 +227,6 @@ class Fetch:
 
     @contextlib.contextmanager
     def _watched(self, group: Sequence[int]) -> Iterator[None]:
-        """Remember the mails of `group` should the connection break while they are fetched."""
         wire = self._session.wire
         wire.hurry = any(self._suspects.of(self._place(uid)) for uid in group)
         try:

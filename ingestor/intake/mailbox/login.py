@@ -141,7 +141,6 @@ def entering(credential: Credential, stop: Bell, enter: Callable[[str], Entered]
 
 
 def _asked(mailbox: Mailbox, stop: Bell, *, fresh: bool) -> Mapping[str, Any]:
-    """Call the helper process and return its answer; raises as `Credential.get`."""
     if mailbox.home is None:
         raise LoginFault(
             f"mailbox {mailbox.name} stands in no file, so no token is to be had", "misconfigured"

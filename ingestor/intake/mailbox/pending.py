@@ -148,7 +148,6 @@ def _settle_again(
 
 
 def _give_up(work: Pending, reading: FolderReading, raw: bytes, reason: str) -> None:
-    """Put into the quarantine what there is of a mail that will not come any more."""
     item = reading.fetch.given_up(work.uid, raw, f"{reason}, tried for {GIVEN_UP_AFTER.days} days")
     reading.log.warning(
         "a mail never came; what there is of it goes to the quarantine", uid=work.uid, reason=reason
@@ -163,8 +162,7 @@ def _done(work: Sequence[Pending], reading: FolderReading) -> None:
 def called_for(context: Context) -> bool:
     """Renew the lease, or try to take it; say whether something waits that was not seen before.
 
-    Another daemon may have stored it, or have died. This shows a dead line, too: who cannot do it renews no
-    longer.
+    Another daemon may have stored it, or have died. Who cannot do this has a dead line, and renews no longer.
     """
     memory, lease = context.memory, context.lease
     had = lease.ours
@@ -179,7 +177,6 @@ def called_for(context: Context) -> bool:
 
 
 def _act_on(work: Sequence[PendingWork], reading: FolderReading) -> None:
-    """Do what `work` says in the folder of `reading`; what is refused stays pending."""
     for action in (Action.SEEN, Action.MOVE, Action.DELETE):
         entries = [entry for entry in work if entry.work.action is action]
         for some in in_parts(entries, AT_ONCE):
@@ -234,7 +231,6 @@ def _verified(entries: Sequence[PendingWork], reading: FolderReading) -> tuple[l
 
 
 def _is_stored(entry: PendingWork, content_key: bytes, context: Context) -> bool:
-    """Say whether a mail with `content_key` is the one that `entry` was noted for."""
     secret = context.memory.archive_key
     if entry.work.content_key is not None:
         return entry.work.content_key == keyed(content_key, secret)
@@ -315,7 +311,6 @@ def _copied(entries: list[PendingWork], target: str, reading: FolderReading) -> 
 
 
 def _copies(wanted: Counter[bytes], target: str, reading: FolderReading) -> Counter[bytes]:
-    """Return how often each of the `wanted` mails stands among the newest of the target."""
     session, secret = reading.session, reading.context.memory.archive_key
     found: Counter[bytes] = Counter()
     last = session.select(target, writable=False).exists

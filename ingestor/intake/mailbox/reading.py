@@ -277,7 +277,6 @@ class FolderReading:
         return tuple(kept), ignored, tuple((name, missing, number) for missing, number in lacking.items())
 
     def _room_for_near_misses(self) -> int:
-        """Return how many more of today's near misses are kept, by the archive's count."""
         context, now = self.context, self.context.clock()
         if context.memory.near_misses_full == now.date():
             return 0

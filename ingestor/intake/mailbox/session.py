@@ -225,7 +225,6 @@ class Session:
         return sorted(uids)
 
     def newest(self, count: int) -> list[int]:
-        """Return the UIDs of the last `count` mails of the open folder."""
         exists = self._exists
         numbers = range(max(1, exists - count + 1), exists + 1, WINDOW)
         return sorted(uid for n in numbers for uid in self.numbered(n, min(n + WINDOW - 1, exists)))
@@ -259,8 +258,8 @@ class Session:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
-        wrongly, yet gives the header); `bounded` asks for the first 64 KiB only. `dated` asks when the server
-        got each.
+        wrongly, yet gives the header), or `bounded` to the first 64 KiB. `dated` asks when the server got
+        each.
         """
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}

@@ -106,12 +106,10 @@ class Standing:
     """The mails of one folder that were read, as far as they stand there still."""
 
     def __init__(self, uids: str = "", marks: bytes = b"") -> None:
-        """Take what `cursors` keeps."""
         self.uids = Uids(uids)
         self.marks = {uid: Mark(*mark) for uid, *mark in _MARK.iter_unpack(marks)}
 
     def met(self, uids: Iterable[int], marks: dict[int, Mark]) -> None:
-        """Remember that `uids` were met; `marks` are of the newest of them."""
         self.uids.add(uids)
         self.marks |= marks
         self.marks = {uid: self.marks[uid] for uid in sorted(self.marks)[-MARKED:]}
@@ -121,7 +119,6 @@ class Standing:
         self.marks = {uid: mark for uid, mark in self.marks.items() if uid in uids}
 
     def kept_marks(self) -> bytes:
-        """Return the marks as `cursors` keeps them."""
         return b"".join(_MARK.pack(uid, *mark) for uid, mark in sorted(self.marks.items()))
 
 

@@ -250,7 +250,6 @@ class MailboxThread:
         self._worked_at, self._waiting_for = time.monotonic(), waiting_for
 
     def _first_refused(self) -> None:
-        """Let the next refusal be a first one."""
         by_token = self._context.mailbox.by_token
         first = self._timing.token_refused_first if by_token else self._timing.refused_first
         self._refusals = pauses(first, self._timing.refused_longest)
@@ -286,7 +285,6 @@ class MailboxThread:
         return pause
 
     def _enter(self, state: str, detail: str | None, *, success: bool = False) -> None:
-        """Go into `state`: said once when it changes, written down for `status` every few seconds."""
         before, self.state = self.state, state
         if success:
             self.last_success = self._context.clock()
@@ -300,7 +298,6 @@ class MailboxThread:
             self._note(state, detail, success=success)
 
     def _note(self, state: str, detail: str | None, *, success: bool) -> None:
-        """Write down for `status` how the mailbox fares."""
         context = self._context
         with contextlib.suppress(IngestorError):  # the writer says what ails the archive
             note_source(

@@ -48,8 +48,7 @@ class Visit:
     def cycles(self, timing: Timing) -> Iterator[float]:
         """Make a full pass every `poll_seconds`, and watch the first folder in between, without end.
 
-        Yields after each finished cycle how many seconds the wait that follows may take, for the watchdog's
-        sake.
+        Yields after each finished cycle how many seconds the wait that follows may take, for the watchdog.
         """
         mailbox = self._context.mailbox
         while True:
@@ -80,7 +79,6 @@ class Visit:
         return able and self._reading is not None
 
     def _idle(self, seconds: float) -> bool:
-        """Wait in IDLE; return whether the server had news."""
         try:
             return self._session.idle(lambda: self._wait(seconds))
         except Refused as refusal:  # offered, and refused: this connection polls

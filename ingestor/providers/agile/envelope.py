@@ -81,7 +81,6 @@ def read_envelope(header: Header, rules: Rules) -> Envelope:
 
 @lru_cache(maxsize=512)
 def _subject(value: bytes, further: tuple[str, ...]) -> Subject:
-    """Return how much of our subject, or of one of the `further` ones, a Subject's `value` is."""
     shown = " ".join(decode_header(value).split())
     if _EXACT.fullmatch(shown):
         return Subject.EXACT
@@ -92,7 +91,6 @@ def _subject(value: bytes, further: tuple[str, ...]) -> Subject:
 
 @lru_cache(maxsize=2048)
 def _from(senders: frozenset[str], *values: bytes) -> tuple[str | None, bool, bool]:
-    """Return the one address of the From `values`, whether it is one of `senders`, whether one is named."""
     shown = b"\n".join(values)
     named = any(sender.encode() in shown.lower() for sender in senders)
     if not named and b"=?" in shown:

@@ -76,9 +76,8 @@ def hides_a_from(raw: bytes, end: int) -> bool:
 def other_ends(raw: bytes, end: int) -> list[tuple[Header, int]]:
     """Return where before `end` the header of `raw` may end instead: that header, and the body's offset.
 
-    A line that can be no field ends it, and where the line between was lost, or holds a blank (for RFC 5322
-    the last field goes on there), the block's own From, whose value is no address, begins the body. Each
-    stands behind a From and a Subject.
+    A line that can be no field ends it, and where the line between was lost, or holds a blank (the last field
+    goes on there: RFC 5322), the block's own From, no address. Each stands behind a From and a Subject.
     """
     found = []
     for pattern in (_NO_FIELD, _FROM_OF_A_BLOCK):

@@ -104,7 +104,6 @@ def as_it_is(data: bytes, encoding: str) -> tuple[bytes, str]:
 
 
 def _looks_quoted(data: bytes) -> bool:
-    """Say whether `data` is quoted-printable: each "=" of it is."""
     if b"=" not in data or not data.isascii() or _NEVER_QUOTED.search(data):
         return False
     if _UTF_8_QUOTED.search(data):

@@ -154,7 +154,6 @@ def _details(
 
 
 def _date_of(header: Header) -> datetime | None:
-    """Return the moment in the mail's Date header, or None where it is missing or no plausible date."""
     value = header.first.get(b"date")
     if value is None or len(value) > 200:
         return None
@@ -209,7 +208,6 @@ def _lines(header: Header, name: bytes, shown: str) -> list[str]:
 
 
 def _beginning(header: Header, body: bytes) -> list[str]:
-    """Return the first lines of the text: where a block should stand."""
     parts = slow_parts(header, body)
     for part in parts if not isinstance(parts, str) else ():
         text = text_of(part, decode_part(part, part.data or b""))

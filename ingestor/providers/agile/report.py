@@ -113,7 +113,6 @@ def _raw(word: str | None, code: Any) -> str:
 
 
 def _parts(report: Mapping[str, Any]) -> tuple[int, int]:
-    """Return which part it is about, and of how many; a report on a whole message is one of one."""
     part, parts = (
         next((value for name in names if isinstance(value := report.get(name), int)), 1)
         for names in (("concatProgressive", "numPart"), ("concatTotal", "totalParts"))
@@ -136,7 +135,6 @@ def _first(report: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """Return a string or number as text that a database holds, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return storable(str(value).strip()[:_LONGEST])[0] or None

@@ -227,8 +227,7 @@ _LENIENT = _Lenient()
 def meant_type(value: str) -> str:
     """Return the Content-Type that is meant by `value`; an unknown type is text (RFC 2045, 5.2).
 
-    An attached mail becomes a type that the standard library does not take apart: its bytes are needed as
-    they are.
+    An attached mail becomes a type that the standard library leaves alone: its bytes are needed as they are.
     """
     if value.count('"') % 2:
         value += '"'

@@ -154,7 +154,6 @@ def _is_hidden(tag: str) -> bool:
 
 
 def _end_of_element(source: str, name: str, at: int) -> int:
-    """Return where the element `name` that is open at `at` ends, 0 where it does not."""
     depth = 1
     for tag in re.compile(rf"<(/?){name}(?![a-z0-9])[^<>]*>", re.IGNORECASE).finditer(source, at):
         depth += -1 if tag[1] else 1
@@ -339,7 +338,6 @@ def _line_below(body: str, end: int, labels: Labels) -> str:
 
 
 def _block(originator: str, destination: str, date_time: str, text: str) -> Block:
-    """Return the block of three values as they stand on their lines, and the text behind its label."""
     if ":" in originator or ":" in destination or ":" in date_time:
         values = (originator, destination, date_time)
         if any(map(_SCHEME.search, values)):
@@ -366,7 +364,6 @@ def _text(body: str, start: int, bold: str, unclosed: str | None) -> str:
 
 
 def _unlinked(value: str) -> str:
-    """Return a number without the link around or behind it."""
     shown = _LINK.sub("", value).strip(_BLANKS + INVISIBLE + "[]<>")
     return _SCHEME.sub("", shown or value.strip(_BLANKS + INVISIBLE + "[]<>()"))
 
