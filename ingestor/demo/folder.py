@@ -61,10 +61,6 @@ class Agile:
     port: int
     path: str
 
-    @property
-    def reports_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.path}"
-
 
 def write(folder: Folder, agile: Agile, *, port: int, username: str, password: str) -> None:
     """Write the configuration of a daemon that reads the mailbox on `port` of this machine and answers."""

@@ -22,7 +22,6 @@ NUMBERS = ("+393331234333", "+393331234334")
 """The rented numbers that all SMS of the demo were sent to."""
 
 CONFIRMATION = "You will get no more messages from {our_number}. START undoes it."
-"""What a STOP is answered."""
 
 ZONE = ZoneInfo("Europe/Rome")
 FORMS = ("7bit", "quoted-printable", "base64", "html", "alternative")

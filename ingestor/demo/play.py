@@ -138,7 +138,7 @@ def play(path: Path, screen: Screen) -> None:
     server = Mailbox(USERNAME, secrets.token_urlsafe(12))
     with server.running(), FakeAgile() as provider:
         agile = Agile(provider.base_url, free_port(), f"/reports/{secrets.token_hex(16)}")
-        provider.reports_url = agile.reports_url
+        provider.reports_url = f"http://127.0.0.1:{agile.port}{agile.path}"
         waiting = waiting_mails(datetime.now(UTC))
         for mail in waiting:
             server.deliver(mail.raw)

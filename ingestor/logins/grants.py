@@ -78,7 +78,7 @@ def assertion(
     except ImportError:
         raise ConfigurationError(f"mailbox {mailbox.name}: {_EXTRA}") from None
     try:
-        key = serialization.load_pem_private_key(_private(pem), None)
+        key = serialization.load_pem_private_key(_armoured(b"[A-Z ]*PRIVATE KEY", pem), None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, rsa.RSAPrivateKey):
@@ -99,13 +99,15 @@ def certificate_end(pem: bytes) -> datetime | None:
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificate(_certificate(pem)).not_valid_after_utc.astimezone(UTC)
+        return x509.load_pem_x509_certificate(_armoured(b"CERTIFICATE", pem)).not_valid_after_utc.astimezone(
+            UTC
+        )
     except ValueError:
         return None
 
 
 def _thumbprint(mailbox: Mailbox, pem: bytes) -> bytes:
-    lines = _certificate(pem).split(b"-----")
+    lines = _armoured(b"CERTIFICATE", pem).split(b"-----")
     try:
         return hashlib.sha256(binascii.a2b_base64(lines[2])).digest()
     except (IndexError, ValueError):
@@ -114,13 +116,8 @@ def _thumbprint(mailbox: Mailbox, pem: bytes) -> bytes:
         ) from None
 
 
-def _certificate(pem: bytes) -> bytes:
-    found = re.search(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", pem, re.DOTALL)
-    return found[0] + b"\n" if found else b""
-
-
-def _private(pem: bytes) -> bytes:
-    found = re.search(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", pem, re.DOTALL)
+def _armoured(label: bytes, pem: bytes) -> bytes:
+    found = re.search(rb"-----BEGIN (%b)-----.*?-----END \1-----" % label, pem, re.DOTALL)
     return found[0] + b"\n" if found else b""
 
 

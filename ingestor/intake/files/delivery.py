@@ -70,11 +70,9 @@ class Copies:
         return counts
 
 
-MOST_IN_PACK = 1000
-"""Single mails that travel to a worker together."""
+MOST_IN_PACK = 1000  # single mails that travel to a worker together
 
-MOST_BYTES = 8 << 20
-"""Compressed bytes in one batch."""
+MOST_BYTES = 8 << 20  # compressed, in one batch
 
 MOST_FULL = 1
 """Batches that may wait while workers can be fed."""

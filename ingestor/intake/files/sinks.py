@@ -9,7 +9,8 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,10 @@ class DrySink:
 
     def __enter__(self) -> "DrySink":
         event.listen(self._temporary, "connect", _in_a_hurry)
-        try:
-            with writing(self._temporary) as connection:
-                tables.metadata.create_all(connection)
-                key = {"id": 1, "secret": self.secret, "created_at": datetime.now(UTC)}
-                connection.execute(insert(tables.archive_key), key)
-        except ArchiveUnavailable as fault:
-            raise _no_room(fault) from None
+        with _in_temporary_folder(), writing(self._temporary) as connection:
+            tables.metadata.create_all(connection)
+            key = {"id": 1, "secret": self.secret, "created_at": datetime.now(UTC)}
+            connection.execute(insert(tables.archive_key), key)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,10 +132,8 @@ class DrySink:
         bare = [
             Submission(None, [_bare(row) for row in one.items if isinstance(row, Row)]) for one in submissions
         ]
-        try:
+        with _in_temporary_folder():
             receipts = self._store.write(bare, datetime.now(UTC))
-        except ArchiveUnavailable as fault:
-            raise _no_room(fault) from None
         for one, receipt in zip(submissions, receipts, strict=True):
             for row, outcome, sms_id in zip(one.items, receipt.outcomes, receipt.sms_ids, strict=True):
                 if outcome is Outcome.QUARANTINED:
@@ -153,12 +149,9 @@ class DrySink:
         with reading(self._engine) as connection:
             known = sms_by_fingerprint(connection, [row.sms.fingerprint for row in rows if row.sms])
             arrivals = arrivals_by_key(connection, [row.content_key for row in rows])
-        try:
-            with writing(self._temporary) as connection:
-                insert_new(connection, tables.sms, [_known_sms(*one) for one in known.items()])
-                insert_new(connection, tables.arrivals, [_known_arrival(*one) for one in arrivals.items()])
-        except ArchiveUnavailable as fault:
-            raise _no_room(fault) from None
+        with _in_temporary_folder(), writing(self._temporary) as connection:
+            insert_new(connection, tables.sms, [_known_sms(*one) for one in known.items()])
+            insert_new(connection, tables.arrivals, [_known_arrival(*one) for one in arrivals.items()])
         return known
 
     def _note_duplicate(self, row: Row, sms_id: int | None, known: dict[bytes, int]) -> None:
@@ -191,10 +184,14 @@ def _in_a_hurry(driver: Any, _record: Any) -> None:
     driver.execute("PRAGMA foreign_keys = OFF")
 
 
-def _no_room(fault: ArchiveUnavailable) -> TemporaryFolderFull:
-    return TemporaryFolderFull(
-        f"a dry run keeps its keys in {tempfile.gettempdir()}: {fault}; or name another folder in TMPDIR"
-    )
+@contextmanager
+def _in_temporary_folder() -> Iterator[None]:
+    try:
+        yield
+    except ArchiveUnavailable as fault:
+        raise TemporaryFolderFull(
+            f"a dry run keeps its keys in {tempfile.gettempdir()}: {fault}; or name another folder in TMPDIR"
+        ) from None
 
 
 def _bare(row: Row) -> Row:

@@ -28,8 +28,7 @@ FRAME_COST = 256
 FREE_BYTES = 64 << 20
 """The ratio is not looked at before this many bytes came out."""
 
-MAX_TOTAL = 1 << 40
-"""Bytes that one input file may grow to (1 TiB)."""
+MAX_TOTAL = 1 << 40  # bytes that one input file may grow to
 
 _READ = 1 << 17
 _WINDOW = 27

@@ -18,7 +18,6 @@ from ingestor.intake.files.mbox import LOOKAHEAD, is_header_line, next_separator
 from ingestor.redaction import as_text
 
 HEAD = LOOKAHEAD + 1024
-"""How many first bytes `sniff` wants to see."""
 
 EMLX = re.compile(rb"(\d{1,10})[ \t]*\r?\n")
 """The first line of a mail of Apple Mail: its length."""

@@ -28,8 +28,7 @@ NO_LOGIN = Refusal(HTTPStatus.UNAUTHORIZED, "no login yet", expected=True)
 WRONG_LOGIN = Refusal(HTTPStatus.UNAUTHORIZED, "wrong login")
 NOT_DURABLE = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "neither database nor spool takes it")
 
-HEALTH = b"/healthz"
-"""Where a balancer asks whether the listener lives."""
+HEALTH = b"/healthz"  # a balancer asks there
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,11 +174,6 @@ def searched_uids(answer: Sequence[Any]) -> set[int]:
     return uids - {0}
 
 
-def aware_time(value: Any) -> datetime | None:
-    """Return a time with its zone, None for what a server gave in the place of one."""
-    return value if isinstance(value, datetime) and value.tzinfo is not None else None
-
-
 def bounded_number(digits: object) -> int | None:
     """Return the number that a server sent as `digits`, None where no archive can hold it or it is none."""
     if isinstance(digits, bytes):

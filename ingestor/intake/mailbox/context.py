@@ -186,8 +186,7 @@ class Suspects:
     reasons: dict[Place, str] = field(default_factory=dict)
     narrowed: int = 0
     """How often a break has told something: it is progress as long as this grows, and it cannot for ever."""
-    streak: int = 0
-    """Breaks since a mail came."""
+    streak: int = 0  # of breaks since a mail came
 
     def of(self, place: Place) -> int:
         return self.breaks.get(place, 0)
@@ -225,13 +224,11 @@ class Suspects:
 class Memory:
     """What a mailbox remembers over its connections; a crash may take all of it."""
 
-    waiting: int = 0
-    """How much was to be done on the server when it was last counted."""
+    waiting: int = 0  # how much was to be done on the server when it was last counted
     suspects: Suspects = field(default_factory=Suspects)
     missing: dict[str, str] = field(default_factory=dict)
     """Why a configured folder is not read now, by its name."""
     idle_again_at: float = 0.0
-    """Monotonic time before which IDLE is left alone."""
     rescanned: dict[str, tuple[int, int]] = field(default_factory=dict)
     """UIDVALIDITY of a folder, and up to which UID a rescan has handed it over."""
     read_to: dict[str, int] = field(default_factory=dict)
@@ -244,7 +241,6 @@ class Memory:
     dictionary: tuple[int, bytes] | None = None
     """What payloads are packed with, once the archive has been asked."""
     told: set[tuple[str, ...]] = field(default_factory=set)
-    """What has been said in the log, and need not be said again."""
 
     def is_news(self, *what: str) -> bool:
         """Say whether `what` was not told yet, and remember that it is now."""

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import imaplib
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 from unicodedata import normalize
 
@@ -12,20 +12,7 @@ from imapclient.datetime_util import format_criteria_date
 from imapclient.response_parser import parse_fetch_response
 
 from ingestor.errors import MailboxUnavailable
-from ingestor.intake.mailbox.answers import (
-    FolderMissing,
-    Header,
-    Listed,
-    Refused,
-    SearchUseless,
-    Selected,
-    aware_time,
-    bounded_number,
-    listed_folders,
-    searched_uids,
-    section,
-    speaking,
-)
+from ingestor.intake.mailbox import answers
 from ingestor.intake.mailbox.connection import Client, Wire, tls_context
 from ingestor.intake.mailbox.context import Bell, Timing
 from ingestor.intake.mailbox.login import log_in
@@ -36,7 +23,6 @@ WINDOW: Final = 750
 one line, and below the 1,000 results at which Yahoo cuts a search short without a word."""
 
 PIECE_BYTES: Final = 1024 * 1024
-"""What is asked for in one partial FETCH."""
 
 
 class Session:
@@ -49,13 +35,13 @@ class Session:
         self.client = client
         self.wire = wire
         self._exists = 0
-        self._folders: dict[str, Listed] | None = None
+        self._folders: dict[str, answers.Listed] | None = None
         self._prefix = ""
         self.refuses_move = False
         """MOVE was tried on this connection, and refused though it is offered."""
 
     def speaking(self) -> contextlib.AbstractContextManager[None]:
-        return speaking(f"{self.wire.host}:{self.wire.port}", self.wire)
+        return answers.speaking(f"{self.wire.host}:{self.wire.port}", self.wire)
 
     def close(self) -> None:
         """Drop the connection, without the round trip of a farewell."""
@@ -83,13 +69,13 @@ class Session:
 
     # Folders
 
-    def folders(self) -> dict[str, Listed]:
+    def folders(self) -> dict[str, answers.Listed]:
         """Return every folder by its name, none where the server does not tell; asked once a connection."""
         if self._folders is None:
             self._folders = {}
-            with contextlib.suppress(Refused), self.speaking():
+            with contextlib.suppress(answers.Refused), self.speaking():
                 status, answer = self.wire.list()
-                self._folders = listed_folders(answer) if status == "OK" else {}
+                self._folders = answers.listed_folders(answer) if status == "OK" else {}
             with contextlib.suppress(MailboxUnavailable), self.speaking():  # then there is no prefix
                 if self.client.has_capability("NAMESPACE"):
                     personal = self.client.namespace().personal
@@ -126,7 +112,7 @@ class Session:
             fit = [one for one in self.folders() if len(one) <= 100 and one.isprintable()][:2000]
             near = difflib.get_close_matches(self._prefix + name, fit, 3, 0.5)
             hint = f"near it are {', '.join(near)}" if near else f"it has {', '.join(fit[:10])}"
-            raise FolderMissing(f"{self.wire.host}: there is no folder {name!r}; {hint}")
+            raise answers.FolderMissing(f"{self.wire.host}: there is no folder {name!r}; {hint}")
         return found
 
     def create_folder(self, name: str) -> str:
@@ -137,7 +123,7 @@ class Session:
         self._folders = None
         return full
 
-    def select(self, name: str, *, writable: bool) -> Selected:
+    def select(self, name: str, *, writable: bool) -> answers.Selected:
         """Open a folder by the server's own name for it: with EXAMINE unless it must be written to."""
         self._exists = 0
         wire_name = self._on_the_wire(name)
@@ -147,15 +133,15 @@ class Session:
             except imaplib.IMAP4.readonly:
                 writable = False
                 answer = self.client.select_folder(wire_name, readonly=True)
-        uidvalidity = bounded_number(answer.get(b"UIDVALIDITY"))
+        uidvalidity = answers.bounded_number(answer.get(b"UIDVALIDITY"))
         if not uidvalidity:
-            raise FolderMissing(
+            raise answers.FolderMissing(
                 f"{self.wire.host}: folder {name!r} has no UIDVALIDITY that can be kept, so it cannot be read"
             )
-        uidnext, exists = bounded_number(answer.get(b"UIDNEXT")), bounded_number(answer.get(b"EXISTS"))
-        self._exists = exists or 0
+        uidnext = answers.bounded_number(answer.get(b"UIDNEXT"))
+        self._exists = answers.bounded_number(answer.get(b"EXISTS")) or 0
         self.wire.untagged_responses.clear()
-        return Selected(name, uidvalidity, uidnext or None, self._exists, writable)
+        return answers.Selected(name, uidvalidity, uidnext or None, self._exists, writable)
 
     def told(self) -> tuple[int | None, bool]:
         """Return the count of the newest EXISTS that came along with other answers, and whether EXPUNGE did.
@@ -165,7 +151,7 @@ class Session:
         gathered = self.wire.untagged_responses
         exists, expunged = gathered.get("EXISTS"), "EXPUNGE" in gathered
         gathered.clear()
-        return (bounded_number(exists[-1]) if exists else None), expunged
+        return (answers.bounded_number(exists[-1]) if exists else None), expunged
 
     # Messages
 
@@ -181,7 +167,7 @@ class Session:
         if since and not found:
             self.search(first, last)
         elif not since and self._contradicted(found, first, last):
-            raise SearchUseless(f"{self.wire.host}: a search does not find mails that are there")
+            raise answers.SearchUseless(f"{self.wire.host}: a search does not find mails that are there")
         return sorted(uid for uid in found if first <= uid and (last is None or uid <= last))
 
     def _search(self, criteria: str) -> set[int]:
@@ -189,7 +175,7 @@ class Session:
             status, answer = self.wire.uid("SEARCH", criteria)
             if status != "OK":
                 raise self.wire.error(answer[-1])
-            return searched_uids(answer)
+            return answers.searched_uids(answer)
 
     def _contradicted(self, found: set[int], first: int, last: int | None) -> bool:
         """Say without a search whether mails are there from `first` to `last` that it did not find."""
@@ -201,7 +187,7 @@ class Session:
                 return len(self.numbered(1, exists)) > len(found)
             # Courier rightly finds nothing where all are below; so the last one by number tells.
             return not found and exists > 0 and any(uid >= first for uid in self.numbered(exists, exists))
-        except Refused:  # they have been expunged since
+        except answers.Refused:  # they have been expunged since
             return False
 
     def present(self, uids: Sequence[int], keyword: str = "ALL") -> set[int]:
@@ -249,12 +235,12 @@ class Session:
                 rows = self.client.fetch(list(range(first, last + 1, step)), ["UID"])
             finally:
                 self.client.use_uid = True
-        found = (bounded_number(row.get(b"UID")) for row in rows.values())
+        found = (answers.bounded_number(row.get(b"UID")) for row in rows.values())
         return [uid for uid in found if uid]
 
     def headers(
         self, uids: Sequence[int], *, sized: bool = True, bounded: bool = False, dated: bool = False
-    ) -> dict[int, Header]:
+    ) -> dict[int, answers.Header]:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
@@ -265,26 +251,26 @@ class Session:
         found = {}
         about = "INTERNALDATE RFC822.SIZE " if dated else "RFC822.SIZE "
         for uid, row in self._fetch(uids, f"({about if sized else ''}{item})").items():
-            lines = section(row, b"BODY[HEADER")
+            lines = answers.section(row, b"BODY[HEADER")
             if lines is not None:
-                found[uid] = Header(
-                    lines, bounded_number(row.get(b"RFC822.SIZE")), aware_time(row.get(b"INTERNALDATE"))
-                )
+                size, came = answers.bounded_number(row.get(b"RFC822.SIZE")), row.get(b"INTERNALDATE")
+                aware = came if isinstance(came, datetime) and came.tzinfo is not None else None
+                found[uid] = answers.Header(lines, size, aware)
         return found
 
     def whole_header(self, uid: int) -> bytes:
-        return section(self._fetch([uid], "(BODY.PEEK[HEADER])").get(uid, {}), b"BODY[HEADER]") or b""
+        return answers.section(self._fetch([uid], "(BODY.PEEK[HEADER])").get(uid, {}), b"BODY[HEADER]") or b""
 
     def bodies(self, uids: Sequence[int]) -> dict[int, bytes]:
         """Return the whole mails; what is missing is missing. Never sets \\Seen."""
         rows = self._fetch(uids, "(BODY.PEEK[])")
-        found = {uid: section(row, b"BODY[]", b"RFC822") for uid, row in rows.items()}
+        found = {uid: answers.section(row, b"BODY[]", b"RFC822") for uid, row in rows.items()}
         return {uid: body for uid, body in found.items() if body is not None}
 
     def piece(self, uid: int, offset: int) -> bytes | None:
         """Return up to PIECE_BYTES of one mail from `offset` on; None where the answer has none."""
         rows = self._fetch([uid], f"(BODY.PEEK[]<{offset}.{PIECE_BYTES}>)")
-        return section(rows.get(uid, {}), b"BODY[]")
+        return answers.section(rows.get(uid, {}), b"BODY[]")
 
     def _fetch(self, uids: Sequence[int], items: str) -> dict[int, dict[bytes, Any]]:
         """Return what came of `items` (a parenthesised list) for `uids`; rows of other mails are dropped."""
@@ -310,7 +296,7 @@ class Session:
         try:
             with self.speaking():
                 self.client.move(uids, self._on_the_wire(folder))
-        except Refused:
+        except answers.Refused:
             self.refuses_move = True
             raise
 
@@ -345,7 +331,7 @@ def connect(mailbox: Mailbox, credential: str, timing: Timing, stop: Bell) -> Se
     """
     context = tls_context(mailbox) if mailbox.security != "plain" else None
     encrypted = mailbox.security == "tls"
-    with speaking(f"{mailbox.host}:{mailbox.port}"):
+    with answers.speaking(f"{mailbox.host}:{mailbox.port}"):
         wire = Wire(
             mailbox.host, mailbox.port, tls=context if encrypted else None,
             local_only=mailbox.security == "plain" and not mailbox.allow_plain, timing=timing, stop=stop,

@@ -201,7 +201,6 @@ BUILT_IN = {
     "date_time": ("Date/Time", "Date"),
     "text": ("Body", "Text"),  # Text: mails before about 2016
 }
-_SHOWN = {"originator": "From", "destination": "To", "date_time": "Date/Time", "text": "Body"}
 _BLANKS = " \t\u00a0\u202f"
 _B = f"[{_BLANKS}{INVISIBLE}]*+"
 _BOLD = "([*_]{0,3}+)"  # what a gateway's HTML to text makes of bold labels
@@ -309,7 +308,7 @@ def read_block(body: str, labels: Labels) -> Block | str:
         return "the mail is empty"
     if not values:
         return "none of the labels From, To, Date/Time and Body is there"
-    return f"the {_SHOWN[ORDER[len(values)]]} label is missing"
+    return f"the {BUILT_IN[ORDER[len(values)]][0]} label is missing"
 
 
 def _without_signature(body: str, labels: Labels) -> str:
@@ -376,5 +375,5 @@ def _number_alone(match: re.Match[str]) -> str:
 
 def _misplaced(expected: str, found: str) -> str:
     position = ORDER.index(expected)
-    where = f"after {_SHOWN[ORDER[position - 1]]}" if position else "at first"
-    return f"the {_SHOWN[expected]} label is missing: {where} comes {_SHOWN[found]}"
+    where = f"after {BUILT_IN[ORDER[position - 1]][0]}" if position else "at first"
+    return f"the {BUILT_IN[expected][0]} label is missing: {where} comes {BUILT_IN[found][0]}"

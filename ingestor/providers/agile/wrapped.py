@@ -12,14 +12,9 @@ from ingestor.providers.agile.header import Header, split_mail
 from ingestor.providers.agile.slow_lane import ATTACHED_MAIL, decoded_payload, leaves_of
 
 DEEPEST = 3
-"""How many wrappers are opened, one inside the other."""
 
 PEC = "certified mail (PEC)"
 PEC_ANOMALY = "certified mail (PEC), anomaly envelope"
-SPAM_REPORT = "spam report"
-SIGNATURE = "S/MIME signature"
-JOURNAL = "journal report"
-FORWARD = "forwarded mail"
 
 CERTIFIED = frozenset((PEC, PEC_ANOMALY))
 """Wrappers that a certified mailbox puts around each mail, with the sender named in its own From."""
@@ -56,7 +51,7 @@ def inner_mails(raw: bytes, header: Header, body_at: int) -> list[Wrapped]:
         if leaf.get_content_type() in _SIGNED_TYPES or name.endswith(".p7m"):
             content = signed_content(decoded_payload(leaf)[0] or b"")
             if content:
-                found.append(Wrapped(_with_body(header, content), SIGNATURE))
+                found.append(Wrapped(_with_body(header, content), "S/MIME signature"))
         elif _is_mail(leaf, name):
             wrapper = _wrapper(leaf, name, header, raw[:body_at], leaves[0])
             found.append(Wrapped(decoded_payload(leaf)[0] or b"", wrapper))
@@ -73,13 +68,13 @@ def _is_mail(leaf: Message, name: str) -> bool:
 
 def _wrapper(leaf: Message, name: str, header: Header, head: bytes, first: Message) -> str:
     if leaf.get_param("x-spam-type") is not None or "before SpamAssassin" in str(leaf["Content-Description"]):
-        return SPAM_REPORT
+        return "spam report"
     if name == "postacert.eml" or _CARRIED.search(head):
         return PEC_ANOMALY if _ANOMALY.match(header.first.get(b"subject", b"")) else PEC
     text = first.get_payload(decode=True) if first.get_content_type() == "text/plain" else None
     if _JOURNAL.search(head) or (isinstance(text, bytes) and _JOURNAL_TEXT.match(text)):
-        return JOURNAL
-    return FORWARD
+        return "journal report"
+    return "forwarded mail"
 
 
 def _with_body(header: Header, entity: bytes) -> bytes:
