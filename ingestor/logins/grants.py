@@ -99,9 +99,8 @@ def certificate_end(pem: bytes) -> datetime | None:
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificate(_armoured(b"CERTIFICATE", pem)).not_valid_after_utc.astimezone(
-            UTC
-        )
+        certificate = x509.load_pem_x509_certificate(_armoured(b"CERTIFICATE", pem))
+        return certificate.not_valid_after_utc.astimezone(UTC)
     except ValueError:
         return None
 
