@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ingestor.numbers import Number, OriginatorKind
+from ingestor.numbers import Number, OriginatorKind, normalise_plusless
 from ingestor.record import InboundSms
 
 LARGEST_PARSED: Final = 1 << 20
@@ -200,6 +200,18 @@ def own_number(normalise: Callable[[str], Number]) -> Callable[[str], str]:
         return number.value
 
     return check
+
+
+PluslessNumber = Annotated[str, AfterValidator(own_number(normalise_plusless))]
+
+
+class PluslessSection(ProviderSection):
+    """The table of a provider whose numbers come without plus, and whose times with their offset."""
+
+    numbers: tuple[PluslessNumber, ...] = ()
+
+    def rules(self) -> Rules:
+        return Rules(ZoneInfo("UTC"), frozenset(self.numbers))
 
 
 class Post(NamedTuple):

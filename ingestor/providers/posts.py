@@ -42,6 +42,7 @@ _WIDE = ("utf-16", "utf16", "utf-32", "utf32", "ucs-2", "unicode")
 _TOO_DEEP = "(nested too deeply; the raw payload has it)"
 _LARGEST_INTEGER = 2**63 - 1
 _ENVELOPE = "message/http; kept=ingestor"
+_AS_IT_CAME = ("utf-8", "surrogateescape")
 
 
 def opened(post: Post) -> Post:
@@ -275,9 +276,12 @@ def payload_of(post: Post) -> tuple[bytes, str]:
     """
     if not post.query and not post.content_encoding and not post.content_type.startswith(_ENVELOPE):
         return post.body, post.content_type
-    head = b"POST /?%b HTTP/1.1\r\nContent-Type: %b\r\n" % (post.query, _written(post.content_type))
+    head = b"POST /?%b HTTP/1.1\r\nContent-Type: %b\r\n" % (
+        post.query,
+        post.content_type.encode(*_AS_IT_CAME),
+    )
     if post.content_encoding:
-        head += b"Content-Encoding: %b\r\n" % _written(post.content_encoding)
+        head += b"Content-Encoding: %b\r\n" % post.content_encoding.encode(*_AS_IT_CAME)
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(post.body), post.body), _ENVELOPE
 
 
@@ -291,14 +295,6 @@ def post_of(raw: bytes, content_type: str | None, arrived_at: datetime) -> Post:
     return Post(
         body=body, arrived_at=arrived_at,
         query=request.removeprefix(b"POST /?").removesuffix(b" HTTP/1.1"),
-        content_type=_read(fields[b"Content-Type"]),
-        content_encoding=_read(fields.get(b"Content-Encoding", b"")),
+        content_type=fields[b"Content-Type"].decode(*_AS_IT_CAME),
+        content_encoding=fields.get(b"Content-Encoding", b"").decode(*_AS_IT_CAME),
     )  # fmt: skip
-
-
-def _written(header: str) -> bytes:
-    return header.encode("utf-8", "surrogateescape")
-
-
-def _read(header: bytes) -> str:
-    return header.decode("utf-8", "surrogateescape")

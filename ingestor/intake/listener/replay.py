@@ -194,19 +194,15 @@ class Keeper:
 
     def _next_jobs(self) -> list[_Keep | _Settle]:
         jobs: list[_Keep | _Settle] = []
-        try:
-            # Without anything to look after it sleeps until somebody brings something.
-            waits = self._ready or self._deferred or self._replaying or self.trouble is not None
-            rest = _SECONDS_BETWEEN_EXPIRIES if self._kept else None
-            job = self._jobs.get(timeout=_SECONDS_BETWEEN_LOOKS if waits else rest)
-            while True:
-                if job is not None:
+        # Without anything to look after it sleeps until somebody brings something.
+        waits = self._ready or self._deferred or self._replaying or self.trouble is not None
+        rest = _SECONDS_BETWEEN_EXPIRIES if self._kept else None
+        timeout = _SECONDS_BETWEEN_LOOKS if waits else rest
+        with suppress(queue.Empty):
+            while len(jobs) < _FILES_AT_ONCE:
+                if (job := self._jobs.get(timeout=timeout)) is not None:
                     jobs.append(job)
-                    if len(jobs) == _FILES_AT_ONCE:
-                        break
-                job = self._jobs.get_nowait()
-        except queue.Empty:
-            pass
+                timeout = 0.0
         return jobs
 
     def _work(self, jobs: list[_Keep | _Settle]) -> None:
