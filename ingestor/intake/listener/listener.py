@@ -4,7 +4,6 @@ import socket
 import time
 import typing
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path
 
 from ingestor.errors import ConfigurationError
@@ -15,7 +14,6 @@ from ingestor.intake.listener.reception import Limits, Reception
 from ingestor.intake.listener.replay import Keeper
 from ingestor.logs import get_logger
 from ingestor.settings import Endpoint, Webhook, endpoint_passwords
-from ingestor.timestamps import utc_now
 
 if typing.TYPE_CHECKING:
     from ingestor.http.server import HttpServer
@@ -39,7 +37,6 @@ class Listener:
         *,
         passwords: Callable[[Endpoint], Iterable[str]] = endpoint_passwords,
         limits: Limits | None = None,
-        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._webhook = webhook
         self._passwords = passwords
@@ -48,7 +45,7 @@ class Listener:
         self.keeper = Keeper(spool_directory, writer, rules, self.posts, keeps=webhook.spool_first)
         self._refusals = RefusalLog()
         self._reception = Reception(
-            writer, self.keeper, rules, self._limits, self._refusals, self.posts, now,
+            writer, self.keeper, rules, self._limits, self._refusals, self.posts,
             spool_first=webhook.spool_first,
         )  # fmt: skip
         self._server: HttpServer | None = None

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
@@ -34,6 +33,7 @@ from ingestor.intake.listener.posts import (
 from ingestor.intake.listener.replay import Keeper
 from ingestor.logs import get_logger
 from ingestor.providers.contract import Answer, Post
+from ingestor.timestamps import utc_now
 
 _log = get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Reception:
 
     def __init__(
         self, writer: Taker, keeper: Keeper, rules: RulesByProvider, limits: Limits, refusals: RefusalLog,
-        posts: PostsRead, now: Callable[[], datetime], *, spool_first: bool = False,
+        posts: PostsRead, *, spool_first: bool = False,
     ) -> None:  # fmt: skip
         self.rules = rules
         self._writer = writer
@@ -106,7 +106,6 @@ class Reception:
         self._refusals = refusals
         self._posts = posts
         self._loop: asyncio.AbstractEventLoop  # there once the server has begun
-        self._now = now
         self._spool_first = spool_first
         self._patience = limits.writer_seconds
         self._unanswered: dict[bytes, _Entry] = {}
@@ -155,7 +154,7 @@ class Reception:
     async def _take(self, admission: Admission, body: bytes, scope: Any) -> Answer | Refusal:
         entrance = admission.entrance
         assert entrance is not None  # noqa: S101 - the caller has looked
-        now = self._now()
+        now = utc_now()
         head: Headers = scope["state"]["head"]
         content_type = head.get(b"content-type", b"").decode("latin-1")
         encoding = head.get(b"content-encoding", b"").decode("latin-1")
