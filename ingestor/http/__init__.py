@@ -1,8 +1,7 @@
 """The HTTP server: uvicorn's protocol in a thread of ours, with deadlines, bounds and renewed certificates.
 
 The only room that knows uvicorn. Here: how much of anything it takes from a client, what it answers where it
-takes no more, and the log's line about it. It imports nothing that a user without [webhook] has not
-installed.
+takes no more, and the log's line about it. Nothing is imported that comes with [webhook] alone.
 """
 
 import time

@@ -20,8 +20,7 @@ class Validity(NamedTuple):
 class Certificate:
     """A certificate chain and its key in PEM files; renewed files are taken up without a restart.
 
-    A renewal makes a new `context`: one that has held an RSA key would offer it beside a new one of another
-    kind.
+    A renewal makes a new `context`: one that has held an RSA key would offer it beside one of another kind.
     """
 
     def __init__(self, chain: Path, key: Path) -> None:

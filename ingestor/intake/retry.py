@@ -33,8 +33,7 @@ class Verdict:
 def todays_reader(rules_for: Callable[[str], Rules], strict: Collection[str] = ()) -> Reader:
     """Return a reader that asks today's parser of each arrival's provider; `rules_for` takes its name.
 
-    Of a `strict` mailbox mails count whose sender was proven when they came: today's DNS says nothing of that
-    day.
+    Of a `strict` mailbox only mails proven when they came: today's DNS says nothing of that day.
     """
 
     def read(kept: Kept) -> Sequence[Reading]:

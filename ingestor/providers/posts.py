@@ -1,7 +1,6 @@
 """What every provider's POST reader needs: the body as the client wrote it, and its text and JSON storable.
 
-A function raises nothing on hostile input but the ValueError it speaks of, whose words are fit for the
-quarantine.
+Hostile input raises nothing but the ValueError a function speaks of, whose words are fit for the quarantine.
 """
 
 import json

@@ -69,8 +69,7 @@ class Leaf:
     """The innermost: a mailbox, a mail, something unknown, or what cannot be read (`fault`).
 
     `listed` is the folder or archive whose list it belongs to. `mark` is the length of the byte order mark
-    left out in front, `offset` the place of what `stream` gives; `looks` is what it seemed to be without
-    `--format`.
+    left out in front, `offset` the place of what `stream` gives; `looks` what it seemed without --format.
     """
 
     kind: Kind

@@ -41,8 +41,7 @@ class Split:
 
 
 def split(data: bytes, dialect: mbox.Dialect = mbox.Dialect.MBOX) -> Split:
-    """Split `data`, which begins at a separator (or is the start of the file) and ends before one (or at
-    the end of the file)."""
+    """Split `data`, which begins at a separator and ends before one, or where the file does."""
     result = Split()
     end = len(data)
     with_lengths = mbox.uses_lengths(dialect) and mbox.has_lengths(data, end)

@@ -42,9 +42,8 @@ class Pool:
     """`jobs` worker processes and their slots. Make it early, `start` it when the rules are known."""
 
     def __init__(self, jobs: int) -> None:
-        """Fork, with all loaded that a worker needs (shared, it is there once) and nothing else: of 500 MB of
-        mails an import took 183 MB of memory, and 208 where each worker loaded it (2026-11-26). No thread may
-        run."""
+        """Fork, without a thread, with all loaded that a worker needs (shared, it is there once), no more:
+        an import of 500 MB of mails took 183 MB of memory, not 208 (2026-11-26)."""
         for name in MAIL_READERS:
             mail_reader(name)
         gc.freeze()

@@ -60,8 +60,7 @@ class _Settle:
 class Keeper:
     """Writes POSTs to the spool folder in batches and replays them in the order of their arrival.
 
-    A POST that the writer still holds is not replayed meanwhile; written twice, after a crash, it is one
-    arrival.
+    A POST that the writer still holds is not replayed; written twice, after a crash, it is one arrival.
     """
 
     def __init__(
@@ -94,8 +93,7 @@ class Keeper:
     def start(self) -> None:
         """Prove the folder, take up what an earlier run left in it, and start the thread.
 
-        Raises ConfigurationError where it can never be written. Of a full disk it only warns: the database
-        may lie elsewhere.
+        Raises ConfigurationError where it can never be written; of a full disk, which may pass, it warns.
         """
         try:
             self._folder.open()

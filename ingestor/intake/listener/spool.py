@@ -4,8 +4,7 @@ A file is `ingestor spool 1`, the SHA-256 of all that follows, a line of JSON, t
 body byte for byte. Its name begins with the time of arrival, so that names sort in the order of arrival.
 
 Somebody may move the folder away, or put another in its place. What was acknowledged lies in the old one
-then, where no restart looks: so it is held open, nothing more is acknowledged by it, and what waits in it is
-replayed.
+then, where no restart looks: so it is held open, replayed, and nothing more is acknowledged by it.
 """
 
 import errno

@@ -244,8 +244,7 @@ class Session:
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
-        wrongly, yet gives the header), or `bounded` to the first 64 KiB. `dated` asks when the server got
-        each.
+        wrongly, yet gives the header), or `bounded` to the first 64 KiB. `dated`: when it came.
         """
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}
