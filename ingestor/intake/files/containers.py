@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from ingestor.errors import InputUnreadable
 from ingestor.intake.files.streams import Budget, Decompressed, Stream, damage, zip_lzma
-from ingestor.intake.files.walk import DBOX, EMLX, Kind, left_in_tmp
+from ingestor.intake.files.walk import BY_DOVECOT, DBOX, EMLX, Kind, left_in_tmp
 
 BUFFERED_ZIP = 32 << 20
 """A zip archive needs its end before its beginning: inside another stream it is held in memory up to this."""
@@ -324,7 +324,5 @@ def dovecot_mail(stream: Stream, name: str) -> tuple[int, bytes]:
         raise InputUnreadable(f"{name}: the file ends inside a mail, or is damaged; get a whole copy")
     # In an mdbox file expunged mails stay until a purge: only Dovecot's own index says which ones count.
     if b"\nB" in behind or _MAGIC in behind[len(_MAGIC_BEHIND) :]:
-        raise InputUnreadable(
-            f"{name} is a Dovecot mdbox; read it through IMAP, or write it anew by `doveadm backup`"
-        )
+        raise InputUnreadable(f"{name} is a Dovecot mdbox; {BY_DOVECOT}")
     return begin, mail

@@ -116,6 +116,7 @@ def _holds_separator(text: bytes) -> bool:
     return False
 
 
+BY_DOVECOT = "read it through IMAP, or write it anew by `doveadm backup`"
 _UNPACK = "unpack it and import the result"
 _FOREIGN = (
     (b"!BDN", "an Outlook data file (PST or OST); convert it with `readpst -D -o OUT FILE`, and import OUT"),
@@ -123,14 +124,8 @@ _FOREIGN = (
         b"\xcf\xad\x12\xfe",
         "an Outlook Express mailbox (DBX); convert it with `undbx`, and import what it writes",
     ),
-    (
-        b"CRYPTED\x03\x07",
-        "encrypted by Dovecot's mail_crypt; read it through IMAP, or write it anew by `doveadm backup`",
-    ),
-    (
-        b"Dovecot-LZ4\r*\x9b\xc5",
-        "compressed by Dovecot with lz4; read it through IMAP, or write it anew by `doveadm backup`",
-    ),
+    (b"CRYPTED\x03\x07", f"encrypted by Dovecot's mail_crypt; {BY_DOVECOT}"),
+    (b"Dovecot-LZ4\r*\x9b\xc5", f"compressed by Dovecot with lz4; {BY_DOVECOT}"),
     (b"\x04\x22\x4d\x18", f"lz4 data; {_UNPACK}"),
     (b"7z\xbc\xaf\x27\x1c", f"a 7z archive; {_UNPACK}"),
     (b"Rar!\x1a\x07", f"a RAR archive; {_UNPACK}"),

@@ -197,13 +197,13 @@ def _read_wrapped(
     if depth == DEEPEST:
         return _unreadable(f"more than {DEEPEST} mails, one inside the other", header)
     found: dict[tuple[object, ...], Reading] = {}
-    for inner in inner_mails(raw, header, body_at):
-        reading = _read(inner.raw, rules, depth + 1)
+    for inner, wrapper in inner_mails(raw, header, body_at):
+        reading = _read(inner, rules, depth + 1)
         if isinstance(reading, NotOurs):
             continue
-        believed = envelope.known or (envelope.named and inner.wrapper in CERTIFIED)
+        believed = envelope.known or (envelope.named and wrapper in CERTIFIED)
         if isinstance(reading, Readable) and believed:
-            about = ", in a ".join(filter(None, (reading.sms.details.get("wrapped_in"), inner.wrapper)))
+            about = ", in a ".join(filter(None, (reading.sms.details.get("wrapped_in"), wrapper)))
             sms = _with_detail(reading, "wrapped_in", about).sms
             found[sms[:10]] = _verdict(sms, header)
         else:

@@ -6,7 +6,6 @@ Told by their marks alone; whether that is to be believed is for the caller to j
 import base64
 import re
 from email.message import Message
-from typing import NamedTuple
 
 from ingestor.providers.agile.header import Header, split_mail
 from ingestor.providers.agile.slow_lane import ATTACHED_MAIL, decoded_payload, leaves_of
@@ -30,20 +29,15 @@ _JOURNAL = re.compile(rb"^X-MS-Journal-Report[ \t]*:", re.IGNORECASE | re.MULTIL
 _JOURNAL_TEXT = re.compile(rb"\s*Sender:[^\n]*\n(?:[^\n]*\n){0,50}?(?:Recipient|To):", re.IGNORECASE)
 
 
-class Wrapped(NamedTuple):
-    raw: bytes
-    wrapper: str
-
-
-def inner_mails(raw: bytes, header: Header, body_at: int) -> list[Wrapped]:
-    """Return the mails inside the mail `raw` with this `header`, in their order, at most ten.
+def inner_mails(raw: bytes, header: Header, body_at: int) -> list[tuple[bytes, str]]:
+    """Return the mails inside the mail `raw` with this `header`, at most ten, and what is around each.
 
     What is signed (the signature is not judged) is only the body of a mail: it keeps the fields around it.
     """
     leaves = leaves_of(header, raw[body_at:])
     if isinstance(leaves, str):
         return []
-    found: list[Wrapped] = []
+    found: list[tuple[bytes, str]] = []
     for leaf in leaves:
         if len(found) == _MOST:
             break
@@ -51,10 +45,10 @@ def inner_mails(raw: bytes, header: Header, body_at: int) -> list[Wrapped]:
         if leaf.get_content_type() in _SIGNED_TYPES or name.endswith(".p7m"):
             content = signed_content(decoded_payload(leaf)[0] or b"")
             if content:
-                found.append(Wrapped(_with_body(header, content), "S/MIME signature"))
+                found.append((_with_body(header, content), "S/MIME signature"))
         elif _is_mail(leaf, name):
             wrapper = _wrapper(leaf, name, header, raw[:body_at], leaves[0])
-            found.append(Wrapped(decoded_payload(leaf)[0] or b"", wrapper))
+            found.append((decoded_payload(leaf)[0] or b"", wrapper))
     return found
 
 

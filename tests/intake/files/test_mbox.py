@@ -79,8 +79,7 @@ def small_bounds() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(mbox_module, "MAX_LINE", 64)
     patch.setattr(mbox_module, "HEADER_WINDOW", 128)
-    patch.setattr(blocks_module, "LOOKAHEAD", 192)
-    patch.setattr(blocks_module, "BELIEVED_LENGTH", 200)
+    patch.setattr(mbox_module, "LOOKAHEAD", 192)
     patch.setattr(mbox_module, "BELIEVED_LENGTH", 200)
     patch.setattr(blocks_module, "MOST_MAILS", 5)
     yield

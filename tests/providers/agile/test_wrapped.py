@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.providers.agile.header import split_mail
-from ingestor.providers.agile.wrapped import FORWARD, JOURNAL, PEC, inner_mails, signed_content
+from ingestor.providers.agile.wrapped import PEC, inner_mails, signed_content
 from ingestor.providers.contract import ANOTHER_FORWARDER, NotOurs, Readable, Reading, Unreadable
 from tests.providers.agile.corpus import BLOCK, HEADER, ODD, read_both
 
@@ -21,17 +21,17 @@ def _around(*parts: bytes, header: bytes = b"") -> bytes:
 
 
 def _wrappers(raw: bytes) -> list[str]:
-    return [wrapped.wrapper for wrapped in inner_mails(raw, *split_mail(raw))]
+    return [wrapper for _, wrapper in inner_mails(raw, *split_mail(raw))]
 
 
 @pytest.mark.parametrize(
     ("part", "header", "wrapper"),
     [
-        (b"Content-Type: message/rfc822\r\n\r\n", b"", FORWARD),
-        (b"Content-Type: message/rfc822\r\n\r\n", b"X-MS-Journal-Report:\r\n", JOURNAL),
+        (b"Content-Type: message/rfc822\r\n\r\n", b"", "forwarded mail"),
+        (b"Content-Type: message/rfc822\r\n\r\n", b"X-MS-Journal-Report:\r\n", "journal report"),
         (b"Content-Type: message/rfc822; name=postacert.eml\r\n\r\n", b"X-Trasporto: errore\r\n", PEC),
         (b"Content-Type: message/rfc822; name=a.eml\r\n\r\n", b"X-Trasporto: posta-certificata\r\n", PEC),
-        (b'Content-Type: application/octet-stream; name="A.EML"\r\n\r\n', b"", FORWARD),
+        (b'Content-Type: application/octet-stream; name="A.EML"\r\n\r\n', b"", "forwarded mail"),
     ],
 )  # fmt: skip
 def test_a_mail_inside_is_found_whole_with_its_wrapper(part: bytes, header: bytes, wrapper: str) -> None:
@@ -45,7 +45,7 @@ def test_a_journal_report_is_known_by_its_text_too() -> None:
     """Where the header's mark was lost, the report's own lines tell."""
     report = b"Content-Type: text/plain\r\n\r\nSender: a@b.example\r\nSubject: x\r\nRecipient: c@b.example"
 
-    assert _wrappers(_around(report, b"Content-Type: message/rfc822\r\n\r\n" + _MAIL)) == [JOURNAL]
+    assert _wrappers(_around(report, b"Content-Type: message/rfc822\r\n\r\n" + _MAIL)) == ["journal report"]
 
 
 @pytest.mark.parametrize("kind", [b"signed", b"report", b"related", b"digest", b"Mixed"])
