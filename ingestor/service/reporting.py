@@ -165,7 +165,8 @@ class Reporter:
                 self._endpoints[name] = now
 
     def _listener_detail(self, listener: "Listener") -> str:
-        return listener.keeper.trouble or f"{listener.posts.accepted} accepted, {listener.keeper.depth} in the spool"
+        keeper = listener.keeper
+        return keeper.trouble or f"{listener.posts.accepted} accepted, {keeper.depth} in the spool"
 
     def _listener_state(self, listener: "Listener") -> str:
         if "webhook" in self._live.hanging():

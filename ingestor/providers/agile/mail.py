@@ -151,7 +151,7 @@ def _read(raw: bytes, rules: Rules, depth: int = 0) -> Reading:
     reading, whole = _contents(header, raw[body_at:], rules, doubtful=not envelope.known)
     if envelope.known and isinstance(reading, Readable):
         if _may_pass_on_a_mail(raw, header, body_at):
-            inside = _read_wrapped(raw, header, body_at, rules, envelope, fast=fast, depth=depth)
+            inside = wrapped()
             if isinstance(inside, Readable) and _identity(inside.sms) != _identity(reading.sms):
                 return _unreadable("an SMS stands in the mail, and another in one attached to it", header)
         return reading if envelope.ours else _recognised(reading, envelope)
