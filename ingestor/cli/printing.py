@@ -65,21 +65,19 @@ def raw_output() -> BinaryIO:
     return cast("BinaryIO", _Shown()) if sys.stdout.isatty() else sys.stdout.buffer
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> int:
-    """Print `rows` under their `columns`: a table on a terminal, elsewhere lines with tabs and without title;
-    return how many there were.
-    """
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+) -> None:
+    """Print `rows` under their `columns`: a table on a terminal, elsewhere lines with tabs and no title."""
     if sys.stdout.isatty():
-        return _print_rich(columns, rows, title)
+        _print_rich(columns, rows, title)
+        return
     print("\t".join(columns))
-    count = 0
     for row in rows:
         print("\t".join(map(printable, row)))
-        count += 1
-    return count
 
 
-def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> int:
+def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> None:
     # Only where there is a terminal: rich takes 60 ms.
     from rich.console import Console
     from rich.table import Table
@@ -96,7 +94,6 @@ def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for row in rows:
         table.add_row(*(Text(printable(value)) for value in row))
     Console().print(table)
-    return table.row_count
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

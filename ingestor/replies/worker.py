@@ -296,15 +296,14 @@ class AnswerWorker:
 def decide_all(
     engine: Engine, policy: Policy, since: datetime, rules_since: Mapping[str, datetime],
     read_since: Mapping[str, datetime], passed_over: set[int],
-) -> int:  # fmt: skip
-    """Decide on every SMS ingested after `since` that has no decision; return how many there were.
+) -> None:  # fmt: skip
+    """Decide on every SMS ingested after `since` that has no decision.
 
     A rule is for what came after `rules_since` alone. SMS that no rule is for are added to `passed_over`, and
     not looked at again; forgetting them costs time and nothing else.
     """
     with reading(engine) as connection:
         waiting = [one for one in undecided(connection, since) if one not in passed_over]
-    decided = 0
     for part in in_parts(waiting, AT_ONCE):
         with reading(engine) as connection:
             candidates = read_candidates(connection, part, policy.words, read_since)
@@ -317,8 +316,7 @@ def decide_all(
         if wanted:
             with writing(engine) as connection:
                 for candidate, rule in wanted:
-                    decided += _decide(connection, policy, candidate, rule)
-    return decided
+                    _decide(connection, policy, candidate, rule)
 
 
 def last_look(policy: Policy, answer_id: int, connection: Connection, now: datetime) -> str | None:
@@ -341,8 +339,7 @@ def last_look(policy: Policy, answer_id: int, connection: Connection, now: datet
     return None
 
 
-def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: Answer) -> bool:
-    """Write the decision on one SMS; say whether it was ours to write."""
+def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: Answer) -> None:
     now = database_now(connection)
     words = answer_text(rule, candidate.destination, now)
     hmac = number_hmac(policy.secret, candidate.originator)
@@ -356,4 +353,3 @@ def _decide(connection: Connection, policy: Policy, candidate: Candidate, rule: 
     answer_id = decide(connection, policy.secret, hmac, decision, now)
     if answer_id is not None and suppressed is not None:
         log.info("an answer is held back", answer=answer_id, rule=rule.name, why=suppressed)
-    return answer_id is not None
