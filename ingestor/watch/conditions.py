@@ -6,11 +6,12 @@ Who still has to hear of it stands there as `owed`, and is taken out before it i
 cost that message, but none is ever sent twice.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Engine, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, select, update
 
 from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading, writing
@@ -115,7 +116,7 @@ def save(engine: Engine, before: Mapping[Key, Condition], after: Mapping[Key, Co
     changed = [one for one in after.values() if before.get(one.key) != one]
     if not gone and not changed:
         return
-    with writing(engine) as connection:
+    with _at_once(engine) as connection:
         for key in gone:
             connection.execute(delete(conditions).where(*_is(before[key])))
         for one in changed:
@@ -127,9 +128,19 @@ def save(engine: Engine, before: Mapping[Key, Condition], after: Mapping[Key, Co
 
 def claim(engine: Engine, one: Condition, owed: tuple[str, ...]) -> bool:
     """Write down that `one` is owed to `owed` from now on; return False where somebody else was faster."""
-    with writing(engine) as connection:
+    with _at_once(engine) as connection:
         done = connection.execute(update(conditions).where(*_is(one)).values(owed=" ".join(owed)))
         return done.rowcount == 1
+
+
+@contextmanager
+def _at_once(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a write transaction that waits for no standby: that one is gone may be the very
+    thing to be told. Whoever is promoted without it tells once more."""
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
+        yield connection
 
 
 def _is(one: Condition) -> tuple[ColumnElement[bool], ...]:

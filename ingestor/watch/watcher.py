@@ -61,7 +61,6 @@ class Watcher:
         self._known: dict[Key, Condition] = {}
         self._written: dict[Key, Condition] | None = None
         """What stands in SQL, None where it was never read."""
-        self._waits = False  # for a standby: what is written then does not come back
         self._resting: dict[str, tuple[Iterator[float], float]] = {}
         self._stopped = threading.Event()
         self.stop = self._stopped.set
@@ -84,9 +83,7 @@ class Watcher:
             if engine is None:
                 raise ArchiveUnavailable("not open yet")
             self._read(engine)
-            waits = troubles.of_commits(engine, 0.0)
-            self._waits = bool(waits)
-            found += [one._replace(condition="archive waits") for one in waits]
+            found += [one._replace(condition="archive waits") for one in troubles.of_commits(engine, 0.0)]
             found += self._of_archive(engine, now)
             unjudged: frozenset[str] = frozenset()
         except IngestorError:
@@ -137,7 +134,7 @@ class Watcher:
         self._written = stands
 
     def _write(self) -> None:
-        if self._written is None or self.engine is None or self._waits:
+        if self._written is None or self.engine is None:
             return
         try:
             save(self.engine, self._written, self._known)
@@ -170,8 +167,7 @@ class Watcher:
         """Take `name` from those that `one` is owed to; False where another daemon is telling it."""
         owed = tuple(other for other in one.owed if other != name)
         try:
-            known = self._written is not None and not self._waits
-            if known and self.engine and not claim(self.engine, one, owed):
+            if self._written is not None and self.engine and not claim(self.engine, one, owed):
                 return False
         except IngestorError:
             pass  # the database is away, which may be what is to be told
