@@ -3,13 +3,12 @@
 A backup is a copy by `transfer`, from PostgreSQL as from SQLite: one kind of file, which opens by itself.
 """
 
-import contextlib
 import os
 import pwd
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,14 +18,14 @@ from sqlalchemy import Connection, Engine, func, select, text
 from ingestor.archive import tables
 from ingestor.archive.engine import opened, reading, sqlite_path
 from ingestor.archive.erased_again import Again, erase_again
-from ingestor.archive.export import leaving
+from ingestor.archive.export import Snapshot, Tell, leaving, written
 from ingestor.archive.faults import is_snapshot, translated
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.migrate import current, head, refuse_unusable
 from ingestor.archive.open_file import REPLACED, holds_all, plain_reader, put_back
 from ingestor.archive.ownership import foreign_owner, sudo_line
-from ingestor.archive.transfer import Tell, copy_archive
-from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError
+from ingestor.archive.transfer import copy_archive
+from ingestor.errors import ConfigurationError, IngestorError
 from ingestor.timestamps import iso_utc
 
 _BESIDE = ("", "-wal", "-shm")
@@ -50,21 +49,15 @@ _NOTHING_IS_ANSWERED_TWICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Backup:
-    """A backup that was written and opened again: its file, bytes and SMS, and the older ones removed."""
+class Backup(Snapshot):
+    """A backup that was written and opened again, and the older ones removed."""
 
-    path: Path
-    size: int
-    sms: int
     removed: list[Path]
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put back: how many SMS, their schema, and where the archive before it was put, if any.
-
-    `again` says what was done in it on the way, because the archive before it had erased, held or heard it.
-    """
+    """What was put back, `before`: where the archive before it was put, and what of that was done `again`."""
 
     sms: int
     schema: str
@@ -83,7 +76,7 @@ def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | 
     target = folder.absolute() / f"{name}-{now:%Y%m%dT%H%M%SZ}.db"
     if target.exists():
         raise IngestorError(f"{target} is there already; call it again in a second")
-    with _written(target, "or name another"), leaving(target, 0o600) as temporary:
+    with written(target, "or name another"), leaving(target, 0o600) as temporary:
         with opened(f"sqlite:///{temporary}") as copy:
             copy_archive(engine, copy, tell)
         with closing(sqlite3.connect(temporary)) as plain:
@@ -93,16 +86,6 @@ def backup(engine: Engine, folder: Path, now: datetime, tell: Tell, keep: int | 
     for one in removed:
         one.unlink(missing_ok=True)
     return Backup(target, target.stat().st_size, sms, removed)
-
-
-@contextlib.contextmanager
-def _written(target: Path, else_: str) -> Iterator[None]:
-    """Say in one line why `target` could not be written, and what to do."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise ArchiveUnavailable(f"{target} could not be written ({reason}); make room, {else_}") from error
 
 
 def _beyond(made: Path, name: str, keep: int) -> list[Path]:
@@ -142,8 +125,7 @@ def restore(
 
     A PostgreSQL database must be empty. An SQLite archive that has what `file` lacks is replaced only where
     `replace` says so, and is kept beside its place in any case; what it has erased is erased in its successor
-    before that is there. As root the owner stays who it was. Raises ConfigurationError where a process has
-    the archive open, or it may not be written.
+    before that is there. Raises ConfigurationError where a process has the archive open.
     """
     sms = _look_at(file)
     with opened(f"sqlite:///{file.absolute()}", read_only=True) as engine:
@@ -192,7 +174,7 @@ def _put(
     before = path.with_name(f"{path.name}{REPLACED}{now:%Y%m%dT%H%M%SZ}")
     held, again = False, Again()
     try:
-        with _written(path, "and call it again"), leaving(path, 0o640) as temporary:
+        with written(path, "and call it again"), leaving(path, 0o640) as temporary:
             with closing(plain_reader(file)) as source, closing(sqlite3.connect(temporary)) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")
@@ -205,7 +187,7 @@ def _put(
             if owner is not None:
                 os.chown(temporary, owner, _group(owner))
             for suffix in _BESIDE:
-                with contextlib.suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):
                     Path(f"{path}{suffix}").rename(f"{before}{suffix}")
                     held = True
     except BaseException:
@@ -222,7 +204,6 @@ def _group(user: int) -> int:
 
 
 def _all_is_in(file: Path, path: Path) -> bool:
-    """Say whether the backup `file` has all that the archive at `path` has."""
     try:
         with closing(plain_reader(path)) as present:
             present.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -235,7 +216,7 @@ def _users(path: Path) -> Iterator[str]:
     """Yield the processes, as far as this user may see, that have the archive at `path` open."""
     names = {f"{path.resolve()}{suffix}" for suffix in _BESIDE}
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if int(process.name) != os.getpid() and not names.isdisjoint(
                 map(_target, (process / "fd").iterdir())
             ):

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, update
 
 from ingestor.archive.columns import insert_into, insert_once
-from ingestor.archive.items import Pending, ReportItem, Row, Submission
+from ingestor.archive.items import Pending, Receipt, ReportItem, Row, Submission
 from ingestor.archive.payloads import compress
 from ingestor.archive.reply_tables import delivery_report_content, delivery_reports
 from ingestor.archive.tables import Big, cursors, look_alikes, pending, run_inputs, runs
@@ -22,7 +22,8 @@ from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc
 
 _DONE = (Outcome.STORED, Outcome.DUPLICATE)
-_PLACE = ("mailbox", "folder", "uidvalidity", "uid", "action")
+_PLACE = tuple(pending.primary_key.columns.keys())
+_LOOK_ALIKE = ("run_id", "source", "missing", "number")
 _MOVED = ("uidvalidity", "last_uid", "accounts", "uids", "marks", "updated_at")
 
 _count = (
@@ -77,35 +78,33 @@ def _upserts(dialect: str) -> tuple[Any, Any, Any]:
     return move, note, add
 
 
-def keep_books(
-    connection: Connection,
-    submissions: Sequence[Submission],
-    rows: Sequence[Sequence[Row]],
-    outcomes: Sequence[Sequence[Outcome]],
-    now: datetime,
-    mark: bytes,
-) -> None:
-    """Write all that `submissions`, of so many `rows` each, move besides these, in the caller's transaction.
+class Work(NamedTuple):
+    """A submission, its rows, made before the transaction begins, and what that makes of them."""
 
-    `mark` becomes the mark of each run, whatever else there is to write; see `store`.
-    """
+    submission: Submission
+    rows: Sequence[Row]
+    receipt: Receipt = Receipt(())
+
+
+def keep_books(connection: Connection, written: Sequence[Work], now: datetime, mark: bytes) -> None:
+    """Write all that submissions move besides their rows, and into their runs the `mark` (see `store`)."""
     move, note, add = _upserts(connection.dialect.name)
-    _count_runs(connection, submissions, outcomes, mark)
-    for row in _look_alikes(submissions, now):
-        connection.execute(add, row)
-    places = [{**one.cursor._asdict(), "updated_at": now} for one in submissions if one.cursor is not None]
-    # One statement a place, in the order they came: a list would upsert one row twice in a statement.
-    for place in _newest(places):
-        connection.execute(move, place)
-    to_do = [work for submission in submissions for work in submission.to_do]
-    for submission, its_rows, its_outcomes in zip(submissions, rows, outcomes, strict=True):
-        to_do.extend(_after_store(submission, its_rows, its_outcomes))
+    _count_runs(connection, written, mark)
+    submissions = [one.submission for one in written]
+    # In the order of their keys, so that two daemons cannot wait for each other.
+    for seen in sorted((one.run_id, *kind) for one in submissions if one.run_id for kind in one.look_alikes):
+        connection.execute(add, dict(zip(_LOOK_ALIKE, seen, strict=True), last_at=now))
+    moves = [one.cursor for one in submissions if one.cursor is not None]
+    for cursor in sorted(moves, key=lambda one: (one.mailbox, one.folder)):
+        connection.execute(move, {**cursor._asdict(), "updated_at": now})
+    to_do = [work for one in submissions for work in one.to_do]
+    to_do += [work for one in written for work in _after_store(one)]
     if to_do:
-        noted = {_key(work): work.content_key for work in to_do}
+        noted = {work.key: work.content_key for work in to_do}
         connection.execute(note, [
             dict(zip(_PLACE, key, strict=True), content_key=noted[key], noted_at=now) for key in sorted(noted)
         ])  # fmt: skip
-    done = sorted({_key(work) for submission in submissions for work in submission.done})
+    done = sorted({work.key for submission in submissions for work in submission.done})
     if done:
         connection.execute(
             _remove, [{f"the_{name}": value for name, value in zip(_PLACE, key, strict=True)} for key in done]
@@ -122,35 +121,13 @@ def keep_books(
                 )
 
 
-def _newest(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the moves that matter, ordered by place so that two daemons cannot wait for each other.
-
-    Of several moves of one folder under one UIDVALIDITY the furthest counts; when the UIDVALIDITY changed
-    in between, the last one given does.
-    """
-    newest: dict[tuple[str, str], dict[str, Any]] = {}
-    for place in places:
-        where = (place["mailbox"], place["folder"])
-        before = newest.get(where)
-        if (
-            before is None
-            or before["uidvalidity"] != place["uidvalidity"]
-            or before["last_uid"] <= place["last_uid"]
-        ):
-            newest[where] = place
-    return [newest[where] for where in sorted(newest)]
-
-
-def _count_runs(
-    connection: Connection, submissions: Sequence[Submission], outcomes: Sequence[Sequence[Outcome]],
-    mark: bytes,
-) -> None:  # fmt: skip
+def _count_runs(connection: Connection, written: Sequence[Work], mark: bytes) -> None:
     totals: dict[int, Counter[str]] = {}
-    for submission, its_outcomes in zip(submissions, outcomes, strict=True):
+    for submission, _, receipt in written:
         if submission.run_id is None:
             continue
         counts = totals.setdefault(submission.run_id, Counter())
-        counts.update(its_outcomes)
+        counts.update(receipt.outcomes)
         counts[Outcome.IGNORED] += submission.ignored
         counts[Outcome.FAILED] += submission.failed
     for run_id in sorted(totals):
@@ -160,26 +137,12 @@ def _count_runs(
         connection.execute(_count, {"run": run_id, "its_mark": mark, **more})
 
 
-def _look_alikes(submissions: Sequence[Submission], now: datetime) -> list[dict[str, Any]]:
-    counts: Counter[tuple[int, str, str]] = Counter()
-    for submission in submissions:
-        for source, missing, number in submission.look_alikes:
-            if submission.run_id is not None:
-                counts[submission.run_id, source, missing] += number
-    return [
-        {"run_id": run_id, "source": source, "missing": missing, "number": number, "last_at": now}
-        for (run_id, source, missing), number in sorted(counts.items())
-    ]
-
-
-def _after_store(
-    submission: Submission, rows: Sequence[Row], outcomes: Sequence[Outcome]
-) -> Iterator[Pending]:
-    """Yield what is to be done on the server for the mails of `submission` that are safe now."""
-    action = submission.after_store
+def _after_store(written: Work) -> Iterator[Pending]:
+    """Yield what is to be done on the server for the mails that are safe now."""
+    action = written.submission.after_store
     if action is None:
         return
-    for row, outcome in zip(rows, outcomes, strict=True):
+    for row, outcome in zip(written.rows, written.receipt.outcomes, strict=True):
         folder, uidvalidity, uid = row.place.folder, row.place.uidvalidity, row.place.uid
         if outcome not in _DONE or row.channel != Channel.MAILBOX:
             continue
@@ -187,22 +150,12 @@ def _after_store(
             yield Pending(row.source, folder, uidvalidity, uid, action, row.content_key)
 
 
-def _key(work: Pending) -> tuple[str, str, int, int, str]:
-    return (work.mailbox, work.folder, work.uidvalidity, work.uid, work.action.value)
-
-
-def write_reports(
-    connection: Connection, secret: bytes, run_id: int | None, items: Sequence[ReportItem]
-) -> list[Outcome]:
-    """Insert the reports that are not there yet, in the caller's transaction; return the outcome of each.
+def write_report(connection: Connection, secret: bytes, run_id: int | None, item: ReportItem) -> Outcome:
+    """Insert a report where it is not there yet, in the caller's transaction; return its outcome.
 
     A POST that is given again (from the spool, after a doubtful commit) is the same report, a `duplicate`; a
     report that the provider sends again is one more row, which the view counts.
     """
-    return [_write(connection, secret, run_id, item) for item in items]
-
-
-def _write(connection: Connection, secret: bytes, run_id: int | None, item: ReportItem) -> Outcome:
     report = item.report
     values = {
         "post": item.post, "number": item.number, "report_hmac": _report_hmac(secret, report),
@@ -222,7 +175,6 @@ def _write(connection: Connection, secret: bytes, run_id: int | None, item: Repo
 
 
 def _report_hmac(secret: bytes, report: Report) -> bytes:
-    """Return what equal reports have in common: message, destination, part, state and time."""
     done = "" if report.done_at is None else iso_utc(report.done_at)
     told = (report.message_id, report.destination or "", str(report.part), report.status, done)
     return hmac.digest(secret, b"report\0" + "\0".join(told).encode(), "sha256")

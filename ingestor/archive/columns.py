@@ -14,10 +14,12 @@ from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     ColumnElement,
     Connection,
     Dialect,
+    ForeignKey,
     Index,
     Integer,
     MetaData,
@@ -66,12 +68,9 @@ class WholeSecond(Instant):
 
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | str | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Return what the driver is given."""
-        if isinstance(value, str):
-            raise TypeError("a whole second is made of a time")
-        whole = value.replace(microsecond=0) if value is not None else None
-        given = super().process_bind_param(whole, dialect)
+        given = super().process_bind_param(value and value.replace(microsecond=0), dialect)
         return given.removesuffix("Z") if isinstance(given, str) else given
 
 
@@ -109,12 +108,19 @@ SALT: Final = "32 random bytes: what is hashed with them cannot be guessed once 
 """What the column `salt` means, wherever it stands."""
 
 
-def col(name: str, kind: Any, meaning: str, *, null: bool = False, **options: Any) -> Column[Any]:
-    """Return a column, which is NOT NULL unless `null`; `comments` tells its `meaning` to readers.
+def col(
+    name: str, kind: Any, meaning: str, *, null: bool = False, key: bool = False, of: str | None = None,
+    **options: Any,
+) -> Column[Any]:  # fmt: skip
+    """Return a column, NOT NULL unless `null`; `of` a column of another table, or in the primary `key`."""
+    refers = () if of is None else (ForeignKey(of),)
+    return Column(name, kind, *refers, nullable=null, primary_key=key, info={"meaning": meaning}, **options)
 
-    `options` are of SQLAlchemy's `Column`.
-    """
-    return Column(name, kind, nullable=null, info={"meaning": meaning}, **options)
+
+def one_of(column: str, *values: str) -> CheckConstraint:
+    """Return the rule that `column` has one of `values`."""
+    # OR and not IN: SQLite builds a temporary index for a list of values, for each row anew.
+    return CheckConstraint(" OR ".join(f"{column} = '{value}'" for value in values), name=column)
 
 
 def new_table(name: str, meaning: str, *parts: Any, **of_sqlite: Any) -> Table:

@@ -1,8 +1,7 @@
 """What each column means: the comments in a PostgreSQL database, and the tables of AUDITING.md.
 
 Those of tables stand beside the columns; here are those of views, as far as they show no column as it is.
-SQLite keeps no comments; there the document stands alone. A test holds that every table, view and column has
-its meaning, and that the document says the same.
+SQLite keeps no comments; there the document stands alone.
 """
 
 from collections.abc import Iterator
@@ -126,11 +125,9 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             **_of(consents, "id", "at"),
             "kind": consents.c.kind.info["meaning"].partition("; `nearly_start`")[0],  # shown as a review
             "number": _NUMBER,
-            **_of(consents, "scope"),
-            **_of(consents, "sms_id"),
+            **_of(consents, "scope", "sms_id"),
             "reason": _REASON,
-            **_of(consents, "noted_at"),
-            **_of(consents, "number_hmac"),
+            **_of(consents, "noted_at", "number_hmac"),
         },
     ),
     "answers_sent": (
@@ -163,8 +160,7 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "delivery_reports_received": (
         "one row a report on a message; equal ones are one row",
         {
-            **_of(delivery_reports, "id"),
-            **_of(delivery_reports, "message_id"),
+            **_of(delivery_reports, "id", "message_id"),
             "answer_id": "its row in `answers_sent`; NULL: none is known, yet",
             "destination": _TO,
             **_of(delivery_reports, "status", "status_raw", "shape", "part", "parts", "operator", "price"),
@@ -187,10 +183,11 @@ VIEWS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     ),
 }
 
-TABLES: Final[dict[str, tuple[str, dict[str, str]]]] = {
-    name: (table.info["meaning"], _of(table, *table.columns.keys()))
-    for name, table in tables.metadata.tables.items()
-}
+
+def of_table(name: str) -> tuple[str, dict[str, str]]:
+    """Return what a table means, and each of its columns."""
+    table = tables.metadata.tables[name]
+    return table.info["meaning"], _of(table, *table.columns.keys())
 
 
 def plain(words: str) -> str:
@@ -200,7 +197,7 @@ def plain(words: str) -> str:
 
 def statements(kind: str, name: str) -> Iterator[str]:
     """Give what writes the meanings of a `TABLE` or `VIEW` into a PostgreSQL database."""
-    meaning, columns = (TABLES if kind == "TABLE" else VIEWS)[name]
+    meaning, columns = of_table(name) if kind == "TABLE" else VIEWS[name]
     yield f"COMMENT ON {kind} {name} IS {_literal(meaning)}"
     for column, says in columns.items():
         yield f'COMMENT ON COLUMN {name}."{column}" IS {_literal(says)}'

@@ -52,6 +52,8 @@ _BEGIN = (
 # quiet one it takes 17 s now. Where a table has to be read whole it is so still; JIT takes it for costly.
 _BY_KEY = "; SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 
+# The server warns (01000) where somebody cancels the wait for a synchronous standby: COMMIT ends well, and
+# the rows may be gone when the standby is promoted.
 _NOT_SURE = "a commit may be on no standby"
 
 # psycopg's own arguments, which a URL can give as text only.
@@ -65,11 +67,7 @@ _OF_THE_PROGRAM = {
 }
 
 
-def open_postgresql(url: URL, *, read_only: bool) -> Engine:
-    """Return an engine for PostgreSQL at `url`; nothing is connected yet.
-
-    Raises ConfigurationError where psycopg is missing, or an option in the URL is none that it knows.
-    """
+def _open_postgresql(url: URL, read_only: bool) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     given: dict[str, Any] = dict(_DEFAULTS)
@@ -111,20 +109,6 @@ def open_postgresql(url: URL, *, read_only: bool) -> Engine:
     return engine
 
 
-def forget_warnings(connection: Connection) -> None:
-    """Let only what the server says from now on count; see `committed_unsurely`."""
-    connection.info.pop(_NOT_SURE, None)
-
-
-def committed_unsurely(connection: Connection) -> bool:
-    """Say whether the server warned at the commit that no standby may have it.
-
-    So it does (with WARNING 01000) where somebody cancels the wait for a synchronous standby: COMMIT ends
-    well, and the rows may be gone when the standby is promoted.
-    """
-    return bool(connection.info.pop(_NOT_SURE, False))
-
-
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
     whole = options.get("begin") == "ONE MOMENT"
@@ -133,8 +117,7 @@ def _begin(connection: Connection) -> None:
         begin += "; SET LOCAL transaction_read_only = on"
     if options.get("begin") in ("IMMEDIATE", "BY KEY"):
         begin += _BY_KEY
-    with as_sqlalchemy(connection):
-        driver: Any = connection.connection.dbapi_connection
+    with as_sqlalchemy(connection) as driver:
         driver.execute(begin)
 
 
@@ -186,14 +169,13 @@ _LOOK_AGAIN_MS = 10
 def open_engine(url: URL | str, *, read_only: bool = False) -> Engine:
     """Return an engine for the archive at `url`; nothing is connected yet.
 
-    `url` is `sqlite:///file` or `postgresql+psycopg://…`. A read-only engine cannot write, and does not
-    make a missing SQLite file. Raises ConfigurationError where the URL is none of ours.
+    A read-only engine does not make a missing SQLite file. Raises ConfigurationError.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed, read_only)
     if parsed.get_backend_name() == "postgresql":
-        return open_postgresql(parsed, read_only=read_only)
+        return _open_postgresql(parsed, read_only)
     raise ConfigurationError(
         f"the archive lives in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}"
     )
@@ -236,39 +218,30 @@ def _parsed(url: URL | str) -> URL:
 def writing(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a write transaction: committed at the end, rolled back on any exception.
 
-    An SQLite file in which somebody else writes is waited for. Raises
-    ArchiveUnavailable where the database cannot be reached or written now, or has committed what no standby
-    may have; SchemaMismatch where its tables are missing.
+    Raises ArchiveUnavailable where the database cannot be reached or written now, or has committed what no
+    standby may have; SchemaMismatch where its tables are missing.
     """
     require_in_place(engine, mend=True)
-    with translated(engine), _connected(engine, "IMMEDIATE") as connection:
+    with translated(engine), engine.connect().execution_options(begin="IMMEDIATE") as connection:
         with connection.begin():
             yield connection
-            forget_warnings(connection)
-        if committed_unsurely(connection):
+            connection.info.pop(_NOT_SURE, None)  # only what the server says of the commit counts
+        if connection.info.pop(_NOT_SURE, False):
             raise ArchiveUnavailable(
                 f"{place(engine)} gave up waiting for its standby, which may not have the last commit"
             )
     require_in_place(engine)  # else no receipt may leave
 
 
-@contextlib.contextmanager
-def reading(engine: Engine, *, by_key: bool = False) -> Iterator[Connection]:
-    """Give a connection in a read transaction: on SQLite all its statements see one moment.
-
-    With `by_key` PostgreSQL finds rows by their keys. Raises ArchiveUnavailable where it cannot be read now.
-    """
+def reading(engine: Engine, *, by_key: bool = False) -> contextlib.AbstractContextManager[Connection]:
+    """Give a connection in a read transaction, of one moment on SQLite. Raises ArchiveUnavailable."""
     require_in_place(engine)
-    how = "BY KEY" if by_key else "DEFERRED"
-    with translated(engine), _connected(engine, how) as connection, connection.begin():
-        yield connection
+    return _transaction(engine, "BY KEY" if by_key else "DEFERRED")
 
 
-@contextlib.contextmanager
-def one_moment(engine: Engine) -> Iterator[Connection]:
+def one_moment(engine: Engine) -> contextlib.AbstractContextManager[Connection]:
     """Give a connection in a read transaction all of whose statements see one moment, on PostgreSQL too."""
-    with translated(engine), _connected(engine, "ONE MOMENT") as connection, connection.begin():
-        yield connection
+    return _transaction(engine, "ONE MOMENT")
 
 
 @contextlib.contextmanager
@@ -281,27 +254,26 @@ def bulk_import_settings(engine: Engine) -> Iterator[None]:
         yield
         return
 
-    def enlarge(dbapi_connection: Any, _record: Any = None, _proxy: Any = None) -> None:
+    def enlarge(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
         dbapi_connection.execute("PRAGMA wal_autocheckpoint = 16384")
         dbapi_connection.execute("PRAGMA cache_size = -65536")
 
-    def restore(dbapi_connection: Any, _record: Any = None) -> None:
-        dbapi_connection.execute("PRAGMA wal_autocheckpoint = 1000")
-        dbapi_connection.execute(f"PRAGMA cache_size = -{_WRITERS_CACHE_KB}")
-
     event.listen(engine, "checkout", enlarge)
-    event.listen(engine, "checkin", restore)
     try:
         yield
     finally:
         event.remove(engine, "checkout", enlarge)
-        event.remove(engine, "checkin", restore)
+        engine.dispose()  # what is connected anew has it no more
 
 
 @contextlib.contextmanager
-def _connected(engine: Engine, begin: str) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        yield connection.execution_options(begin=begin)
+def _transaction(engine: Engine, begin: str) -> Iterator[Connection]:
+    with (
+        translated(engine),
+        engine.connect().execution_options(begin=begin) as connection,
+        connection.begin(),
+    ):
+        yield connection
 
 
 def _open_sqlite(url: URL, read_only: bool) -> Engine:
@@ -332,28 +304,28 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
 def _begin_sqlite(connection: Connection) -> None:
     begin = connection.get_execution_options().get("begin")
     if begin == "IMMEDIATE":
-        with as_sqlalchemy(connection):
-            _wait_for_turn(connection.connection.dbapi_connection, BUSY_SECONDS)
+        with as_sqlalchemy(connection) as driver:
+            _wait_for_turn(driver)
     else:
         connection.exec_driver_sql("BEGIN DEFERRED")
 
 
-def _wait_for_turn(driver: Any, patience: float) -> None:
-    """Begin to write, as soon as nobody else does; give up after `patience` seconds.
+def _wait_for_turn(driver: Any) -> None:
+    """Begin to write, as soon as nobody else does.
 
     SQLite's own waiting looks again after longer and longer pauses, of 100 ms in the end, and could miss the
     20 ms that an import leaves between two transactions several times: a daemon waited for up to 0.6 s.
     """
     driver.execute(f"PRAGMA busy_timeout = {_LOOK_AGAIN_MS}")
     try:
-        _until_free(driver, "BEGIN IMMEDIATE", patience)
+        _until_free(driver, "BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
-def _until_free(driver: sqlite3.Connection, statement: str, patience: float, pause: float = 0.0) -> None:
+def _until_free(driver: sqlite3.Connection, statement: str, pause: float = 0.0) -> None:
     """Execute `statement`, again and again where the database is busy, `pause` seconds after each time."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             driver.execute(statement)
@@ -387,7 +359,7 @@ def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
             # What is erased is overwritten with zeros, and so is a page that becomes free.
             connection.execute("PRAGMA secure_delete = ON")
             # The busy timeout does not cover this change of mode: of several first starts at once one loses.
-            _until_free(connection, "PRAGMA journal_mode = WAL", BUSY_SECONDS, 0.02)
+            _until_free(connection, "PRAGMA journal_mode = WAL", 0.02)
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()

@@ -86,13 +86,9 @@ _LINKED = {"sms_id": _SMS, "run_id": "NULL", "arrival_id": _ARRIVAL}  # the run 
 
 
 def erase_again(copy: Path, present: Path) -> Again:
-    """Erase in the archive at `copy` what that at `present` has erased, and leave no byte of it there.
-
-    Holds and opt-outs that it lacks are noted in it. `copy` gets today's schema where there is anything to
-    do. Raises IngestorError where it cannot.
-    """
+    """Erase in the archive `copy`, to the last byte, what `present` has, and note its holds and opt-outs."""
     try:
-        if not (_is_same(copy, present) and _has_more(copy, present)):
+        if not _has_more(copy, present):
             return Again()
     except sqlite3.Error as error:
         return Again(unknown=str(error))
@@ -114,17 +110,8 @@ def erase_again(copy: Path, present: Path) -> Again:
     return done
 
 
-def _is_same(copy: Path, present: Path) -> bool:
-    """Say whether both are of one archive: they have its key."""
-    keys = []
-    for path in (copy, present):
-        with closing(plain_reader(path)) as reader:
-            keys.append(reader.execute("SELECT secret FROM archive_key").fetchone())
-    return bool(keys[0] == keys[1])
-
-
 def _has_more(copy: Path, present: Path) -> bool:
-    """Say whether `present` has erased anything, or has an opt-out or a hold that `copy` lacks."""
+    """Say whether `present` is the same archive, and has erased anything or noted what `copy` lacks."""
     looked_for = {
         "erased": "0",
         "consents": "old.number_hmac = new.number_hmac AND old.kind = new.kind AND old.scope = new.scope"
@@ -133,6 +120,9 @@ def _has_more(copy: Path, present: Path) -> bool:
     }
     with closing(plain_reader(present)) as reader:
         reader.execute("ATTACH DATABASE ? AS copy", (f"{copy.absolute().as_uri()}?mode=ro",))
+        keys = reader.execute("SELECT secret FROM main.archive_key UNION SELECT secret FROM copy.archive_key")
+        if len(keys.fetchall()) > 1:
+            return False
         knows_erasures = reader.execute("SELECT 1 FROM main.sqlite_schema WHERE name = 'erased'").fetchone()
         for table, same in looked_for.items():
             theirs, ours = (
@@ -171,8 +161,13 @@ class _Erasing:
             if kind in _WANTED:
                 self._take_over(kind, table, _WANTED[kind], {} if kind == "sms" else _LINKED)
         self._take_contents_and_verdicts()
-        self._take_ledger()
-        ended = self._end_holds()
+        known = "SELECT 1 FROM main.erasures AS old WHERE old.plan_id = new.plan_id AND old.batch = new.batch"
+        self._insert("erasures", {"id": "NULL"}, f"WHERE NOT EXISTS ({known}) ORDER BY new.id")
+        ended = self._run(
+            "INSERT INTO main.holds (ends, noted_at) SELECT same.old_id, new.noted_at"
+            " FROM present.holds AS new JOIN same ON same.kind = 'hold' AND same.new_id = new.ends"
+            " WHERE NOT EXISTS (SELECT 1 FROM main.holds AS old WHERE old.ends = same.old_id)"
+        ).rowcount
         counted = dict(self._run(
             "SELECT e.kind, count(*) FROM present.erased AS e JOIN same ON same.kind = e.kind"
             " AND new_id = e.row_id WHERE NOT taken AND NOT EXISTS (SELECT 1 FROM main.erased AS done"
@@ -215,7 +210,6 @@ class _Erasing:
         )
 
     def _insert(self, table: str, instead: Mapping[str, str], where: str) -> None:
-        """Insert rows of the archive into the copy, some columns with another value."""
         theirs = {name for _, name, *_ in self._run(f"PRAGMA present.table_info({table})")}
         names = [name for _, name, *_ in self._run(f"PRAGMA main.table_info({table})") if name in theirs]
         values = ", ".join(instead.get(name, f"new.{name}") for name in names)
@@ -239,18 +233,6 @@ class _Erasing:
             " AS old WHERE old.arrival_id = same.old_id AND old.retried_at = new.retried_at"
             " AND old.outcome = new.outcome)",
         )
-
-    def _end_holds(self) -> int:
-        """End the holds that were ended; return how many."""
-        return self._run(
-            "INSERT INTO main.holds (ends, noted_at) SELECT same.old_id, new.noted_at"
-            " FROM present.holds AS new JOIN same ON same.kind = 'hold' AND same.new_id = new.ends"
-            " WHERE NOT EXISTS (SELECT 1 FROM main.holds AS old WHERE old.ends = same.old_id)"
-        ).rowcount
-
-    def _take_ledger(self) -> None:
-        known = "SELECT 1 FROM main.erasures AS old WHERE old.plan_id = new.plan_id AND old.batch = new.batch"
-        self._insert("erasures", {"id": "NULL"}, f"WHERE NOT EXISTS ({known}) ORDER BY new.id")
 
     def _erase(self) -> None:
         """Name what was erased, and what else of the copy came in the same bytes: its content goes."""

@@ -11,17 +11,11 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    insert,
-    or_,
-    select,
-)  # fmt: skip
+from sqlalchemy import Connection, Engine, insert, or_, select
 
 from ingestor.archive import holds, tables, words
 from ingestor.archive.columns import for_ids, in_parts
@@ -32,12 +26,13 @@ from ingestor.archive.erasure_plan import (
     Selection,
     forms_of,
     others_of,
-    quarantined,
     require_known,
     selected,
     span,
 )  # fmt: skip
+from ingestor.archive.faults import translated
 from ingestor.archive.inserts import erased_among
+from ingestor.archive.open_file import open_file
 from ingestor.archive.quarantine import write_discarded
 from ingestor.archive.triggers import keep_storing_out
 from ingestor.errors import IngestorError
@@ -51,8 +46,7 @@ PAUSE_SECONDS: Final = 0.01
 _AT_ONCE = 100
 """Batches looked at in one transaction: while somebody reads, SQLite's -wal grows, 10 MB a second beside a
 busy daemon, which then waits while all of it goes into the file."""
-# What came in the same bytes as SMS (given twice) and arrivals, and is not erased. Without a join: PostgreSQL
-# takes a table that was filled a moment ago for empty, and would read all of `erased` for each row.
+# What came in the same bytes as SMS (given twice) and arrivals, and is not erased; no join: see `inserts`.
 _OF_BYTES = """SELECT id, sms_id, outcome, (SELECT 1 FROM payloads WHERE arrival_id = arrivals.id)
     FROM arrivals WHERE content_key {among}(
       SELECT content_key FROM arrivals WHERE sms_id {given}
@@ -81,46 +75,34 @@ class Done:
         return Done(*(getattr(self, name) + getattr(other, name) for name in Done.__slots__))
 
 
-@dataclass(slots=True)
-class _Belongings:
-    """What belongs to a batch now: the arrivals and raw mails that go with it, and what is left of others.
+class _Belongings(NamedTuple):
+    """What goes with a batch now; `unread`: of the quarantine, `beside`: as in `Plan`, of SMS that stay."""
 
-    `unread` are those of the arrivals that came into the quarantine; `beside`: see `Plan.beside`.
-    """
-
-    arrivals: list[int] = field(default_factory=list)
-    payloads: int = 0
-    unread: list[int] = field(default_factory=list)
-    beside: set[int] = field(default_factory=set)
-    state: str = ""
+    arrivals: list[int]
+    payloads: int
+    unread: list[int]
+    beside: set[int]
+    state: str
 
 
 def plan(
     engine: Engine, secret: bytes, selection: Selection, basis: str, now: datetime,
     numbers: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
-    """Return what `selection` would take from the archive; nothing is changed.
+    """Return what `selection` would take from the archive, but for what is under a hold; nothing is changed.
 
     `numbers` are those of the selection as they were given: by their text opt-outs and answers are found.
     Raises IngestorError where an id is none of the archive's.
     """
     with reading(engine) as connection:
         require_known(connection, selection)
-        chosen = selected(connection, selection)
-        waiting = quarantined(connection, selection)
-    return planned(engine, secret, selection, chosen, waiting, basis, now, numbers)
-
-
-def planned(
-    engine: Engine, secret: bytes, selection: Selection, sms: Sequence[int], quarantine: Sequence[int],
-    basis: str, now: datetime, numbers: Sequence[str] = (),
-) -> Plan:  # fmt: skip
-    """Return the plan that takes these SMS and arrivals of the quarantine, but for what is under a hold."""
+        sms, quarantine = selected(connection, selection), set(selection.quarantine)
+        quarantine -= erased_among(connection, "arrival", quarantine)
     with reading(engine, by_key=True) as connection:
         standing = holds.standing(connection)
-        held_sms, held_quarantine = standing.among(connection, sms), standing.quarantined(quarantine)
+        held_sms, held_quarantine = standing.among(connection, sms), quarantine & standing.arrivals
         going = [one for one in sms if one not in held_sms]
-        going_quarantine = [one for one in quarantine if one not in held_quarantine]
+        going_quarantine = sorted(quarantine - held_quarantine)
         forms = forms_of(connection, numbers, going)
         others = others_of(connection, secret, selection.numbers, forms, going)
         oldest, newest = span(connection, going)
@@ -153,8 +135,7 @@ def apply(
 ) -> Iterator[Done]:  # fmt: skip
     """Do what `plan` says; give what was done so far before and after each batch. It may be called again.
 
-    Raises IngestorError, before the first batch where it can be seen then, where the plan is another
-    archive's, something that it names has changed since, or has come under a hold.
+    Raises IngestorError, if it can before the first batch, where the plan does not fit the archive any more.
     """
     if not hmac.compare_digest(plan.archive, _mark_of(secret)):
         raise IngestorError("this plan was made for another archive; make one here: ingestor erase plan")
@@ -243,7 +224,7 @@ def _take_out_of_quarantine(
 def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:
     """Return what goes with `batch`. Raises IngestorError where the plan does not fit any more."""
     standing = holds.standing(connection)
-    held = standing.among(connection, batch.sms) | standing.quarantined(batch.quarantine)
+    held = standing.among(connection, batch.sms) | standing.arrivals.intersection(batch.quarantine)
     if held:
         raise IngestorError(
             f"{len(held)} of what the plan names came under a hold since (the first: {min(held)}); "
@@ -260,7 +241,6 @@ def _require_unchanged(connection: Connection, batch: Batch) -> _Belongings:
 
 
 def _batches_done(connection: Connection, plan: Plan, number: int | None = None) -> set[int]:
-    """Return which batches of `plan` are done, or whether that `number` is."""
     e = tables.erasures.c
     query = select(e.batch).where(e.plan_id == plan.id)
     return set(connection.execute(query if number is None else query.where(e.batch == number)).scalars())
@@ -291,3 +271,59 @@ def _belongings(
 def _mark_of(secret: bytes) -> str:
     """Return what tells this archive from others, and says nothing of its key."""
     return hmac.digest(secret, b"erasure plans", "sha256").hex()[:16]
+
+
+# SQLite overwrites what is deleted (`secure_delete`) from this schema on; what was written before may lie in
+# free pages. And where rows move from one page to another, a copy may stay in a gap of the old page: of 5,480
+# rows that were erased in many steps 2 were found so. `VACUUM` writes the file anew without either.
+_CLEAN: Final = 1
+"""Of PRAGMA user_version: every byte was written under `secure_delete`."""
+_CHECKPOINT_SECONDS = 10.0
+_BUSY_MS = 60_000
+
+
+def leave_no_bytes(engine: Engine) -> str | None:
+    """Leave no bytes of what was erased in the file, its -wal or the tables; return what is left to do."""
+    if engine.dialect.name != "sqlite":
+        _vacuum_tables(engine, "VACUUM")
+        return None
+    words.forget_erased(engine)
+    file = open_file(engine)
+    deadline = time.monotonic() + _CHECKPOINT_SECONDS
+    while file is not None and file.checkpoint() is not None:
+        if time.monotonic() > deadline:
+            return (
+                f"a reader keeps what was erased in {file.path.name}-wal: end its transaction; then "
+                "`ingestor db vacuum` empties it at once, and a daemon within the hour"
+            )
+        time.sleep(0.05)
+    with reading(engine) as connection:
+        clean = connection.exec_driver_sql("PRAGMA user_version").scalar_one() == _CLEAN
+    return None if clean else (
+        "this archive was written by an earlier version: its free pages may hold what was erased until "
+        "`ingestor db vacuum` was called once"
+    )  # fmt: skip
+
+
+def vacuum(engine: Engine) -> None:
+    """Write the whole file, or the tables of content, anew; whoever stores meanwhile waits or spools."""
+    if engine.dialect.name != "sqlite":
+        _vacuum_tables(engine, "VACUUM (FULL)")
+        return
+    with translated(engine), engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        driver.execute("PRAGMA temp_store = FILE")  # it takes as much as the archive
+        driver.execute("VACUUM")
+        driver.execute("PRAGMA temp_store = MEMORY")
+    with writing(engine) as connection:
+        connection.exec_driver_sql(f"PRAGMA user_version = {_CLEAN}")
+    leave_no_bytes(engine)
+
+
+def _vacuum_tables(engine: Engine, how: str) -> None:
+    """Let PostgreSQL go over the tables of content, as far as this role owns them."""
+    with translated(engine), engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection  # no transaction: VACUUM takes none
+        for table in tables.ERASABLE:
+            driver.execute(f"{how} {table}")

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, selec
 from ingestor.archive import holds, tables
 from ingestor.archive.columns import for_ids
 from ingestor.archive.inserts import erased_among
+from ingestor.archive.queries import is_erased
 from ingestor.archive.rows import number_form
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
@@ -35,11 +36,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction takes: SMS, arrivals of the quarantine, and `others`: kind and ids of what says
-    who is meant by an opt-out or by a hold that has ended.
-
-    `state` says what belonged to them when the plan was made; what became of them since changes it.
-    """
+    """What one transaction takes, `others` by their kind, and the `state` of these when it was planned."""
 
     sms: list[int]
     quarantine: list[int]
@@ -142,9 +139,8 @@ def _whole(ranges: Iterable[Sequence[int]]) -> list[int]:
 
 def selected(connection: Connection, selection: Selection) -> list[int]:
     """Return the SMS that are to go and have content still, ascending."""
-    sms, n, e = tables.sms.c, tables.sms_numbers.c, tables.erased.alias("gone").c
-    unerased = ~select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
-    query: Select[Any] = select(sms.id).where(unerased)
+    sms, n = tables.sms.c, tables.sms_numbers.c
+    query: Select[Any] = select(sms.id).where(~is_erased("sms", sms.id))
     if selection.numbers:
         halves = (select(n.sms_id).where(one.in_(selection.numbers)) for one in (n.originator, n.destination))
         query = query.where(sms.id.in_(union(*halves)))
@@ -195,11 +191,6 @@ def others_of(
         for kind, all_ in found.items()
         if (left := sorted(set(all_) - erased_among(connection, kind, all_)))
     }
-
-
-def quarantined(connection: Connection, selection: Selection) -> list[int]:
-    gone = erased_among(connection, "arrival", selection.quarantine)
-    return sorted(set(selection.quarantine) - gone)
 
 
 def require_known(connection: Connection, selection: Selection) -> None:

@@ -66,6 +66,17 @@ def leaving(target: Path, mode: int) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def written(target: Path | str, else_: str) -> Iterator[None]:
+    """Say in one line why `target` could not be written, and what to do. Raises ArchiveUnavailable."""
+    try:
+        yield
+    except (sqlite3.Error, DBAPIError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else getattr(error, "orig", error)
+        why = reason or type(error).__name__
+        raise ArchiveUnavailable(f"{target} could not be written ({why}); make room, {else_}") from error
+
+
 def _sweep(folder: Path) -> None:
     """Remove files that a killed process left: nobody holds their lock any more."""
     for left in folder.glob(f".*.{_MARK}-*.part"):
@@ -129,10 +140,7 @@ def rows_of(engine: Engine, filters: Filters | None, tell: Tell) -> Iterator[Row
 
 
 def export_jsonl(engine: Engine, out: TextIO, filters: Filters | None = None, tell: Tell = quiet) -> int:
-    """Write one JSON object a row of `inbound_sms` to `out`, oldest id first; return how many.
-
-    Times are ISO 8601 in UTC with Z; `out` should be UTF-8 and not translate line ends.
-    """
+    """Write one JSON object a row of `inbound_sms` to `out` (UTF-8), oldest id first; return how many."""
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     number = 0
     for number, row in enumerate(rows_of(engine, filters, tell), 1):  # noqa: B007 - it is returned
@@ -193,9 +201,7 @@ def _for_excel(value: Any) -> Any:
 
 
 def _digits(number: str | None) -> str | None:
-    if number is None:
-        return None
-    bare = number.removeprefix("+")
+    bare = (number or "").removeprefix("+")
     return bare if bare.isdecimal() else None
 
 
@@ -211,28 +217,20 @@ class Snapshot:
 def snapshot(engine: Engine, target: Path, now: datetime, tell: Tell = quiet) -> Snapshot:
     """Write all committed rows to the SQLite file `target`, of one moment; return what it holds.
 
-    The file has the same tables and views, but never held the key of the fingerprints; it needs no second
-    file, is for its owner and group alone, and opens with no write access anywhere. It appears whole or not
-    at all, and replaces an older snapshot only. Raises ConfigurationError where `target` is anything else.
+    The file never held the key of the fingerprints; it needs no second file, and no write access to be read.
+    It appears whole or not at all. Raises ConfigurationError where `target` is there, and no older snapshot.
     """
     target = target.absolute()
     _check_target(engine, target)
-    try:
-        with leaving(target, 0o640) as temporary:
-            try:
-                number = _copy(engine, temporary, now, tell)
-            except (sqlite3.Error, DBAPIError) as error:
-                raise refusal(temporary) or error from error
-    except (sqlite3.Error, DBAPIError, OSError) as error:
-        raise ArchiveUnavailable(
-            f"the snapshot {target} could not be written ({_reason(error)}); make room, or name another place"
-        ) from error
+    with written(f"the snapshot {target}", "or name another place"), leaving(target, 0o640) as temporary:
+        try:
+            number = _copy(engine, temporary, now, tell)
+        except (sqlite3.Error, DBAPIError) as error:
+            raise refusal(temporary) or error from error
     return Snapshot(target, target.stat().st_size, number)
 
 
 def _check_target(engine: Engine, target: Path) -> None:
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"the folder {target.parent} does not exist; make it, or name another")
     if not target.exists():
         return
     archive = sqlite_path(engine.url)
@@ -243,7 +241,6 @@ def _check_target(engine: Engine, target: Path) -> None:
 
 
 def _copy(engine: Engine, path: Path, now: datetime, tell: Tell) -> int:
-    """Fill the empty file `path`, and return how many SMS it holds."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as copy:
         # Nothing beside the file: it counts for nothing until it is whole.
         copy.execute("PRAGMA journal_mode = OFF")
@@ -284,7 +281,6 @@ def _size(engine: Engine) -> int:
 
 
 def _copy_file(archive: Path, sink: Connection, copied: Sequence[Table]) -> None:
-    """Copy the rows out of an SQLite archive, all of one moment."""
     sink.commit()
     sink.exec_driver_sql("ATTACH DATABASE ? AS archive", (f"{archive.absolute().as_uri()}?mode=ro",))
     sink.exec_driver_sql("BEGIN")
@@ -299,7 +295,6 @@ def _copy_file(archive: Path, sink: Connection, copied: Sequence[Table]) -> None
 
 
 def _copy_rows(engine: Engine, sink: Connection, copied: Sequence[Table]) -> None:
-    """Copy the rows out of PostgreSQL, all of one moment."""
     with one_moment(engine) as source:
         _take_version(sink, source.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
         for table in copied:
@@ -312,9 +307,3 @@ def _copy_rows(engine: Engine, sink: Connection, copied: Sequence[Table]) -> Non
 def _take_version(sink: Connection, version: str | None) -> None:
     sink.exec_driver_sql("CREATE TABLE main.alembic_version (version_num VARCHAR(32) NOT NULL)")
     sink.exec_driver_sql("INSERT INTO main.alembic_version VALUES (?)", (version,))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, DBAPIError):
-        return str(error.orig)
-    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)

@@ -62,10 +62,7 @@ DATA_ERRORS = (DataError, IntegrityError, UnicodeError, OverflowError, TypeError
 
 @contextlib.contextmanager
 def translated(engine: Engine) -> Iterator[None]:
-    """Turn driver errors of the block into the program's own.
-
-    Those that one item causes pass through, and so do faults of the program.
-    """
+    """Turn driver errors into the program's own, but those that one item, or the program, is at fault for."""
     try:
         yield
     except (DBAPIError, engine.dialect.loaded_dbapi.Error) as raised:
@@ -104,7 +101,6 @@ def note_host(engine: Engine, dbapi_connection: Any) -> None:
 
 
 def _listed(engine: Engine) -> str:
-    """Return every host that a connection will try."""
     _, options = engine.dialect.create_connect_args(engine.url)
     hosts = str(options.get("host") or "the local socket").split(",")
     ports = str(options.get("port") or 5432).split(",")
@@ -263,10 +259,10 @@ def _brief(error: DBAPIError) -> str:
 
 
 @contextlib.contextmanager
-def as_sqlalchemy(connection: Connection) -> Iterator[None]:
-    """Raise the driver's errors as SQLAlchemy's, as for any statement that goes through it."""
+def as_sqlalchemy(connection: Connection) -> Iterator[Any]:
+    """Give the driver's connection, and raise its errors as SQLAlchemy's, as for any statement of its own."""
     try:
-        yield
+        yield connection.connection.dbapi_connection
     except connection.dialect.loaded_dbapi.Error as error:
         driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
         lost = connection.dialect.is_disconnect(cast("Any", error), driver, None)
@@ -284,10 +280,8 @@ def _of_sqlalchemy(dialect: Dialect, error: Exception, *, lost: bool = False) ->
 
 
 def unwritable(place: Path) -> tuple[str, str] | None:
-    """Return what keeps this user from writing `place`, a file or a folder, and what to do; None if nothing.
-
-    SQLite needs the folder of its file too. The advice is never to work as root.
-    """
+    """Return what keeps this user from writing `place`, a file or a folder, and what to do; or None."""
+    # SQLite needs the folder of its file too. The advice is never to work as root.
     folder = place if place.is_dir() else place.parent
     if read_only(folder):
         return (

@@ -32,51 +32,48 @@ def _granted(connection: Connection, table: str, privilege: str) -> list[str]:
 
 
 def missing(connection: Connection, role: str, *, reads: bool = False) -> list[str]:
-    """Return the GRANTs that `role` (quoted) lacks, for what exists in the database; none for its owner.
-
-    One that only `reads` is for everything but the archive's key.
-    """
+    """Return the GRANTs that `role` (quoted) lacks, for what exists; one that `reads` may not see the key."""
+    plain = connection.execute(text("SELECT (parse_ident(:role))[1]"), {"role": role}).scalar_one()
+    plain = "public" if role == "PUBLIC" else plain
+    every = dict.fromkeys((*metadata.tables, *_READ_ONLY))
+    wanted = [(privilege, table) for table in every for privilege in _needed(table, reads=reads)]
+    privileges, names = map(list, zip(*wanted, strict=True))
+    found = connection.execute(
+        text(
+            "SELECT privilege, name FROM unnest(CAST(:privileges AS text[]), CAST(:names AS text[]))"
+            " WITH ORDINALITY AS given (privilege, name, place)"
+            " WHERE NOT has_table_privilege(:role, to_regclass(name)::oid, privilege) ORDER BY place"
+        ),
+        {"role": plain, "privileges": privileges, "names": names},
+    )
     lacks: dict[str, list[str]] = {}
-    for table in (*metadata.tables, *_READ_ONLY):
-        for privilege in _needed_to_read(table) if reads else _needed(table):
-            if _lacks(connection, "table", role, table, privilege):
-                lacks.setdefault(privilege, []).append(table)
-    grants = [f"GRANT {what} ON {', '.join(dict.fromkeys(of))} TO {role}" for what, of in lacks.items()]
-    sequences = [
-        name for name in _sequences(connection)
-        if not reads and _lacks(connection, "sequence", role, name, "USAGE")
-    ]  # fmt: skip
-    if sequences:
+    for privilege, table in found:
+        lacks.setdefault(privilege, []).append(table)
+    grants = [f"GRANT {privilege} ON {', '.join(of)} TO {role}" for privilege, of in lacks.items()]
+    if not reads and (sequences := _closed_sequences(connection, plain)):
         grants.append(f"GRANT USAGE ON SEQUENCE {', '.join(sequences)} TO {role}")
     return grants
 
 
-def _needed_to_read(table: str) -> tuple[str, ...]:
-    return () if table == "archive_key" else ("SELECT",)
-
-
-def _needed(table: str) -> tuple[str, ...]:
-    if table in _READ_ONLY:
+def _needed(table: str, *, reads: bool) -> tuple[str, ...]:
+    if reads and table == "archive_key":
+        return ()
+    if reads or table in _READ_ONLY:
         return ("SELECT",)
     if table in PERMANENT + ERASABLE:
         return ("SELECT", "INSERT")
     return ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
-def _lacks(connection: Connection, kind: str, role: str, name: str, privilege: str) -> bool:
-    """Say so; not of what does not exist."""
-    asked = text(f"SELECT NOT has_{kind}_privilege(:role, to_regclass(:name)::oid, :privilege)")
-    plain = connection.execute(text("SELECT (parse_ident(:role))[1]"), {"role": role}).scalar_one()
-    role = "public" if role == "PUBLIC" else plain
-    return bool(connection.execute(asked, {"role": role, "name": name, "privilege": privilege}).scalar())
-
-
-def _sequences(connection: Connection) -> list[str]:
+def _closed_sequences(connection: Connection, role: str) -> list[str]:
     found = connection.execute(
         text(
             "SELECT c.relname FROM pg_class AS c JOIN pg_class AS sms ON sms.oid = to_regclass('sms')"
-            " WHERE c.relkind = 'S' AND c.relnamespace = sms.relnamespace ORDER BY c.relname"
-        )
+            " WHERE c.relnamespace = sms.relnamespace AND"  # of what is no sequence nothing may be asked
+            " CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(:role, c.oid, 'USAGE') END"
+            " ORDER BY c.relname"
+        ),
+        {"role": role},
     )
     ours = tuple(f"{table}_" for table in metadata.tables)
     return [name for name in found.scalars() if name.startswith(ours)]

@@ -3,8 +3,8 @@
 A hold is on a number, an SMS, or a quarantined arrival.
 """
 
-import os
-from collections.abc import Collection, Iterable, Sequence
+import secrets
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,14 +24,14 @@ from sqlalchemy import (
     select,
     true,
 )  # fmt: skip
+from sqlalchemy.exc import IntegrityError
 
 from ingestor.archive import tables
 from ingestor.archive.columns import for_ids
 from ingestor.archive.engine import reading, writing
+from ingestor.archive.queries import is_erased, unread
 from ingestor.archive.tables import WholeSecond
 from ingestor.errors import IngestorError
-
-_SALT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,6 @@ class Standing:
         query = select(n.sms_id).where(held)
         return found | {number for (number,) in for_ids(connection, query, n.sms_id, ids)}
 
-    def quarantined(self, ids: Iterable[int]) -> set[int]:
-        """Return which of these arrivals are held."""
-        return set(self.arrivals.intersection(ids))
-
 
 def standing(connection: Connection) -> Standing:
     """Return the holds that stand now."""
@@ -94,21 +90,15 @@ def ended_for(connection: Connection, numbers: Collection[int]) -> list[int]:
 
 
 def add(engine: Engine, what: dict[str, int], number: str | None, reason: str, now: datetime) -> int:
-    """Begin a hold on `what`: {"number_key" or "sms_id" or "arrival_id": id}; return its id.
-
-    Raises IngestorError where there is no such row.
-    """
-    known: dict[str, Any] = {"sms_id": tables.sms.c.id, "arrival_id": tables.arrivals.c.id}
+    """Begin a hold on `what`, a column of `holds` and its value. Raises IngestorError without such a row."""
+    row = insert(tables.holds).values(**what, noted_at=now).returning(tables.holds.c.id)
     with writing(engine) as connection:
-        for name, value in what.items():
-            if (
-                name in known
-                and connection.execute(select(known[name]).where(known[name] == value)).first() is None
-            ):
-                raise IngestorError(f"there is nothing with id {value} to hold")
-        row = insert(tables.holds).values(**what, noted_at=now).returning(tables.holds.c.id)
-        hold = int(connection.execute(row).scalar_one())
-        content = {"hold_id": hold, "number": number, "reason": reason, "salt": os.urandom(_SALT_BYTES)}
+        try:
+            hold = int(connection.execute(row).scalar_one())
+        except IntegrityError:
+            [value] = what.values()
+            raise IngestorError(f"there is nothing with id {value} to hold") from None
+        content = {"hold_id": hold, "number": number, "reason": reason, "salt": secrets.token_bytes(32)}
         connection.execute(insert(tables.hold_content).values(content))
     return hold
 
@@ -150,20 +140,15 @@ class Keep:
     @property
     def fits(self) -> ColumnElement[bool]:
         """Whether it is for an SMS at all."""
-        sms = tables.sms.c
-        return and_(
-            true() if self.destination is None else sms.destination == self.destination,
-            true() if self.provider is None else sms.provider == self.provider,
-        )
+        wanted = {"destination": self.destination, "provider": self.provider}
+        fits = (tables.sms.c[name] == value for name, value in wanted.items() if value is not None)
+        return and_(true(), *fits)
 
 
 def due(
     engine: Engine, keeps: Sequence[Keep], quarantined_before: datetime | None, most: int
 ) -> tuple[list[int], list[int]]:
-    """Return the ids of SMS and of arrivals in the quarantine that are due, oldest ids first, `most` of each.
-
-    Of `keeps` the first that fits an SMS counts. What is under a hold is left out.
-    """
+    """Return the SMS and quarantined arrivals that are due by the first of `keeps` that fits, not held."""
     with reading(engine) as connection:
         old, stale = _due(connection, keeps, quarantined_before, most)
         return list(connection.execute(old).scalars()), list(connection.execute(stale).scalars())
@@ -185,24 +170,22 @@ def _due(
     connection: Connection, keeps: Sequence[Keep], quarantined_before: datetime | None, most: int
 ) -> tuple[Select[Any], Select[Any]]:
     sms, a, n = tables.sms.c, tables.arrivals.c, tables.sms_numbers.c
-    e, r = tables.erased.alias("gone").c, tables.retries.c
     held = standing(connection)
     is_old = [
         and_(keep.fits, sms.received_at < bindparam(None, keep.before, WholeSecond),
              *(not_(earlier.fits) for earlier in keeps[:at]))
         for at, keep in enumerate(keeps)
     ]  # fmt: skip
-    erased = select(e.row_id).where(e.kind == "sms", e.row_id == sms.id).exists()
     numbers = or_(n.originator.in_(held.numbers), n.destination.in_(held.numbers))
     held_number = select(n.sms_id).where(n.sms_id == sms.id, numbers).exists()
     old = select(sms.id).where(
-        ~erased, or_(false(), *is_old), sms.id.not_in(held.sms), *([~held_number] if held.numbers else ())
+        ~is_erased("sms", sms.id),
+        or_(false(), *is_old),
+        sms.id.not_in(held.sms),
+        *([~held_number] if held.numbers else ()),
     )
-    gone = select(e.row_id).where(e.kind == "arrival", e.row_id == a.id).exists()
-    read = select(r.id).where(r.arrival_id == a.id, r.sms_id.is_not(None)).exists()
     before = bindparam(None, quarantined_before, WholeSecond)
-    stale = select(a.id).where(
-        a.outcome == "quarantined", ~gone, ~read, a.id.not_in(held.arrivals),
-        a.arrived_at < before if quarantined_before is not None else false(),
-    )  # fmt: skip
+    stale = unread().where(
+        a.id.not_in(held.arrivals), a.arrived_at < before if quarantined_before is not None else false()
+    )
     return old.order_by(sms.id).limit(most), stale.order_by(a.id).limit(most)

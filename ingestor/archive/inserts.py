@@ -77,10 +77,8 @@ def _insert_in_steps(connection: Connection, target: Target, rows: Rows) -> bool
     The driver lets go of the interpreter for each statement, and waits for it while a listener is busy: a row
     at a time, half as many POSTs came into the archive.
     """
-    driver: Any = connection.connection.dbapi_connection
-    inserted = 0
-    with as_sqlalchemy(connection):
-        start = 0
+    inserted = start = 0
+    with as_sqlalchemy(connection) as driver:
         for length in lengths(len(rows)):
             values = tuple(chain.from_iterable(rows[start : start + length]))
             inserted += driver.execute(of_rows(target, length), values).rowcount
@@ -109,10 +107,8 @@ def _insert_at_once(connection: Connection, statement: str, given: Mapping[Targe
 
 def _ask(connection: Connection, statement: str, values: Any) -> list[Any]:
     """Return what the driver finds by a statement that SQLAlchemy has written; see the module."""
-    driver: Any = connection.connection.dbapi_connection
-    with as_sqlalchemy(connection):
-        found: list[Any] = driver.execute(statement, values).fetchall()
-    return found
+    with as_sqlalchemy(connection) as driver:
+        return list(driver.execute(statement, values).fetchall())
 
 
 _a, _r = tables.arrivals.c, tables.retries.c
@@ -179,10 +175,7 @@ def _highest(names: tuple[str, ...]) -> Select[Any]:
 
 
 def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
-    """Insert what is new of `rows`, which are in the order of their ids; return the ids that went in.
-
-    Each row begins with its id, and has the columns of `TARGETS`.
-    """
+    """Insert what is new of `rows`, in the columns of `TARGETS`, by their ids; return those that went in."""
     if not rows:
         return set()
     target = TARGETS[table.name]
@@ -196,10 +189,9 @@ def insert_new(connection: Connection, table: Table, rows: Rows) -> set[int]:
 def insert_arrived(
     connection: Connection, arrivals: Rows, sms: Rows, numbers: Rows, contents: Rows, payloads: Rows
 ) -> set[int]:
-    """Insert what is new of `arrivals`, with what belongs to it, and to SMS; return the ids that went in.
+    """Insert what is new of `arrivals`, with its `contents` and `payloads`; return the ids that went in.
 
-    `sms` and `numbers` are of SMS that have just gone in, `contents` and `payloads` of `arrivals`: what
-    belongs to one that is there already is left out. All in the columns of their `Target`.
+    `sms` and `numbers` are of SMS that have just gone in. All are in the columns of their `Target`.
     """
     of_sms, of_arrivals = zip(OF_SMS, (sms, numbers), strict=True), (contents, payloads)
     given = {**dict(of_sms), **dict(zip(OF_ARRIVALS, of_arrivals, strict=True))}
@@ -239,10 +231,7 @@ def arrivals_by_key(connection: Connection, keys: Sequence[bytes]) -> Arrivals:
 
 
 def read_first(found: Arrivals) -> dict[bytes, int]:
-    """Return the SMS that each mail became when its bytes were read first, by whatever channel, by key.
-
-    `found` are arrivals of mails; those that were never read are left out.
-    """
+    """Return by key the SMS that each mail among `found` became when its bytes were read first, if ever."""
     read = sorted((sms_id, key) for (key, *_), (_, sms_id) in found.items() if sms_id is not None)
     return {key: sms_id for sms_id, key in reversed(read)}  # the first of several
 
@@ -260,7 +249,6 @@ def erased_among(connection: Connection, kind: str, ids: Iterable[int]) -> set[i
 def _look_up(
     connection: Connection, query: Select[Any], key: Column[bytes], keys: Sequence[bytes]
 ) -> Iterator[Any]:
-    """Give the rows of `query` whose `key` is among `keys`."""
     if keys and connection.dialect.name == "postgresql":
         yield from _ask(connection, among(query, key), {"keys": array_of(keys)})
         return
@@ -271,10 +259,7 @@ def _look_up(
 
 
 def read_archive_key(engine: Engine) -> bytes:
-    """Return the secret under which this archive takes all its keys.
-
-    Raises SchemaMismatch where there is none, ArchiveUnavailable where the database is away.
-    """
+    """Return the secret under which this archive takes all its keys. Raises SchemaMismatch without one."""
     try:
         with reading(engine) as connection:
             secret = connection.execute(select(archive_key.c.secret)).scalar()
@@ -286,22 +271,14 @@ def read_archive_key(engine: Engine) -> bytes:
 
 
 def sms_of_mails(connection: Connection, secret: bytes, content_keys: Sequence[bytes]) -> list[int | None]:
-    """Return the id of the SMS that each mail became when its bytes were read first, None where never.
-
-    `content_keys` are of `rows.mail_content_key`. Whatever today's reader says, that mail stays with it.
-    """
+    """Return with which SMS each mail stays, whatever today's reader says; None where it was never read."""
     keys = [keyed(content_key, secret) for content_key in content_keys]
     found = read_first(arrivals_by_key(connection, keys))
     return [found.get(key) for key in keys]
 
 
 def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, int | str | None]:
-    """Return what the archive has of the mail `raw`, of which today's reader makes `sms`.
-
-    `read_as`: the SMS its bytes became; `same_sms`: the SMS that has what `sms` says; `quarantined_as`: the
-    arrival as which its bytes stand in the quarantine. None where there is none. `sender`, where he was
-    checked when it came: what was found, in words.
-    """
+    """Return what the archive has of the mail `raw`, of which today's reader makes `sms`."""
     secret = read_archive_key(engine)
     key = keyed(mail_content_key(raw), secret)
     unique = [unique_key(sms, secret)] if sms is not None else []

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, inspect
@@ -143,22 +142,17 @@ _HARMLESS = ("index ", "view ", "table ", "sequence ", "function ")
 _GUARDS = ("trigger ", "function ", "view ", "index ")
 
 
-class Grade(StrEnum):
-    """How bad a difference is."""
-
-    GUARD = "guard"
-    """A guard or a view is missing or another one: rows are still stored right."""
-    HARM = "harm"
-    """Rows may be refused, swallowed, hidden or doubled: nothing may be stored."""
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One thing that is not as this version makes it: its name, and what is so about it."""
 
     name: str
     says: str
-    grade: Grade
+
+    @property
+    def harms(self) -> bool:
+        """Whether rows may be refused, swallowed, hidden or doubled, so that nothing may be stored."""
+        return self.says == "is not ours" or not self.name.startswith(_GUARDS)
 
     @property
     def mendable(self) -> bool:
@@ -178,20 +172,17 @@ class _RolledBack(Exception):
 
 
 def differences(engine: Engine) -> list[Difference]:
-    """Return how the archive differs from this program's schema; empty where it does not.
-
-    Raises NotCompared where that cannot be told, ArchiveUnavailable where the database does not answer.
-    """
+    """Return how the archive differs from this program's schema. Raises NotCompared, ArchiveUnavailable."""
     held, ours = _sqlite_shapes(engine) if engine.dialect.name == "sqlite" else _postgresql_shapes(engine)
     found = []
     for name in sorted(ours.keys() | held.keys()):
         if name not in held:
-            found.append(Difference(name, "is missing", _grade(name)))
+            found.append(Difference(name, "is missing"))
         elif name not in ours:
             if not name.startswith(_HARMLESS):
-                found.append(Difference(name, "is not ours", Grade.HARM))
+                found.append(Difference(name, "is not ours"))
         elif held[name] != ours[name]:
-            found.append(Difference(name, "is another one than ours", _grade(name)))
+            found.append(Difference(name, "is another one than ours"))
     return _without_consequences(found)
 
 
@@ -209,26 +200,19 @@ def differences_of(engine: Engine) -> list[Difference]:
 
 
 def repair(engine: Engine, now: datetime) -> tuple[list[Difference], list[Difference]]:
-    """Make our own triggers, functions and views again; return what was mended, and what still differs.
-
-    A row in `runs` says so. Nothing that is not ours is touched. Raises as `differences` does.
-    """
+    """Make our own triggers, functions and views again; return what was mended, and what still differs."""
     before = differences(engine)
     wanted = [one for one in before if one.mendable]
     if wanted:
         with writing(engine) as connection:
             rights = views.drop(connection)
-            triggers.drop(connection, every=True)
+            triggers.drop(connection)
             triggers.create(connection)
             views.create(connection, rights)
         run = begin_run(engine, "db repair", {"made again": [one.name for one in wanted]}, now)
         end_run(engine, run, now)
     left = differences(engine)
     return [one for one in wanted if one not in left], left
-
-
-def _grade(name: str) -> Grade:
-    return Grade.GUARD if name.startswith(_GUARDS) else Grade.HARM
 
 
 def _without_consequences(found: list[Difference]) -> list[Difference]:

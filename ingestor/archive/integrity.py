@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,25 +21,30 @@ from ingestor.record import InboundSms
 
 _ROWS = 500
 _MOST_NAMED = 10
+_AMCHECK = """SELECT p.oid::regproc::text FROM pg_proc p WHERE p.proname = 'bt_index_check' AND p.pronargs = 2
+    AND has_function_privilege(p.oid, 'EXECUTE')"""
 _BTREES = """SELECT {check}(x.indexrelid, true) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
     JOIN pg_am a ON a.oid = i.relam AND a.amname = 'btree' WHERE x.indrelid = to_regclass(%s)"""
 
 
 def damage(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str]:
-    """Yield what is damaged, a sentence each: the database's own check, content that is missing though no
-    erasure took it, then each payload's SHA-256.
-
-    `progress` is told how many payloads of how many have been compared. At most ten of a kind are named.
-    """
-    own = list(_own_check(engine))
-    yield from own[:_MOST_NAMED]
-    if len(own) > _MOST_NAMED:
-        yield f"the database's own check finds {len(own) - _MOST_NAMED} faults more"
+    """Yield what is damaged, a sentence each; tell `progress` how many payloads of how many were read."""
+    yield from _first(_own_check(engine), "the database's own check finds {} faults more")
     try:
         yield from _content(engine)
-        yield from _payloads(engine, progress)
+        not_as_came = "the kept bytes of {} further arrivals are not what arrived"
+        yield from _first(_payloads(engine, progress), not_as_came)
     except IngestorError as error:
         yield str(error)
+
+
+def _first(faults: Iterable[str], more: str) -> Iterator[str]:
+    number = 0
+    for number, fault in enumerate(faults, 1):
+        if number <= _MOST_NAMED:
+            yield fault
+    if number > _MOST_NAMED:
+        yield more.format(number - _MOST_NAMED)
 
 
 def _own_check(engine: Engine) -> Iterator[str]:
@@ -62,20 +67,12 @@ def can_check_itself(engine: Engine) -> bool:
     if engine.dialect.name == "sqlite":
         return True
     with reading(engine) as connection:
-        return bool(
-            connection.exec_driver_sql(
-                "SELECT count(*) FROM pg_proc WHERE proname = 'bt_index_check'"
-                " AND has_function_privilege(oid, 'EXECUTE')"
-            ).scalar()
-        )
+        return connection.exec_driver_sql(_AMCHECK).scalar() is not None
 
 
 def _amcheck(connection: Connection) -> Iterator[str]:
     """Run PostgreSQL's amcheck where it is installed, and read every row where it is not."""
-    found = connection.exec_driver_sql(
-        "SELECT p.oid::regproc::text FROM pg_proc p WHERE p.proname = 'bt_index_check' AND p.pronargs = 2"
-        " AND has_function_privilege(p.oid, 'EXECUTE')"
-    ).scalar()
+    found = connection.exec_driver_sql(_AMCHECK).scalar()
     for table in tables.metadata.sorted_tables:
         try:
             with connection.begin_nested():
@@ -127,14 +124,12 @@ def _content(engine: Engine) -> Iterator[str]:
                 ):
                     query = f"SELECT r.id FROM {table} AS r WHERE {where} ORDER BY r.id"  # noqa: S608 - our own names
                     ids = list(connection.exec_driver_sql(query).scalars())
-                    yield from (f"what {content} has of {called} {one} {says}" for one in ids[:_MOST_NAMED])
-                    if len(ids) > _MOST_NAMED:
-                        yield f"what {content} has of {len(ids) - _MOST_NAMED:,} further rows {says}"
+                    named = (f"what {content} has of {called} {one} {says}" for one in ids)
+                    yield from _first(named, f"what {content} has of {{:,}} further rows {says}")
 
 
 def _payloads(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[str]:
     table = tables.payloads
-    wrong = 0
     with one_moment(engine) as connection:
         known = dictionaries(connection)
         whole = int(connection.execute(select(func.count()).select_from(table)).scalar() or 0)
@@ -144,12 +139,8 @@ def _payloads(engine: Engine, progress: Callable[[int, int], None]) -> Iterator[
         for number, row in enumerate(rows, 1):
             fault = _fault_of(row.compressed, row.dictionary_id, row.sha256, known)
             if fault is not None:
-                wrong += 1
-                if wrong <= _MOST_NAMED:
-                    yield f"arrival {row.arrival_id}: {fault}"
+                yield f"arrival {row.arrival_id}: {fault}"
             progress(number, whole)
-    if wrong > _MOST_NAMED:
-        yield f"the kept bytes of {wrong - _MOST_NAMED} further arrivals are not what arrived"
 
 
 def _fault_of(
@@ -159,30 +150,21 @@ def _fault_of(
         raw = unpack(bytes(compressed), dictionary_id, known)
     except ValueError as error:
         return str(error)
-    return (
-        None
-        if hashlib.sha256(raw).digest() == bytes(sha256)
-        else "its kept bytes no longer match their SHA-256"
-    )
+    same = hashlib.sha256(raw).digest() == bytes(sha256)
+    return None if same else "its kept bytes no longer match their SHA-256"
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What is to be said of an arrival's kept bytes; None where there is nothing to say.
-
-    `damaged`: they are no longer what arrived. `read_otherwise`: today's reader makes another record of
-    them; it names the columns, or why it makes none. The record in the archive stays what it is.
-    """
+    """What is to be said of an arrival's kept bytes: why they are `damaged`, or that today's reader makes
+    another record of them, in which columns, or none. The record in the archive stays what it is."""
 
     damaged: str | None = None
     read_otherwise: str | None = None
 
 
 def doubts(engine: Engine, evidence: Evidence, reader: Reader) -> dict[int, Doubt]:
-    """Return by its id what is to be said of each arrival of an SMS; of most there is nothing.
-
-    `reader` is asked about the arrival that the SMS was made of, the others say the same in other words.
-    """
+    """Return by its id what is to be said of each arrival of an SMS; of most there is nothing."""
     found = {}
     for arrival in evidence.arrivals:
         if arrival["payload_size"] is None:
@@ -191,7 +173,7 @@ def doubts(engine: Engine, evidence: Evidence, reader: Reader) -> dict[int, Doub
         if kept.damaged is not None:
             found[arrival["id"]] = Doubt(damaged=kept.damaged)
             continue
-        makes = arrival["outcome"] == "stored" or arrival["read_by_retry"]
+        makes = arrival["outcome"] == "stored" or arrival["read_by_retry"]  # others say it in other words
         if not makes or not kept.whole or evidence.content is None:
             continue
         today = read_today(reader, kept)
@@ -203,7 +185,6 @@ def doubts(engine: Engine, evidence: Evidence, reader: Reader) -> dict[int, Doub
 
 
 def _differing(row: Mapping[str, Any], sms: InboundSms) -> list[str]:
-    """Return the columns in which `sms` is another one than the archive has in `row`."""
     today = sms._asdict() | {"details": json.loads(details_json(sms.details))}
     stored = {**row, "details": json.loads(row["details"])}
     return [name for name in InboundSms._fields if stored[name] != today[name]]

@@ -17,24 +17,20 @@ from ingestor.record import Channel, Outcome
 
 
 class Payload(NamedTuple):
-    """Raw bytes as they arrived. `compressed` is set where a worker has already packed them."""
+    """Raw bytes, packed: what the table `payloads` takes, but the arrival's id and the salt."""
 
-    raw: bytes | None
+    content_type: str | None
     size: int
     sha256: bytes
-    content_type: str | None = None
-    compressed: bytes | None = None
-    dictionary_id: int | None = None
+    dictionary_id: int | None
+    compressed: bytes
 
     def __repr__(self) -> str:
         return f"Payload(size={self.size}, content_type={self.content_type!r})"
 
 
 class Position(NamedTuple):
-    """Where in its source an item stood: a mailbox place, or a place in an input file.
-
-    `copy` is the number of an mbox's mail among those of the same bytes in that input, from 0.
-    """
+    """Where in its source an item stood: in a mailbox, or in a file, the how-manieth `copy` of its bytes."""
 
     folder: str | None = None
     uidvalidity: int | None = None
@@ -47,11 +43,7 @@ class Position(NamedTuple):
 
 
 class SenderCheck(NamedTuple):
-    """What a check of a mail's sender found, without personal content; `finding` is words.
-
-    `domain` is set only where it is one of our senders', `selector` and `public_key` (the DNS record) where
-    the key was found. `method` is `dkim`, `rfc8601` or `exchange-online`.
-    """
+    """What a check of a mail's sender found, without personal content: the columns of `sender_checks`."""
 
     method: str
     finding: str
@@ -103,10 +95,7 @@ class Item(NamedTuple):
 
 
 class ReportItem(NamedTuple):
-    """One report and how it came: `post` is the UUID of its POST, `number` counts the reports in it.
-
-    `raw` is the body of the whole POST, as it came.
-    """
+    """One report, its `number` in its POST, and of that its UUID and, as it came, its whole body."""
 
     report: Report
     source: str
@@ -175,16 +164,6 @@ class ArrivalContent(NamedTuple):
     peer: str | None
 
 
-class PayloadColumns(NamedTuple):
-    """What the table `payloads` takes, but the arrival's id and the salt."""
-
-    content_type: str | None
-    size: int
-    sha256: bytes
-    dictionary_id: int | None
-    compressed: bytes
-
-
 class ArrivalColumns(NamedTuple):
     """What the table `arrivals` takes, but `PlaceColumns`; times are ISO 8601."""
 
@@ -203,19 +182,6 @@ class ArrivalColumns(NamedTuple):
     arrived_at: str
     ingested_at: str
     sender_check_id: int | None
-
-
-class RetryColumns(NamedTuple):
-    """What the table `retries` takes; times are ISO 8601."""
-
-    id: int
-    arrival_id: int
-    outcome: str
-    reason: str | None
-    sms_id: int | None
-    parser: str
-    run_id: int | None
-    retried_at: str
 
 
 class Row(NamedTuple):
@@ -240,7 +206,7 @@ class Row(NamedTuple):
     sms: SmsColumns | None
     content: ContentColumns | None
     numbers: NumberColumns | None
-    payload: PayloadColumns | None
+    payload: Payload | None
 
     def plain(self) -> tuple[Any, ...]:
         """Return the row as plain tuples, to travel between processes (`marshal` takes no named ones)."""
@@ -254,17 +220,13 @@ class Row(NamedTuple):
         parts = (
             new(PlaceColumns, place), new(ArrivalContent, arrival_content), sms and new(SmsColumns, sms),
             content and new(ContentColumns, content), numbers and new(NumberColumns, numbers),
-            payload and new(PayloadColumns, payload),
+            payload and new(Payload, payload),
         )  # fmt: skip
         return new(cls, (*values[:10], *parts))
 
 
 class CursorMove(NamedTuple):
-    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending.
-
-    `accounts` are the names under which the mailbox was reached, a line each; `uids` and `marks` what stood
-    in the folder then (`intake.mailbox.standing`). None: nothing is known of it.
-    """
+    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending."""
 
     mailbox: str
     folder: str
@@ -286,10 +248,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One thing still to be fetched from, or done on, a mailbox.
-
-    `content_key` is the archive's key of the mail that something is to be done to (`rows.keyed`).
-    """
+    """One thing still to be fetched from, or done on, a mailbox; `content_key` is of `rows.keyed`."""
 
     mailbox: str
     folder: str
@@ -298,11 +257,15 @@ class Pending:
     action: Action
     content_key: bytes | None = field(default=None, compare=False)
 
+    @property
+    def key(self) -> tuple[str, str, int, int, str]:
+        """Its primary key in the table `pending`."""
+        return self.mailbox, self.folder, self.uidvalidity, self.uid, self.action.value
+
 
 class InputProgress(NamedTuple):
-    """How far an input file of an import has been read: `position` in the decompressed stream, and the
-    SHA-256 of all bytes before it. `since` is where the step began (None: anywhere): the archive must stand
-    there still, else somebody else reads the same input for the same run."""
+    """How far an input of an import was read, decompressed, and the SHA-256 of that. Where the step began
+    `since` the archive must stand still, else somebody else reads the same input for the same run."""
 
     input_id: int
     position: int
@@ -318,10 +281,9 @@ class InputProgress(NamedTuple):
 class Submission(NamedTuple):
     """What must become durable together: it is never split over two transactions.
 
-    `ignored` and `failed` only count; they leave nothing else behind. `after_store` is the action queued
-    in `pending` for every mailbox item that ends as stored or duplicate. `look_alikes` says of the ignored
-    which had something of ours: (source, what they lacked, how many). An import's items are rows already:
-    its workers have made them. `reports` have their outcomes behind those of the items.
+    `ignored` and `failed` only count. `after_store` is the action queued in `pending` for every mailbox item
+    that ends as stored or duplicate. `look_alikes` says of the ignored which had something of ours: (source,
+    what they lacked, how many). An import's items are rows already. `reports` have their outcomes behind.
     """
 
     run_id: int | None
@@ -338,10 +300,7 @@ class Submission(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """The outcomes of a submission's items, in their order; it exists only once they are committed.
-
-    `sms_ids` say which SMS each of them became or is, None for one in the quarantine.
-    """
+    """The outcomes of items, in their order, and which SMS each became or is; None in the quarantine."""
 
     outcomes: tuple[Outcome, ...]
     sms_ids: tuple[int | None, ...] = ()

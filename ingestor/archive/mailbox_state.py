@@ -28,10 +28,7 @@ ALIVE_SECONDS, RENEWED_SECONDS = 60.0, 15.0
 
 
 class PendingWork(NamedTuple):
-    """A pending thing with its history: `attempts` that failed so far, and why the last one did.
-
-    Times are aware UTC.
-    """
+    """A pending thing with its history: `attempts` that failed so far, and why the last one did."""
 
     work: Pending
     attempts: int
@@ -76,11 +73,9 @@ def reset_cursor(engine: Engine, mailbox: str, folder: str) -> None:
 def pending_work(engine: Engine, mailbox: str | None = None, folder: str | None = None) -> list[PendingWork]:
     """Return pending work with its attempts, of one mailbox and folder or of all."""
     table = tables.pending
-    query = select(table).order_by(table.c.mailbox, table.c.folder, table.c.uidvalidity, table.c.uid)
-    if mailbox is not None:
-        query = query.where(table.c.mailbox == mailbox)
-    if folder is not None:
-        query = query.where(table.c.folder == folder)
+    named = ((table.c.mailbox, mailbox), (table.c.folder, folder))
+    asked = (column == value for column, value in named if value is not None)
+    query = select(table).where(*asked).order_by(*table.primary_key)
     with reading(engine) as connection:
         return [
             PendingWork(
@@ -153,10 +148,7 @@ def read_sources(engine: Engine) -> list[Source]:
 
 
 def senders_checked(engine: Engine, mailbox: str, since: datetime) -> tuple[Counter[bool | None], bool]:
-    """Return how many mails of `mailbox` that came `since` (aware UTC) had which verdict on their sender.
-
-    Beside it, whether any was checked before that.
-    """
+    """Return the verdicts on senders of `mailbox` since then, counted, and whether there was one before."""
     a = tables.arrivals.c
     checked = (text(tables.SENDER_CHECKED), a.source == mailbox)
     begin = bindparam(None, since, tables.WholeSecond)
@@ -175,14 +167,8 @@ def drop_source(engine: Engine, name: str) -> None:
 
 
 def _is(pending: Pending) -> ColumnElement[bool]:
-    table = tables.pending
-    return and_(
-        table.c.mailbox == pending.mailbox,
-        table.c.folder == pending.folder,
-        table.c.uidvalidity == pending.uidvalidity,
-        table.c.uid == pending.uid,
-        table.c.action == pending.action.value,
-    )
+    columns = tables.pending.primary_key.columns
+    return and_(*(column == value for column, value in zip(columns, pending.key, strict=True)))
 
 
 NOW: Final = {"sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", "postgresql": "clock_timestamp()"}
@@ -194,10 +180,7 @@ _END: Final = {
 
 
 def take_lease(engine: Engine, name: str, holder: str, seconds: float) -> bool:
-    """Take the lease `name` for `holder`, or renew it; say whether it is theirs for `seconds` from now.
-
-    It is not where another holder's has not run out. Raises ArchiveUnavailable, ConfigurationError.
-    """
+    """Take the lease `name` for `holder`, or renew it; say whether it is theirs for `seconds` from now."""
     dialect = engine.dialect.name
     statement = text(
         f"INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, {_END[dialect]})"  # noqa: S608 - constants
@@ -227,10 +210,7 @@ def live_leases(engine: Engine) -> set[str]:
 
 @contextlib.contextmanager
 def kept_alive(engine: Engine, name: str) -> Iterator[None]:
-    """Hold the lease `name` meanwhile, from a thread of its own: others see that this process lives.
-
-    A database that is away is asked again with the next renewal; nothing depends on its answer.
-    """
+    """Hold the lease `name` meanwhile, from a thread of its own: others see that this process lives."""
     ended, holder = threading.Event(), f"process {os.getpid()} on {socket.gethostname()}"
 
     def renew() -> None:

@@ -4,14 +4,13 @@ Alembic, and what else only an upgrade needs, is imported when there is somethin
 longer than a small import, and every command asks here which schema there is.
 """
 
-import contextlib
 import os
 import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,18 +69,16 @@ def current(engine: Engine) -> str | None:
 def history(engine: Engine | None = None) -> list[Revision]:
     """Return all revisions that this program knows, oldest first; without an engine none is applied."""
     stands = current(engine) if engine is not None else None
-    titles = {number: _title(path) for number, path in _known().items()}
     return [
-        Revision(number, title, stands is not None and number <= stands)
-        for number, title in sorted(titles.items())
+        Revision(number, _title(path), stands is not None and number <= stands)
+        for number, path in sorted(_known().items())
     ]
 
 
 def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
     """See to it that the archive has exactly this program's schema.
 
-    Raises SchemaNewer where it is newer than the program, SchemaMismatch where it is older and `auto_upgrade`
-    is false, or `upgrade` raises it; ArchiveUnavailable where the database does not answer.
+    Raises SchemaMismatch where it is older and `auto_upgrade` is false, and what `upgrade` raises.
     """
     stands = current(engine)
     if stands == head():
@@ -99,11 +96,9 @@ def ensure_schema(engine: Engine, *, auto_upgrade: bool) -> None:
 def upgrade(engine: Engine, *, copy: bool = True) -> None:
     """Bring the schema to `head()`, once: other processes that ask at the same time wait and find it done.
 
-    An SQLite file with an older schema is copied first (unless `copy` is false), beside itself, as
-    `NAME.REVISION.bak`. On PostgreSQL, also where it is current, words get their index as soon as it can be
-    made, and every role that writes the archive is granted what this schema needs. Raises SchemaNewer,
-    UpgradeFailed where no migration knows what it finds, and SchemaMismatch where the role may not change
-    tables.
+    An SQLite file with an older schema is copied first (unless `copy` is false). On PostgreSQL, also where it
+    is current, words get their index as soon as it can be made, and roles what this schema needs. Raises
+    SchemaNewer, UpgradeFailed, and SchemaMismatch where the role may not change tables.
     """
     from ingestor.archive.queries import refusals
     from ingestor.archive.words import make_index
@@ -159,7 +154,7 @@ def upgrade_command(engine: Engine) -> str:
     return f"ingestor --database-url {owner.render_as_string()} db upgrade"
 
 
-@contextlib.contextmanager
+@contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
     """Give a write transaction that no other migration shares."""
     if engine.dialect.name == "postgresql":
@@ -210,10 +205,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def refuse_unusable(engine: Engine) -> None:
-    """Say where nothing can be done with an archive of another schema than this program's.
-
-    Raises SchemaNewer where it is newer, UpgradeFailed where it is unknown, or an older snapshot's.
-    """
+    """Raise SchemaNewer where the archive is newer than this program, UpgradeFailed where it is unknown."""
     with reading(engine) as connection:
         _refuse_unusable(engine, connection)
 
@@ -285,7 +277,6 @@ def _copy_before(engine: Engine, stands: str | None) -> None:
 
 
 def _telling() -> Callable[[int, int, int], None]:
-    """Return what tells every few seconds how far a copy is."""
     told = time.monotonic()
 
     def tell(_status: int, left: int, of: int) -> None:

@@ -10,7 +10,6 @@ Until the file at the path holds everything that is in it, nobody writes there: 
 beside it would look healthy, and be empty.
 """
 
-import contextlib
 import os
 import sqlite3
 import threading
@@ -33,16 +32,12 @@ REPLACED = ".replaced-"
 
 
 def save(source: sqlite3.Connection, path: Path) -> Path:
-    """Write all that `source` sees into a new file beside `path`; return it. Raises OSError, sqlite3.Error.
-
-    It is one plain file, no -wal beside it, and appears whole or not at all.
-    """
+    """Write all that `source` sees into a new file beside `path`. Raises OSError, sqlite3.Error."""
     target = path.with_name(f"{path.name}{_MARK}{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z")
     unfinished = target.with_name(f".{target.name}.part")
     try:
-        os.close(
-            os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
-        )  # it holds personal content
+        # It holds personal content.
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
         with closing(sqlite3.connect(unfinished)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
@@ -50,7 +45,7 @@ def save(source: sqlite3.Connection, path: Path) -> Path:
             os.fsync(written.fileno())
         unfinished.rename(target)
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             unfinished.unlink()
     return target
 
@@ -74,7 +69,7 @@ def put_back(path: Path) -> None:
 
 
 def _beside(path: Path, mark: str) -> list[Path]:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         named = (one for one in path.parent.iterdir() if one.name.startswith(path.name + mark))
         return sorted(one for one in named if not one.name.endswith(_FILES[1:]))
     return []
@@ -143,7 +138,7 @@ def _last_is_in(table: str, source: sqlite3.Connection, other: sqlite3.Connectio
 
 
 def plain_reader(path: Path, timeout: float = 5.0) -> sqlite3.Connection:
-    """Return a connection that only reads the SQLite file at `path`, whatever it is: nothing is set up."""
+    """Return a connection that only reads the SQLite file at `path`; nothing is set up."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=timeout)
 
 
@@ -169,10 +164,7 @@ class OpenFile:
         self._gone_back: str | None = None
 
     def connect(self) -> sqlite3.Connection:
-        """Return a new connection to the file that is open, the first one of all to what is at the path.
-
-        Raises ArchiveUnavailable where the path leads elsewhere now.
-        """
+        """Return a new connection to the file that is open. Raises ArchiveUnavailable as `require` does."""
         with self._lock:
             if self._handle is None:
                 if (why := fault(self.path)) is not None:
@@ -216,9 +208,9 @@ class OpenFile:
             raise ArchiveUnavailable(f"{self._what()}; {advice(self.path, self._saved)}")
 
     def mend(self) -> bool:
-        """Save what is open beside the path, once, and say whether one may go on with what is at the path.
+        """Save what is open, once; say whether to go on with what is at the path, which holds as much.
 
-        That is the same archive, and no older. All else waits for a person: raises ArchiveUnavailable.
+        All else waits for a person: raises ArchiveUnavailable.
         """
         if self.in_place:
             if self._gone_back is not None:
@@ -251,10 +243,9 @@ class OpenFile:
             handle.close()
 
     def checkpoint(self) -> int | None:
-        """Bring what the -wal holds into the file and empty it; None where that was done.
+        """Bring what the -wal holds into the file and empty it, or return how much of it a reader holds back.
 
-        Else returns how many bytes of it a reader holds back. Nobody's lock is waited for, and a writer is
-        kept out for the last few pages at most.
+        Nobody's lock is waited for, and a writer is kept out for the last few pages at most.
         """
         with self._lock, suppress(sqlite3.Error):  # a full disk: whoever writes meets it too, and says so
             if self._handle is not None and self.in_place:
@@ -305,7 +296,6 @@ class OpenFile:
         return True
 
     def _save(self, handle: sqlite3.Connection) -> str | None:
-        """Return why what is open could not be saved."""
         try:
             self._saved = save(handle, self.path)
         except (sqlite3.Error, OSError) as error:
@@ -349,10 +339,7 @@ def open_file(engine: Engine) -> OpenFile | None:
 
 
 def require_in_place(engine: Engine, *, mend: bool = False) -> None:
-    """Raise ArchiveUnavailable where the path of `engine` leads no longer to the file that is open.
-
-    With `mend` its content is saved first, and a file that holds all of it is taken instead.
-    """
+    """Do `OpenFile.require` for `engine`, or `OpenFile.mend`."""
     file = open_file(engine)
     if file is None:
         return

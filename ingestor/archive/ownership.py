@@ -24,11 +24,7 @@ _KEPT = ("INGESTOR_CONFIG", "INGESTOR_DATABASE_URL")
 
 
 def ownership_advice(url: str, state_directory: Path) -> str | None:
-    """Return one line with the command to use instead, or None where this user may go on.
-
-    There is something to say when this user may not write the archive (or the state directory), and when
-    root would leave files in it that its owner cannot write afterwards.
-    """
+    """Return one line with the command to use instead of this one, or None where this user may go on."""
     file = sqlite_path(url)
     for place in (file.absolute() if file else None, state_directory.absolute()):
         owner = _owner(place) if place else None
@@ -145,8 +141,6 @@ def _owner(place: Path) -> int | None:
 
 def _writable(place: Path) -> bool:
     """Say whether SQLite could work here: it needs the file and its folder."""
-    if place.is_dir():
-        return os.access(place, os.W_OK | os.X_OK)
     if place.exists() and not os.access(place, os.W_OK):
         return False
     return os.access(_folder(place), os.W_OK | os.X_OK)

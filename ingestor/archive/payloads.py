@@ -42,14 +42,9 @@ def pack(
     raw: bytes | bytearray, content_type: str | None = None, dictionary: Dictionary | None = None
 ) -> Payload:
     """Return `raw` as a payload, compressed; with `dictionary` against that one."""
-    return Payload(
-        raw=None,
-        size=len(raw),
-        sha256=hashlib.sha256(raw).digest(),
-        content_type=content_type,
-        compressed=compress(raw, dictionary),
-        dictionary_id=dictionary[0] if dictionary else None,
-    )
+    number = dictionary[0] if dictionary else None
+    sha256 = hashlib.sha256(raw).digest()
+    return Payload(content_type, len(raw), sha256, number, compress(raw, dictionary))
 
 
 def compress(raw: bytes | bytearray, dictionary: Dictionary | None = None) -> bytes:
@@ -93,16 +88,13 @@ class PackedPieces:
     def payload(self, size: int) -> Payload:
         """Return what `pack` makes of the same bytes; `size` is that of the whole mail."""
         self._compressed.append(self._compressor.flush())
-        return Payload(None, size, self._sha256.digest(), compressed=b"".join(self._compressed))
+        return Payload(None, size, self._sha256.digest(), None, b"".join(self._compressed))
 
 
 def unpack(
     compressed: bytes, dictionary_id: int | None = None, dictionaries: Mapping[int, bytes] | None = None
 ) -> bytes:
-    """Return the raw bytes of a stored payload; `dictionaries` are the archive's own, by id.
-
-    Raises ValueError where the bytes are damaged or the dictionary is missing.
-    """
+    """Return the raw bytes of a stored payload. Raises ValueError where it is damaged."""
     given = None
     if dictionary_id is not None:
         if dictionaries is None or dictionary_id not in dictionaries:
@@ -121,22 +113,21 @@ def unpack(
 
 @cache
 def shipped() -> Dictionary:
-    """Return number and bytes of the dictionary that new payloads are packed with."""
+    """Return the dictionary that new payloads are packed with."""
     return SHIPPED, files("ingestor.archive").joinpath(f"mails-{SHIPPED}.zdict").read_bytes()
 
 
 def usable_dictionary(engine: "Engine") -> Dictionary | None:
     """Return what payloads for this archive may be packed with, kept there from now on.
 
-    None where another program's dictionary has this number: then payloads go without. Raises
-    ArchiveUnavailable where the database cannot take a write now.
+    None where another program's dictionary has this number: then payloads go without.
     """
     # The processes of an import pack, too, and stay small without the database library.
     from datetime import UTC, datetime
 
     from sqlalchemy import select
 
-    from ingestor.archive.columns import insert_into
+    from ingestor.archive.columns import insert_once
     from ingestor.archive.engine import reading, writing
     from ingestor.archive.tables import dictionaries
 
@@ -147,7 +138,6 @@ def usable_dictionary(engine: "Engine") -> Dictionary | None:
     if found is None:
         with writing(engine) as connection:
             row = {"id": number, "bytes": content, "created_at": datetime.now(UTC)}
-            insert = insert_into(dictionaries, engine.dialect.name)
-            connection.execute(insert.values(**row).on_conflict_do_nothing())
+            insert_once(connection, dictionaries, row)
             found = connection.execute(stands).scalar_one()
     return (number, content) if bytes(found) == content else None

@@ -9,13 +9,13 @@ from datetime import datetime
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Engine, insert, select
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading, writing
-from ingestor.archive.queries import kept_payload
+from ingestor.archive.queries import kept_payload, unread
 from ingestor.archive.rows import number_form
 from ingestor.archive.views import quarantine
 from ingestor.providers.contract import NO_MEMORY, NotOurs, Readable, Reading, Unreadable
@@ -29,11 +29,7 @@ _FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A quarantined arrival with its raw bytes, to be read again.
-
-    `parser` is what could not read it, like `agile.mail/1`: its first part names the provider. `raw` is
-    None where the bytes are no longer kept, or are `damaged`; `whole` is false where only their beginning is.
-    """
+    """A quarantined arrival, to be read again; `raw` is None where its bytes are gone, or `damaged`."""
 
     id: int
     channel: Channel
@@ -60,10 +56,7 @@ Reader = Callable[[Kept], Sequence[Reading]]
 
 
 def discard(engine: Engine, ids: Sequence[int], reason: str, now: datetime) -> list[int]:
-    """Take arrivals out of the quarantine for a stated reason, bytes and all kept; return which stood there.
-
-    Raises ValueError where the reason is blank.
-    """
+    """Take arrivals out of the quarantine for a reason, which is not blank; return which stood there."""
     if not reason.strip():
         raise ValueError("a discard needs a reason")
     with writing(engine) as connection:
@@ -86,12 +79,7 @@ def write_discarded(connection: Connection, arrivals: Sequence[int], reason: str
 
 
 def export_mbox(engine: Engine, out: BinaryIO, ids: Sequence[int] | None = None) -> tuple[int, list[int]]:
-    """Write what stands in the quarantine to `out` as an mbox (mboxrd); return how many mails it has.
-
-    A mail is written as it came, with LF ends. A POST is wrapped in a mail that says where it came from,
-    its body attached. Arrivals whose bytes are no longer kept are left out, and those, which are returned
-    too, whose bytes are damaged.
-    """
+    """Write what stands in the quarantine as an mbox (mboxrd); return how many mails, and what is damaged."""
     written, damaged = 0, []
     for number in standing_ids(engine, ids):
         kept = kept_arrival(engine, number)
@@ -131,42 +119,23 @@ def kept_arrival(engine: Engine, arrival_id: int) -> Kept:
             payload = kept_payload(connection, arrival_id)
         except ValueError as fault:
             damaged = str(fault)
+    as_they_are: dict[str, Any] = {name: getattr(row, name) for name in Kept.__slots__ if name in a.c}
+    raw, content_type, whole = payload or (None, None, False)
     return Kept(
-        id=row.id,
-        channel=Channel(row.channel),
-        parser=row.parser,
-        number=row.number,
-        content_type=payload.content_type if payload else None,
-        arrived_at=row.arrived_at,
-        source=row.source,
-        reason=row.reason,
-        content_key=bytes(row.content_key),
-        place=bytes(row.place),
-        raw=payload.raw if payload else None,
-        whole=payload is not None and payload.whole,
-        sender_verified=row.sender_verified,
-        damaged=damaged,
-    )
+        **as_they_are | {"channel": Channel(row.channel)},
+        content_type=content_type, raw=raw, whole=whole, damaged=damaged,
+    )  # fmt: skip
 
 
 def naming(engine: Engine, numbers: Sequence[str]) -> tuple[list[int], int]:
-    """Return which arrivals that nobody could read name one of `numbers`, and how many were looked at.
-
-    No index knows what they say: their kept bytes are read, as they are, decoded as a mail and as a form.
-    """
-    a, r, gone = tables.arrivals.c, tables.retries.c, tables.erased.c
-    read = select(r.id).where(r.arrival_id == a.id, r.sms_id.is_not(None)).exists()
-    erased = select(gone.row_id).where(gone.kind == "arrival", gone.row_id == a.id).exists()
-    query = select(a.id).where(a.outcome == "quarantined", ~read, ~erased).order_by(a.id)
-    subjects = select(tables.arrival_content.c.subject)
+    """Return which arrivals that nobody could read name one of `numbers`, and how many were looked at."""
+    content = tables.arrival_content.c
     wanted = [_written(number) for number in numbers]
     found = []
     with reading(engine) as connection:
-        ids = list(connection.execute(query).scalars())
+        ids = list(connection.execute(unread().order_by(tables.arrivals.c.id)).scalars())
         for number in ids:
-            subject = connection.execute(
-                subjects.where(tables.arrival_content.c.arrival_id == number)
-            ).scalar()
+            subject = connection.execute(select(content.subject).where(content.arrival_id == number)).scalar()
             try:
                 payload = kept_payload(connection, number)
             except ValueError:  # damaged, which `check --deep` says

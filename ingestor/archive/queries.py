@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, text, union
+from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, func, select, text, union
 
 from ingestor.archive import tables
 from ingestor.archive.engine import reading
@@ -22,9 +22,7 @@ Row = Mapping[str, Any]
 class Evidence(NamedTuple):
     """One SMS with its provenance: the view's row, the raw numbers and details, and every arrival.
 
-    Each arrival has the columns of `arrivals` and `arrival_content`, `payload_size` and `payload_sha256` of
-    its raw bytes where they are kept (for an item of a larger payload: of the whole, for a copy: of the first
-    that came), and `read_by_retry`.
+    Each arrival has size and SHA-256 of its raw bytes where they are kept (of the whole payload).
     """
 
     sms: Row
@@ -124,20 +122,27 @@ def show(engine: Engine, sms_id: int) -> Evidence | None:
 
 
 def raw_of_arrival(engine: Engine, arrival_id: int) -> bytes | None:
-    """Return the raw bytes that an arrival came with, exactly; None where they are not kept.
-
-    Raises ValueError where the kept bytes are damaged.
-    """
+    """Return the raw bytes of `kept_payload`, which raises ValueError where they are damaged."""
     with reading(engine) as connection:
         payload = kept_payload(connection, arrival_id)
         return payload.raw if payload else None
 
 
-def kept_payload(connection: Connection, arrival_id: int) -> KeptPayload | None:
-    """Return the payload that an arrival came with, None where it is not kept.
+def is_erased(kind: str, row_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether an erasure took the content of a row."""
+    e = tables.erased.c
+    return select(e.row_id).where(e.kind == kind, e.row_id == row_id).exists()
 
-    Raises ValueError where the kept bytes are damaged.
-    """
+
+def unread() -> Select[int]:
+    """Return the arrivals that came into the quarantine, were never read since, and are not erased."""
+    a, r = tables.arrivals.c, tables.retries.c
+    read = select(r.id).where(r.arrival_id == a.id, r.sms_id.is_not(None)).exists()
+    return select(a.id).where(a.outcome == "quarantined", ~read, ~is_erased("arrival", a.id))
+
+
+def kept_payload(connection: Connection, arrival_id: int) -> KeptPayload | None:
+    """Return the payload that an arrival came with, if kept. Raises ValueError where it is damaged."""
     a, p = tables.arrivals, tables.payloads
     row = connection.execute(
         select(p).select_from(a).join(p, p.c.arrival_id == _payload_owner()).where(a.c.id == arrival_id)
@@ -248,14 +253,9 @@ def counts(engine: Engine) -> Counts:
         return select(func.count()).select_from(table).scalar_subquery()
 
     received = tables.sms.c.received_at
-    query = select(
-        number_of(tables.sms),
-        number_of(tables.arrivals),
-        number_of(quarantine),
-        number_of(tables.pending),
-        select(func.min(received)).scalar_subquery(),
-        select(func.max(received)).scalar_subquery(),
-    )
+    first, last = (select(one(received)).scalar_subquery() for one in (func.min, func.max))
+    numbers = map(number_of, (tables.sms, tables.arrivals, quarantine, tables.pending))
+    query: Any = select(*numbers, first, last)
     with reading(engine) as connection:
         return Counts(*connection.execute(query).one())
 
@@ -270,8 +270,7 @@ def whole_hours_off(
 ) -> int | None:
     """Return by how many whole hours the SMS (of `provider`) seem to have been sent before they arrived.
 
-    None where most of the `newest` do not, or fewer than `least` of them have come within a day. Negative:
-    they come from the future.
+    None where most of the `newest` do not, or fewer than `least` of them have come within a day.
     """
     a, sms = tables.arrivals.c, tables.sms.c
     query = (

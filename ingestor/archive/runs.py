@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, bindparam, func, insert, select, true, update
 
 from ingestor import __version__
 from ingestor.archive import tables
+from ingestor.archive.columns import insert_once
 from ingestor.archive.engine import reading, writing
 from ingestor.redaction import as_text
 
@@ -86,15 +87,11 @@ def end_run(engine: Engine, run_id: int, now: datetime) -> None:
 
 
 def reopen_run(engine: Engine, run_id: int) -> None:
-    """Record that the run goes on: it has no end any more, and what had failed is tried again, so that it
-    is not counted twice."""
+    """Record that the run goes on; what had failed is tried again, so that it is not counted twice."""
     table = tables.runs
+    again = {"ended_at": None, "read": table.c.read - table.c.failed, "failed": 0}
     with writing(engine) as connection:
-        connection.execute(
-            update(table)
-            .where(table.c.id == run_id)
-            .values(ended_at=None, read=table.c.read - table.c.failed, failed=0)
-        )
+        connection.execute(update(table).where(table.c.id == run_id).values(again))
 
 
 def balance(engine: Engine, run_id: int) -> Balance:
@@ -109,46 +106,32 @@ def lease_of(run_id: int) -> str:
 
 def find_run(engine: Engine, run_id: int) -> Run:
     """Return one run. Raises LookupError where there is no such run."""
-    with reading(engine) as connection:
-        row = connection.execute(select(tables.runs).where(tables.runs.c.id == run_id)).mappings().first()
-    if row is None:
-        raise LookupError(f"there is no run {run_id}")
-    return _run(row)
+    for run in _runs(engine, tables.runs.c.id == run_id):
+        return run
+    raise LookupError(f"there is no run {run_id}")
 
 
 def last_runs(engine: Engine, limit: int = 10) -> list[Run]:
     """Return the newest runs, newest first."""
-    with reading(engine) as connection:
-        rows = connection.execute(
-            select(tables.runs).order_by(tables.runs.c.id.desc()).limit(limit)
-        ).mappings()
-        return [_run(row) for row in rows]
+    return _runs(engine, true(), limit)
 
 
 def last_run_of(engine: Engine, commands: Sequence[str]) -> Run | None:
     """Return the newest run of any of `commands`, None where there is none."""
-    newest = select(tables.runs).where(tables.runs.c.command.in_(commands)).order_by(tables.runs.c.id.desc())
-    with reading(engine) as connection:
-        row = connection.execute(newest.limit(1)).mappings().first()
-    return _run(row) if row is not None else None
+    return next(iter(_runs(engine, tables.runs.c.command.in_(commands))), None)
 
 
 def begin_input(engine: Engine, run_id: int, path: str, member: str | None) -> int:
-    """Return the id of the run's row for an input, made where there is none yet.
-
-    A name that is no valid text (a file name in another encoding) is kept with backslash escapes.
-    """
+    """Return the id of the run's row for an input, made where there is none yet."""
+    # A file name in another encoding is no valid text, and kept with escapes.
     place = {"run_id": run_id, "path": as_text(path), "member": as_text(member or "")}
     known = select(tables.run_inputs.c.id).where(
         *(tables.run_inputs.c[name] == value for name, value in place.items())
     )
+    started = select(tables.runs.c.started_at).where(tables.runs.c.id == run_id).scalar_subquery()
     with writing(engine) as connection:
-        found = connection.execute(known).scalar()
-        if found is not None:
-            return int(found)
-        started = select(tables.runs.c.started_at).where(tables.runs.c.id == run_id).scalar_subquery()
-        made = insert(tables.run_inputs).values(**place, updated_at=started)
-        return int(connection.execute(made.returning(tables.run_inputs.c.id)).scalar_one())
+        insert_once(connection, tables.run_inputs, {**place, "updated_at": started})
+        return int(connection.execute(known).scalar_one())
 
 
 def inputs(engine: Engine, run_id: int) -> list[RunInput]:
@@ -161,9 +144,15 @@ def inputs(engine: Engine, run_id: int) -> list[RunInput]:
         ]
 
 
-def _run(row: RowMapping) -> Run:
-    counts = Balance(*(row[name] for name in Balance._fields))
-    return Run(
-        row["id"], row["command"], json.loads(row["options"]), row["version"], row["started_at"],
-        row["ended_at"], counts,
-    )  # fmt: skip
+def _runs(engine: Engine, which: ColumnElement[bool], limit: int = 1) -> list[Run]:
+    with reading(engine) as connection:
+        rows = connection.execute(
+            select(tables.runs).where(which).order_by(tables.runs.c.id.desc()).limit(limit)
+        ).all()
+    return [
+        Run(
+            row.id, row.command, json.loads(row.options), row.version, row.started_at, row.ended_at,
+            Balance(*(getattr(row, name) for name in Balance._fields)),
+        )
+        for row in rows
+    ]  # fmt: skip

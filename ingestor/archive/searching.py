@@ -76,7 +76,6 @@ def _having_words(connection: Connection, filters: Filters) -> set[int]:
 
 
 def _with_ids(connection: Connection, ids: Iterable[int]) -> list[Row]:
-    """Return these SMS, newest first."""
     found = for_ids(connection, select(inbound_sms), inbound_sms.c.id, list(ids))
     rows = [dict(row._mapping) for row in found]
     return sorted(rows, key=lambda row: (row["received_at"], row["id"]), reverse=True)

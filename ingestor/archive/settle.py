@@ -23,7 +23,7 @@ from ingestor.archive.inserts import (
     reserve,
     sms_by_fingerprint,
 )
-from ingestor.archive.items import RetryColumns, Row
+from ingestor.archive.items import Receipt, Row
 from ingestor.record import Channel, Outcome
 from ingestor.timestamps import iso_utc
 
@@ -61,13 +61,6 @@ class ReadBefore(Exception):
         self.sms = sms
 
 
-class Settled(NamedTuple):
-    """The outcome of each row, and the SMS it became or is."""
-
-    outcomes: list[Outcome]
-    sms_ids: list[int | None]
-
-
 @dataclass(slots=True)
 class _Transaction:
     """What is known of the rows so far; everything goes by their index."""
@@ -81,8 +74,6 @@ class _Transaction:
     own: dict[int, int] = field(default_factory=dict)
     """The ids of the SMS that went in."""
     outcomes: list[Outcome] = field(default_factory=list)
-    known: set[tuple[bytes, int, str]] = field(default_factory=set)
-    """Content key, number and channel of each item that arrived before: its bytes are kept."""
     standing: Set[tuple[bytes, int, str, bytes]] = frozenset()
     """Content key, number, channel and place of each arrival that is there already."""
     erased: set[bytes] = field(default_factory=set)
@@ -92,11 +83,10 @@ class _Transaction:
 def settle(
     connection: Connection, rows: Sequence[Row], run_ids: Sequence[int | None], now: datetime,
     read: Mapping[int, int | None], on_stored: OnStored | None = None,
-) -> Settled:  # fmt: skip
+) -> Receipt:  # fmt: skip
     """Insert `rows` in the transaction of `connection`, for the run of each; return what becomes of them.
 
-    `now` is aware UTC. The rows in `read` are known to have been read before: see ReadBefore, which is raised
-    where more of them turn up.
+    The rows in `read` are known to have been read before; raises ReadBefore where more of them turn up.
     """
     this = _Transaction(connection, rows, run_ids, iso_utc(now), read, [None] * len(rows))
     there = {i for i, sms_id in read.items() if sms_id is None}
@@ -118,11 +108,10 @@ def settle(
     )
     if on_stored is not None and this.own:
         on_stored(connection, [NewSms(sms_id, rows[i]) for i, sms_id in this.own.items()])
-    return Settled(this.outcomes, this.sms_ids)
+    return Receipt(tuple(this.outcomes), tuple(this.sms_ids))
 
 
 def _insert_sms(this: _Transaction, ids: Mapping[int, int]) -> None:
-    """Insert the SMS of the rows that have an id kept for it."""
     rows = this.rows
     new = insert_new(this.connection, tables.sms, [
         (number, this.now, *sms) for i, number in ids.items() if (sms := rows[i].sms) is not None
@@ -137,16 +126,12 @@ def _insert_sms(this: _Transaction, ids: Mapping[int, int]) -> None:
 
 
 def _read_before(this: _Transaction) -> dict[int, int]:
-    """Return the SMS of each row whose bytes were read before, where today's reading gives another or none.
-
-    Raises ReadBefore where that other one has just been inserted.
-    """
+    """Return the SMS of rows whose bytes were read before, where today's reading gives another or none."""
     mails = [i for i, row in enumerate(this.rows) if row.channel != _WEBHOOK]
     again = [i for i, row in enumerate(this.rows) if row.again and row.channel == _WEBHOOK]
     arrivals = arrivals_by_key(this.connection, [this.rows[i].content_key for i in (*mails, *again)])
     if not arrivals:
         return {}
-    this.known = {(key, number, channel) for key, number, channel, _ in arrivals}
     this.standing = arrivals.keys()
     found = read_first(arrivals)
     before: dict[int, int] = {
@@ -171,11 +156,8 @@ def _read_before(this: _Transaction) -> dict[int, int]:
 
 
 def _without_standing(this: _Transaction, arrivals: Mapping[int, int]) -> dict[int, int]:
-    """Leave out the unreadable whose bytes stand in the quarantine already, from this place or another.
-
-    An import finds them as often as they were copied; a person should meet them once, and discard them once.
-    """
-    seen = set(this.known)
+    """Leave out unreadable copies in an import: a person should meet them once, and discard them once."""
+    seen = {there[:3] for there in this.standing}
     left = dict(arrivals)
     for i in arrivals:
         if this.sms_ids[i] is None and (row := this.rows[i]).channel == _IMPORT:
@@ -190,10 +172,10 @@ def _insert_arrived(this: _Transaction, arrivals: Mapping[int, int]) -> set[int]
     """Insert `arrivals` (their ids by index), and what may be erased of them and of the SMS that went in.
 
     Return the ids of the arrivals that are new. Of what was erased nothing is kept again, by whatever way it
-    comes. Each row gets 32 random bytes: what is hashed with them cannot be guessed once they are gone. The
-    bytes of a mail are kept with its first arrival; a copy of it, at another place, has the same.
+    comes. The bytes of a mail are kept with its first arrival; a copy of it, at another place, has the same.
     """
-    rows, own, now, standing, known = this.rows, this.own, this.now, this.standing, this.known
+    rows, own, now, standing = this.rows, this.own, this.now, this.standing
+    kept = {there[:3] for there in standing}  # the bytes of these items
     others = {i: sms_id for i in arrivals if i not in own and (sms_id := this.sms_ids[i]) is not None}
     gone = erased_among(this.connection, "sms", others.values())
     this.erased |= {rows[i].content_key for i, sms_id in others.items() if sms_id in gone}
@@ -211,8 +193,8 @@ def _insert_arrived(this: _Transaction, arrivals: Mapping[int, int]) -> set[int]
         if row.content_key in this.erased or (standing and (*key, row.place.place) in standing):
             continue
         contents.append((number, next(salts), *row.arrival_content))
-        if payload is not None and key not in known:
-            known.add(key)
+        if payload is not None and key not in kept:
+            kept.add(key)
             payloads.append((number, next(salts), *payload))
     return insert_arrived(
         this.connection,
@@ -257,16 +239,8 @@ def _insert_retries(this: _Transaction, verdicts: Mapping[int, int]) -> None:
     """Write down a verdict on each arrival: `verdicts` is the index of its row by its id."""
     [ids] = reserve(this.connection, retries=len(verdicts))
     new = insert_new(this.connection, tables.retries, [
-        RetryColumns(
-            id=number,
-            arrival_id=arrival_id,
-            outcome=str(this.outcomes[i]),
-            reason=this.rows[i].reason if this.sms_ids[i] is None else None,
-            sms_id=this.sms_ids[i],
-            parser=this.rows[i].parser,
-            run_id=this.run_ids[i],
-            retried_at=this.now,
-        )
+        (number, arrival_id, this.outcomes[i].value, this.rows[i].reason if this.sms_ids[i] is None else None,
+         this.sms_ids[i], this.rows[i].parser, this.run_ids[i], this.now)
         for number, (arrival_id, i) in zip(ids, verdicts.items(), strict=True)
     ])  # fmt: skip
     if len(new) < len(verdicts):  # another process read them a moment ago

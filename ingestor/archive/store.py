@@ -7,21 +7,22 @@ somebody else's transaction. So each transaction writes a fresh mark into the ro
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from operator import is_
 
 from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive.bookkeeping import keep_books, write_reports
+from ingestor.archive.bookkeeping import Work, keep_books, write_report
 from ingestor.archive.engine import reading, writing
 from ingestor.archive.faults import DATA_ERRORS, is_data_error, place, refused
 from ingestor.archive.inserts import arrivals_by_key, read_archive_key
 from ingestor.archive.items import Item, Receipt, Row, Submission
 from ingestor.archive.rows import keys_of_earlier_post, row_of, unreadable
-from ingestor.archive.settle import OnStored, ReadBefore, Settled, settle
+from ingestor.archive.settle import OnStored, ReadBefore, settle
 from ingestor.archive.tables import runs
 from ingestor.errors import ArchiveUnavailable, RunLost, TransactionGivenUp
 from ingestor.logs import get_logger
@@ -34,19 +35,6 @@ _SAY_SECONDS = 3600.0
 _PATIENCE = text("SET LOCAL lock_timeout = '10s'")
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """A submission with its rows, made ready before the transaction begins."""
-
-    submission: Submission
-    rows: Sequence[Row]
-
-    @property
-    def run_ids(self) -> list[int | None]:
-        """The run of each row."""
-        return [self.submission.run_id] * len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +55,6 @@ class Store:
     """Writes submissions into one archive. Safe to use from one thread at a time."""
 
     def __init__(self, engine: Engine, on_stored: OnStored | None = None) -> None:
-        """`on_stored` writes what must stand in the transaction that stores an SMS: see `settle.OnStored`."""
         self.engine = engine
         self.held: str | None = None
         """Why nothing may be written though the database would take it, None where it may."""
@@ -82,8 +69,7 @@ class Store:
         """Commit `submissions` in one transaction; return a receipt for each, in their order.
 
         `now` is aware UTC. An item that the database refuses goes to the quarantine. Raises
-        ArchiveUnavailable, with nothing written, where the database cannot take a write now; where somebody
-        else writes in the file.
+        ArchiveUnavailable, with nothing written, where the database cannot take a write now.
         """
         if not submissions:
             return []
@@ -93,7 +79,10 @@ class Store:
         if receipts is not None:
             return receipts
         secret = self.archive_key()
-        return self._commit([self._work(submission, secret) for submission in submissions], now)
+        receipts = self._commit([self._work(submission, secret) for submission in submissions], now)
+        self._unknown = None
+        self._judge_refusals(receipts)
+        return receipts
 
     def why_refused(self, item: Item, now: datetime) -> str | None:
         """Return why the tables would refuse `item` at `now`, None where they take it; nothing stays."""
@@ -107,8 +96,8 @@ class Store:
             self._secret = read_archive_key(self.engine)
         return self._secret
 
-    def _work(self, submission: Submission, secret: bytes) -> _Work:
-        return _Work(submission, [
+    def _work(self, submission: Submission, secret: bytes) -> Work:
+        return Work(submission, [
             item if isinstance(item, Row) else self._row(item, secret) for item in submission.items
         ])  # fmt: skip
 
@@ -143,45 +132,37 @@ class Store:
         self._unknown = None
         return commit.receipts if found is not None and bytes(found) == commit.mark else None
 
-    def _about_to_commit(self, work: Sequence[_Work], mark: bytes, receipts: list[Receipt]) -> None:
+    def _about_to_commit(self, written: Sequence[Work], mark: bytes) -> list[Receipt]:
         """Note, last of all in a transaction, what its commit will have done; `mark` stands in its run."""
-        run_id = work[0].submission.run_id
-        submissions = [one.submission for one in work]
+        run_id = written[0].submission.run_id
+        submissions, receipts = [one.submission for one in written], [one.receipt for one in written]
         self._unknown = None if run_id is None else _UnknownCommit(run_id, mark, submissions, receipts)
+        return receipts
 
     # The transaction
 
-    def _commit(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
+    def _commit(self, work: Sequence[Work], now: datetime) -> list[Receipt]:
         """Write everything, again where PostgreSQL gives the transaction up for another's sake."""
-        for tries, pause in enumerate(pauses(0.01, 1.0), 1):
+        for pause in islice(pauses(0.01, 1.0), _CONFLICT_TRIES - 1):
             try:
-                receipts = self._commit_once(work, now)
+                return self._commit_once(work, now)
             except TransactionGivenUp:
-                if tries == _CONFLICT_TRIES:
-                    raise
-            else:
-                self._unknown = None
-                self._judge_refusals(receipts)
-                return receipts
-            time.sleep(pause)
-        raise AssertionError("unreachable")
+                time.sleep(pause)
+        return self._commit_once(work, now)
 
-    def _commit_once(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
+    def _commit_once(self, work: Sequence[Work], now: datetime) -> list[Receipt]:
         """Write everything at once, or with a savepoint a submission where an item is refused."""
         rows = [row for one in work for row in one.rows]
-        run_ids = [run_id for one in work for run_id in one.run_ids]
+        run_ids = [one.submission.run_id for one in work for _ in one.rows]
         read: dict[int, int | None] = {}
         mark = secrets.token_bytes(16)
         while True:
             try:
                 with writing(self.engine) as connection:
                     settled = settle(connection, rows, run_ids, now, read, self._on_stored)
-                    receipts = [
-                        self._with_reports(connection, one.submission, receipt)
-                        for one, receipt in zip(work, _split(settled, work), strict=True)
-                    ]
-                    self._keep_books(connection, work, receipts, now, mark)
-                    self._about_to_commit(work, mark, receipts)
+                    written = [self._with_reports(connection, one) for one in _split(settled, work)]
+                    keep_books(connection, written, now, mark)
+                    receipts = self._about_to_commit(written, mark)
             except ReadBefore as again:
                 read |= again.sms
             except (*DATA_ERRORS, DBAPIError) as error:
@@ -192,7 +173,7 @@ class Store:
             else:
                 return receipts
 
-    def _require_runs(self, work: Sequence[_Work]) -> None:
+    def _require_runs(self, work: Sequence[Work]) -> None:
         """Raise RunLost where a run is missing: an asynchronous standby was promoted that never had it."""
         wanted = {number for one in work if (number := one.submission.run_id) is not None}
         with reading(self.engine) as connection:
@@ -200,50 +181,39 @@ class Store:
         if lost := wanted - found:
             raise RunLost(f"{place(self.engine)} came back without run {min(lost)}")
 
-    def _commit_piecemeal(self, work: Sequence[_Work], now: datetime) -> list[Receipt]:
+    def _commit_piecemeal(self, work: Sequence[Work], now: datetime) -> list[Receipt]:
         """Write one submission after the other, still in one transaction, and find the refused items."""
-        receipts: list[Receipt] = []
+        written: list[Work] = []
         mark = secrets.token_bytes(16)
         with writing(self.engine) as connection:
             for one in work:
                 try:
-                    settled = self._settle_apart(connection, one.rows, one.run_ids, now)
+                    receipt = self._settle_apart(connection, one.rows, one.submission.run_id, now)
                 except (*DATA_ERRORS, DBAPIError) as error:
                     if not is_data_error(error):
                         raise
                     taken = [self._taken(connection, row, one.submission.run_id, now) for row in one.rows]
-                    settled = self._settle_apart(connection, taken, one.run_ids, now)
-                receipt = Receipt(tuple(settled.outcomes), tuple(settled.sms_ids))
-                receipt = self._with_reports(connection, one.submission, receipt)
-                self._keep_books(connection, [one], [receipt], now, mark)
-                receipts.append(receipt)
-            self._about_to_commit(work, mark, receipts)
-        return receipts
+                    receipt = self._settle_apart(connection, taken, one.submission.run_id, now)
+                written.append(self._with_reports(connection, one._replace(receipt=receipt)))
+            keep_books(connection, written, now, mark)
+            return self._about_to_commit(written, mark)
 
-    def _with_reports(self, connection: Connection, submission: Submission, receipt: Receipt) -> Receipt:
-        """Write the reports of `submission`, and return its receipt with their outcomes."""
+    def _with_reports(self, connection: Connection, work: Work) -> Work:
+        submission, rows, (outcomes, sms_ids) = work
         if not submission.reports:
-            return receipt
-        outcomes = write_reports(connection, self.archive_key(), submission.run_id, submission.reports)
-        return Receipt((*receipt.outcomes, *outcomes), receipt.sms_ids)
-
-    def _keep_books(
-        self, connection: Connection, work: Sequence[_Work], receipts: Sequence[Receipt], now: datetime,
-        mark: bytes,
-    ) -> None:  # fmt: skip
-        keep_books(
-            connection, [one.submission for one in work], [one.rows for one in work],
-            [receipt.outcomes for receipt in receipts], now, mark,
-        )  # fmt: skip
+            return work
+        to = connection, self.archive_key(), submission.run_id
+        done = [write_report(*to, report) for report in submission.reports]
+        return Work(submission, rows, Receipt((*outcomes, *done), sms_ids))
 
     def _settle_apart(
-        self, connection: Connection, rows: Sequence[Row], run_ids: Sequence[int | None], now: datetime
-    ) -> Settled:
+        self, connection: Connection, rows: Sequence[Row], run_id: int | None, now: datetime
+    ) -> Receipt:
         read: dict[int, int | None] = {}
         while True:
             try:
                 with connection.begin_nested():
-                    return settle(connection, rows, run_ids, now, read, self._on_stored)
+                    return settle(connection, rows, [run_id] * len(rows), now, read, self._on_stored)
             except ReadBefore as again:
                 read |= again.sms
 
@@ -283,11 +253,9 @@ class Store:
             )  # fmt: skip
 
 
-def _split(settled: Settled, work: Sequence[_Work]) -> list[Receipt]:
-    receipts: list[Receipt] = []
+def _split(settled: Receipt, work: Sequence[Work]) -> Iterator[Work]:
     start = 0
     for one in work:
         end = start + len(one.rows)
-        receipts.append(Receipt(tuple(settled.outcomes[start:end]), tuple(settled.sms_ids[start:end])))
+        yield Work(one.submission, one.rows, Receipt(settled.outcomes[start:end], settled.sms_ids[start:end]))
         start = end
-    return receipts

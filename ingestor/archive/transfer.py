@@ -5,7 +5,7 @@ a new table needs nothing here. The copy has no use before it is whole: until th
 which no program opens, and the same call goes on with it.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +15,7 @@ from sqlalchemy import Boolean, Column, Connection, Engine, Table, Text, func, s
 from ingestor.archive import tables, triggers, words
 from ingestor.archive.columns import Ordered
 from ingestor.archive.engine import bulk_import_settings, one_moment, reading, sqlite_path, writing
+from ingestor.archive.export import Tell
 from ingestor.archive.faults import as_sqlalchemy, place
 from ingestor.archive.migrate import UNFINISHED, current, head, refuse_unusable, upgrade
 from ingestor.errors import ConfigurationError, IngestorError
@@ -25,10 +26,8 @@ _ROWS = 5000  # at once: some MB in memory, and one commit
 _FILLED_BY_USE: Final = (tables.runs, tables.sms, tables.arrivals)
 
 Row = tuple[Any, ...]
-"""The values of a row as SQLite keeps them, the primary key first; a row of PostgreSQL is read the same."""
+"""The values of a row as SQLite keeps them, the primary key first; a row of PostgreSQL is read as equal."""
 
-Tell = Callable[[int, int], None]
-"""Hears how many rows are copied and compared, of how many."""
 Finish = Callable[[Connection], None]
 
 # A time as `iso_utc` writes it, and as `Ordered` does.
@@ -47,17 +46,12 @@ class Copied:
     written: int
 
 
-class _Difference(IngestorError):
-    """The copy has something that the archive has not, or has otherwise."""
-
-
 def copy_archive(source: Engine, target: Engine, tell: Tell, finish: Finish | None = None) -> Copied:
     """Make `target` (empty, or an earlier copy of `source`) the same archive as `source`; say what it holds.
 
     All of `source` is of one moment; it may be written to meanwhile, and another call then brings the copy
-    up. Every row is read back and compared before the copy is whole. Raises ConfigurationError where `target`
-    holds another archive, or rows that `source` lacks; IngestorError where the two differ in the end.
-    `finish` changes the copy in the transaction that makes an archive of it.
+    up. Every row is read back and compared before `finish` may change it. Raises ConfigurationError where
+    `target` holds another archive, or rows that `source` lacks; IngestorError where the two differ.
     """
     with one_moment(source) as of, bulk_import_settings(target):
         copied = [_Both(table, of, target) for table in tables.metadata.sorted_tables]
@@ -73,7 +67,6 @@ def copy_archive(source: Engine, target: Engine, tell: Tell, finish: Finish | No
 
 
 def _begin(source: Connection, target: Engine) -> None:
-    """Make the schema of `target`, give it the key of `source`, and mark it as unfinished."""
     stands = current(target)
     if stands is None:
         upgrade(target)
@@ -93,7 +86,7 @@ def _begin(source: Connection, target: Engine) -> None:
             raise ConfigurationError(f"{place(target)} holds another archive; name an empty database")
         if stands == head():
             _refuse_newer(source, connection, target)
-        triggers.drop(connection, every=True)
+        triggers.drop(connection)
         if not _holds_something(connection):
             words.drop_index(connection)  # made at the end
         if theirs is None or bytes(theirs) != bytes(secret):
@@ -129,7 +122,6 @@ def _refuse_newer(source: Connection, theirs: Connection, target: Engine) -> Non
 
 
 def _end(target: Engine, finish: Finish | None) -> None:
-    """Make the copy an archive that programs open."""
     with writing(target) as connection:
         if connection.dialect.name == "postgresql":
             for table in tables.metadata.sorted_tables:
@@ -154,18 +146,13 @@ class _Both:
         self._key = key
         self._names = ", ".join(f'"{one.name}"' for one in self._columns)
         self._times = [n for n, one in enumerate(self._columns) if isinstance(one.type, tables.Instant)]
-        self._flags = [n for n, one in enumerate(self._columns) if isinstance(one.type, Boolean)]
 
     def count(self) -> int:
         """Return how many rows the archive has."""
         return int(self._source.execute(select(func.count()).select_from(self._table)).scalar_one())
 
     def walk(self) -> Iterator[tuple[int, int]]:
-        """Make the copy the same, part by part; give how many rows each part had, and how many were written.
-
-        Raises `_Difference` for what no copy of this archive can have, and where a part that was written is
-        read back otherwise.
-        """
+        """Make the copy the same, part by part; give how many rows each had, and how many were written."""
         after: Row | None = None
         while True:
             rows = self._part(self._source, after, None, _ROWS)
@@ -178,17 +165,12 @@ class _Both:
     def _settle(self, rows: list[Row], after: Row | None, last: Row | None) -> int:
         """Let the copy have exactly `rows` between two keys; return how many of them it had not."""
         held = self._held(after, last)
-        if held == rows:  # ten times as fast as row by row
-            return 0
         wanted, extra, changed = self._apart(rows, held)
         if self._table.name in tables.PERMANENT and (extra or changed):
             raise self._difference(extra | changed)
-        if not wanted and not extra:
-            return 0
-        self._write(wanted, changed, sorted(extra))
-        held = self._held(after, last)
-        if held != rows:
-            left, extra, _ = self._apart(rows, held)
+        if wanted or extra:
+            self._write(wanted, sorted(extra), anew=not held)
+            left, extra, _ = self._apart(rows, self._held(after, last))
             if left or extra:
                 raise self._difference(extra | set(map(self._key_of, left)))
         return len(wanted)
@@ -199,15 +181,15 @@ class _Both:
 
     def _apart(self, rows: list[Row], held: list[Row]) -> tuple[list[Row], set[Row], set[Row]]:
         """Return which of `rows` the copy lacks, and by key what it has too much and what otherwise."""
-        if not held:
-            return rows, set(), set()
+        if not held or held == rows:  # ten times as fast as row by row
+            return ([] if held else rows), set(), set()
         theirs = {self._key_of(row): row for row in held}
         wanted = [row for row in rows if not self._same(row, theirs.get(self._key_of(row)))]
         extra = theirs.keys() - {self._key_of(row) for row in rows}
         return wanted, extra, {self._key_of(row) for row in wanted} & theirs.keys()
 
-    def _difference(self, keys: set[Row]) -> _Difference:
-        return _Difference(
+    def _difference(self, keys: set[Row]) -> IngestorError:
+        return IngestorError(
             f"{place(self._target)} differs in {len(keys):,} rows of {self._table.name}, the first with "
             f"the key {min(keys)[0]}; copy into an empty database, and let nobody write there meanwhile"
         )
@@ -226,7 +208,6 @@ class _Both:
     def _part(
         self, connection: Connection, after: Row | None, last: Row | None, limit: int | None
     ) -> list[Row]:
-        """Return the rows after the key `after` up to `last`, at most `limit`, by their keys."""
         postgresql = connection.dialect.name == "postgresql"
         mark = "%s" if postgresql else "?"
         # Texts in the order of their bytes, as SQLite has them.
@@ -244,8 +225,7 @@ class _Both:
         where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
         most = f" LIMIT {limit}" if limit else ""
         query = f'SELECT {names} FROM "{self._table.name}"{where} ORDER BY {keys}{most}'  # noqa: S608 - our own names
-        driver: Any = connection.connection.dbapi_connection
-        with as_sqlalchemy(connection):
+        with as_sqlalchemy(connection) as driver:
             return list(driver.execute(query, tuple(values)).fetchall())
 
     @staticmethod
@@ -254,50 +234,32 @@ class _Both:
         name = f'"{column.name}"'
         if isinstance(column.type, tables.Instant):
             return (_ORDERED if isinstance(column.type, Ordered) else _ISO).format(name)
-        return f"{name}::int" if isinstance(column.type, Boolean) else name
+        return name
 
-    def _write(self, rows: Sequence[Row], held: Set[Row], extra: Sequence[Row]) -> None:
-        """Write `rows` into the copy, over those of which the key is `held`, and remove `extra`."""
+    def _write(self, rows: list[Row], extra: list[Row], *, anew: bool) -> None:
+        """Write `rows` over those of the copy, which with `anew` has none there, and remove `extra`."""
         with writing(self._target) as connection:
-            mark = "%s" if connection.dialect.name == "postgresql" else "?"
+            postgresql = connection.dialect.name == "postgresql"
+            mark = "%s" if postgresql else "?"
             if extra:
                 keys = " AND ".join(f'"{one.name}" = {mark}' for one in self._key)
-                connection.exec_driver_sql(f'DELETE FROM "{self._table.name}" WHERE {keys}', list(extra))  # noqa: S608 - our own names
-            fresh = [row for row in rows if self._key_of(row) not in held] if held else rows
-            if fresh and connection.dialect.name == "postgresql":
-                self._stream(connection, fresh)
-            elif fresh:
-                marks = ", ".join("?" for _ in self._columns)
-                connection.exec_driver_sql(self._insert(marks), fresh)
-            if changed := [row for row in rows if self._key_of(row) in held] if held else []:
-                marks = ", ".join(mark for _ in self._columns)
-                names = [f'"{one.name}"' for one in self._columns]
-                anew = ", ".join(f"{name} = excluded.{name}" for name in names)
-                keys = ", ".join(names[: len(self._key)])
-                given = self._given(changed) if mark == "%s" else changed
+                connection.exec_driver_sql(f'DELETE FROM "{self._table.name}" WHERE {keys}', extra)  # noqa: S608 - our own names
+            if anew and postgresql:
+                self._stream(connection, rows)
+            elif rows:
+                flag = "%s::int::boolean" if postgresql else mark  # a truth value is a number on SQLite
+                marks = ", ".join(flag if isinstance(one.type, Boolean) else mark for one in self._columns)
+                over = ", ".join(f'"{one.name}" = excluded."{one.name}"' for one in self._columns)
+                keys = ", ".join(f'"{one.name}"' for one in self._key)
                 connection.exec_driver_sql(
-                    f"{self._insert(marks)} ON CONFLICT ({keys}) DO UPDATE SET {anew}", list(given)
+                    f'INSERT INTO "{self._table.name}" ({self._names}) VALUES ({marks})'  # noqa: S608 - our own names
+                    f" ON CONFLICT ({keys}) DO UPDATE SET {over}",
+                    rows,
                 )
-
-    def _insert(self, marks: str) -> str:
-        return f'INSERT INTO "{self._table.name}" ({self._names}) VALUES ({marks})'  # noqa: S608 - our own names
 
     def _stream(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Send `rows` by COPY: three times as fast as INSERT, which a million SMS show."""
-        driver: Any = connection.connection.dbapi_connection
         statement = f'COPY "{self._table.name}" ({self._names}) FROM STDIN'
-        with as_sqlalchemy(connection), driver.cursor() as cursor, cursor.copy(statement) as stream:
-            for row in self._given(rows):
+        with as_sqlalchemy(connection) as driver, driver.cursor().copy(statement) as stream:
+            for row in rows:
                 stream.write_row(row)
-
-    def _given(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """Give `rows` as PostgreSQL takes them: its truth values are no numbers."""
-        for row in rows:
-            flags = [n for n in self._flags if row[n] is not None]
-            if flags:
-                values = list(row)
-                for n in flags:
-                    values[n] = bool(values[n])
-                yield tuple(values)
-            else:
-                yield row

@@ -29,8 +29,7 @@ _TRIES, _PAUSE = 200, 0.005
 _CONTENT = {name: (kind, key) for kind, of in CONTENT_OF.items() for name, key in of.items()}
 
 
-def expected(dialect: str) -> set[tuple[str, str]]:
-    """Return (table, trigger) of every trigger that must exist on `dialect`."""
+def _expected(dialect: str) -> set[tuple[str, str]]:
     kinds = ("no_update", "no_delete", "no_replace" if dialect == "sqlite" else "no_truncate")
     takes = (
         [f"erased_takes_{kind}" for kind in CONTENT_OF] if dialect == "sqlite" else ["erased_takes_content"]
@@ -45,38 +44,20 @@ def expected(dialect: str) -> set[tuple[str, str]]:
 
 def create(connection: Connection) -> None:
     """Make all triggers."""
-    if connection.dialect.name == "postgresql":
-        for function in (_REFUSE, _GOES, _TAKES):
-            connection.exec_driver_sql(function)
-    for table in PERMANENT + ERASABLE:
-        for statement in _statements(connection.dialect.name, table):
-            connection.exec_driver_sql(statement)
-    for statement in _taking(connection.dialect.name):
+    dialect = connection.dialect.name
+    made = [_REFUSE, _GOES, _TAKES] if dialect == "postgresql" else []
+    made += [one for table in PERMANENT + ERASABLE for one in _statements(dialect, table)] + _taking(dialect)
+    made += [_FTS5, _REBUILD, _GONE] if dialect == "sqlite" and fts5() else []
+    for statement in made:
         connection.exec_driver_sql(statement)
-    if connection.dialect.name == "sqlite" and fts5():
-        for statement in (_FTS5, _REBUILD, _GONE):
-            connection.exec_driver_sql(statement)
 
 
-def drop(connection: Connection, *, every: bool = False) -> None:
-    """Drop our triggers that exist; with `every` those that somebody disabled, too."""
-    sqlite = connection.dialect.name == "sqlite"
-    for table, trigger in sorted(installed(connection, every=every)):
-        connection.exec_driver_sql(f"DROP TRIGGER {trigger}" + ("" if sqlite else f" ON {table}"))
-
-
-def installed(connection: Connection, *, every: bool = False) -> set[tuple[str, str]]:
-    """Return (table, trigger) of the append-only triggers that exist and are enabled, or of `every` one."""
-    if connection.dialect.name == "sqlite":
-        query = "SELECT tbl_name, name FROM sqlite_schema WHERE type = 'trigger'"
-    else:
-        query = (
-            "SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
-            " WHERE NOT t.tgisinternal AND pg_table_is_visible(c.oid)"
-        )
-        query += "" if every else " AND t.tgenabled <> 'D'"
-    ours = expected(connection.dialect.name)
-    return {pair for table, name in connection.exec_driver_sql(query) if (pair := (table, name)) in ours}
+def drop(connection: Connection) -> None:
+    """Drop our triggers that exist, those that somebody disabled, too."""
+    dialect = connection.dialect.name
+    for table, trigger in sorted(_expected(dialect)):
+        of = f" ON {table}" if dialect == "postgresql" else ""
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger}{of}")
 
 
 @cache
@@ -115,9 +96,8 @@ END $$
 
 # Once a statement, not once a row. The schema is named, because whoever may make temporary tables could put
 # one of his own before ours. Content is removed with the rights of the tables' owner: nobody else has that
-# right, and who may write the archive may only name in `erased` what is to go. Each row is looked up in
-# `erased`, without a join: while that grows from nothing the server takes it for empty, and read all of it
-# for each row.
+# right, and who may write the archive may only name in `erased` what is to go. Each row is looked up there
+# without a join: see `inserts`.
 _GOES = """
 CREATE OR REPLACE FUNCTION content_goes_by_erasure() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -190,12 +170,10 @@ def _statements(dialect: str, table: str) -> list[str]:
 
 
 def _same(table: str) -> Iterator[str]:
-    """Give what identifies a row: an insert that meets one of these is ignored, never turned into a REPLACE.
-
-    Always in the same order: `intact` compares the text of a trigger.
-    """
+    """Give what identifies a row: an insert that meets one of these is ignored, never made a REPLACE."""
     made = metadata.tables[table]
     unique = [one for one in made.constraints if isinstance(one, UniqueConstraint)]
+    # Always in the same order: `intact` compares the text of a trigger.
     unique.sort(key=lambda one: (-len(one.columns), str(one.name)))
     keys: list[Any] = [made.primary_key, *unique, *(one for one in made.indexes if one.unique)]
     for key in keys:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Boolean, Connection, LargeBinary, TableClause, Text, column, table
 
-from ingestor.archive import reply_views
+from ingestor.archive import reply_tables
 from ingestor.archive.columns import Big, Instant
 from ingestor.timestamps import iso_utc
 
@@ -160,7 +160,6 @@ _TYPES: Final[dict[str, Any]] = {
 
 
 def _view(name: str, columns: str) -> TableClause[Any]:
-    """Return a view for queries; it is not part of the metadata."""
     return table(name, *(column(one, _TYPES.get(one, Text)) for one in columns.split()))
 
 
@@ -196,7 +195,7 @@ def definitions(dialect: str) -> dict[str, str]:
         "inbound_sms": INBOUND_SMS.format(verified=verified, erased=_ERASED.format(kind="sms", id="sms.id")),
         "quarantine": QUARANTINE,
         "arrivals_detail": ARRIVALS_DETAIL,
-        **reply_views.definitions(dialect),
+        **reply_tables.definitions(dialect),
         "erasures_done": ERASURES_DONE,
     }
 

@@ -120,10 +120,7 @@ def number_of_texts(connection: Connection) -> int:
 
 
 def make_index(connection: Connection) -> None:
-    """Make PostgreSQL's index where it can be; what keeps it from that is said in the log.
-
-    On SQLite it is made with the triggers, which keep it.
-    """
+    """Make PostgreSQL's index where it can be, else say so in the log; SQLite's is made with the triggers."""
     if connection.dialect.name != "postgresql" or indexed(connection):
         return
     try:
@@ -149,7 +146,6 @@ def bring_up(
     """Take in the texts that are missing, in steps; give after each which SMS of which it has come to.
 
     Nothing is begun for fewer than `least`, nor after `most`. It may be killed, and done by several at once.
-    Raises ArchiveUnavailable where the archive is away; called again it goes on.
     """
     with reading(engine) as connection:
         began = covered(connection)
@@ -251,11 +247,9 @@ class Shrinking:
 
 
 def _merge_step(engine: Engine, pages: int) -> bool:
-    """Merge so many pages in one transaction; say whether there may be more."""
-    with writing(engine) as connection, as_sqlalchemy(connection):
+    with writing(engine) as connection, as_sqlalchemy(connection) as driver:
         if not indexed(connection):
             return False
-        driver: Any = connection.connection.dbapi_connection
         if connection.exec_driver_sql(_MERGES_BY_ITSELF).scalar():
             driver.execute(_CONFIGURE, ("automerge", 0))
             driver.execute(_CONFIGURE, ("usermerge", _PARTS))

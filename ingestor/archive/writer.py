@@ -92,11 +92,7 @@ class Writer:
         return future
 
     def stop(self, timeout: float) -> bool:
-        """Write what is queued and end the thread; return whether everything became durable in time.
-
-        What could not be written within `timeout` seconds fails with ArchiveUnavailable: its source still
-        has it.
-        """
+        """Write what is queued and end the thread; return whether all is durable in time. The rest fails."""
         with self._changed:
             self._stopping = True
             self._give_up_at = time.monotonic() + timeout
@@ -191,11 +187,7 @@ class Writer:
         """Wait; return False when `stop` will not wait any longer."""
         until = time.monotonic() + seconds
         with self._changed:
-            while (left := until - time.monotonic()) > 0:
-                if self._give_up_at is not None:
-                    left = min(left, self._give_up_at - time.monotonic())
-                    if left <= 0:
-                        return False
+            while (left := min(until, self._give_up_at or until) - time.monotonic()) > 0:
                 self._changed.wait(left)
         return self._give_up_at is None or time.monotonic() < self._give_up_at
 

@@ -47,10 +47,7 @@ class _Sheet(Worksheet):  # type: ignore[misc]  # xlsxwriter ships no types
 
 
 def export_xlsx(engine: Engine, path: Path, filters: Filters | None = None, tell: Tell = quiet) -> Written:
-    """Write `inbound_sms` as a workbook to `path`, oldest id first, without ever holding all rows.
-
-    Its parts lie beside it until they are packed, in a folder that is gone afterwards.
-    """
+    """Write `inbound_sms` as a workbook to `path`, oldest id first, without ever holding all rows."""
     parts = path.with_name(f"{path.name}-parts")
     parts.mkdir(mode=0o700)
     book = xlsxwriter.Workbook(path, {"constant_memory": True, "tmpdir": str(parts)})

@@ -83,8 +83,8 @@ def _history(arguments: argparse.Namespace) -> int:
 
 
 def _vacuum(arguments: argparse.Namespace) -> int:
+    from ingestor.archive.erasure import vacuum
     from ingestor.archive.mailbox_state import one_run
-    from ingestor.archive.vacuum import vacuum
 
     configure_log(arguments)
     settings = settings_of(arguments)

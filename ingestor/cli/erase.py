@@ -176,7 +176,6 @@ def _apply(arguments: argparse.Namespace) -> int:
     from ingestor.archive import erasure
     from ingestor.archive.erasure_plan import Plan
     from ingestor.archive.inserts import read_archive_key
-    from ingestor.archive.vacuum import leave_no_bytes
 
     settings = settings_of(arguments)
     configure_log(arguments)
@@ -187,7 +186,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     engine = open_for_writing(settings)
     steps = erasure.apply(engine, read_archive_key(engine), plan, lambda: datetime.now(UTC))
     done = deque(steps, maxlen=1).pop()
-    left = leave_no_bytes(engine)
+    left = erasure.leave_no_bytes(engine)
     print_fields({
         "plan": plan.id, "basis": plan.basis, "SMS": f"{done.sms:,}", "arrivals": f"{done.arrivals:,}",
         "raw mails and POSTs": f"{done.payloads:,}", "other contents": f"{done.others:,}",

@@ -153,7 +153,7 @@ def differs(engine: Engine, *, through_views: bool = False) -> bool:
     """Name each difference on stderr; return whether what is written may lack rows or hold wrong ones: a copy
     of the tables does not depend on the views, what is read `through_views` does.
     """
-    from ingestor.archive.intact import Grade, NotCompared, differences_of  # exports and copies compare
+    from ingestor.archive.intact import NotCompared, differences_of  # exports and copies compare
 
     try:
         found = differences_of(engine)
@@ -165,4 +165,4 @@ def differs(engine: Engine, *, through_views: bool = False) -> bool:
     if found:
         more = f"{len(found) - MOST_NAMED} more differences; " if len(found) > MOST_NAMED else ""
         complain(f"{more}see `ingestor check`")
-    return any(one.grade is Grade.HARM or (through_views and one.name.startswith("view ")) for one in found)
+    return any(one.harms or (through_views and one.name.startswith("view ")) for one in found)

@@ -15,7 +15,6 @@ from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.holds import Keep, count_due, due
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.mailbox_state import note_source, read_sources
-from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.archive.views import erasures_done
 from ingestor.errors import IngestorError
 from ingestor.logs import get_logger
@@ -71,7 +70,7 @@ class RetentionCare:
         elif sms or waiting:
             note_source(self._engine, KIND, KIND, "erasing", f"due: {told}", None, self._now(), success=False)
             done = self._erase()
-            left = leave_no_bytes(self._engine)
+            left = erasure.leave_no_bytes(self._engine)
             state = "stopped" if self.stopping() else "done"
             detail = (
                 f"erased {done.sms:,} SMS and {done.arrivals:,} arrivals with {done.payloads:,} raw bytes"
@@ -104,7 +103,8 @@ class RetentionCare:
             sms, waiting = due(self._engine, *self._rules(), _AT_ONCE)
             if not sms and not waiting:
                 break
-            plan = erasure.planned(self._engine, secret, Selection(), sms, waiting, BASIS, self._now())
+            due_now = Selection(sms=tuple(sms), quarantine=tuple(waiting))
+            plan = erasure.plan(self._engine, secret, due_now, BASIS, self._now())
             steps = erasure.apply(
                 self._engine, secret, plan, self._now, pause=self._pause, stop=self.stopping
             )

@@ -26,7 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from ingestor.archive.engine import reading
-from ingestor.archive.intact import Difference, Grade, NotCompared, differences
+from ingestor.archive.intact import Difference, NotCompared, differences
 from ingestor.archive.mailbox_state import kept_alive
 from ingestor.archive.runs import balance, begin_run, end_run, find_run, lease_of
 from ingestor.archive.store import Store
@@ -167,7 +167,7 @@ class ArchiveGuard:
             if before:
                 log.info("the archive is as this version makes it again")
             return
-        harmed = [one for one in found if one.grade is Grade.HARM]
+        harmed = [one for one in found if one.harms]
         told, harm = some_of(found, _MOST_NAMED), some_of(harmed, _MOST_NAMED)
         self._store.held = f"the archive was changed: {harm}; `ingestor check`" if harmed else None
         self._tell(told)

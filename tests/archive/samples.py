@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ingestor.archive.items import Item, Payload, Position
+from ingestor.archive.payloads import pack
 from ingestor.numbers import OriginatorKind
 from ingestor.providers.contract import Readable, Unreadable
 from ingestor.record import Channel, InboundSms
@@ -32,8 +33,8 @@ def sms(number: int = 1, **changed: Any) -> InboundSms:
 
 
 def payload(raw: bytes, content_type: str | None = None) -> Payload:
-    """Return `raw` as an intake hands it over, not compressed yet."""
-    return Payload(raw=raw, size=len(raw), sha256=hashlib.sha256(raw).digest(), content_type=content_type)
+    """Return `raw` as an intake hands it over."""
+    return pack(raw, content_type)
 
 
 def item(number: int = 1, *, copy: int = 0, channel: Channel = Channel.IMPORT, **changed: Any) -> Item:

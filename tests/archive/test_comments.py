@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, inspect
 
 from ingestor.archive import tables, views
-from ingestor.archive.comments import TABLES, VIEWS, plain
+from ingestor.archive.comments import VIEWS, of_table, plain
 from ingestor.archive.engine import writing
 from ingestor.archive.intact import repair
 from tests.archive.reading import rows
@@ -19,6 +19,8 @@ WRITTEN = (
     " UNION ALL SELECT relname, NULL, obj_description(oid) FROM pg_class"
     " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'alembic_version'"
 )
+
+TABLES = {name: of_table(name) for name in tables.metadata.tables}
 
 
 def test_every_table_view_and_column_has_its_meaning(archive_engine: Engine) -> None:

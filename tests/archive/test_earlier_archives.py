@@ -1,7 +1,6 @@
 """Archives that earlier commits made: each comes up to today's schema, and knows all that it had."""
 
 import gzip
-import hashlib
 import itertools
 import shutil
 import time
@@ -18,8 +17,8 @@ from ingestor.archive.engine import reading, sqlite_path, writing
 from ingestor.archive.erasure_plan import Selection
 from ingestor.archive.intact import differences
 from ingestor.archive.integrity import damage
-from ingestor.archive.items import Item, Payload, Position, Submission
-from ingestor.archive.payloads import shipped
+from ingestor.archive.items import Item, Position, Submission
+from ingestor.archive.payloads import pack, shipped
 from ingestor.archive.queries import kept_payload
 from ingestor.archive.rows import NO_PLACE, keyed, mail_content_key, number_key, place_of, unique_key
 from ingestor.archive.runs import begin_run
@@ -99,7 +98,7 @@ def again(kind: str, version: int) -> list[Submission]:
     """Return everything that a kept archive was given, once more."""
     raw = given.LONG_MAIL
     kept = raw[: given.KEPT_OF_LONG_MAIL]
-    packed = Payload(kept, len(raw), hashlib.sha256(kept).digest())
+    packed = pack(kept)._replace(size=len(raw))
     long_mail = Item(
         Unreadable("it is too long", "agile.mail/1"), Channel.MAILBOX, "again", mail_content_key(raw),
         given.NOW, packed, Position(folder="INBOX", uidvalidity=7, uid=99),

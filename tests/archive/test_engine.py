@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, Executable, exc, insert, table, text
 
 from ingestor.archive.engine import bulk_import_settings, open_engine, reading, writing
+from ingestor.archive.erasure import vacuum
 from ingestor.archive.items import Action, CursorMove, Pending, Submission
 from ingestor.archive.mailbox_state import (
     note_failure,
@@ -28,7 +29,6 @@ from ingestor.archive.migrate import ensure_schema
 from ingestor.archive.payloads import compress, pack, unpack
 from ingestor.archive.runs import begin_input, begin_run, end_run, find_run, inputs, last_runs
 from ingestor.archive.store import Store
-from ingestor.archive.vacuum import vacuum
 from ingestor.errors import ArchiveUnavailable, ConfigurationError, IngestorError, SchemaMismatch
 from tests.archive.reading import one, opened
 from tests.archive.samples import NOW, item

@@ -14,11 +14,11 @@ from sqlalchemy import Engine
 
 from ingestor.archive import erasure, tables
 from ingestor.archive.engine import reading, sqlite_path
+from ingestor.archive.erasure import leave_no_bytes, vacuum
 from ingestor.archive.erasure_plan import Plan
 from ingestor.archive.export import export_jsonl, snapshot
 from ingestor.archive.inserts import read_archive_key
 from ingestor.archive.rows import unique_key
-from ingestor.archive.vacuum import leave_no_bytes, vacuum
 from ingestor.providers.contract import Readable
 from ingestor.record import Channel
 from tests.archive.erasing import (

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import sqlite_path, writing
-from ingestor.archive.intact import Grade, NotCompared, differences, repair
+from ingestor.archive.intact import NotCompared, differences, repair
 from ingestor.archive.items import Submission
 from ingestor.archive.store import Store
 from ingestor.errors import IngestorError
@@ -26,50 +26,50 @@ POSTGRESQL = {
     "a trigger is disabled": (
         ["ALTER TABLE sms_content DISABLE TRIGGER USER"],
         "sms_content_no_update",
-        Grade.GUARD,
+        False,
     ),
     "one trigger fires for replicas only": (
         ["ALTER TABLE sms ENABLE REPLICA TRIGGER sms_no_delete"],
         "sms_no_delete",
-        Grade.GUARD,
+        False,
     ),
-    "a trigger is dropped": (["DROP TRIGGER sms_no_delete ON sms"], "sms_no_delete", Grade.GUARD),
-    "the function is weakened": ([WEAK], "sms_no_delete", Grade.GUARD),
+    "a trigger is dropped": (["DROP TRIGGER sms_no_delete ON sms"], "sms_no_delete", False),
+    "the function is weakened": ([WEAK], "sms_no_delete", False),
     "a view lies": (
         ["CREATE OR REPLACE VIEW inbound_sms AS SELECT * FROM (TABLE inbound_sms_old) x"],
         "view inbound_sms",
-        Grade.GUARD,
+        False,
     ),
-    "a view is dropped": (["DROP VIEW quarantine"], "view quarantine", Grade.GUARD),
-    "row security": (["ALTER TABLE sms ENABLE ROW LEVEL SECURITY"], "row security sms", Grade.HARM),
-    "a child table": (["CREATE TABLE kid () INHERITS (sms_content)"], "kid of sms_content", Grade.HARM),
+    "a view is dropped": (["DROP VIEW quarantine"], "view quarantine", False),
+    "row security": (["ALTER TABLE sms ENABLE ROW LEVEL SECURITY"], "row security sms", True),
+    "a child table": (["CREATE TABLE kid () INHERITS (sms_content)"], "kid of sms_content", True),
     "a trigger that swallows": (
         [NOPE, "CREATE TRIGGER a_nope BEFORE INSERT ON sms FOR EACH ROW EXECUTE FUNCTION nope()"],
         "a_nope",
-        Grade.HARM,
+        True,
     ),
     "a rule that swallows": (
         ["CREATE RULE r AS ON INSERT TO sms_content DO INSTEAD NOTHING"],
         "rule r",
-        Grade.HARM,
+        True,
     ),
-    "a table is dropped": (["DROP TABLE payloads CASCADE"], "table payloads", Grade.HARM),
+    "a table is dropped": (["DROP TABLE payloads CASCADE"], "table payloads", True),
     "a column is dropped": (
         ["ALTER TABLE sms_content DROP COLUMN details CASCADE"],
         "sms_content.details",
-        Grade.HARM,
+        True,
     ),
     "a key is dropped": (
         ["ALTER TABLE sms DROP CONSTRAINT uq_sms_fingerprint"],
         "uq_sms_fingerprint",
-        Grade.HARM,
+        True,
     ),
-    "a further unique key": (["CREATE UNIQUE INDEX sly ON sms (destination)"], "sly", Grade.HARM),
-    "a further check": (["ALTER TABLE sms ADD CHECK (segments < 2)"], "segments", Grade.HARM),
-    "a sequence is dropped": (["DROP SEQUENCE sms_id_seq CASCADE"], "sms_id_seq", Grade.HARM),
+    "a further unique key": (["CREATE UNIQUE INDEX sly ON sms (destination)"], "sly", True),
+    "a further check": (["ALTER TABLE sms ADD CHECK (segments < 2)"], "segments", True),
+    "a sequence is dropped": (["DROP SEQUENCE sms_id_seq CASCADE"], "sms_id_seq", True),
 }
 SQLITE = {
-    "a trigger is dropped": (["DROP TRIGGER sms_content_no_update"], "sms_content_no_update", Grade.GUARD),
+    "a trigger is dropped": (["DROP TRIGGER sms_content_no_update"], "sms_content_no_update", False),
     "all triggers are dropped": (
         [
             "PRAGMA writable_schema=ON",
@@ -77,7 +77,7 @@ SQLITE = {
             "PRAGMA writable_schema=RESET",
         ],
         "sms_no_delete",
-        Grade.GUARD,
+        False,
     ),
     "a trigger is weakened": (
         [
@@ -85,25 +85,25 @@ SQLITE = {
             "CREATE TRIGGER sms_no_delete BEFORE DELETE ON sms WHEN 0 BEGIN SELECT 1; END",
         ],
         "sms_no_delete",
-        Grade.GUARD,
+        False,
     ),
     "a view lies": (
         ["DROP VIEW quarantine", "CREATE VIEW quarantine AS SELECT * FROM arrivals WHERE 0"],
         "view quarantine",
-        Grade.GUARD,
+        False,
     ),
     "a trigger that swallows": (
         ["CREATE TRIGGER eat BEFORE INSERT ON sms BEGIN SELECT RAISE(IGNORE); END"],
         "eat",
-        Grade.HARM,
+        True,
     ),
-    "a table is dropped": (["PRAGMA foreign_keys=OFF", "DROP TABLE payloads"], "table payloads", Grade.HARM),
+    "a table is dropped": (["PRAGMA foreign_keys=OFF", "DROP TABLE payloads"], "table payloads", True),
     "a column is dropped": (
         ["DROP VIEW inbound_sms", "ALTER TABLE sms_content DROP COLUMN keyword"],
         "sms_content.keyword",
-        Grade.HARM,
+        True,
     ),
-    "a further unique key": (["CREATE UNIQUE INDEX sly ON sms (destination)"], "destination", Grade.HARM),
+    "a further unique key": (["CREATE UNIQUE INDEX sly ON sms (destination)"], "destination", True),
 }
 HARMLESS = (
     "CREATE INDEX of_the_site ON sms (destination, received_at)",
@@ -143,17 +143,17 @@ def test_an_archive_as_it_was_made_differs_in_nothing(archive_engine: Engine) ->
 
 @pytest.mark.parametrize(("database", "deed"), DEEDS)
 def test_what_was_done_to_an_archive_is_named_and_ours_is_mended(
-    request: pytest.FixtureRequest, database: str, deed: tuple[list[str], str, Grade]
+    request: pytest.FixtureRequest, database: str, deed: tuple[list[str], str, bool]
 ) -> None:
     """Guards and views are made again and a run says so; whatever else differs is only named."""
     engine: Engine = request.getfixturevalue(f"{database}_engine")
     Store(engine).write([Submission(None, (item(1),))], NOW)
-    statements, named, grade = deed
+    statements, named, harms = deed
     _do(engine, statements)
     found = differences(engine)
     assert any(named in str(one) for one in found), found
-    assert max(one.grade == Grade.HARM for one in found) is (grade is Grade.HARM)
-    if grade is Grade.HARM:
+    assert max(one.harms for one in found) is harms
+    if harms:
         return
     mended, left = repair(engine, NOW)
     assert left == []

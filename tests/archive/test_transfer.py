@@ -88,8 +88,6 @@ def test_every_table_is_the_same_with_ids_key_and_guards(source: Engine, target:
     assert copied.rows - copied.written in {0, 1, 2}  # a fresh schema may hold what the source does
     assert current(target) == head()
     assert differences(target) == []
-    with reading(target) as connection:
-        assert triggers.installed(connection) == triggers.expected(target.dialect.name)
     run = begin_run(target, "import", {}, NOW)
     Store(target).write([Submission(run, (item(3), item(100)))], NOW)  # the first is known by the same key
     with reading(target) as connection:
@@ -175,7 +173,7 @@ def test_a_row_that_differs_is_found(source: Engine, target: Engine) -> None:
     """Whatever was changed in the copy is named, and the copy does not count as whole."""
     copy_archive(source, target, tell)
     with writing(target) as connection:
-        triggers.drop(connection, every=True)
+        triggers.drop(connection)
         connection.execute(text("UPDATE sms SET destination = 'forged' WHERE id = 5"))
 
     with pytest.raises(IngestorError, match=r"differs in 1 rows of sms, the first with the key 5"):

@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DBAPIError
 
-from ingestor.archive import holds, triggers, words
-from ingestor.archive.engine import reading, writing
+from ingestor.archive import holds, words
+from ingestor.archive.engine import writing
 from ingestor.archive.items import SenderCheck, Submission
 from ingestor.archive.store import Store
 from ingestor.archive.tables import ERASABLE, PERMANENT, dictionaries, erased, erasures, metadata
@@ -94,17 +94,6 @@ def test_the_ignoring_trigger_leaves_conflict_clauses_right(archive_engine: Engi
             " FROM sms WHERE true ON CONFLICT DO NOTHING RETURNING id"
         )
         assert again.all() == []
-
-
-def test_triggers_know_that_they_are_missing(archive_engine: Engine) -> None:
-    """The inventory that tests and checks rely on sees a dropped trigger."""
-    name = archive_engine.dialect.name
-    with reading(archive_engine) as connection:
-        assert triggers.installed(connection) == triggers.expected(name)
-    with writing(archive_engine) as connection:
-        connection.exec_driver_sql("DROP TRIGGER sms_no_update" + (" ON sms" if name == "postgresql" else ""))
-    with reading(archive_engine) as connection:
-        assert triggers.expected(name) - triggers.installed(connection) == {("sms", "sms_no_update")}
 
 
 def test_the_guards_of_an_archive_that_is_current_stay_word_for_word(sqlite_engine: Engine) -> None:

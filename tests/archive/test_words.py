@@ -14,11 +14,11 @@ from sqlalchemy import Engine
 
 from ingestor.archive import erasure, migrate, tables, words
 from ingestor.archive.engine import reading, writing
+from ingestor.archive.erasure import leave_no_bytes
 from ingestor.archive.inserts import reserve
 from ingestor.archive.items import Submission
 from ingestor.archive.searching import Filters, search
 from ingestor.archive.store import Store
-from ingestor.archive.vacuum import leave_no_bytes
 from ingestor.providers.contract import Readable
 from tests.archive.erasing import HER, all_bytes, applied, erased, hers, planned
 from tests.archive.reading import number_of, one, opened, rows

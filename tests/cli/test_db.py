@@ -277,7 +277,7 @@ def test_a_vacuum_lives_while_it_lasts_and_ends_when_it_fails(
         lived.extend(live_leases(engine))
         raise ArchiveUnavailable("its disk is full")
 
-    monkeypatch.setattr("ingestor.archive.vacuum.vacuum", fail)
+    monkeypatch.setattr("ingestor.archive.erasure.vacuum", fail)
 
     assert filled.call("db", "vacuum").code == 1
     (run,) = last_runs(filled.engine, 1)

@@ -382,7 +382,7 @@ def test_what_is_asked_often_loads_nothing_that_it_does_not_need(
     unwanted = {
         "archive.comments", "archive.erasure", "archive.export", "archive.holds", "archive.inserts",
         "archive.intact", "archive.payloads", "archive.settle", "archive.store", "archive.transfer",
-        "archive.vacuum", "http", "providers.posts", "replies.agile", "replies.rules", "replies.words",
+        "http", "providers.posts", "replies.agile", "replies.rules", "replies.words",
     }  # fmt: skip
     unwanted = {f"ingestor.{name}" for name in unwanted - set(needed.split())}
     unwanted |= {"structlog", "urllib3"}

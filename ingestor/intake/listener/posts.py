@@ -1,6 +1,5 @@
 """One POST on its way into the archive, and what became of those of each endpoint."""
 
-import hashlib
 import random
 import time
 from collections import Counter, defaultdict
@@ -12,6 +11,7 @@ from threading import Lock
 from typing import NamedTuple, Protocol
 
 from ingestor.archive.items import Item, Payload, Receipt, ReportItem, Submission
+from ingestor.archive.payloads import pack
 from ingestor.logs import OncePerMinute, get_logger
 from ingestor.providers import post_reader
 from ingestor.providers.contract import Post, Report, Rules, Unreadable
@@ -81,7 +81,7 @@ def submission_of(received: ReceivedPost, rules: RulesByProvider) -> Submission 
     if all(isinstance(one, Unreadable) and one.reason == A_TEST for one in readings):
         return Submission(None, ignored=len(readings))
     raw, content_type = payload_of(post)
-    payload: Payload | None = Payload(raw, len(raw), hashlib.sha256(raw).digest(), content_type)
+    payload: Payload | None = pack(raw, content_type)
     identity, source, _, peer, _ = received
     items: list[Item] = []
     reports: list[ReportItem] = []

@@ -1,6 +1,5 @@
 """The database: can it be reached and written, and is its schema ours. Nothing is created or changed."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,10 +14,11 @@ from ingestor.archive.engine import open_engine, opened, reading, sqlite_path
 from ingestor.archive.faults import unwritable
 from ingestor.archive.intact import NotCompared, differences_of
 from ingestor.archive.integrity import can_check_itself, damage
-from ingestor.archive.items import Item, Payload
+from ingestor.archive.items import Item
 from ingestor.archive.mailbox_state import not_fetched
 from ingestor.archive.migrate import current, head, history, room_for_copy, upgrade_command
 from ingestor.archive.open_file import fault, saved_copies
+from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
 from ingestor.errors import ArchiveUnavailable, IngestorError
 from ingestor.numbers import OriginatorKind
@@ -201,8 +201,7 @@ def _sample(now: datetime) -> Item:
         "check", "check", OriginatorKind.ALPHA, "check", "check", "check", "20260101000000", now,
         TimeQuality.OK, os.urandom(16).hex(),
     )  # fmt: skip
-    payload = Payload(b"", 0, hashlib.sha256(b"").digest())
-    return Item(Readable(sms, "check/1"), Channel.IMPORT, "check", os.urandom(36), now, payload)
+    return Item(Readable(sms, "check/1"), Channel.IMPORT, "check", os.urandom(36), now, pack(b""))
 
 
 def _servers(engine: Engine, settings: Settings) -> list[Finding]:

@@ -4,7 +4,6 @@ The file it leaves (or what `pg_dump --no-owner` says) is kept beside this one, 
 earlier commits were made by what stood here then.
 """
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from ingestor.archive.engine import open_engine
 from ingestor.archive.items import Action, CursorMove, Item, Payload, Pending, Position, Submission
 from ingestor.archive.mailbox_state import note_source, take_lease
 from ingestor.archive.migrate import ensure_schema
-from ingestor.archive.payloads import pack, usable_dictionary
+from ingestor.archive.payloads import pack, unpack, usable_dictionary
 from ingestor.archive.quarantine import Kept
 from ingestor.archive.rows import mail_content_key
 from ingestor.archive.store import Store
@@ -35,7 +34,7 @@ RULES = Rules(zone=ZoneInfo("Europe/Rome"))
 
 
 def _payload(raw: bytes, size: int | None = None, content_type: str | None = None) -> Payload:
-    return Payload(raw, len(raw) if size is None else size, hashlib.sha256(raw).digest(), content_type)
+    return pack(raw, content_type)._replace(size=len(raw) if size is None else size)
 
 
 def _mail(number: int, channel: Channel) -> Item:
@@ -129,7 +128,7 @@ def main(url: str) -> None:
     dictionary = usable_dictionary(engine)
     imported = [_mail(number, Channel.IMPORT) for number in given.BY_IMPORT]
     packed = tuple(
-        one._replace(payload=pack(one.payload.raw or b"", None, dictionary))
+        one._replace(payload=pack(unpack(one.payload.compressed), None, dictionary))
         for one in imported
         if one.payload
     )

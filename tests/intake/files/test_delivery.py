@@ -8,7 +8,7 @@ import pytest
 
 from ingestor.archive.items import (
     ArrivalContent,
-    PayloadColumns,
+    Payload,
     PlaceColumns,
     Receipt,
     Row,
@@ -26,7 +26,7 @@ ROW = Row(
     content_key=b"k" * 20, channel="import", number=0, source="", parser="agile.mail/1", reason="odd",
     arrived_at=None, sender_verified=None, sender_check=None, again=False,
     place=PlaceColumns(b"", None, None, None, 0, 10), arrival_content=ArrivalContent(*[None] * 5),
-    sms=None, content=None, numbers=None, payload=PayloadColumns(None, 10, b"s" * 32, None, b"packed"),
+    sms=None, content=None, numbers=None, payload=Payload(None, 10, b"s" * 32, None, b"packed"),
 )  # fmt: skip
 """A mail of ten bytes that cannot be read."""
 
@@ -36,7 +36,7 @@ PLACE = (Place("/old.mbox", None), 0)
 
 def found(rows: int, size: int = 6) -> Findings:
     """Return what a worker says of a stretch with so many rows, each of `size` bytes compressed."""
-    row = ROW._replace(payload=PayloadColumns(None, 10, b"s" * 32, None, b"x" * size))
+    row = ROW._replace(payload=Payload(None, 10, b"s" * 32, None, b"x" * size))
     return Findings([row.plain()] * rows, mails=rows, mail_bytes=10 * rows)
 
 

@@ -4,7 +4,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ingestor.archive.items import Item, Payload, Submission
+from ingestor.archive.items import Item, Submission
+from ingestor.archive.payloads import pack, unpack
 from ingestor.archive.rows import mail_content_key
 from ingestor.providers import mail_reader
 from ingestor.providers.contract import Rules
@@ -105,9 +106,7 @@ def test_retries_and_the_mail_of_one_sms_are_one_row(archived: Stand) -> None:
 
     now = _guide("agile").post.arrived_at
     reading = mail_reader("agile").read_mail(mail, Rules(zone=ZoneInfo("Europe/Rome")))
-    item = Item(
-        reading, Channel.MAILBOX, "main", mail_content_key(mail), now, Payload(mail, len(mail), b"\0" * 32)
-    )
+    item = Item(reading, Channel.MAILBOX, "main", mail_content_key(mail), now, pack(mail))
     assert archived.writer is not None
     archived.writer.submit(Submission(None, (item,))).result(30)
 
@@ -167,7 +166,7 @@ def test_a_chunked_body_is_the_same_body(stand: Stand) -> None:
     assert stand.ask(request).body == b"+OK"
     [(submission, _)] = stand.at_hand.taken
     assert submission.items[0].payload is not None
-    assert submission.items[0].payload.raw == body
+    assert unpack(submission.items[0].payload.compressed) == body
 
 
 def test_many_requests_on_one_connection_are_answered_in_order(stand: Stand) -> None:
