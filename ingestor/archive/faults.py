@@ -281,7 +281,7 @@ def _of_sqlalchemy(dialect: Dialect, error: Exception, *, lost: bool = False) ->
 
 def unwritable(place: Path) -> tuple[str, str] | None:
     """Return what keeps this user from writing `place`, a file or a folder, and what to do; or None."""
-    # SQLite needs the folder of its file too. The advice is never to work as root.
+    # SQLite needs the folder of its file too, and what lies beside it. The advice is never to work as root.
     folder = place if place.is_dir() else place.parent
     if read_only(folder):
         return (
@@ -291,7 +291,9 @@ def unwritable(place: Path) -> tuple[str, str] | None:
                 f"ReadWritePaths={folder} by `systemctl edit ingestor`)"
             ),
         )
-    closed = [one for one in dict.fromkeys((place, folder)) if one.exists() and not os.access(one, os.W_OK)]
+    beside = (Path(f"{place}-wal"), Path(f"{place}-shm"))
+    places = dict.fromkeys((place, folder, *beside))
+    closed = [one for one in places if one.exists() and not os.access(one, os.W_OK)]
     if not closed:
         return None
     if place.is_file() and is_snapshot(place):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, Executable, exc, insert, table, text
 
-from ingestor.archive.engine import bulk_import_settings, open_engine, reading, writing
+from ingestor.archive.engine import bulk_import_settings, open_engine, reading, sqlite_path, writing
 from ingestor.archive.erasure import vacuum
+from ingestor.archive.faults import translate
 from ingestor.archive.items import Action, CursorMove, Pending, Submission
 from ingestor.archive.mailbox_state import (
     note_failure,
@@ -71,6 +72,22 @@ def test_no_room_for_a_wal_is_said_as_no_room(small_disk: Path) -> None:
         writing(engine),
     ):
         pass
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_the_file_that_may_not_be_written_is_the_one_named(
+    ending: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A -wal that root left had people look at the rights of the archive and of its folder."""
+    with opened(sqlite_url) as engine:
+        ensure_schema(engine, auto_upgrade=True)
+        closed = Path(f"{sqlite_path(sqlite_url)}{ending}")
+        monkeypatch.setattr("os.access", lambda path, _how: Path(path) != closed)
+        fault = sqlite3.OperationalError("unable to open database file")
+        fault.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        said = str(translate(engine, exc.OperationalError("", None, fault)))
+    assert said.startswith(f"{closed} may not be written by this user; ")
+    assert said.endswith(f" {closed}")
 
 
 def test_a_limit_of_a_files_size_is_said_as_one(sqlite_url: str, tmp_path: Path) -> None:
