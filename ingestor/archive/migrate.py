@@ -212,6 +212,11 @@ def refuse_unusable(engine: Engine) -> None:
 
 def _refuse_unusable(engine: Engine, connection: Connection) -> None:
     stands = _current(connection)
+    if stands is None and (schema := _out_of_sight(connection)) is not None:
+        raise UpgradeFailed(
+            f"the archive in {place(engine)} stands in the schema {schema}, where this role does not look; "
+            f"ALTER ROLE … SET search_path = {schema} (or RESET it), and GRANT USAGE ON SCHEMA {schema}"
+        )
     if stands is None or stands == head():
         return
     if stands == UNFINISHED:
@@ -233,6 +238,17 @@ def _refuse_unusable(engine: Engine, connection: Connection) -> None:
             f"{place(engine)} is a snapshot with schema {stands}, which is never changed; this program reads "
             f"{head()}: make a new one with `ingestor snapshot`, or read this one with any SQLite program"
         )
+
+
+def _out_of_sight(connection: Connection) -> str | None:
+    """Return in which schema beyond its search_path this role has an archive: a new one would hide it."""
+    if connection.dialect.name == "sqlite":
+        return None
+    found = connection.exec_driver_sql(
+        "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'archive_key'"
+        " AND relowner = current_user::regrole AND NOT pg_table_is_visible(oid) LIMIT 1"
+    )
+    return found.scalar()
 
 
 def room_for_copy(engine: Engine, stands: str) -> tuple[str, str | None]:

@@ -13,9 +13,11 @@ from ingestor.archive.items import Submission
 from ingestor.archive.migrate import ensure_schema, upgrade_command
 from ingestor.archive.runs import begin_run
 from ingestor.archive.store import Store
-from ingestor.errors import ArchiveUnavailable, ConfigurationError
+from ingestor.errors import ArchiveUnavailable, ConfigurationError, UpgradeFailed
 from ingestor.providers.contract import Readable
 from ingestor.record import Outcome
+from ingestor.service.checks.archive import check
+from ingestor.settings import Settings
 from tests.archive.reading import number_of, one, opened
 from tests.archive.samples import NOW, PARSER, broken, item, sms
 from tests.servers.postgresql import PostgresqlServer
@@ -144,6 +146,24 @@ def test_an_archive_is_made_filled_read_and_compared_whatever_the_database_sets(
         assert one(engine, "SELECT text FROM inbound_sms") == "a\\b'c"
         assert one(engine, "SELECT ingested_at FROM inbound_sms") == NOW
         assert differences(engine) == []
+
+
+@pytest.mark.postgresql
+def test_an_archive_out_of_sight_is_not_begun_anew(postgresql_url: str) -> None:
+    """The line said `ingestor db upgrade`, which made an empty archive beside it; `check` ended with 0."""
+    name = postgresql_url.rpartition("/")[2]
+    with opened(postgresql_url) as engine:
+        ensure_schema(engine, auto_upgrade=True)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA elsewhere")
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = 'elsewhere'")
+    with opened(postgresql_url) as engine:
+        with pytest.raises(UpgradeFailed, match="stands in the schema public, where this role does not look"):
+            ensure_schema(engine, auto_upgrade=True)
+        settings = Settings.model_validate({"database": {"url": postgresql_url}})
+        assert [one.fix for one in check(settings, False) if one.subject == "schema"] == [
+            "ALTER ROLE … SET search_path = public (or RESET it), and GRANT USAGE ON SCHEMA public"
+        ]
 
 
 @pytest.mark.postgresql

@@ -16,7 +16,14 @@ from ingestor.archive.intact import NotCompared, differences_of
 from ingestor.archive.integrity import can_check_itself, damage
 from ingestor.archive.items import Item
 from ingestor.archive.mailbox_state import not_fetched
-from ingestor.archive.migrate import current, head, history, room_for_copy, upgrade_command
+from ingestor.archive.migrate import (
+    current,
+    head,
+    history,
+    refuse_unusable,
+    room_for_copy,
+    upgrade_command,
+)
 from ingestor.archive.open_file import fault, saved_copies
 from ingestor.archive.payloads import pack
 from ingestor.archive.store import Store
@@ -157,6 +164,12 @@ def _schema(engine: Engine, settings: Settings) -> Finding:
         )
     if stands == newest:
         return ok("schema", f"{stands} is current")
+    if stands is None:
+        try:
+            refuse_unusable(engine)
+        except IngestorError as error:
+            what, _, fix = str(error).partition("; ")
+            return fail("schema", what, fix)
     if stands is None and tables & {"sms", "arrivals"}:
         return fail(
             "schema",
