@@ -37,6 +37,8 @@ class Script:
     uidnext: str | None = "honest"
     instead: dict[int, list[bytes]] = field(default_factory=dict)
     """UID to what its next fetches of BODY[] give, used up one by one."""
+    bare: dict[int, int] = field(default_factory=dict)
+    """UID to how many more times its header comes without a field."""
     search_chunk: int | None = None
     """SEARCH answers with one line for each so many numbers."""
     listed: list[bytes] = field(default_factory=list)
@@ -269,6 +271,9 @@ class Talk:
             else:
                 kept = re.findall(rb"(?im)^(?:from|subject):.*\r\n(?:[ \t].*\r\n)*", head)
                 data = b"".join(kept) + b"\r\n"
+            if section != b"[]" and self.script.bare.get(one.uid, 0):
+                self.script.bare[one.uid] -= 1
+                data = b""
             origin = b""
             if part:
                 begin, _, size = part.strip(b"<>").partition(b".")

@@ -23,7 +23,8 @@ GROUP_BYTES: Final = 4 * 1024 * 1024
 NO_BODY: Final = "the server sends no body"
 NOTICE: Final = "the server sends a notice of its own instead of the mail"
 NO_VERDICT: Final = "no name server answers, so that its sender cannot be proven"
-CAME: Final = (NO_BODY, NOTICE, NO_VERDICT)
+CUT: Final = "the server sends a part of the mail only"
+CAME: Final = (NO_BODY, NOTICE, NO_VERDICT, CUT)
 """Why a mail is fetched again over which no connection broke."""
 
 _HEADER_END = re.compile(rb"\r?\n[ \t]*\r?\n")
@@ -159,7 +160,7 @@ class Fetch:
     def _item(self, uid: int, raw: bytes, header: Header) -> Item | NotOurs | None:
         self.unready.pop(uid, None)
         reading = self._context.reader.read_mail(raw, self._context.rules)
-        if not isinstance(reading, Readable) and (reason := self._not_there_yet(raw, header, reading)):
+        if reason := self._not_there_yet(raw, header, reading):
             self.unready[uid] = Unready(reason, raw)
             return None
         if isinstance(reading, NotOurs):
@@ -182,6 +183,11 @@ class Fetch:
         reader, rules = self._context.reader, self._context.rules
         if not raw.strip():
             return NO_BODY
+        # A claimed size alone may be wrong; what came by SMTP ends in a line end, too.
+        if len(raw) < (header.size or 0) and raw[-1:] != b"\n" and not isinstance(reading, NotOurs):
+            return CUT
+        if isinstance(reading, Readable):
+            return None
         if isinstance(reading, NotOurs) and not reader.may_be_ours(raw, rules):
             # The server answers with a mail of its own, to the question for the header already or now.
             quoted = _QUOTED.findall(raw) if _is_notice(header.lines) else []

@@ -24,7 +24,7 @@ from ingestor.archive.rows import keyed, mail_content_key
 from ingestor.errors import IngestorError, MailboxUnavailable
 from ingestor.intake.mailbox.answers import Refused, Selected
 from ingestor.intake.mailbox.context import HANGS_UP, NO_MEMORY, Context, Unwritable
-from ingestor.intake.mailbox.fetch import CAME, NO_BODY
+from ingestor.intake.mailbox.fetch import CAME, CUT, NO_BODY
 from ingestor.intake.mailbox.reading import FolderReading
 from ingestor.intake.mailbox.session import PIECE_BYTES
 from ingestor.providers.contract import NotOurs
@@ -103,9 +103,11 @@ def _fetch_again(entry: PendingWork, reading: FolderReading) -> None:
     last_time = entry.attempts >= FEWEST_ATTEMPTS and context.clock() - entry.noted_at > GIVEN_UP_AFTER
     head = b""
     try:
-        # Every other time only: a server may refuse to give a header in part.
-        bounded = entry.attempts % 2 == 1
-        header = session.headers([work.uid], sized=not bounded, bounded=bounded).get(work.uid)
+        # Every other time only: a server may refuse to give a header in part. A cut mail is told by its size.
+        bounded = entry.attempts % 2 == 1 and entry.reason != CUT
+        header = session.headers([work.uid], sized=not bounded, bounded=bounded, believed=last_time).get(
+            work.uid
+        )
         if header is None or not reading.fetch.concerns(header):
             _settle_again(work, reading, came=header is not None)
             return

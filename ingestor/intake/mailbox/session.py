@@ -239,12 +239,14 @@ class Session:
         return [uid for uid in found if uid]
 
     def headers(
-        self, uids: Sequence[int], *, sized: bool = True, bounded: bool = False, dated: bool = False
-    ) -> dict[int, answers.Header]:
+        self, uids: Sequence[int], *, sized: bool = True, bounded: bool = False, dated: bool = False,
+        believed: bool = False,
+    ) -> dict[int, answers.Header]:  # fmt: skip
         """Return header lines and claimed size of at most WINDOW mails; what is missing is missing.
 
         For mails that have broken a connection: not `sized` (Dovecot hangs up over a size that it remembers
-        wrongly, yet gives the header), or `bounded` to the first 64 KiB. `dated`: when it came.
+        wrongly, yet gives the header), or `bounded` to the first 64 KiB. `dated`: when it came. Without a
+        field a header is that of a mail not there yet, unless it is `believed`.
         """
         item = "BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE MESSAGE-ID)]" + ("<0.65536>" if bounded else "")
         found = {}
@@ -255,6 +257,11 @@ class Session:
                 size, came = answers.bounded_number(row.get(b"RFC822.SIZE")), row.get(b"INTERNALDATE")
                 aware = came if isinstance(came, datetime) and came.tzinfo is not None else None
                 found[uid] = answers.Header(lines, size, aware)
+        # Hardly a mail has none of the four fields: it is asked whether this one has any other.
+        bare = [] if believed else [uid for uid, header in found.items() if b":" not in header.lines]
+        for uid in bare:
+            if b":" not in self.whole_header(uid):
+                del found[uid]
         return found
 
     def whole_header(self, uid: int) -> bytes:

@@ -47,6 +47,7 @@ PARSER = "agile.mail/1"
 
 _LONGEST_SHOWN = 998
 _LOOKED_AT = 16384  # of somebody else's body: a reply or a forward has the block near its beginning
+_END_MARKS = frozenset((b"\0", b"\x1a"))  # of a string of C, of a file of CP/M and DOS
 _CRS = re.compile(rb"\r++\n")
 _QUOTED = re.compile(rb'"[^"\\]*+"')
 _GROUP = re.compile(rb"[:;]")
@@ -109,6 +110,8 @@ def read_mail(raw: bytes, rules: Rules) -> Reading:
 
     Raises MemoryError where the machine has too little: who has the mail knows whether to wait.
     """
+    if raw[-1:] in _END_MARKS and (plain := raw.rstrip(b"\0\x1a")).endswith(b"\n"):
+        raw = plain
     try:
         return _read(raw, rules)
     except MemoryError:

@@ -20,13 +20,14 @@ EXCHANGE = (
 )
 UNREADABLE = HEADER + b"The message could not be converted.\r\n"
 NOTHING, NOTICE = "the server sends no body", "the server sends a notice of its own instead of the mail"
+CUT = "the server sends a part of the mail only"
 
 
 @pytest.mark.parametrize(
     ("instead", "reason"),
     [
         (b"", NOTHING), (HEADER, NOTHING), (HEADER[:-2], NOTHING), (HEADER + b" \r\n\r\n", NOTHING),
-        (EXCHANGE, NOTICE), (UNREADABLE, NOTICE),
+        (EXCHANGE, NOTICE), (UNREADABLE, NOTICE), (mail(1)[:-4], CUT),
     ],
 )  # fmt: skip
 def test_it_is_fetched_again_until_it_is_there(
@@ -164,3 +165,36 @@ def test_not_one_byte_of_a_mail_that_only_may_be_ours(desk: Desk, scripted: Scri
     desk.thread(scripted.port, start=False).run_once()
 
     assert desk.has(1)
+
+
+def test_a_header_without_a_field_is_asked_for_again(desk: Desk, scripted: ScriptedImap) -> None:
+    """The mail is announced before it is there: it is not ignored, as nobody knows whose it is."""
+    scripted.script.folders["INBOX"] = [Message(1, mail(1)), Message(2, mail(2))]
+    scripted.script.bare = {1: 1000}
+    thread = desk.thread(scripted.port, start=False)
+
+    tally = thread.run_once()
+    assert (tally[Outcome.IGNORED], tally[Outcome.FAILED]) == (0, 1)
+    assert desk.has(2)
+
+    scripted.script.bare = {}
+    desk.pass_time(hours=2)
+    thread.run_once()
+    assert desk.has(1, 2)
+    assert pending_work(desk.engine) == []
+
+
+def test_a_mail_without_a_header_is_nobodys_after_days(desk: Desk, scripted: ScriptedImap) -> None:
+    """One that has other fields is ignored at once, one that has none once that is sure; neither is kept."""
+    scripted.script.folders["INBOX"] = [Message(1, b"X-A: b\r\n\r\nx\r\n"), Message(2, b"\r\nx\r\n")]
+    desk.now = datetime.now(UTC)
+    thread = desk.thread(scripted.port, start=False)
+
+    tally = thread.run_once()
+    assert (tally[Outcome.IGNORED], tally[Outcome.FAILED]) == (1, 1)
+    for _ in range(60):
+        desk.pass_time(hours=2)
+        thread.run_once()
+
+    assert pending_work(desk.engine) == []
+    assert desk.count("quarantine") == 0
