@@ -12,7 +12,10 @@ from ingestor.providers.contract import Readable, Unreadable
 from tests.providers.agile.corpus import MAILS, READER, RULES, SAMPLES, as_expected, read_both
 
 # These are about line ends, so they are what they are only with their own.
-_LINE_END_MATTERS = {"lone-cr-lines", "mixed-line-ends", "base64-with-junk", "cut-in-the-last-part"}
+_LINE_END_MATTERS = {
+    "lone-cr-lines", "mixed-line-ends", "base64-with-junk", "cut-in-the-last-part", "end-mark-nul",
+    "end-mark-of-dos",
+}  # fmt: skip
 
 
 def _expected(path: Path) -> dict[str, object]:
