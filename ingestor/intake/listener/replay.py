@@ -349,7 +349,12 @@ class Keeper:
 
     def _remove(self, name: str) -> None:
         self._again.pop(name, None)
-        (self._folder.place / name).unlink(missing_ok=True)
+        try:
+            (self._folder.place / name).unlink(missing_ok=True)
+        except OSError as fault:  # read-only, or no more ours: the same arrival when it is submitted again
+            self._note_fault(fault)
+            if "/" not in name:
+                self._later(name)
 
     def _count(self) -> None:
         self.depth = len(self._ready) + len(self._deferred) + len(self._held) + len(self._replaying)

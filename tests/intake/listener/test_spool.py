@@ -223,6 +223,28 @@ def test_a_restart_replays_what_waits(make_stand: MakeStand, eventually: Eventua
     assert [len(items) for items in submitted] == [1, 1, 1, 1, 1, 2]
 
 
+def test_a_file_that_cannot_be_removed_is_tried_again(
+    stand: Stand, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder was made read-only meanwhile: the thread failed over it, and nobody looked at it again."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == spool.ENDING:
+            raise PermissionError(13, "Permission denied")
+        unlink(path, missing_ok)
+
+    unlink = Path.unlink
+    monkeypatch.setattr("ingestor.intake.listener.replay._SECONDS_AFTER_FAILURE", 0.1)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    stand.at_hand.trouble = "down"
+    stand.sms(1)
+    stand.at_hand.trouble = None
+    eventually(lambda: len(stand.at_hand.taken) > 1)
+    assert spool.depth(stand.spool) == 1
+    monkeypatch.setattr(Path, "unlink", unlink)
+    eventually(lambda: stand.listener.keeper.depth == 0 and spool.depth(stand.spool) == 0)
+
+
 def test_a_replay_reads_by_the_rules_of_its_day(make_stand: MakeStand, eventually: Eventually) -> None:
     """The raw POST is parsed again; arrival time, peer and endpoint are those of its arrival."""
     stand = make_stand()
