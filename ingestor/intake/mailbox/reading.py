@@ -44,7 +44,6 @@ class FolderReading:
         self.reached = 0
         """The last UID that was handed over."""
         self._cursor = cursor
-        self.cursor_at = cursor.last_uid if cursor is not None else 0
         self._account = account_of(context.mailbox)
         self._accounts: tuple[str, ...] = (self._account,)
         self._standing = Standing()
@@ -52,6 +51,11 @@ class FolderReading:
         self._unheard = False
         self.fresh: set[int] = set()
         """Mails stored since the folder was opened, and not acted on yet."""
+
+    @property
+    def cursor_at(self) -> int:
+        """The UID of the archive's cursor, 0 where there is none."""
+        return self._cursor.last_uid if self._cursor is not None else 0
 
     def catch_up(self, last: int) -> int:
         """Read everything after UID `last` until nothing is new; return the last UID met, all committed."""
