@@ -174,20 +174,22 @@ def _is(pending: Pending) -> ColumnElement[bool]:
 NOW: Final = {"sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", "postgresql": "clock_timestamp()"}
 """The database's clock, by dialect."""
 _END: Final = {
-    "sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+' || :seconds || ' seconds')",
-    "postgresql": "clock_timestamp() + make_interval(secs => :seconds)",
+    "sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+' || {} || ' seconds')",
+    "postgresql": "clock_timestamp() + make_interval(secs => {})",
 }
 
 
 def take_lease(engine: Engine, name: str, holder: str, seconds: float) -> bool:
     """Take the lease `name` for `holder`, or renew it; say whether it is theirs for `seconds` from now."""
     dialect = engine.dialect.name
+    end = _END[dialect].format
     statement = text(
-        f"INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, {_END[dialect]})"  # noqa: S608 - constants
+        f"INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, {end(':seconds')})"  # noqa: S608 - constants
         " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at"
         f" WHERE leases.holder = excluded.holder OR leases.expires_at <= {NOW[dialect]}"
-        # Nobody can have it for longer: it was taken before the database's clock was set back.
-        " OR leases.expires_at > excluded.expires_at RETURNING name"
+        # Nobody can have it for so long: it was taken before the database's clock was set back. Not more than
+        # `excluded` says: that is from before this statement waited for the one that renews it.
+        f" OR leases.expires_at > {end('(2 * :seconds)')} RETURNING name"
     )
     with writing(engine) as connection:
         given = {"name": name, "holder": holder, "seconds": seconds}

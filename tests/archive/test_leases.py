@@ -4,8 +4,9 @@ import threading
 
 from sqlalchemy import Engine, text
 
-from ingestor.archive.engine import writing
+from ingestor.archive.engine import reading, writing
 from ingestor.archive.mailbox_state import release_lease, take_lease
+from tests.waiting import until
 
 
 def expire(engine: Engine, when: str = "2020-01-01T00:00:00.000Z") -> None:
@@ -38,6 +39,29 @@ def test_a_lease_of_before_the_clock_was_set_back_is_nobodys(archive_engine: Eng
 
     assert take_lease(archive_engine, "mailbox main", "b", 60)
     assert not take_lease(archive_engine, "mailbox main", "a", 60)
+
+
+def test_who_waits_for_a_renewal_does_not_get_it(postgresql_engine: Engine) -> None:
+    """What it has computed is older than the renewal, and that was taken for one of a wrong clock."""
+    take_lease(postgresql_engine, "mailbox main", "a", 60)
+    renewal = text("UPDATE leases SET expires_at = clock_timestamp() + interval '60 s'")
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    got: list[bool] = []
+    other = threading.Thread(
+        target=lambda: got.append(take_lease(postgresql_engine, "mailbox main", "b", 60))
+    )
+
+    def waits() -> bool:
+        with reading(postgresql_engine) as another:
+            return another.execute(waiting).scalar() == 1
+
+    with writing(postgresql_engine) as connection:
+        connection.execute(renewal)
+        other.start()
+        until(waits, "it waits")
+        connection.execute(renewal)
+    other.join()
+    assert got == [False]
 
 
 def test_of_many_at_once_one_gets_it(archive_engine: Engine) -> None:
