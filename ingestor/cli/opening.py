@@ -12,6 +12,7 @@ from contextlib import suppress
 from sqlalchemy import Engine
 
 from ingestor.archive.engine import open_engine
+from ingestor.archive.faults import read_only, unwritable
 from ingestor.archive.migrate import current, ensure_schema, head, refuse_unusable, upgrade_command
 from ingestor.archive.open_file import fault
 from ingestor.archive.ownership import as_owner, become_owner, ownership_advice, refuse_closed, sudo_line
@@ -116,6 +117,8 @@ def _closed_to_readers(settings: Settings) -> ConfigurationError | None:
     if file is None or os.access(file.absolute().parent, os.W_OK):
         return None
     path = file.absolute()
+    if read_only(path.parent) and (why := unwritable(path)) is not None:
+        return ConfigurationError("; ".join(why))
     return ConfigurationError(
         f"{path} cannot be opened by a user who may not write its folder while no daemon runs; "
         f"run: {sudo_line(path.stat().st_uid)} (or read an `ingestor snapshot`)"

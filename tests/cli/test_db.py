@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -214,6 +215,18 @@ def test_a_readable_archive_in_a_closed_folder(open_folder: Path, nobody: tuple[
     (open_folder / "copy.db").chmod(0o644)
     copy = f"sqlite:///{open_folder}/copy.db"
     assert ingestor("--database-url", copy, "search", folder=open_folder, before=nobody).code == 0
+
+
+def test_an_archive_on_a_read_only_file_system(small_disk: Path) -> None:
+    """The file system is named, not another user: even root cannot make the files that a reader needs."""
+    url = f"sqlite:///{small_disk}/archive.db"
+    ingestor("--database-url", url, "db", "upgrade", folder=small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+
+    for command in (["search"], ["status"], ["export"]):
+        answer = ingestor("--database-url", url, *command, folder=small_disk)
+        assert answer.code == 2
+        assert "small lies on a read-only file system; mount it read-write" in answer.err
 
 
 def test_root_does_not_leave_files_of_the_wrong_owner(tmp_path: Path) -> None:
