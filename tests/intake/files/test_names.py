@@ -67,7 +67,7 @@ ARCHIVES = {
     "zip": (twice(A, B, pack="zip"), [1, 2]),
     "up to a NUL": (twice(A, B, pack="nul"), [1, 2]),
     "a name like another's inside": (zip_of({"x.zip": zip_of({"m.mbox": A}), "x.zip!m.mbox": B}), [1, 2]),
-    "numbered": (tar_of({"in.mbox (2)": A}) + twice(A, B), [1]),
+    "numbered": (tar_of({"in.mbox (2)": A}) + twice(A, B), [1, 2]),
     "archives": (twice(tar_of({"x": A}), tar_of({"x": B})), [1, 2]),
     "a mailbox and an archive": (twice(A, zip_of({"1.eml": sms_mail(2)})), [1, 2]),
     "lists": (twice(zip_of({"1.eml": sms_mail(1)}), zip_of({"1.eml": sms_mail(2)})), [1, 2]),
