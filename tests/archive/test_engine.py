@@ -125,16 +125,18 @@ def test_sqlite_is_given_null_and_bytes_as_they_are(sqlite_engine: Engine) -> No
 
 
 def test_postgresql_commits_durably_whatever_its_default(postgresql_engine: Engine) -> None:
-    """A server or role with synchronous_commit=off does not make us lose what we acknowledged."""
+    """What a server or role has by default makes us lose nothing that we acknowledged, nor wait for JIT."""
     with writing(postgresql_engine) as connection:
         name = postgresql_engine.url.database
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
         connection.exec_driver_sql(
             f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"
         )
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET jit = on")
     postgresql_engine.dispose()
     assert one(postgresql_engine, "SHOW synchronous_commit") == "on"
     assert one(postgresql_engine, "SHOW transaction_isolation") == "read committed"
+    assert one(postgresql_engine, "SHOW jit") == "off"
     assert one(postgresql_engine, "SHOW timezone") == "UTC"
 
 
