@@ -206,15 +206,17 @@ def _strict_header(budget: Budget, ended: set[bool]) -> type[tarfile.TarInfo]:
 
     class Header(tarfile.TarInfo):
         @classmethod
-        def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
-            if not buf.strip(b"\0"):
-                ended.update([True] if buf else [])
-                return super().frombuf(buf, encoding, errors)
-            ended.clear()
+        def fromtarfile(cls, archive: Any) -> Any:
             try:
-                return super().frombuf(buf, encoding, errors)
+                header = super().fromtarfile(archive)
             except tarfile.HeaderError as error:
-                raise tarfile.ReadError(str(error)) from None
+                if type(error).__name__ == "EOFHeaderError":  # a block of NULs
+                    ended.add(True)
+                elif type(error).__name__ != "EmptyHeaderError":  # which is the end of the file
+                    raise tarfile.ReadError(str(error)) from None
+                raise
+            ended.clear()
+            return header
 
         def _proc_member(self, archive: Any) -> Any:
             if self.type in _EXTENSIONS:
