@@ -278,7 +278,12 @@ def sms_of_mails(connection: Connection, secret: bytes, content_keys: Sequence[b
 
 
 def known_mail(engine: Engine, raw: bytes, sms: InboundSms | None) -> dict[str, int | str | None]:
-    """Return what the archive has of the mail `raw`, of which today's reader makes `sms`."""
+    """Return what the archive has of the mail `raw`, of which today's reader makes `sms`.
+
+    `read_as`: the SMS its bytes became; `same_sms`: the SMS that has what `sms` says; `quarantined_as`: the
+    arrival as which its bytes stand in the quarantine. None where there is none. `sender`, where he was
+    checked when it came: what was found, in words.
+    """
     secret = read_archive_key(engine)
     key = keyed(mail_content_key(raw), secret)
     unique = [unique_key(sms, secret)] if sms is not None else []

@@ -226,7 +226,11 @@ class Row(NamedTuple):
 
 
 class CursorMove(NamedTuple):
-    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending."""
+    """The mailbox cursor after this submission: everything up to `last_uid` has its outcome or is pending.
+
+    `accounts` are the names under which the mailbox was reached, a line each; `uids` and `marks` what stood
+    in the folder then (`intake.mailbox.standing`). None: nothing is known of it.
+    """
 
     mailbox: str
     folder: str

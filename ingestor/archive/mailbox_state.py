@@ -28,7 +28,7 @@ ALIVE_SECONDS, RENEWED_SECONDS = 60.0, 15.0
 
 
 class PendingWork(NamedTuple):
-    """A pending thing with its history: `attempts` that failed so far, and why the last one did."""
+    """A pending thing, the `attempts` that failed, and why the last one did; times are aware UTC."""
 
     work: Pending
     attempts: int
